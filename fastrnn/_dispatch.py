@@ -1,0 +1,105 @@
+"""Choose a kernel set, once: compiled for the best instruction set this machine runs, or NumPy.
+
+``FASTRNN_BACKEND`` names one strictly; otherwise the best available is taken.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from types import ModuleType
+
+import numpy as np
+
+from fastrnn import _reference
+
+#: Compiled kernel sets, best first; each is one extension module per dtype in ``fastrnn._kernels``.
+COMPILED = ("avx512", "avx2", "baseline")
+REFERENCE = "reference"
+DTYPES = ("float32", "float64")
+
+
+def _exists(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Instruction sets among those we know that this CPU and operating system can run."""
+    if not _exists("fastrnn._cpu"):
+        return ()
+    return tuple(importlib.import_module("fastrnn._cpu").features())
+
+
+@cache
+def backends() -> tuple[str, ...]:
+    """Names of the kernel sets this machine can run, best first.
+
+    Returns
+    -------
+    tuple of str
+        Some of ``"avx512"``, ``"avx2"``, ``"baseline"``, and always ``"reference"``.
+    """
+    features = cpu_features()
+    built = (name for name in COMPILED if _exists(f"fastrnn._kernels.{name}_float32"))
+    return (*(name for name in built if name in features), REFERENCE)
+
+
+def _checked(name: str, origin: str) -> str:
+    if name not in backends():
+        known = name in (*COMPILED, REFERENCE)
+        reason = "can't run on this machine or was not built" if known else "is not a backend"
+        raise ValueError(
+            f"{origin}: {name!r} {reason}; expected one of {', '.join(map(repr, backends()))}"
+        )
+    return name
+
+
+def _default() -> str:
+    name = os.environ.get("FASTRNN_BACKEND")
+    return _checked(name, "FASTRNN_BACKEND") if name else backends()[0]
+
+
+_current: ContextVar[str] = ContextVar("fastrnn_backend", default=_default())
+
+
+def backend() -> str:
+    """Name of the kernel set that runs now."""
+    return _current.get()
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run the body of a ``with`` on another kernel set.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`backends`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend, or this machine can't run it.
+    """
+    token = _current.set(_checked(name, "use_backend"))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@cache
+def _kernels(name: str, dtype: str) -> ModuleType:
+    if name == REFERENCE:
+        return _reference
+    return importlib.import_module(f"fastrnn._kernels.{name}_{dtype}")
+
+
+def kernels(dtype: np.dtype) -> ModuleType:
+    """The current kernel set for `dtype` (float32 or float64)."""
+    return _kernels(_current.get(), dtype.name)

@@ -1,0 +1,10 @@
+"""The pure-NumPy twin of the compiled kernels: the float64 truth, and what runs without a compiler.
+
+Both twins have the same names and the same arguments (see ``fastrnn/_kernels/__init__.pyi``).
+"""
+
+from fastrnn._reference.scan import Packed as Packed
+from fastrnn._reference.scan import Stepper as Stepper
+from fastrnn._reference.scan import Tape as Tape
+from fastrnn._reference.scan import backward as backward
+from fastrnn._reference.scan import forward as forward

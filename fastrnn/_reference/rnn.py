@@ -1,0 +1,32 @@
+"""Recurrent network of Elman (1990), "Finding structure in time", with tanh or rectifier.
+
+h' = act(W_ih x + b_ih + W_hh h + b_hh)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastrnn._reference.activations import Array, d_relu, d_tanh, relu
+from fastrnn._reference.step import Backward, Forward, StepPair
+
+
+def _rnn(act: Callable[[Array], Array], d_act: Callable[[Array], Array]) -> StepPair:
+    def forward(zx: Array, state: tuple[Array, ...], w_hh: Array, b_hh: Array) -> Forward:
+        (h,) = state
+        h_new = act(zx + h @ w_hh.T + b_hh)
+        return Forward(state=(h_new,), saved=(h, h_new))
+
+    def backward(saved: tuple[Array, ...], dstate: tuple[Array, ...], w_hh: Array) -> Backward:
+        h, h_new = saved
+        (dh_new,) = dstate
+        dz = dh_new * d_act(h_new)
+        return Backward(dzx=dz, dstate=(dz @ w_hh,), dw_hh=dz.T @ h, db_hh=dz.sum(axis=0))
+
+    return StepPair(forward, backward)
+
+
+RNN_TANH = _rnn(np.tanh, d_tanh)
+RNN_RELU = _rnn(relu, d_relu)

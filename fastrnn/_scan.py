@@ -1,0 +1,67 @@
+"""Forward and BPTT of one layer in one direction: allocate once, hand to the current kernels.
+
+Arrays come in checked. Layers and ``fastrnn.functional`` both stand on this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _dispatch
+from fastrnn._weights import Weights
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ScanTape:
+    """What `backward` needs of a `forward`: the kernels that ran, and what they kept."""
+
+    kernels: ModuleType
+    kept: Any
+    shape: tuple[int, int, int]
+    weights: tuple[tuple[int, ...] | None, ...]
+    dtype: np.dtype[Any]
+
+
+def forward(
+    weights: Weights, x: Array, state: Sequence[Array], y: Array, keep: bool
+) -> tuple[tuple[Array, ...], ScanTape | None]:
+    """Run the current kernels over `x` (T, B, I) from `state` (B, H) each, into `y` (T, B, H).
+
+    Returns
+    -------
+    state_n : tuple of (B, H)
+    tape : ScanTape or None
+        None unless `keep`.
+    """
+    kernels = _dispatch.kernels(weights.dtype)
+    state_n = tuple(np.empty_like(s, order="C") for s in state)
+    kept = kernels.forward(weights.packed(kernels), x, state, y, state_n, keep)
+    if not keep:
+        return state_n, None
+    return state_n, ScanTape(kernels, kept, x.shape, weights.shapes, weights.dtype)
+
+
+def backward(
+    tape: ScanTape, dy: Array | None, dstate_n: Sequence[Array | None], dx: Array
+) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
+    """Backpropagate through a `forward`, into `dx` (T, B, I).
+
+    Returns
+    -------
+    dstate : tuple of (B, H)
+        Gradients of the initial states.
+    grads : tuple of array or None
+        Gradients of the weights, in the order of ``_cells.WEIGHTS``.
+    """
+    B, H = tape.shape[1], tape.weights[1][1]  # type: ignore[index]
+    dstate = tuple(np.empty((B, H), tape.dtype) for _ in dstate_n)
+    grads = tuple(None if s is None else np.empty(s, tape.dtype) for s in tape.weights)
+    tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, grads)
+    return dstate, grads

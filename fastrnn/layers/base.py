@@ -1,0 +1,61 @@
+"""What all layers have in common: named weights and a training mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from fastrnn import _checks
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Layer:
+    """A layer: it holds weights and a mode, and nothing of any call."""
+
+    dtype: np.dtype[Any]
+    training: bool = True
+
+    def parameters(self) -> dict[str, Array]:
+        """The weights themselves, by name. Change them in place; the next call sees it."""
+        return {}
+
+    def state_dict(self) -> dict[str, Array]:
+        """A copy of the weights, by name."""
+        return {name: array.copy() for name, array in self.parameters().items()}
+
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+        """Copy weights in: all of them, or, if anything is wrong, none.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array-like
+            Names and shapes as in :meth:`parameters`; a torch ``state_dict()`` will do.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing or unexpected, or a shape differs.
+        TypeError
+            If a value does not hold real numbers.
+        """
+        own = self.parameters()
+        missing, unexpected = sorted(own.keys() - mapping.keys()), sorted(mapping.keys() - own)
+        if missing or unexpected:
+            raise ValueError(f"state_dict: missing {missing}, unexpected {unexpected}")
+        # torch gives up its data only when detached from the graph.
+        values = {n: v.detach() if hasattr(v, "detach") else v for n, v in mapping.items()}
+        checked = {n: _checks.shaped(values[n], n, a.dtype, a.shape) for n, a in own.items()}
+        for name, array in own.items():
+            array[...] = checked[name]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode (or, with False, to evaluation); returns the layer."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Switch to evaluation mode; returns the layer."""
+        return self.train(False)

@@ -1,0 +1,99 @@
+"""One step at a time, for real-time use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _checks, _dispatch
+from fastrnn._weights import Weights
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Stream:
+    """A state, and the means to step it; made by a layer's ``stream()``.
+
+    A stream stays with the backend on which it was made, and sees every change of the layer's
+    weights. Use one stream from one thread at a time.
+    """
+
+    __slots__ = {
+        "step": """step(x_t, out=None) -> y_t
+
+Advance by one time step.
+
+Parameters
+----------
+x_t : (B, I) array-like
+    (I,) is taken too where B is 1.
+out : (B, H) array, optional
+    Where to write the output: writeable, C-contiguous and of the layer's dtype; (H,) for an `x_t` of
+    (I,). With it, and `x_t` an array of such a kind, nothing is allocated.
+
+Returns
+-------
+y_t : array
+    `out`, or a new array of its shape.
+""",
+        "_names": "",
+        "_states": "",
+        "_sizes": "",
+    }
+
+    def __init__(
+        self, weights: Weights, input_size: int, hidden_size: int, batch_size: int
+    ) -> None:
+        shape = (batch_size, hidden_size)
+        self._names = weights.cell.states
+        self._sizes = (batch_size, input_size, hidden_size)
+        self._states = tuple(np.zeros(shape, weights.dtype) for _ in self._names)
+        kernels = _dispatch.kernels(weights.dtype)
+        self.step = kernels.Stepper(weights, kernels, self._states, input_size, self._convert).step
+
+    def _convert(self, x: Any, out: Any) -> tuple[Array, Array, Array]:
+        """(B, I) to read, (B, H) to write, and the latter in the shape to return."""
+        B, I, H = self._sizes
+        dtype = self._states[0].dtype
+        x = _checks.array(x, "x_t", dtype)
+        rows = () if B == 1 and x.ndim == 1 else (B,)
+        x = np.ascontiguousarray(_checks.expect_shape(x, "x_t", (*rows, I)))
+        shape = (*rows, H)
+        y = np.empty(shape, dtype) if out is None else _checks.writable(out, "out", dtype, shape)
+        return x.reshape(B, I), y.reshape(B, H), y
+
+    @property
+    def state(self) -> Any:
+        """The state: a copy, (1, B, H), or for LSTM a pair ``(h, c)`` of such.
+
+        Assign to it to go on from elsewhere.
+        """
+        found = tuple(s[None].copy() for s in self._states)
+        return found[0] if len(found) == 1 else found
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        B, _, H = self._sizes
+        given = _checks.states(value, "state", self._names)
+        dtype = self._states[0].dtype
+        checked = [
+            np.zeros((1, B, H), dtype)
+            if s is None
+            else _checks.shaped(s, f"state {n}", dtype, (1, B, H))
+            for n, s in zip(self._names, given, strict=True)
+        ]
+        for mine, s in zip(self._states, checked, strict=True):
+            mine[...] = s[0]
+
+    def reset(self, rows: int | Sequence[int] | Array | None = None) -> None:
+        """Zero the state.
+
+        Parameters
+        ----------
+        rows : int, sequence of int or boolean array, optional
+            Only these rows of the batch. Default: all.
+        """
+        for s in self._states:
+            s[slice(None) if rows is None else rows] = 0

@@ -1,0 +1,98 @@
+"""Build: one Cython source, compiled once for each instruction set and dtype.
+
+FASTRNN_BUILD_EXT  "yes": a failed extension is fatal; "no": build none; default: warn and go on.
+FASTRNN_DEBUG      "1": bounds checks, assertions, workspaces filled with NaN and guarded.
+"""
+
+import os
+import platform
+import sys
+import warnings
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+WANTED = os.environ.get("FASTRNN_BUILD_EXT", "auto")
+DEBUG = os.environ.get("FASTRNN_DEBUG") == "1"
+MSVC = sys.platform == "win32"
+
+# -march and -mno-avx come after the user's CFLAGS: a build machine's own flags must not leak in.
+VARIANTS = {"baseline": []}
+if not MSVC and platform.machine().lower() in ("x86_64", "amd64"):
+    AVX2 = ["-march=x86-64", "-mtune=generic", "-mpopcnt", "-mavx2", "-mfma"]
+    AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+    VARIANTS = {
+        "baseline": ["-march=x86-64", "-mtune=generic", "-mpopcnt", "-msse4.2", "-mno-avx"],
+        "avx2": [*AVX2, "-mno-avx512f"],
+        "avx512": [*AVX2, *AVX512],
+    }
+# Not -ffast-math: it would break the rounding inside exp and the promise of equal bits.
+FLOATS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+OPTIMIZE = [] if MSVC else [*FLOATS, "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0"]
+STRIP = [] if DEBUG or MSVC or sys.platform == "darwin" else ["-Wl,--strip-all"]
+
+
+def extensions():
+    import numpy as np
+    from Cython.Build import cythonize
+
+    macros = [("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION")]
+    directives = {
+        "language_level": 3,
+        "boundscheck": DEBUG,
+        "wraparound": False,
+        "initializedcheck": DEBUG,
+        "cdivision": True,
+        "freethreading_compatible": False,
+    }
+    found = []
+
+    def add(name, source, flags, define):
+        ext = Extension(
+            name,
+            [source],
+            include_dirs=["src_pyx", np.get_include()],
+            define_macros=[*macros, *define, *([("FASTRNN_DEBUG", "1")] if DEBUG else [])],
+            extra_compile_args=[*OPTIMIZE, *flags],
+            extra_link_args=STRIP,
+        )
+        # A build_dir of its own for each variant: they come from one source.
+        found.extend(
+            cythonize(
+                [ext],
+                build_dir=f"build/cython/{name.rpartition('.')[2]}",
+                include_path=["src_pyx"],
+                compiler_directives=directives,
+                quiet=True,
+            )
+        )
+
+    add("fastrnn._cpu", "src_pyx/cpu.pyx", [], [])
+    for variant, flags in VARIANTS.items():
+        for dtype, bits in (("float32", 32), ("float64", 64)):
+            name = f"fastrnn._kernels.{variant}_{dtype}"
+            add(name, "src_pyx/kernels.pyx", flags, [("FASTRNN_REAL_BITS", bits)])
+    return found
+
+
+class BuildExt(build_ext):
+    """Build every extension that can be built, and say once what could not."""
+
+    def run(self):
+        self.parallel = self.parallel or os.cpu_count()
+        for ext in self.extensions:
+            ext.optional = WANTED != "yes"  # cythonize() drops it
+        super().run()
+        missing = [e.name for e in self.extensions if not os.path.exists(self.get_ext_fullpath(e.name))]
+        if missing and not self.inplace:
+            warnings.warn(
+                f"fastrnn: not compiled: {', '.join(missing)}. Is there a C compiler? "
+                "The package works without them, in pure NumPy and slower.",
+                stacklevel=1,
+            )
+
+
+setup(
+    ext_modules=[] if WANTED == "no" else extensions(),
+    cmdclass={"build_ext": BuildExt},
+)
