@@ -91,13 +91,13 @@ def writable(value: Any, name: str, dtype: np.dtype[Any], shape: Sequence[int]) 
     return expect_shape(value, name, shape)
 
 
-def states(value: Any, names: Sequence[str]) -> tuple[Any, ...]:
+def states(value: Any, name: str, names: Sequence[str]) -> tuple[Any, ...]:
     """`value` as one item for each of `names`: a bare array for one, a pair for two."""
     if value is None:
         return (None,) * len(names)
     if len(names) == 1:
         return (value,)
-    expected = f"state: expected a tuple ({', '.join(names)})"
+    expected = f"{name}: expected a tuple ({', '.join(names)})"
     if not isinstance(value, tuple | list):
         raise TypeError(f"{expected}, got {type(value).__name__}")
     if len(value) != len(names):

@@ -207,15 +207,16 @@ class Recurrent(Layer):
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> list[Array | None]:
         """The caller's state as one (B, H) each, None where None was given."""
         shape = (1, *batch, self.hidden_size)
+        names = self._cell.states
+        given = _checks.states(state, name, names)
         return [
-            None
-            if s is None
-            else np.ascontiguousarray(
-                _checks.shaped(s, f"{name} {n}", self.dtype, shape).reshape(-1, self.hidden_size)
-            )
-            for n, s in zip(self._cell.states, _checks.states(state, name, self._cell.states),
-                            strict=True)
-        ]  # fmt: skip
+            None if s is None else self._row(s, f"{name} {n}", shape)
+            for n, s in zip(names, given, strict=True)
+        ]
+
+    def _row(self, s: Any, name: str, shape: tuple[int, ...]) -> Array:
+        found = _checks.shaped(s, name, self.dtype, shape)
+        return np.ascontiguousarray(found.reshape(-1, self.hidden_size))
 
     def _state(self, rows: tuple[Array, ...], batch: tuple[int, ...]) -> Any:
         """One (B, H) each as the caller's state."""
