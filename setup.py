@@ -37,37 +37,34 @@ def extensions():
     from Cython.Build import cythonize
 
     macros = [("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION")]
+    macros += [("FASTRNN_DEBUG", "1")] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", None)]
     directives = {
         "language_level": 3,
         "boundscheck": DEBUG,
         "wraparound": False,
         "initializedcheck": DEBUG,
         "cdivision": True,
-        "freethreading_compatible": False,
     }
     found = []
 
-    def add(name, source, flags, define):
-        ext = Extension(
-            name,
-            [source],
-            include_dirs=["src_pyx", np.get_include()],
-            define_macros=[*macros, *define, *([("FASTRNN_DEBUG", "1")] if DEBUG else [])],
-            extra_compile_args=[*OPTIMIZE, *flags],
-            extra_link_args=STRIP,
+    def add(name, source, flags=(), define=()):
+        # A build_dir of its own for each variant: they come from one source. Flags are set
+        # afterwards, as cythonize() mixes those of extensions that share a source.
+        (ext,) = cythonize(
+            [Extension(name, [source])],
+            build_dir=f"build/cython/{name.rpartition('.')[2]}",
+            include_path=["src_pyx"],
+            compiler_directives=directives,
+            quiet=True,
         )
-        # A build_dir of its own for each variant: they come from one source.
-        found.extend(
-            cythonize(
-                [ext],
-                build_dir=f"build/cython/{name.rpartition('.')[2]}",
-                include_path=["src_pyx"],
-                compiler_directives=directives,
-                quiet=True,
-            )
-        )
+        ext.include_dirs = ["src_pyx", np.get_include()]
+        ext.define_macros = [*macros, *define]
+        ext.extra_compile_args = [*OPTIMIZE, *flags]
+        ext.extra_link_args = STRIP
+        ext.optional = WANTED != "yes"
+        found.append(ext)
 
-    add("fastrnn._cpu", "src_pyx/cpu.pyx", [], [])
+    add("fastrnn._cpu", "src_pyx/cpu.pyx")
     for variant, flags in VARIANTS.items():
         for dtype, bits in (("float32", 32), ("float64", 64)):
             name = f"fastrnn._kernels.{variant}_{dtype}"
@@ -80,8 +77,6 @@ class BuildExt(build_ext):
 
     def run(self):
         self.parallel = self.parallel or os.cpu_count()
-        for ext in self.extensions:
-            ext.optional = WANTED != "yes"  # cythonize() drops it
         super().run()
         missing = [e.name for e in self.extensions if not os.path.exists(self.get_ext_fullpath(e.name))]
         if missing and not self.inplace:

@@ -23,6 +23,15 @@ def _references(arrays: Sequence[Array | None]) -> int:
 _SOLE = _references((np.empty(0),))
 
 
+class Copy:
+    """A packed copy of weights: whose kernels', and whether nobody can change the weights any more."""
+
+    __slots__ = ("kernels", "packed", "settled")
+
+    def __init__(self, kernels: ModuleType | None = None, packed: Any = None) -> None:
+        self.kernels, self.packed, self.settled = kernels, packed, False
+
+
 class Weights:
     """Weights of one layer, and the copy of them that the kernels read.
 
@@ -35,15 +44,21 @@ class Weights:
     cell : Cell
     arrays : sequence of array or None
         In the order of ``_cells.WEIGHTS``; C-contiguous, of one dtype. A bias may be None.
+
+    Attributes
+    ----------
+    copy : Copy
+        The latest. A `settled` one is still the weights as they are.
     """
 
-    __slots__ = ("_arrays", "_packed", "cell", "shared")
+    __slots__ = ("_arrays", "cell", "copy")
 
     def __init__(self, cell: Cell, arrays: Sequence[Array | None]) -> None:
         self.cell = cell
-        self._arrays = tuple(arrays)
-        self._packed: tuple[ModuleType, Any] | None = None
-        self.shared = True
+        # A view of an array that does not own its memory (unpickling makes such) refers to the owner
+        # and not to the array, and would not be counted.
+        self._arrays = tuple(a if a is None or a.flags.owndata else a.copy() for a in arrays)
+        self.copy = Copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Weights, (self.cell, self._arrays)
@@ -60,10 +75,18 @@ class Weights:
         """Shapes of the arrays."""
         return tuple(None if a is None else a.shape for a in self._arrays)
 
-    def share(self) -> tuple[Array | None, ...]:
+    @property
+    def shared(self) -> bool:
+        """Whether the arrays may have changed since they were last packed."""
+        return not self.copy.settled
+
+    def share(self) -> list[Array | None]:
         """The arrays themselves, to read or to change in place."""
-        self.shared = True
-        return self._arrays
+        arrays = list(self._arrays)
+        # Another object, after the references are taken: a thread that is about to settle the old one
+        # counted too early, and who finds this one counts them.
+        self.copy = Copy(self.copy.kernels, self.copy.packed)
+        return arrays
 
     def packed(self, kernels: ModuleType | None = None) -> Any:
         """The kernels' copy of the weights as they are now.
@@ -74,14 +97,15 @@ class Weights:
             Default: those of the current backend.
         """
         kernels = kernels or _dispatch.kernels(self.dtype)
-        cached = self._packed
-        known = cached is not None and cached[0] is kernels
-        if self.shared or not known:
-            # Asked before comparing: who lets go later could still change them first.
-            shared = _references(self._arrays) > _SOLE
-            if not (known and cached is not None and cached[1].matches(self._arrays)):
-                cached = (kernels, kernels.Packed(self.cell, self._arrays))
-                self._packed = cached
-            self.shared = shared
-        assert cached is not None
-        return cached[1]
+        copy = self.copy
+        known = copy.kernels is kernels
+        if known and copy.settled:
+            return copy.packed
+        # Asked before comparing: who lets go later could still change them first.
+        sole = _references(self._arrays) == _SOLE
+        if known and copy.packed.matches(self._arrays):
+            copy.settled = sole
+        else:
+            # Not settled before the next use, for another thread may share between these lines.
+            self.copy = copy = Copy(kernels, kernels.Packed(self.cell, self._arrays))
+        return copy.packed

@@ -70,6 +70,8 @@ class Tape:
         self.steps: list[tuple[Array, ...]] = []
 
 
+# As from the compiled twin, infinity and NaN come without a warning.
+@np.errstate(over="ignore", invalid="ignore")
 def forward(
     packed: Packed,
     x: Array,
@@ -105,6 +107,7 @@ def forward(
     return tape
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def backward(
     tape: Tape,
     dy: Array | None,
@@ -152,7 +155,7 @@ def backward(
 
 
 class Stepper:
-    """Steps a layer over states that it owns, one step at a time.
+    """Steps a layer, one time step at a time, over states of its own.
 
     Parameters
     ----------
@@ -160,25 +163,25 @@ class Stepper:
         The layer's weights; a change to them is seen by the next step.
     kernels : module
         The twin that this class stands in.
-    state : sequence of (B, H)
-        Stepped in place.
-    input_size : int
-        I.
+    batch_size : int
+        B.
     convert : callable
         ``convert(x, out) -> (x, y, result)`` checks the caller's arrays: `x` becomes (B, I), `y` is
         the (B, H) to write to, and `result` the same memory in the shape to return.
+
+    Attributes
+    ----------
+    state : tuple of (B, H)
+        Zeros at first; may be written to.
     """
 
     def __init__(
-        self,
-        weights: PackedWeights,
-        kernels: ModuleType,
-        state: Sequence[Array],
-        input_size: int,
-        convert: Convert,
+        self, weights: PackedWeights, kernels: ModuleType, batch_size: int, convert: Convert
     ) -> None:
-        self.weights, self.kernels = weights, kernels
-        self.state, self.convert = tuple(state), convert
+        packed = weights.packed(kernels)
+        shape = (batch_size, packed.w_hh.shape[1])
+        self.weights, self.kernels, self.convert = weights, kernels, convert
+        self.state = tuple(np.zeros(shape, packed.w_hh.dtype) for _ in packed.cell.states)
 
     def step(self, x: Any, out: Array | None = None) -> Array:
         """Advance by one step, `x` (B, I) or (I,); returns the output, in `out` if given."""

@@ -46,12 +46,11 @@ y_t : array
     def __init__(
         self, weights: Weights, input_size: int, hidden_size: int, batch_size: int
     ) -> None:
-        shape = (batch_size, hidden_size)
         self._names = weights.cell.states
         self._sizes = (batch_size, input_size, hidden_size)
-        self._states = tuple(np.zeros(shape, weights.dtype) for _ in self._names)
         kernels = _dispatch.kernels(weights.dtype)
-        self.step = kernels.Stepper(weights, kernels, self._states, input_size, self._convert).step
+        stepper = kernels.Stepper(weights, kernels, batch_size, self._convert)
+        self._states, self.step = stepper.state, stepper.step
 
     def _convert(self, x: Any, out: Any) -> tuple[Array, Array, Array]:
         """(B, I) to read, (B, H) to write, and the latter in the shape to return."""
@@ -76,16 +75,9 @@ y_t : array
     @state.setter
     def state(self, value: Any) -> None:
         B, _, H = self._sizes
-        given = _checks.states(value, "state", self._names)
-        dtype = self._states[0].dtype
-        checked = [
-            np.zeros((1, B, H), dtype)
-            if s is None
-            else _checks.shaped(s, f"state {n}", dtype, (1, B, H))
-            for n, s in zip(self._names, given, strict=True)
-        ]
-        for mine, s in zip(self._states, checked, strict=True):
-            mine[...] = s[0]
+        given = _checks.states(value, "state", self._names, self._states[0].dtype, (1, B, H))
+        for mine, s in zip(self._states, given, strict=True):
+            mine[...] = 0 if s is None else s[0]
 
     def reset(self, rows: int | Sequence[int] | Array | None = None) -> None:
         """Zero the state.
@@ -95,5 +87,12 @@ y_t : array
         rows : int, sequence of int or boolean array, optional
             Only these rows of the batch. Default: all.
         """
+        B = self._sizes[0]
+        try:
+            chosen = np.arange(B)[slice(None) if rows is None else rows]
+        except IndexError:
+            raise ValueError(
+                f"rows: expected row numbers under {B}, or {B} booleans, got {rows!r}"
+            ) from None
         for s in self._states:
-            s[slice(None) if rows is None else rows] = 0
+            s[chosen] = 0

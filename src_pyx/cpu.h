@@ -1,0 +1,15 @@
+/* What CPU and operating system support together: __builtin_cpu_supports asks both. */
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__i386__))
+#define SUPPORTS(feature) (__builtin_cpu_supports(feature) != 0)
+static int has_baseline(void) { return SUPPORTS("sse4.2") && SUPPORTS("popcnt"); }
+static int has_avx2(void) { return has_baseline() && SUPPORTS("avx2") && SUPPORTS("fma"); }
+static int has_avx512(void) {
+    return has_avx2() && SUPPORTS("avx512f") && SUPPORTS("avx512bw") && SUPPORTS("avx512dq") &&
+           SUPPORTS("avx512vl");
+}
+#else
+/* Elsewhere there is one variant, for whatever the compiler takes as its baseline. */
+static int has_baseline(void) { return 1; }
+static int has_avx2(void) { return 0; }
+static int has_avx512(void) { return 0; }
+#endif

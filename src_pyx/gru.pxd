@@ -1,0 +1,117 @@
+"""Gated recurrent unit (Cho et al. 2014): h' = (1 - z) n + z h.
+
+Reset after: n = tanh(xn + r hn); slots n, r, z, hn, so that the products with x (n, r, z) and with h
+(r, z, hn) each write neighbours. Reset before: n = tanh(xn + U (r h)); slots n, r, z.
+"""
+
+from step cimport Step, StepBack, recur, recur_back
+from vec cimport (
+    VL, real, settle, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
+)
+
+
+cdef inline void gru_forward(const Step *s) noexcept nogil:
+    cdef ptrdiff_t u, b, m
+    cdef real *gates
+    cdef vf n, r, z, h
+    recur(s, s.w_hh, s.h_prev, s.h_prev_row)
+    for u in range(s.blocks):
+        m = s.H - u * VL
+        for b in range(s.B):
+            gates = s.z + u * s.z_panel + b * 4 * VL
+            r = vsigmoid(vload(gates + VL))
+            z = vsigmoid(vload(gates + 2 * VL))
+            n = vtanh(vload(gates) + r * vload(gates + 3 * VL))
+            h = settle(vload_first(s.h_prev + b * s.h_prev_row + u * VL, m))
+            vstore(gates, n)
+            vstore(gates + VL, r)
+            vstore(gates + 2 * VL, z)
+            vstore_first(s.h + b * s.h_row + u * VL, (vset(1) - z) * n + z * h, m)
+
+
+cdef inline void gru_backward(const StepBack *s) noexcept nogil:
+    cdef ptrdiff_t u, b, m
+    cdef const real *gates
+    cdef real *dz
+    cdef real *dh
+    cdef vf n, r, z, h, d, d_n
+    cdef vf one = vset(1)
+    for u in range(s.blocks):
+        m = s.H - u * VL
+        for b in range(s.B):
+            gates = s.z + u * s.z_panel + b * 4 * VL
+            dz = s.dz + u * s.dz_panel + b * 4 * VL
+            dh = s.dh + (u * s.B + b) * VL
+            n, r, z = vload(gates), vload(gates + VL), vload(gates + 2 * VL)
+            h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
+            d = vload(dh)
+            if s.dy is not NULL:
+                d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
+            d_n = d * (one - z) * (one - n * n)
+            vstore(dz, vfirst(d_n, m))
+            vstore(dz + VL, vfirst(d_n * vload(gates + 3 * VL) * r * (one - r), m))
+            vstore(dz + 2 * VL, vfirst(d * (h - n) * z * (one - z), m))
+            vstore(dz + 3 * VL, vfirst(d_n * r, m))
+            vstore(dh, settle(d * z))
+    recur_back(s, s.w_hh, 1, 3, s.dh)
+
+
+cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
+    cdef ptrdiff_t u, b, m
+    cdef real *gates
+    cdef vf n, r, z, h
+    recur(s, s.w_hh, s.h_prev, s.h_prev_row)
+    for u in range(s.blocks):
+        m = s.H - u * VL
+        for b in range(s.B):
+            gates = s.z + u * s.z_panel + b * 3 * VL
+            r = vsigmoid(vload(gates + VL))
+            h = settle(vload_first(s.h_prev + b * s.h_prev_row + u * VL, m))
+            vstore(gates + VL, r)
+            vstore_first(s.rh + b * s.H + u * VL, r * h, m)
+    recur(s, s.w_hn, s.rh, s.H)
+    for u in range(s.blocks):
+        m = s.H - u * VL
+        for b in range(s.B):
+            gates = s.z + u * s.z_panel + b * 3 * VL
+            n = vtanh(vload(gates))
+            z = vsigmoid(vload(gates + 2 * VL))
+            h = settle(vload_first(s.h_prev + b * s.h_prev_row + u * VL, m))
+            vstore(gates, n)
+            vstore(gates + 2 * VL, z)
+            vstore_first(s.h + b * s.h_row + u * VL, (vset(1) - z) * n + z * h, m)
+
+
+cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
+    cdef ptrdiff_t u, b, m, at
+    cdef const real *gates
+    cdef real *dz
+    cdef vf n, r, z, h, d, d_rh
+    cdef vf one = vset(1)
+    for u in range(s.blocks):
+        m = s.H - u * VL
+        for b in range(s.B):
+            gates = s.z + u * s.z_panel + b * 3 * VL
+            dz = s.dz + u * s.dz_panel + b * 3 * VL
+            at = (u * s.B + b) * VL
+            n, z = vload(gates), vload(gates + 2 * VL)
+            h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
+            d = vload(s.dh + at)
+            if s.dy is not NULL:
+                d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
+            vstore(dz, vfirst(d * (one - z) * (one - n * n), m))
+            vstore(dz + 2 * VL, vfirst(d * (h - n) * z * (one - z), m))
+            vstore(s.dh + at, settle(d * z))
+            vstore(s.drh + at, vset(0))
+    recur_back(s, s.w_hn, 0, 1, s.drh)
+    for u in range(s.blocks):
+        m = s.H - u * VL
+        for b in range(s.B):
+            dz = s.dz + u * s.dz_panel + b * 3 * VL
+            at = (u * s.B + b) * VL
+            r = vload(s.z + u * s.z_panel + b * 3 * VL + VL)
+            h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
+            d_rh = vload(s.drh + at)
+            vstore(dz + VL, vfirst(d_rh * h * r * (one - r), m))
+            vstore(s.dh + at, vload(s.dh + at) + d_rh * r)
+    recur_back(s, s.w_hh, 1, 2, s.dh)

@@ -1,0 +1,139 @@
+"""Packed weights, and the matrix products with them: every tile of the project is called from here.
+
+Units stand in blocks of VL, one vector each; the last block is filled up with zeros. Gate values are
+"blocked": (blocks, rows, slots * VL), where a slot is the place of one gate of a block. A panel holds
+what one tile reads, in the order in which it reads it: (groups, K, N * VL), where a group is the N gates
+of one block, or N blocks where there is one gate only.
+"""
+
+from vec cimport (
+    MAX_GROUPS, MAX_ROWS, ROW_TILES, TILES, VL, flush_subnormals, float_mode, product, real,
+    restore_mode, tile_function,
+)
+
+cdef struct Panels:
+    real *w
+    ptrdiff_t K
+    ptrdiff_t blocks
+    ptrdiff_t gates     # vectors of a block
+    ptrdiff_t first     # slot in which the first of them stands
+
+# A tile is at most this many vectors wide.
+cdef enum:
+    WIDEST = 4
+
+
+cdef inline ptrdiff_t parts(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
+    """Into how many parts of at most `most` to cut n."""
+    return (n + most - 1) // most
+
+
+cdef inline ptrdiff_t part(ptrdiff_t n, ptrdiff_t count, ptrdiff_t i) noexcept nogil:
+    """Size of part i when n is cut into `count` parts as equal as can be, larger ones first."""
+    return n // count + (i < n % count)
+
+
+cdef inline void sweep(
+    ptrdiff_t N, ptrdiff_t groups, ptrdiff_t rows, product p,
+    ptrdiff_t w_group, ptrdiff_t init_group, ptrdiff_t c_group,
+) noexcept nogil:
+    """One product, of `rows` rows with `groups` groups of N vectors, a tile at a time."""
+    cdef ptrdiff_t g, i, n, count
+    cdef const real *a = p.a
+    cdef const real *init
+    cdef real *c
+    if rows == 1:
+        p.w_group, p.init_row, p.c_row = w_group, init_group, c_group
+        count = parts(groups, MAX_GROUPS[N])
+        for i in range(count):
+            n = part(groups, count, i)
+            ROW_TILES[N][n](&p)
+            p.w += n * w_group
+            p.init += n * init_group
+            p.c += n * c_group
+        return
+    count = parts(rows, MAX_ROWS[N])
+    for g in range(groups):
+        p.a = a
+        init, c = p.init, p.c
+        for i in range(count):
+            n = part(rows, count, i)
+            TILES[N][n](&p)
+            p.a += n * p.a_row
+            p.init += n * p.init_row
+            p.c += n * p.c_row
+        p.w += w_group
+        p.init, p.c = init + init_group, c + c_group
+
+
+cdef inline ptrdiff_t group_blocks(const Panels *w, ptrdiff_t *first_run) noexcept nogil:
+    """How blocks are grouped: into groups of n + 1 for the first run, then of n, which is returned."""
+    cdef ptrdiff_t count = parts(w.blocks, WIDEST)
+    first_run[0] = w.blocks % count
+    return w.blocks // count
+
+
+cdef inline void multiply(
+    const Panels *w, ptrdiff_t rows, product p, ptrdiff_t init_panel, ptrdiff_t c_panel,
+) noexcept nogil:
+    """c = init + a w, blocked. `p` comes with a, init and c; init and c are those of slot 0."""
+    cdef float_mode mode = flush_subnormals()
+    cdef ptrdiff_t n, run
+    p.w = w.w
+    p.init += w.first * VL
+    p.c += w.first * VL
+    if w.gates > 1:
+        p.w_k = w.gates * VL
+        p.w_vec = p.init_vec = p.c_vec = VL
+        sweep(w.gates, w.blocks, rows, p, w.K * p.w_k, init_panel, c_panel)
+    else:
+        p.w_vec, p.init_vec, p.c_vec = VL, init_panel, c_panel
+        n = group_blocks(w, &run)
+        if run:
+            p.w_k = (n + 1) * VL
+            sweep(n + 1, run, rows, p, w.K * p.w_k, (n + 1) * init_panel, (n + 1) * c_panel)
+            p.w += run * w.K * p.w_k
+            p.init += run * (n + 1) * init_panel
+            p.c += run * (n + 1) * c_panel
+        p.w_k = n * VL
+        sweep(n, parts(w.blocks, WIDEST) - run, rows, p, w.K * p.w_k, n * init_panel, n * c_panel)
+    restore_mode(mode)
+
+
+cdef inline void accumulate(
+    const Panels *dw, ptrdiff_t rows, const real *a, ptrdiff_t a_row,
+    const real *dz, ptrdiff_t dz_row, ptrdiff_t dz_panel,
+) noexcept nogil:
+    """dw += a^T dz over `rows` rows, the last row first: BPTT's order, whatever the chunks."""
+    cdef float_mode mode = flush_subnormals()
+    cdef ptrdiff_t n, run
+    cdef product p
+    p.a = a + (rows - 1) * a_row
+    p.a_row, p.a_k, p.a_segment = 1, -a_row, 0
+    p.w = dz + (rows - 1) * dz_row + dw.first * VL
+    p.w_k = -dz_row
+    p.K, p.segments = rows, 1
+    p.c = dw.w
+    p.init = p.c
+    p.init_vec = p.c_vec = VL
+    if dw.gates > 1:
+        p.w_vec = VL
+        p.init_row = p.c_row = dw.gates * VL
+        sweep(dw.gates, dw.blocks, dw.K, p, dz_panel, dw.K * p.c_row, dw.K * p.c_row)
+    else:
+        p.w_vec = dz_panel
+        n = group_blocks(dw, &run)
+        if run:
+            p.init_row = p.c_row = (n + 1) * VL
+            sweep(
+                n + 1, run, dw.K, p, (n + 1) * dz_panel, dw.K * p.c_row, dw.K * p.c_row
+            )
+            p.w += run * (n + 1) * dz_panel
+            p.c += run * dw.K * p.c_row
+            p.init = p.c
+        p.init_row = p.c_row = n * VL
+        sweep(
+            n, parts(dw.blocks, WIDEST) - run, dw.K, p, n * dz_panel, dw.K * p.c_row,
+            dw.K * p.c_row,
+        )
+    restore_mode(mode)

@@ -1,0 +1,71 @@
+"""What one step of a cell reads and writes, forward and back. B rows, H units in blocks of VL."""
+
+from panels cimport Panels, multiply
+from vec cimport VL, product, real
+
+cdef struct Step:
+    ptrdiff_t B
+    ptrdiff_t H
+    ptrdiff_t blocks
+    ptrdiff_t slots
+    real *z                 # in: input projection with biases; out: gates. (blocks, B, slots * VL)
+    ptrdiff_t z_panel
+    const real *h_prev      # (B, H)
+    ptrdiff_t h_prev_row
+    real *h                 # out (B, H), may be h_prev
+    ptrdiff_t h_row
+    const real *c_prev      # (blocks, B, VL)
+    real *c                 # out (blocks, B, VL), may be c_prev
+    ptrdiff_t c_row
+    ptrdiff_t c_panel
+    real *rh                # scratch (B, H)
+    const Panels *w_hh
+    const Panels *w_hn      # the candidate's own, where its product is not with h
+
+cdef struct StepBack:
+    ptrdiff_t B
+    ptrdiff_t H
+    ptrdiff_t blocks
+    ptrdiff_t slots
+    const real *z           # gates (blocks, B, slots * VL)
+    ptrdiff_t z_panel
+    const real *h_prev      # (B, H)
+    const real *h           # (B, H)
+    const real *c_prev      # (blocks, B, VL)
+    const real *c           # (blocks, B, VL)
+    ptrdiff_t c_panel
+    const real *dy          # (B, H), or NULL for zeros
+    ptrdiff_t dy_row
+    real *dz                # out: gradient before the activations (blocks, B, slots * VL)
+    ptrdiff_t dz_panel
+    real *dh                # in: of h from later steps; out: of h_prev. (blocks, B, VL)
+    real *dc                # in: of c; out: of c_prev. (blocks, B, VL)
+    real *drh               # scratch (blocks, B, VL)
+    const Panels *w_hh      # transposed
+    const Panels *w_hn      # transposed
+
+
+cdef inline void recur(
+    const Step *s, const Panels *w, const real *h, ptrdiff_t h_row
+) noexcept nogil:
+    """z += h w."""
+    cdef product p
+    p.a, p.a_row, p.a_k, p.a_segment = h, h_row, 1, 0
+    p.K, p.segments = w.K, 1
+    p.init = s.z
+    p.c = s.z
+    p.init_row = p.c_row = s.slots * VL
+    multiply(w, s.B, p, s.z_panel, s.z_panel)
+
+
+cdef inline void recur_back(
+    const StepBack *s, const Panels *w, ptrdiff_t first, ptrdiff_t gates, real *d
+) noexcept nogil:
+    """d += dz w, for the dz of `gates` gates that stand from slot `first` on; d is (blocks, B, VL)."""
+    cdef product p
+    p.a, p.a_row, p.a_k = s.dz + first * VL, s.slots * VL, 1
+    p.a_segment, p.segments, p.K = s.dz_panel, s.blocks, gates * VL
+    p.init = d
+    p.c = d
+    p.init_row = p.c_row = VL
+    multiply(w, s.B, p, s.B * VL, s.B * VL)

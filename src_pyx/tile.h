@@ -1,0 +1,141 @@
+/* The register tile: the one loop in which nearly all the time goes.
+ *
+ * A tile is R rows by N vectors of c = init + sum over k of a[row, k] * w[k, vector], each output one
+ * chain of multiply-adds in the order of k. That order is the same in every tile, so an output's bits do
+ * not depend on which tile computed it.
+ *
+ * The accumulators are named one by one because GCC 12 keeps an array of them on the stack, at a third
+ * of the speed. R and N are constants wherever `tile` is inlined, so what they leave out costs nothing.
+ */
+#ifndef FASTRNN_TILE_H
+#define FASTRNN_TILE_H
+
+#include "vec.h"
+
+/* One product. Strides count reals. */
+typedef struct {
+    const real *a; /* (rows, segments * K) */
+    ptrdiff_t a_row, a_k, a_segment;
+    const real *w; /* (segments * K, vectors), k running on over segments */
+    ptrdiff_t w_k, w_vec, w_group;
+    const real *init;
+    ptrdiff_t init_row, init_vec;
+    real *c;
+    ptrdiff_t c_row, c_vec;
+    ptrdiff_t K, segments;
+} product;
+
+#define TILE_ROWS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
+#define TILE_VECS(M, r) M(r, 0) M(r, 1) M(r, 2) M(r, 3)
+
+#define TILE_DECLARE(r) vf acc##r##0, acc##r##1, acc##r##2, acc##r##3;
+#define TILE_INIT_VEC(r, v) \
+    acc##r##v = R > r && N > v ? vload(p.init + r * p.init_row + v * p.init_vec) : vset(0);
+#define TILE_INIT(r) TILE_VECS(TILE_INIT_VEC, r)
+#define TILE_STORE_VEC(r, v) \
+    if (R > r && N > v) vstore(p.c + r * p.c_row + v * p.c_vec, acc##r##v);
+#define TILE_STORE(r) TILE_VECS(TILE_STORE_VEC, r)
+
+#define TILE_ADD_VEC(r, v) if (N > v) acc##r##v += w##v * x;
+#define TILE_ADD(r) \
+    if (R > r) { \
+        real x = a[r * p.a_row]; \
+        TILE_VECS(TILE_ADD_VEC, r) \
+    }
+
+/* R rows of a batch against N vectors of weights. */
+INLINE void tile(const int R, const int N, const product p) {
+    TILE_ROWS(TILE_DECLARE)
+    TILE_ROWS(TILE_INIT)
+    const real *w = p.w;
+    for (ptrdiff_t s = 0; s < p.segments; s++) {
+        const real *a = p.a + s * p.a_segment;
+        for (ptrdiff_t k = 0; k < p.K; k++) {
+            vf w0 = vload(w);
+            vf w1 = N > 1 ? vload(w + p.w_vec) : w0;
+            vf w2 = N > 2 ? vload(w + 2 * p.w_vec) : w0;
+            vf w3 = N > 3 ? vload(w + 3 * p.w_vec) : w0;
+            TILE_ROWS(TILE_ADD)
+            a += p.a_k;
+            w += p.w_k;
+        }
+    }
+    TILE_ROWS(TILE_STORE)
+}
+
+#define TILE_ADD_GROUP_VEC(r, v) if (N > v) acc##r##v += vload(w##r + v * p.w_vec) * x;
+#define TILE_ADD_GROUP(r) \
+    if (R > r) { \
+        const real *w##r = w + r * p.w_group; \
+        TILE_VECS(TILE_ADD_GROUP_VEC, r) \
+    }
+
+/* One row of a batch against R groups of N vectors: a single row needs several groups to have enough
+ * multiply-adds under way. The "rows" of init and c are the groups. */
+INLINE void row_tile(const int R, const int N, const product p) {
+    TILE_ROWS(TILE_DECLARE)
+    TILE_ROWS(TILE_INIT)
+    const real *w = p.w;
+    for (ptrdiff_t s = 0; s < p.segments; s++) {
+        const real *a = p.a + s * p.a_segment;
+        for (ptrdiff_t k = 0; k < p.K; k++) {
+            real x = *a;
+            TILE_ROWS(TILE_ADD_GROUP)
+            a += p.a_k;
+            w += p.w_k;
+        }
+    }
+    TILE_ROWS(TILE_STORE)
+}
+
+typedef void (*tile_function)(const product *);
+
+#define TILE_DEFINE(R, N) \
+    NOINLINE void tile_##R##x##N(const product *p) { tile(R, N, *p); }
+#define ROW_TILE_DEFINE(R, N) \
+    NOINLINE void row_tile_##R##x##N(const product *p) { row_tile(R, N, *p); }
+
+/* As many rows as the accumulators, the weights and one broadcast leave room for: 32 registers with
+ * AVX-512, 16 without. */
+TILE_DEFINE(1, 1) TILE_DEFINE(2, 1) TILE_DEFINE(3, 1) TILE_DEFINE(4, 1)
+TILE_DEFINE(5, 1) TILE_DEFINE(6, 1) TILE_DEFINE(7, 1) TILE_DEFINE(8, 1)
+TILE_DEFINE(1, 2) TILE_DEFINE(2, 2) TILE_DEFINE(3, 2) TILE_DEFINE(4, 2)
+TILE_DEFINE(5, 2) TILE_DEFINE(6, 2)
+TILE_DEFINE(1, 3) TILE_DEFINE(2, 3) TILE_DEFINE(3, 3) TILE_DEFINE(4, 3)
+TILE_DEFINE(1, 4) TILE_DEFINE(2, 4) TILE_DEFINE(3, 4)
+ROW_TILE_DEFINE(2, 1) ROW_TILE_DEFINE(3, 1) ROW_TILE_DEFINE(4, 1)
+ROW_TILE_DEFINE(2, 2) ROW_TILE_DEFINE(3, 2) ROW_TILE_DEFINE(4, 2)
+ROW_TILE_DEFINE(2, 3) ROW_TILE_DEFINE(3, 3) ROW_TILE_DEFINE(4, 3)
+ROW_TILE_DEFINE(2, 4)
+#if VECTOR_BYTES == 64
+TILE_DEFINE(7, 2) TILE_DEFINE(8, 2)
+TILE_DEFINE(5, 3) TILE_DEFINE(6, 3) TILE_DEFINE(7, 3) TILE_DEFINE(8, 3)
+TILE_DEFINE(4, 4) TILE_DEFINE(5, 4) TILE_DEFINE(6, 4)
+ROW_TILE_DEFINE(3, 4) ROW_TILE_DEFINE(4, 4)
+static const int MAX_ROWS[5] = {0, 8, 8, 8, 6};
+static const int MAX_GROUPS[5] = {0, 4, 4, 4, 4};
+#define WIDE(function) function
+#else
+static const int MAX_ROWS[5] = {0, 8, 6, 4, 3};
+static const int MAX_GROUPS[5] = {0, 4, 4, 4, 2};
+#define WIDE(function) 0
+#endif
+
+/* TILES[N][R] and ROW_TILES[N][groups]. */
+static const tile_function TILES[5][9] = {
+    {0},
+    {0, tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1, tile_7x1, tile_8x1},
+    {0, tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, WIDE(tile_7x2), WIDE(tile_8x2)},
+    {0, tile_1x3, tile_2x3, tile_3x3, tile_4x3, WIDE(tile_5x3), WIDE(tile_6x3), WIDE(tile_7x3),
+     WIDE(tile_8x3)},
+    {0, tile_1x4, tile_2x4, tile_3x4, WIDE(tile_4x4), WIDE(tile_5x4), WIDE(tile_6x4)},
+};
+static const tile_function ROW_TILES[5][5] = {
+    {0},
+    {0, tile_1x1, row_tile_2x1, row_tile_3x1, row_tile_4x1},
+    {0, tile_1x2, row_tile_2x2, row_tile_3x2, row_tile_4x2},
+    {0, tile_1x3, row_tile_2x3, row_tile_3x3, row_tile_4x3},
+    {0, tile_1x4, row_tile_2x4, WIDE(row_tile_3x4), WIDE(row_tile_4x4)},
+};
+
+#endif

@@ -1,0 +1,217 @@
+/* Vectors of `real`: the one header that knows how wide a register is.
+ *
+ * FASTRNN_REAL_BITS (32 or 64) chooses the dtype, the compiler's own flags the width. Where a compiler
+ * has no vector types, a vector is one number, and everything above works unchanged.
+ */
+#ifndef FASTRNN_VEC_H
+#define FASTRNN_VEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* <complex.h> takes this letter; here it is the input size. */
+#include <complex.h>
+#undef I
+
+#if FASTRNN_REAL_BITS == 32
+typedef float real;
+typedef int32_t whole;
+#define NPY_REAL NPY_FLOAT32
+#elif FASTRNN_REAL_BITS == 64
+typedef double real;
+typedef int64_t whole;
+#define NPY_REAL NPY_FLOAT64
+#else
+#error "FASTRNN_REAL_BITS must be 32 or 64"
+#endif
+
+#ifndef FASTRNN_DEBUG
+#define FASTRNN_DEBUG 0
+#endif
+
+#if !(defined(__GNUC__) || defined(__clang__))
+#define VECTOR_BYTES ((int)sizeof(real))
+#elif defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+/* Numbers in a vector. */
+#define VL (VECTOR_BYTES / (int)sizeof(real))
+
+#if defined(__GNUC__) || defined(__clang__)
+#define INLINE static inline __attribute__((always_inline, unused))
+#define NOINLINE static __attribute__((noinline, unused))
+typedef real vf __attribute__((vector_size(VECTOR_BYTES)));
+typedef whole vi __attribute__((vector_size(VECTOR_BYTES)));
+/* The same in memory: any alignment of a real, and no promise about what else is there. */
+typedef real vf_mem __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+INLINE vf vload(const real *p) { return *(const vf_mem *)p; }
+INLINE void vstore(real *p, vf v) { *(vf_mem *)p = v; }
+INLINE vi as_whole(vf v) { return (vi)v; }
+INLINE vf as_real(vi v) { return (vf)v; }
+INLINE vf vset(real x) { return x - (vf){0}; }
+INLINE vi less(vf a, vf b) { return a < b; }
+INLINE vi equal(vf a, vf b) { return a == b; }
+#else
+#define INLINE static __forceinline
+#define NOINLINE static __declspec(noinline)
+typedef real vf;
+typedef whole vi;
+INLINE vf vload(const real *p) { return *p; }
+INLINE void vstore(real *p, vf v) { *p = v; }
+INLINE vi as_whole(vf v) { vi r; memcpy(&r, &v, sizeof r); return r; }
+INLINE vf as_real(vi v) { vf r; memcpy(&r, &v, sizeof r); return r; }
+INLINE vf vset(real x) { return x; }
+INLINE vi less(vf a, vf b) { return -(vi)(a < b); }
+INLINE vi equal(vf a, vf b) { return -(vi)(a == b); }
+#endif
+
+/* The first n numbers of a vector only; the others read as 0 and are not written. */
+INLINE vf vload_first(const real *p, ptrdiff_t n) {
+    if (n >= VL) return vload(p);
+    real part[VL] = {0};
+    for (ptrdiff_t i = 0; i < n; i++) part[i] = p[i];
+    return vload(part);
+}
+INLINE void vstore_first(real *p, vf v, ptrdiff_t n) {
+    if (n >= VL) { vstore(p, v); return; }
+    real part[VL];
+    vstore(part, v);
+    for (ptrdiff_t i = 0; i < n; i++) p[i] = part[i];
+}
+
+/* v with 0 in place of all but the first n numbers. */
+INLINE vf vfirst(vf v, ptrdiff_t n) {
+    if (n >= VL) return v;
+    real part[VL];
+    vstore(part, v);
+    return vload_first(part, n);
+}
+
+/* a where the mask is set, else b. */
+INLINE vf choose(vi mask, vf a, vf b) {
+    return as_real((mask & as_whole(a)) | (~mask & as_whole(b)));
+}
+
+/* IEEE 754 (2019), table 3.5: mantissa and exponent bias. ROUND is 1.5 * 2^mantissa: adding it rounds
+ * to the nearest whole number and leaves that number in the low bits. LN2_HI has so few bits that
+ * n * LN2_HI is exact for every n met here; LN2_HI + LN2_LO is ln 2 to twice the precision.
+ * CERTAIN: exp(-CERTAIN) vanishes beside 1. UNDERFLOW: exp(-UNDERFLOW) rounds to 0. */
+#if FASTRNN_REAL_BITS == 32
+#define MANTISSA 23
+#define BIAS 127
+#define ROUND ((real)12582912.0)
+#define LN2_HI ((real)0.693359375)
+#define LN2_LO ((real)-2.12194440054690583e-4)
+#define CERTAIN ((real)20)
+#define UNDERFLOW ((real)110)
+#define SMALLEST_NORMAL ((real)1.17549435e-38)
+#else
+#define MANTISSA 52
+#define BIAS 1023
+#define ROUND 6755399441055744.0
+#define LN2_HI 0.693145751953125
+#define LN2_LO 1.42860682030941723212e-6
+#define CERTAIN 40.0
+#define UNDERFLOW 760.0
+#define SMALLEST_NORMAL 2.2250738585072014e-308
+#endif
+#define LOG2_E ((real)1.44269504088896340736)
+
+INLINE vf absolute(vf x) { return as_real(as_whole(x) & ~as_whole(vset((real)-0.0))); }
+
+/* Subnormal states are taken as 0, or a decaying one would slow every later step. */
+INLINE vf settle(vf x) {
+    return choose(less(absolute(x), vset(SMALLEST_NORMAL)), vset(0), x);
+}
+
+/* 2^n for whole n in the range of normal numbers. */
+INLINE vf power2(vi n) { return as_real((n + BIAS) << MANTISSA); }
+
+/* n = round(x / ln 2), and exp(x - n ln 2) - 1 by its Taylor series: |x - n ln 2| <= ln(2) / 2, so
+ * what is cut off is under 1/10 of a unit in the last place. */
+INLINE vf exp_reduced(vf x, vi *n) {
+    vf shifted = x * LOG2_E + ROUND;
+    vf whole_part = shifted - ROUND;
+    *n = as_whole(shifted) - as_whole(vset(ROUND));
+    vf r = (x - whole_part * LN2_HI) - whole_part * LN2_LO;
+#if FASTRNN_REAL_BITS == 32
+    vf p = r * (real)(1. / 5040) + (real)(1. / 720);
+#else
+    vf p = r * (real)(1. / 6227020800) + (real)(1. / 479001600);
+    p = p * r + (real)(1. / 39916800);
+    p = p * r + (real)(1. / 3628800);
+    p = p * r + (real)(1. / 362880);
+    p = p * r + (real)(1. / 40320);
+    p = p * r + (real)(1. / 5040);
+    p = p * r + (real)(1. / 720);
+#endif
+    p = p * r + (real)(1. / 120);
+    p = p * r + (real)(1. / 24);
+    p = p * r + (real)(1. / 6);
+    p = p * r + (real)(1. / 2);
+    return r * r * p + r;
+}
+
+/* 1 / (1 + exp(-x)), written with exp(-|x|) so that neither end overflows or loses digits. A choose()
+ * with the variable last keeps NaN. */
+INLINE vf vsigmoid(vf x) {
+    vi negative = less(x, vset(0));
+    vf floor = choose(negative, vset(-UNDERFLOW), vset(-CERTAIN));
+    vf y = -absolute(x);
+    y = choose(less(y, floor), floor, y);
+    vi n, half;
+    vf p = exp_reduced(y, &n);
+    half = n >> 1;
+    vf e = (power2(half) * p + power2(half)) * power2(n - half);
+    return choose(negative, e, vset(1)) / (e + (real)1);
+}
+
+/* tanh |x| = -t / (2 + t) with t = exp(-2 |x|) - 1, which keeps the digits of a small x. */
+INLINE vf vtanh(vf x) {
+    vf y = absolute(x) * (real)-2;
+    y = choose(less(y, vset(-CERTAIN)), vset(-CERTAIN), y);
+    vi n;
+    vf p = exp_reduced(y, &n);
+    vf scale = power2(n);
+    vf t = scale * p + (scale - (real)1);
+    vf result = -t / (t + (real)2);
+    return as_real(as_whole(result) | (as_whole(x) & as_whole(vset((real)-0.0))));
+}
+
+/* max(x, 0); NaN stays NaN. */
+INLINE vf vrelu(vf x) { return choose(less(x, vset(0)), vset(0), x); }
+
+/* g, or 0 where r, which vrelu gave, is 0; as in torch. */
+INLINE vf vrelu_grad(vf r, vf g) { return choose(equal(r, vset(0)), vset(0), g); }
+
+/* Subnormals cost some processors 150 cycles each. Matrix products take them as 0. */
+#if defined(__SSE2__)
+#include <immintrin.h>
+typedef unsigned int float_mode;
+INLINE float_mode flush_subnormals(void) {
+    float_mode before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040); /* FTZ | DAZ: Intel SDM vol. 1, 10.2.3 */
+    return before;
+}
+INLINE void restore_mode(float_mode before) { _mm_setcsr(before); }
+#elif defined(__aarch64__) && defined(__GNUC__)
+typedef uint64_t float_mode;
+INLINE float_mode flush_subnormals(void) {
+    float_mode before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | (1u << 24))); /* FZ: Arm ARM, FPCR */
+    return before;
+}
+INLINE void restore_mode(float_mode before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
+#else
+typedef int float_mode;
+INLINE float_mode flush_subnormals(void) { return 0; }
+INLINE void restore_mode(float_mode before) { (void)before; }
+#endif
+
+#endif

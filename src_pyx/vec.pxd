@@ -1,0 +1,48 @@
+"""Vectors of `real` and the register tile, from vec.h and tile.h.
+
+Cython takes `vf` for a number, so `a + w * b` goes to the C compiler as it stands, and becomes one
+vector instruction there.
+"""
+
+cdef extern from "vec.h" nogil:
+    ctypedef double real
+    ctypedef double vf
+    ctypedef int float_mode
+    const ptrdiff_t VL
+    vf vset(real x)
+    vf vload(const real *p)
+    vf vload_first(const real *p, ptrdiff_t n)
+    vf vfirst(vf v, ptrdiff_t n)
+    void vstore(real *p, vf v)
+    void vstore_first(real *p, vf v, ptrdiff_t n)
+    vf settle(vf x)
+    vf vsigmoid(vf x)
+    vf vtanh(vf x)
+    vf vrelu(vf x)
+    vf vrelu_grad(vf r, vf g)
+    float_mode flush_subnormals()
+    void restore_mode(float_mode before)
+
+cdef extern from "tile.h" nogil:
+    ctypedef struct product:
+        const real *a
+        ptrdiff_t a_row
+        ptrdiff_t a_k
+        ptrdiff_t a_segment
+        const real *w
+        ptrdiff_t w_k
+        ptrdiff_t w_vec
+        ptrdiff_t w_group
+        const real *init
+        ptrdiff_t init_row
+        ptrdiff_t init_vec
+        real *c
+        ptrdiff_t c_row
+        ptrdiff_t c_vec
+        ptrdiff_t K
+        ptrdiff_t segments
+    ctypedef void (*tile_function)(const product *p) noexcept
+    const tile_function TILES[5][9]
+    const tile_function ROW_TILES[5][5]
+    const int MAX_ROWS[5]
+    const int MAX_GROUPS[5]
