@@ -78,8 +78,9 @@ class BuildExt(build_ext):
     def run(self):
         self.parallel = self.parallel or os.cpu_count()
         super().run()
-        missing = [e.name for e in self.extensions if not os.path.exists(self.get_ext_fullpath(e.name))]
-        if missing and not self.inplace:
+        paths = {ext.name: self.get_ext_fullpath(ext.name) for ext in self.extensions}
+        missing = [name for name, path in paths.items() if not os.path.exists(path)]
+        if missing:
             warnings.warn(
                 f"fastrnn: not compiled: {', '.join(missing)}. Is there a C compiler? "
                 "The package works without them, in pure NumPy and slower.",

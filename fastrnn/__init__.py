@@ -1,5 +1,9 @@
 """RNN, LSTM and GRU for CPUs, forward and backpropagation through time."""
 
+from typing import Any
+
+from fastrnn import losses as losses
+from fastrnn import optim as optim
 from fastrnn._config import get_num_threads as get_num_threads
 from fastrnn._config import set_num_threads as set_num_threads
 from fastrnn._config import show_config as show_config
@@ -10,4 +14,18 @@ from fastrnn._version import __version__ as __version__
 from fastrnn.layers import GRU as GRU
 from fastrnn.layers import LSTM as LSTM
 from fastrnn.layers import RNN as RNN
+from fastrnn.layers import Dropout as Dropout
+from fastrnn.layers import Embedding as Embedding
+from fastrnn.layers import Linear as Linear
 from fastrnn.layers import Stream as Stream
+
+#: Modules that are imported when they are first asked for.
+_LAZY = frozenset({"text"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(f"fastrnn.{name}")

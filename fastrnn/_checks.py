@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,14 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 def dtype(value: Any) -> np.dtype[Any]:
     """`value` as one of the dtypes that the kernels are built for."""
-    found = np.dtype(value)
-    if found not in DTYPES:
-        raise ValueError(f"dtype: expected float32 or float64, got {found}")
-    return found.newbyteorder("=")
+    expected = f"dtype: expected float32 or float64, got {value!r}"
+    try:
+        found: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        raise TypeError(expected) from None
+    if value is None or found not in DTYPES:  # np.dtype(None) is float64
+        raise ValueError(expected)
+    return found
 
 
 def size(value: Any, name: str) -> int:
@@ -29,6 +35,40 @@ def size(value: Any, name: str) -> int:
         raise TypeError(f"{name}: expected a whole number, got {type(value).__name__}") from None
     if isinstance(value, bool) or number < 1:
         raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if number > sys.maxsize:
+        raise ValueError(f"{name}: expected at most {sys.maxsize}, got {number}")
+    return number
+
+
+def real(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
+    """A real number that `fits`, which `expected` says in words."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
+    if not fits(float(value)):
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return float(value)
+
+
+def positive(value: Any, name: str) -> float:
+    """A finite number above 0."""
+    return real(value, name, "a finite number above 0", lambda v: 0 < v < float("inf"))
+
+
+def fraction(value: Any, name: str) -> float:
+    """A number in 0 <= value < 1."""
+    return real(value, name, "a number in [0, 1)", lambda v: 0 <= v < 1)
+
+
+def seed(value: Any) -> int | None:
+    """None, or a whole number of at least 0."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"seed: expected a whole number, got {type(value).__name__}") from None
+    if number < 0:
+        raise ValueError(f"seed: expected a whole number of at least 0, got {value!r}")
     return number
 
 
@@ -37,8 +77,15 @@ def shape_text(shape: Sequence[int | str]) -> str:
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
-def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
-    """`value` as an array of `dtype` that a kernel can read: aligned, last axis contiguous.
+def _asarray(value: Any, name: str) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected an array, got a ragged sequence") from None
+
+
+def numeric(value: Any, name: str) -> Array:
+    """`value` as an array of real numbers.
 
     Raises
     ------
@@ -47,17 +94,46 @@ def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     ValueError
         If it is ragged.
     """
-    try:
-        found = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name}: expected an array, got a ragged sequence") from None
+    found = _asarray(value, name)
     if found.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {found.dtype}")
+    return found
+
+
+def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
+    """`value` as an array of `dtype` that a kernel can read: aligned, last axis contiguous."""
+    found = numeric(value, name)
     if found.dtype != dtype:
         return np.ascontiguousarray(found, dtype=dtype).reshape(found.shape)
     readable = found.flags.aligned and all(s % found.itemsize == 0 for s in found.strides)
     rows = found.ndim == 0 or found.shape[-1] <= 1 or found.strides[-1] == found.itemsize
     return found if readable and rows else np.array(found, order="C")
+
+
+def floats(value: Any, name: str) -> Array:
+    """`value` as a readable array: float64 if it is that, else float32."""
+    found = _asarray(value, name)
+    native = found.dtype.newbyteorder("=")
+    return array(found, name, native if native in DTYPES else DTYPES[0])
+
+
+def indices(value: Any, name: str, below: int) -> Array:
+    """`value` as an array of whole numbers in 0..below-1.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold whole numbers.
+    ValueError
+        If it is ragged, or one is out of range.
+    """
+    found = _asarray(value, name)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected an array of whole numbers, got dtype {found.dtype}")
+    if found.size and (found.min() < 0 or found.max() >= below):
+        wrong = found.min() if found.min() < 0 else found.max()
+        raise ValueError(f"{name}: expected whole numbers in 0..{below - 1}, got {wrong}")
+    return found
 
 
 def expect_shape(found: Array, name: str, shape: Sequence[int | str]) -> Array:
@@ -91,15 +167,38 @@ def writable(value: Any, name: str, dtype: np.dtype[Any], shape: Sequence[int]) 
     return expect_shape(value, name, shape)
 
 
-def states(value: Any, name: str, names: Sequence[str]) -> tuple[Any, ...]:
-    """`value` as one item for each of `names`: a bare array for one, a pair for two."""
-    if value is None:
-        return (None,) * len(names)
+def states(
+    value: Any, name: str, names: Sequence[str], dtype: np.dtype[Any], shape: Sequence[int]
+) -> list[Array | None]:
+    """`value`, a bare array for one state or a pair for two, as a list of C-contiguous arrays.
+
+    None stands for None in place of each.
+    """
     if len(names) == 1:
-        return (value,)
-    expected = f"{name}: expected a tuple ({', '.join(names)})"
-    if not isinstance(value, tuple | list):
-        raise TypeError(f"{expected}, got {type(value).__name__}")
-    if len(value) != len(names):
-        raise ValueError(f"{expected}, got {len(value)} items")
-    return tuple(value)
+        given = {name: value}
+    else:
+        expected = f"{name}: expected a tuple ({', '.join(names)})"
+        items = (None,) * len(names) if value is None else value
+        if not isinstance(items, tuple | list):
+            raise TypeError(f"{expected}, got {type(value).__name__}")
+        if len(items) != len(names):
+            raise ValueError(f"{expected}, got {len(items)} items")
+        given = {f"{name} {n}": item for n, item in zip(names, items, strict=True)}
+    return [
+        None if item is None else np.ascontiguousarray(shaped(item, n, dtype, shape))
+        for n, item in given.items()
+    ]
+
+
+def nonlinearity(value: Any) -> str:
+    """One of the activations of an Elman network."""
+    if value not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {value!r}")
+    return str(value)
+
+
+def not_yet(**arguments: Any) -> None:
+    """Refuse arguments that are still to come."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise NotImplementedError(f"{name} is not supported yet")

@@ -45,7 +45,7 @@ def backends() -> tuple[str, ...]:
         Some of ``"avx512"``, ``"avx2"``, ``"baseline"``, and always ``"reference"``.
     """
     features = cpu_features()
-    built = (name for name in COMPILED if _exists(f"fastrnn._kernels.{name}_float32"))
+    built = (n for n in COMPILED if all(_exists(f"fastrnn._kernels.{n}_{d}") for d in DTYPES))
     return (*(name for name in built if name in features), REFERENCE)
 
 
@@ -64,7 +64,7 @@ def _default() -> str:
     return _checked(name, "FASTRNN_BACKEND") if name else backends()[0]
 
 
-_current: ContextVar[str] = ContextVar("fastrnn_backend", default=_default())
+_current: ContextVar[str] = ContextVar("fastrnn_backend", default=_default())  # noqa: B039 (a str)
 
 
 def backend() -> str:
@@ -75,6 +75,8 @@ def backend() -> str:
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run the body of a ``with`` on another kernel set.
+
+    Threads that the body starts don't follow: each thread has a choice of its own.
 
     Parameters
     ----------

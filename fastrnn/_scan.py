@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _dispatch
+from fastrnn._cells import Cell
 from fastrnn._weights import Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -22,11 +23,19 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class ScanTape:
     """What `backward` needs of a `forward`: the kernels that ran, and what they kept."""
 
+    cell: Cell
     kernels: ModuleType
     kept: Any
     shape: tuple[int, int, int]
     weights: tuple[tuple[int, ...] | None, ...]
     dtype: np.dtype[Any]
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        weight_hh = self.weights[1]
+        assert weight_hh is not None
+        return weight_hh[1]
 
 
 def forward(
@@ -45,7 +54,8 @@ def forward(
     kept = kernels.forward(weights.packed(kernels), x, state, y, state_n, keep)
     if not keep:
         return state_n, None
-    return state_n, ScanTape(kernels, kept, x.shape, weights.shapes, weights.dtype)
+    tape = ScanTape(weights.cell, kernels, kept, x.shape, weights.shapes, weights.dtype)
+    return state_n, tape
 
 
 def backward(
@@ -60,8 +70,8 @@ def backward(
     grads : tuple of array or None
         Gradients of the weights, in the order of ``_cells.WEIGHTS``.
     """
-    B, H = tape.shape[1], tape.weights[1][1]  # type: ignore[index]
-    dstate = tuple(np.empty((B, H), tape.dtype) for _ in dstate_n)
+    shape = (tape.shape[1], tape.hidden_size)
+    dstate = tuple(np.empty(shape, tape.dtype) for _ in dstate_n)
     grads = tuple(None if s is None else np.empty(s, tape.dtype) for s in tape.weights)
     tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, grads)
     return dstate, grads

@@ -24,7 +24,7 @@ _SOLE = _references((np.empty(0),))
 
 
 class Copy:
-    """A packed copy of weights: whose kernels', and whether nobody can change the weights any more."""
+    """A packed copy of weights: whose kernels', and whether no one can change the weights now."""
 
     __slots__ = ("kernels", "packed", "settled")
 
@@ -55,8 +55,8 @@ class Weights:
 
     def __init__(self, cell: Cell, arrays: Sequence[Array | None]) -> None:
         self.cell = cell
-        # A view of an array that does not own its memory (unpickling makes such) refers to the owner
-        # and not to the array, and would not be counted.
+        # A view of an array that does not own its memory (unpickling makes such) refers to the
+        # owner and not to the array, and would not be counted.
         self._arrays = tuple(a if a is None or a.flags.owndata else a.copy() for a in arrays)
         self.copy = Copy()
 
@@ -75,17 +75,13 @@ class Weights:
         """Shapes of the arrays."""
         return tuple(None if a is None else a.shape for a in self._arrays)
 
-    @property
-    def shared(self) -> bool:
-        """Whether the arrays may have changed since they were last packed."""
-        return not self.copy.settled
-
     def share(self) -> list[Array | None]:
         """The arrays themselves, to read or to change in place."""
         arrays = list(self._arrays)
-        # Another object, after the references are taken: a thread that is about to settle the old one
-        # counted too early, and who finds this one counts them.
-        self.copy = Copy(self.copy.kernels, self.copy.packed)
+        # A new object, after the references are taken: a thread that is about to settle the old
+        # one counted too early, and one that finds the new one counts them.
+        old = self.copy
+        self.copy = Copy(old.kernels, old.packed)
         return arrays
 
     def packed(self, kernels: ModuleType | None = None) -> Any:

@@ -1,7 +1,7 @@
 """Gated recurrent unit (Cho et al. 2014): h' = (1 - z) n + z h.
 
-Reset after: n = tanh(xn + r hn); slots n, r, z, hn, so that the products with x (n, r, z) and with h
-(r, z, hn) each write neighbours. Reset before: n = tanh(xn + U (r h)); slots n, r, z.
+Reset after: n = tanh(xn + r hn); slots n, r, z, hn, so that the products with x (n, r, z) and
+with h (r, z, hn) each write neighbours. Reset before: n = tanh(xn + U (r h)); slots n, r, z.
 """
 
 from step cimport Step, StepBack, recur, recur_back

@@ -18,10 +18,10 @@ from gru cimport (
     gru_backward, gru_forward, gru_reset_before_backward, gru_reset_before_forward,
 )
 from lstm cimport lstm_backward, lstm_forward
-from panels cimport Panels, accumulate, group_blocks, multiply, parts, WIDEST
+from panels cimport Panels, accumulate, group_blocks, multiply, parts
 from rnn cimport rnn_relu_backward, rnn_relu_forward, rnn_tanh_backward, rnn_tanh_forward
 from step cimport Step, StepBack
-from vec cimport VL, product, real, vf, vload, vset, vstore
+from vec cimport VL, product, real, vf, vload, vstore
 
 cnp.import_array()
 
@@ -261,13 +261,14 @@ cdef class Packed:
                     (unit // VL * slots + gates.first + gate) * VL + unit % VL
                 ] += bias[gates.index[gate] * self.H + unit]
 
-    cdef void need_back(self):
+    cdef int need_back(self) except -1:
         """Pack what BPTT reads, at first need."""
         if not self.has_back:
             self.x_back = self._pack_back(&self.layout.x, 0, self.I)
             self.h_back = self._pack_back(&self.layout.h, 1, self.H)
             self.n_back = self._pack_back(&self.layout.n, 1, self.H)
             self.has_back = True
+        return 0
 
     def matches(self, weights):
         """Whether these are still the same bits as `weights`."""
@@ -497,7 +498,7 @@ cdef void reset_states(
     real *rh, const real *h_prev, const real *gates, ptrdiff_t z_panel, ptrdiff_t slots,
     ptrdiff_t rows, ptrdiff_t H,
 ) noexcept nogil:
-    """rh = r h_prev for some rows, (rows, H): what the candidate's product was with; r in slot 1."""
+    """rh = r h_prev, (rows, H): what the candidate's product was with; r is in slot 1."""
     cdef ptrdiff_t row, unit
     for row in range(rows):
         for unit in range(H):
@@ -611,7 +612,7 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
 # -- streaming -----------------------------------------------------------------------------------
 
 cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexcept:
-    """The numbers of an array that is (B, n), or (n,) for B = 1, and needs no conversion; or NULL."""
+    """The numbers of an array that is (B, n), or (n,) for B = 1, as it is; else NULL."""
     if not cnp.PyArray_CheckExact(array):
         return NULL
     cdef cnp.ndarray found = <cnp.ndarray>array
@@ -632,6 +633,7 @@ cdef class Stepper:
     """Steps a layer over states that it owns: see ``_reference.scan.Stepper``."""
 
     cdef object weights, kernels, convert
+    cdef object copy            # the settled Copy of the weights that is in use, or None
     cdef readonly tuple state
     cdef Packed packed
     cdef Buffer z, rh
@@ -649,10 +651,14 @@ cdef class Stepper:
         self.rh = Buffer(B * H)
         memory = np.zeros((2, B, padded), np.dtype(f"f{sizeof(real)}"))
         self.state = (memory[0, :, :H], memory[1, :, :H])[: 1 + packed.layout.has_c]
-        self._use(packed)
+        self._refresh()
 
-    cdef void _use(self, Packed packed):
+    cdef int _refresh(self) except -1:
+        """Take the weights as they are now."""
+        cdef Packed packed = self.weights.packed(self.kernels)
         cdef ptrdiff_t padded = packed.blocks * VL
+        copy = self.weights.copy
+        self.copy = copy if copy.settled and copy.packed is packed else None
         self.packed = packed
         self.s = new_step(packed, self.B)
         self.s.z, self.s.z_panel = self.z.data, self.B * packed.layout.slots * VL
@@ -664,6 +670,7 @@ cdef class Stepper:
             self.s.c = data(self.state[1])
             self.s.c_prev = self.s.c
             self.s.c_row, self.s.c_panel = padded, VL
+        return 0
 
     cdef void _step(self, const real *x, real *y) noexcept nogil:
         project(self.packed, 1, self.B, x, 0, self.I, self.s.z, self.s.z_panel)
@@ -692,8 +699,8 @@ cdef class Stepper:
             x_data, y_data = data(x), data(y)
         if self.busy:
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
-        if self.weights.settled is not self.weights.handed:
-            self._use(self.weights.packed(self.kernels))
+        if self.weights.copy is not self.copy:
+            self._refresh()
         if self.B * self.H * (self.I + self.H) < STEP_HOLDS_GIL:
             self._step(x_data, y_data)
         else:

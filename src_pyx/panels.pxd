@@ -1,9 +1,9 @@
 """Packed weights, and the matrix products with them: every tile of the project is called from here.
 
-Units stand in blocks of VL, one vector each; the last block is filled up with zeros. Gate values are
-"blocked": (blocks, rows, slots * VL), where a slot is the place of one gate of a block. A panel holds
-what one tile reads, in the order in which it reads it: (groups, K, N * VL), where a group is the N gates
-of one block, or N blocks where there is one gate only.
+Units stand in blocks of VL, one vector each; the last block is filled up with zeros. Gate values
+are "blocked": (blocks, rows, slots * VL), where a slot is the place of one gate of a block. A panel
+holds what one tile reads, in the order in which it reads it: (groups, K, N * VL), where a group is
+the N gates of one block, or N blocks where there is one gate only.
 """
 
 from vec cimport (
@@ -38,7 +38,7 @@ cdef inline void sweep(
     ptrdiff_t w_group, ptrdiff_t init_group, ptrdiff_t c_group,
 ) noexcept nogil:
     """One product, of `rows` rows with `groups` groups of N vectors, a tile at a time."""
-    cdef ptrdiff_t g, i, n, count
+    cdef ptrdiff_t _g, i, n, count
     cdef const real *a = p.a
     cdef const real *init
     cdef real *c
@@ -53,7 +53,7 @@ cdef inline void sweep(
             p.c += n * c_group
         return
     count = parts(rows, MAX_ROWS[N])
-    for g in range(groups):
+    for _g in range(groups):
         p.a = a
         init, c = p.init, p.c
         for i in range(count):
@@ -67,7 +67,7 @@ cdef inline void sweep(
 
 
 cdef inline ptrdiff_t group_blocks(const Panels *w, ptrdiff_t *first_run) noexcept nogil:
-    """How blocks are grouped: into groups of n + 1 for the first run, then of n, which is returned."""
+    """How blocks are grouped: a first run of groups of n + 1, then of n, which is returned."""
     cdef ptrdiff_t count = parts(w.blocks, WIDEST)
     first_run[0] = w.blocks % count
     return w.blocks // count

@@ -61,7 +61,7 @@ cdef inline void recur(
 cdef inline void recur_back(
     const StepBack *s, const Panels *w, ptrdiff_t first, ptrdiff_t gates, real *d
 ) noexcept nogil:
-    """d += dz w, for the dz of `gates` gates that stand from slot `first` on; d is (blocks, B, VL)."""
+    """d += dz w, for the dz of `gates` gates from slot `first` on; d is (blocks, B, VL)."""
     cdef product p
     p.a, p.a_row, p.a_k = s.dz + first * VL, s.slots * VL, 1
     p.a_segment, p.segments, p.K = s.dz_panel, s.blocks, gates * VL

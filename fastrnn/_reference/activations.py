@@ -12,7 +12,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def sigmoid(a: Array) -> Array:
     """Logistic function 1 / (1 + exp(-a)), without overflow at either end."""
     e = np.exp(-np.abs(a))
-    return np.where(a < 0, e, 1) / (1 + e)
+    s: Array = np.where(a < 0, e, 1) / (1 + e)
+    return s
 
 
 def relu(a: Array) -> Array:
@@ -22,12 +23,14 @@ def relu(a: Array) -> Array:
 
 def d_sigmoid(s: Array) -> Array:
     """Derivative of the logistic function where its value is `s`."""
-    return s * (1 - s)
+    d: Array = s * (1 - s)
+    return d
 
 
 def d_tanh(t: Array) -> Array:
     """Derivative of tanh where its value is `t`."""
-    return 1 - t * t
+    d: Array = 1 - t * t
+    return d
 
 
 def d_relu(r: Array) -> Array:

@@ -45,7 +45,8 @@ class Packed:
 
     def __init__(self, cell: Cell, weights: Sequence[Array | None]) -> None:
         w_ih, w_hh, b_ih, b_hh = weights
-        assert w_ih is not None and w_hh is not None
+        assert w_ih is not None
+        assert w_hh is not None
         zero = np.zeros(len(w_ih), w_ih.dtype)
         self.cell = CELLS[cell.name]
         self.w_ih, self.w_hh = w_ih.copy(), w_hh.copy()
@@ -62,7 +63,7 @@ class Packed:
 
 
 class Tape:
-    """What a training forward keeps for :func:`backward`: its own copy of x, and every step's values."""
+    """What a training forward keeps for :func:`backward`: a copy of x, and every step's values."""
 
     def __init__(self, packed: Packed, x: Array) -> None:
         self.packed = packed

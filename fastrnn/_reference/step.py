@@ -1,7 +1,7 @@
 """What one step of a cell takes and gives, forward and backward.
 
-B rows of a batch, H hidden units, G gates. `zx` is the input projection W_ih x + b_ih, (B, G*H), which
-the scan computes for all steps at once; the recurrent product is the cell's own.
+B rows of a batch, H hidden units, G gates. `zx` is the input projection W_ih x + b_ih, (B, G*H),
+which the scan computes for all steps at once; the recurrent product is the cell's own.
 """
 
 from __future__ import annotations

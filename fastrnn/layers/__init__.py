@@ -1,5 +1,8 @@
 """Layers: objects that hold weights."""
 
+from fastrnn.layers.dropout import Dropout as Dropout
+from fastrnn.layers.embedding import Embedding as Embedding
+from fastrnn.layers.linear import Linear as Linear
 from fastrnn.layers.recurrent import GRU as GRU
 from fastrnn.layers.recurrent import LSTM as LSTM
 from fastrnn.layers.recurrent import RNN as RNN

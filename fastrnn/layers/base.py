@@ -41,13 +41,16 @@ class Layer:
         TypeError
             If a value does not hold real numbers.
         """
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"state_dict: expected a mapping, got {type(mapping).__name__}")
         own = self.parameters()
         missing, unexpected = sorted(own.keys() - mapping.keys()), sorted(mapping.keys() - own)
         if missing or unexpected:
             raise ValueError(f"state_dict: missing {missing}, unexpected {unexpected}")
         # torch gives up its data only when detached from the graph.
         values = {n: v.detach() if hasattr(v, "detach") else v for n, v in mapping.items()}
-        checked = {n: _checks.shaped(values[n], n, a.dtype, a.shape) for n, a in own.items()}
+        # Copied before any is written: the values may be this layer's own arrays.
+        checked = {n: _checks.shaped(values[n], n, a.dtype, a.shape).copy() for n, a in own.items()}
         for name, array in own.items():
             array[...] = checked[name]
 
@@ -59,3 +62,7 @@ class Layer:
     def eval(self) -> Self:
         """Switch to evaluation mode; returns the layer."""
         return self.train(False)
+
+    def _dtype_shown(self) -> str:
+        """The dtype as ``repr`` shows it: only where it is not the default."""
+        return "" if self.dtype == np.float32 else f", dtype={self.dtype}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Recurrent(Layer):
     """What RNN, LSTM and GRU have in common; not for direct use."""
 
     #: Options that ``repr`` shows when they differ from this, in torch's order.
-    _shown = {
+    _shown: ClassVar[dict[str, Any]] = {
         "nonlinearity": "tanh",
         "bias": True,
         "batch_first": False,
@@ -71,7 +72,7 @@ class Recurrent(Layer):
         self.return_sequences = bool(return_sequences)
         self.dtype = _checks.dtype(dtype)
         self._cell = cell
-        self._weights = Weights(cell, self._initial(np.random.default_rng(seed)))
+        self._weights = Weights(cell, self._initial(np.random.default_rng(_checks.seed(seed))))
 
     def _initial(self, rng: np.random.Generator) -> list[Array | None]:
         """Weights uniform in +-1/sqrt(hidden_size), as in torch."""
@@ -92,7 +93,7 @@ class Recurrent(Layer):
         return self._named(self._weights.share())
 
     @staticmethod
-    def _named(arrays: tuple[Array | None, ...]) -> dict[str, Array]:
+    def _named(arrays: Sequence[Array | None]) -> dict[str, Array]:
         return {f"{n}_l0": a for n, a in zip(WEIGHTS, arrays, strict=True) if a is not None}
 
     # The three ways to run: plain, for training, and step by step.
@@ -140,9 +141,7 @@ class Recurrent(Layer):
     def _run(
         self, x: Any, state: Any, lengths: Any, reset: Any, keep: bool
     ) -> tuple[Array, Any, Tape | None]:
-        for name, value in (("lengths", lengths), ("reset", reset)):
-            if value is not None:
-                raise NotImplementedError(f"{name} is not supported yet")
+        _checks.not_yet(lengths=lengths, reset=reset)
         x = _checks.array(x, "x", self.dtype)
         lead = ("T",) if x.ndim == 2 else ("B", "T") if self.batch_first else ("T", "B")
         _checks.expect_shape(x, "x", (*lead, self.input_size))
@@ -181,10 +180,12 @@ class Recurrent(Layer):
         """
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        if tape.scan.weights != self._weights.shapes or tape.scan.dtype != self.dtype:
-            raise ValueError("tape: is from the forward of another layer")
         dx = np.empty(tape.x_shape, self.dtype)
         dx_steps = self._steps(dx)
+        scan = tape.scan
+        made = (scan.cell, scan.weights, scan.dtype, scan.shape)
+        if made != (self._cell, self._weights.shapes, self.dtype, dx_steps.shape):
+            raise ValueError("tape: is from the forward of another layer")
         batch = dx_steps[0].shape[:-1] if dx.ndim == 3 else ()
         dh, *rest = self._rows(dstate, "dstate", batch)
         if dy is not None:
@@ -195,7 +196,7 @@ class Recurrent(Layer):
             else:
                 last = dy.reshape(-1, self.hidden_size)
                 dh, dy = last if dh is None else dh + last, None
-        dstate_0, grads = _scan.backward(tape.scan, dy, (dh, *rest), dx_steps)
+        dstate_0, grads = _scan.backward(scan, dy, (dh, *rest), dx_steps)
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _steps(self, a: Array) -> Array:
@@ -207,16 +208,8 @@ class Recurrent(Layer):
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> list[Array | None]:
         """The caller's state as one (B, H) each, None where None was given."""
         shape = (1, *batch, self.hidden_size)
-        names = self._cell.states
-        given = _checks.states(state, name, names)
-        return [
-            None if s is None else self._row(s, f"{name} {n}", shape)
-            for n, s in zip(names, given, strict=True)
-        ]
-
-    def _row(self, s: Any, name: str, shape: tuple[int, ...]) -> Array:
-        found = _checks.shaped(s, name, self.dtype, shape)
-        return np.ascontiguousarray(found.reshape(-1, self.hidden_size))
+        given = _checks.states(state, name, self._cell.states, self.dtype, shape)
+        return [None if s is None else s.reshape(-1, self.hidden_size) for s in given]
 
     def _state(self, rows: tuple[Array, ...], batch: tuple[int, ...]) -> Any:
         """One (B, H) each as the caller's state."""
@@ -283,9 +276,7 @@ class RNN(Recurrent):
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = _checks.nonlinearity(nonlinearity)
         super().__init__(
             CELLS[f"rnn_{nonlinearity}"], input_size, hidden_size, num_layers, bias, batch_first,
             dropout, bidirectional, return_sequences, dtype, seed,
@@ -295,7 +286,8 @@ class RNN(Recurrent):
 class LSTM(Recurrent):
     """Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
-    i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh); g = tanh(...); c' = f c + i g; h' = o tanh(c').
+    i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
+    h' = o tanh(c').
 
     Parameters
     ----------

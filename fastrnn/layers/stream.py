@@ -21,6 +21,9 @@ class Stream:
     """
 
     __slots__ = {
+        "_names": "",
+        "_sizes": "",
+        "_states": "",
         "step": """step(x_t, out=None) -> y_t
 
 Advance by one time step.
@@ -30,17 +33,14 @@ Parameters
 x_t : (B, I) array-like
     (I,) is taken too where B is 1.
 out : (B, H) array, optional
-    Where to write the output: writeable, C-contiguous and of the layer's dtype; (H,) for an `x_t` of
-    (I,). With it, and `x_t` an array of such a kind, nothing is allocated.
+    Where to write the output: writeable, C-contiguous and of the layer's dtype; (H,) for an `x_t`
+    of (I,). With it, and `x_t` an array of such a kind, nothing is allocated.
 
 Returns
 -------
 y_t : array
     `out`, or a new array of its shape.
 """,
-        "_names": "",
-        "_states": "",
-        "_sizes": "",
     }
 
     def __init__(

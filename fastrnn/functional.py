@@ -1,0 +1,294 @@
+"""Forward and backpropagation through time on one's own arrays: one layer, one direction.
+
+T time steps, B batch, I input size, H hidden size. The dtype is that of x and the weights: float32
+or float64, and float64 where both occur. Other numbers follow NumPy's promotion (float16 fits into
+float32; int64 and longdouble are taken as float64). States and gradients are converted to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _checks, _scan
+from fastrnn._cells import CELLS, WEIGHTS, Cell
+from fastrnn._scan import ScanTape
+from fastrnn._weights import Weights
+
+Array = np.ndarray[Any, np.dtype[Any]]
+State = tuple[Array, ...]
+
+
+def rnn(
+    x: Any,
+    h0: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any = None,
+    bias_hh: Any = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: Any = None,
+    reset: Any = None,
+) -> tuple[Array, Array, ScanTape]:
+    """Elman network: h' = act(W_ih x + b_ih + W_hh h + b_hh) (Elman 1990).
+
+    Parameters
+    ----------
+    x : (T, B, I) array-like
+    h0 : (B, H) array-like or None
+        The initial state; None stands for zeros.
+    weight_ih : (H, I) array-like
+    weight_hh : (H, H) array-like
+    bias_ih, bias_hh : (H,) array-like, optional
+        Default: none.
+    nonlinearity : {"tanh", "relu"}
+    lengths, reset
+        Not supported yet.
+
+    Returns
+    -------
+    y : (T, B, H) array
+        Every step's output.
+    h_n : (B, H) array
+        The state after the last step.
+    tape : ScanTape
+        For :func:`rnn_backward`, as often as wanted. It holds copies: changing any of the arrays
+        later does not change the gradients.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit the others, or there is no such nonlinearity.
+    TypeError
+        If an argument does not hold real numbers.
+    """
+    cell = CELLS[f"rnn_{_checks.nonlinearity(nonlinearity)}"]
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    y, (h_n,), tape = _forward(cell, x, "h0", h0, weights, lengths, reset)
+    return y, h_n, tape
+
+
+def rnn_backward(
+    tape: ScanTape, dy: Any = None, dh_n: Any = None
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Backpropagation through time (Werbos 1990) of :func:`rnn`.
+
+    Parameters
+    ----------
+    tape : ScanTape
+        From :func:`rnn`.
+    dy : (T, B, H) array-like, optional
+        Gradient of the loss with respect to y. Default: zeros.
+    dh_n : (B, H) array-like, optional
+        Gradient with respect to h_n. Default: zeros.
+
+    Returns
+    -------
+    dx : (T, B, I) array
+        Gradient with respect to x.
+    dh0 : (B, H) array
+        Gradient with respect to h0.
+    grads : dict of str to array
+        Gradients with respect to the weights that were given, by their argument's names.
+
+    Raises
+    ------
+    ValueError
+        If the tape is from another function, or a shape does not fit.
+    TypeError
+        If an argument does not hold real numbers, or the tape is none.
+    """
+    dx, (dh0,), grads = _backward(("rnn_tanh", "rnn_relu"), tape, dy, "dh_n", dh_n)
+    return dx, dh0, grads
+
+
+def lstm(
+    x: Any,
+    state: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any = None,
+    bias_hh: Any = None,
+    *,
+    lengths: Any = None,
+    reset: Any = None,
+) -> tuple[Array, State, ScanTape]:
+    """Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+
+    i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
+    h' = o tanh(c').
+
+    Parameters
+    ----------
+    x : (T, B, I) array-like
+    state : (h0, c0), each (B, H) array-like or None, or None
+        The initial state; None stands for zeros.
+    weight_ih : (4*H, I) array-like
+        Gates in the order i, f, g, o.
+    weight_hh : (4*H, H) array-like
+    bias_ih, bias_hh : (4*H,) array-like, optional
+        Default: none.
+    lengths, reset
+        Not supported yet.
+
+    Returns
+    -------
+    y : (T, B, H) array
+        Every step's h.
+    state : (h_n, c_n), each (B, H) array
+        The state after the last step.
+    tape : ScanTape
+        For :func:`lstm_backward`; see :func:`rnn`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`rnn` does.
+    """
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    return _forward(CELLS["lstm"], x, "state", state, weights, lengths, reset)
+
+
+def lstm_backward(
+    tape: ScanTape, dy: Any = None, dstate: Any = None
+) -> tuple[Array, State, dict[str, Array]]:
+    """Backpropagation through time of :func:`lstm`.
+
+    Parameters
+    ----------
+    tape : ScanTape
+        From :func:`lstm`.
+    dy : (T, B, H) array-like, optional
+        Gradient of the loss with respect to y. Default: zeros.
+    dstate : (dh_n, dc_n), each (B, H) array-like or None, optional
+        Gradient with respect to the final state. Default: zeros.
+
+    Returns
+    -------
+    dx : (T, B, I) array
+        Gradient with respect to x.
+    dstate : (dh0, dc0), each (B, H) array
+        Gradient with respect to the initial state.
+    grads : dict of str to array
+        As from :func:`rnn_backward`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`rnn_backward` does.
+    """
+    return _backward(("lstm",), tape, dy, "dstate", dstate)
+
+
+def gru(
+    x: Any,
+    h0: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any = None,
+    bias_hh: Any = None,
+    *,
+    reset_after: bool = True,
+    lengths: Any = None,
+    reset: Any = None,
+) -> tuple[Array, Array, ScanTape]:
+    """Gated recurrent unit (Cho et al. 2014).
+
+    r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh); h' = (1 - z) n + z h; the candidate n is
+    tanh(W_in x + b_in + r (W_hn h + b_hn)) with `reset_after` (torch, cuDNN, Keras), and
+    tanh(W_in x + b_in + W_hn (r h) + b_hn) without (Cho et al. 2014, eq. 8; ONNX's default).
+
+    Parameters
+    ----------
+    x : (T, B, I) array-like
+    h0 : (B, H) array-like or None
+        The initial state; None stands for zeros.
+    weight_ih : (3*H, I) array-like
+        Gates in the order r, z, n.
+    weight_hh : (3*H, H) array-like
+    bias_ih, bias_hh : (3*H,) array-like, optional
+        Default: none.
+    reset_after : bool
+        Whether the reset gate works on the recurrent product or on the state before it.
+    lengths, reset
+        Not supported yet.
+
+    Returns
+    -------
+    y : (T, B, H) array
+        Every step's output.
+    h_n : (B, H) array
+        The state after the last step.
+    tape : ScanTape
+        For :func:`gru_backward`; see :func:`rnn`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`rnn` does.
+    """
+    cell = CELLS["gru" if reset_after else "gru_reset_before"]
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    y, (h_n,), tape = _forward(cell, x, "h0", h0, weights, lengths, reset)
+    return y, h_n, tape
+
+
+def gru_backward(
+    tape: ScanTape, dy: Any = None, dh_n: Any = None
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Backpropagation through time of :func:`gru`; otherwise as :func:`rnn_backward`."""
+    dx, (dh0,), grads = _backward(("gru", "gru_reset_before"), tape, dy, "dh_n", dh_n)
+    return dx, dh0, grads
+
+
+def _forward(
+    cell: Cell,
+    x: Any,
+    state_name: str,
+    state: Any,
+    weights: Sequence[Any],
+    lengths: Any,
+    reset: Any,
+) -> tuple[Array, Any, ScanTape]:
+    _checks.not_yet(lengths=lengths, reset=reset)
+    given = {"x": x, **dict(zip(WEIGHTS, weights, strict=True))}
+    given = {n: a for n, a in given.items() if a is not None or not n.startswith("bias")}
+    promoted = np.result_type(np.float32, *(_checks.numeric(a, n) for n, a in given.items()))
+    dtype = np.dtype(np.float32 if promoted == np.float32 else np.float64)
+    x = _checks.shaped(x, "x", dtype, ("T", "B", "I"))
+    weight_hh = _checks.shaped(given["weight_hh"], "weight_hh", dtype, ("G*H", "H"))
+    T, B, I = x.shape
+    H = weight_hh.shape[1]
+    shapes = cell.weight_shapes(I, H)
+    arrays = [
+        np.ascontiguousarray(_checks.shaped(given[n], n, dtype, shapes[n])) if n in given else None
+        for n in WEIGHTS
+    ]
+    zeros = np.zeros((B, H), dtype)
+    states = _checks.states(state, state_name, cell.states, dtype, (B, H))
+    y = np.empty((T, B, H), dtype)
+    state_n, tape = _scan.forward(
+        Weights(cell, arrays), x, [zeros if s is None else s for s in states], y, keep=True
+    )
+    assert tape is not None
+    return y, state_n, tape
+
+
+def _backward(
+    cells: Sequence[str], tape: ScanTape, dy: Any, dstate_name: str, dstate: Any
+) -> tuple[Array, Any, dict[str, Array]]:
+    if not isinstance(tape, ScanTape):
+        raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+    if tape.cell.name not in cells:
+        raise ValueError(f"tape: expected one of {' or '.join(cells)}, got one of {tape.cell.name}")
+    T, B, _ = tape.shape
+    H = tape.hidden_size
+    if dy is not None:
+        dy = _checks.shaped(dy, "dy", tape.dtype, (T, B, H))
+    dstate_n = _checks.states(dstate, dstate_name, tape.cell.states, tape.dtype, (B, H))
+    dx = np.empty(tape.shape, tape.dtype)
+    dstate_0, grads = _scan.backward(tape, dy, dstate_n, dx)
+    return dx, dstate_0, {n: g for n, g in zip(WEIGHTS, grads, strict=True) if g is not None}

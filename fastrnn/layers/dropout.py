@@ -1,0 +1,94 @@
+"""Noise against overfitting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _checks
+from fastrnn.layers.base import Array, Layer
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DropoutTape:
+    """What ``Dropout.backward`` needs: the factor of every element, None for 1 throughout."""
+
+    factors: Array | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Dropout(Layer):
+    """Zero elements with probability p, and scale the rest by 1/(1-p), as ``torch.nn.Dropout``.
+
+    Srivastava et al. 2014, in the inverted form: only :meth:`forward` of a training layer drops
+    anything; a plain call, and a layer in evaluation mode, return x itself.
+
+    Parameters
+    ----------
+    p : float
+        Probability of an element to be zeroed, 0 to 1.
+    seed : int, optional
+        For the choice of elements. Default: fresh each time.
+    """
+
+    def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
+        self.p = _checks.real(p, "p", "a number in [0, 1]", lambda v: 0 <= v <= 1)
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, x: Any) -> Array:
+        """Inference: x as it is.
+
+        Parameters
+        ----------
+        x : array-like, any shape
+            Float64 stays, everything else becomes float32.
+
+        Returns
+        -------
+        y : array
+        """
+        return _checks.floats(x, "x")
+
+    def forward(self, x: Any) -> tuple[Array, DropoutTape]:
+        """Drop elements if in training mode, and keep which.
+
+        Returns
+        -------
+        y : array
+            In the shape of x.
+        tape : DropoutTape
+        """
+        x = self(x)
+        factors = None
+        if self.training and self.p > 0:
+            kept = self._rng.random(x.shape, np.float32) >= np.float32(self.p)
+            factors = kept.astype(x.dtype)
+            factors *= 1 / (1 - self.p) if self.p < 1 else 0
+        return x if factors is None else x * factors, DropoutTape(factors, x.shape, x.dtype)
+
+    def backward(self, tape: DropoutTape, dy: Any) -> tuple[Array, dict[str, Array]]:
+        """The same elements dropped from the gradient.
+
+        Parameters
+        ----------
+        tape : DropoutTape
+            From :meth:`forward` of this layer.
+        dy : array-like
+            In the shape of x.
+
+        Returns
+        -------
+        dx : array
+        grads : dict
+            Empty.
+        """
+        if not isinstance(tape, DropoutTape):
+            raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+        dy = _checks.shaped(dy, "dy", tape.dtype, tape.shape)
+        return dy if tape.factors is None else dy * tape.factors, {}
+
+    def __repr__(self) -> str:
+        return f"Dropout(p={self.p})"

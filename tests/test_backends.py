@@ -1,0 +1,188 @@
+"""Every compiled backend against the reference in float64: the same call, any memory layout.
+
+Outputs are poisoned with NaN beforehand, and nothing around them may be written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from fastrnn import _dispatch, _reference
+from fastrnn._cells import CELLS, WEIGHTS
+
+# Largest error of forward and of gradients, relative to the largest entry of the true array.
+TOLERANCE = {"float64": (1e-12, 1e-12), "float32": (2e-6, 2e-5)}
+LAYOUTS = ("plain", "batch_first", "reversed", "gapped")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration: sizes, what is given, and how the sequences lie in memory."""
+
+    I: int
+    H: int
+    T: int
+    B: int
+    bias: tuple[bool, bool] = (True, True)
+    dy: bool = True
+    dstate: tuple[bool, bool] = (True, True)
+    x_in: str = "plain"
+    y_out: str = "plain"
+    dy_in: str = "plain"
+    dx_out: str = "plain"
+    seed: int = 0
+
+
+small = st.integers(1, 17)
+sizes = (
+    small | st.sampled_from([31, 32, 33, 63, 64, 65]) | st.integers(0, 34).map(lambda n: 2 * n + 1)
+)
+pairs = st.tuples(st.booleans(), st.booleans())
+ins, outs = st.sampled_from((*LAYOUTS, "broadcast")), st.sampled_from(LAYOUTS)
+cases = st.builds(
+    Case, I=sizes, H=sizes, T=small | sizes, B=small | sizes, bias=pairs, dy=st.booleans(),
+    dstate=pairs, x_in=ins, y_out=outs, dy_in=ins, dx_out=outs, seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+
+
+def place(shape, dtype, layout):
+    """NaN everywhere, and a view of it: (T, B, n), last axis contiguous."""
+    T, B, n = shape
+    if layout == "broadcast":
+        base = np.full((1, 1, n), np.nan, dtype)
+        return base, np.broadcast_to(base, shape)
+    if layout == "batch_first":
+        base = np.full((B, T, n), np.nan, dtype)
+        return base, base.swapaxes(0, 1)
+    if layout == "reversed":
+        base = np.full(shape, np.nan, dtype)
+        return base, base[::-1, ::-1]
+    if layout == "gapped":
+        base = np.full((2 * T, B + 1, n + 3), np.nan, dtype)
+        return base, base[::2, 1:, 2 : n + 2]
+    base = np.full(shape, np.nan, dtype)
+    return base, base
+
+
+def placed(rng, shape, dtype, layout):
+    """Random numbers in a layout."""
+    base, view = place(shape, dtype, layout)
+    base[...] = rng.uniform(-1, 1, base.shape)
+    return view
+
+
+def taken(base, view):
+    """What was written to a view, if nothing was written beside it."""
+    found = view.copy()
+    view[...] = np.nan
+    assert np.isnan(base).all(), "written outside of the output"
+    return found
+
+
+def run(kernels, cell, dtype, weights, x, state, dy, dstate_n, y_out="plain", dx_out="plain"):
+    """Forward and backward: every result by its name."""
+    weights = [None if w is None else w.astype(dtype) for w in weights]
+    packed = kernels.Packed(cell, weights)
+    T, B, H = *x.shape[:2], weights[1].shape[1]
+
+    def forward(keep):
+        y_base, y = place((T, B, H), dtype, y_out)
+        state_n = [np.full((B, H), np.nan, dtype) for _ in state]
+        tape = kernels.forward(packed, x, state, y, state_n, keep)
+        return tape, [taken(y_base, y), *state_n]
+
+    tape, outputs = forward(keep=True)
+    _, inference = forward(keep=False)
+    for a, b in zip(outputs, inference, strict=True):
+        assert a.tobytes() == b.tobytes(), "training and inference differ"
+    dx_base, dx = place(x.shape, dtype, dx_out)
+    dstate = [np.full((B, H), np.nan, dtype) for _ in state]
+    grads = [None if w is None else np.full(w.shape, np.nan, dtype) for w in weights]
+    kernels.backward(tape, dy, dstate_n, dx, dstate, grads)
+    names = cell.states
+    return dict(zip(("y", *(f"{s}_n" for s in names)), outputs, strict=True)), {
+        "dx": taken(dx_base, dx),
+        **{f"d{s}0": d for s, d in zip(names, dstate, strict=True)},
+        **{n: g for n, g in zip(WEIGHTS, grads, strict=True) if g is not None},
+    }
+
+
+def error(got, want):
+    """Largest error, relative to the largest entry."""
+    scale = abs(want).max()
+    return abs(got - want).max() / (scale if scale else 1)
+
+
+def near_kink(margin, weights, x, h0, y):
+    """Whether the rectifier could fall on its other side by an error of `margin`."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    z = x @ w_ih.T + np.concatenate([h0[None], y[:-1]]) @ w_hh.T
+    z = z + sum(b for b in (b_ih, b_hh) if b is not None)
+    return abs(z).min() < margin * abs(z).max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", CELLS.values(), ids=list(CELLS))
+@settings(max_examples=20)
+@given(case=cases)
+@example(case=Case(I=1, H=1, T=1, B=1))
+@example(case=Case(I=67, H=131, T=9, B=37, x_in="batch_first", y_out="batch_first"))
+@example(case=Case(I=130, H=257, T=5, B=7, dx_out="batch_first", dy_in="broadcast"))
+@example(case=Case(I=5, H=35, T=301, B=3, dy=False, x_in="gapped"))
+@example(case=Case(I=3, H=17, T=3, B=301, dstate=(False, False), y_out="gapped"))
+@example(case=Case(I=9, H=6, T=701, B=1, x_in="reversed", dx_out="reversed"))
+# Sums of thousands of equal numbers, where every rounding goes the same way.
+@example(
+    case=Case(I=1, H=1, T=63, B=63, dstate=(False, False), x_in="broadcast", dy_in="broadcast")
+)
+@example(case=Case(I=16, H=32, T=200, B=64, x_in="broadcast", dy_in="broadcast", seed=1))
+def test_matches_the_reference(compiled, cell, dtype, case):
+    c, rng, dtype = case, np.random.default_rng(case.seed), np.dtype(dtype)
+    given_bias = dict(zip(("bias_ih", "bias_hh"), c.bias, strict=True))
+    weights = [
+        rng.uniform(-1, 1, shape).astype(dtype) / dtype.type(shape[-1] ** 0.5)
+        if given_bias.get(name, True)
+        else None
+        for name, shape in cell.weight_shapes(c.I, c.H).items()
+    ]
+    x = placed(rng, (c.T, c.B, c.I), dtype, c.x_in)
+    state = [rng.uniform(-1, 1, (c.B, c.H)).astype(dtype) for _ in cell.states]
+    dy = placed(rng, (c.T, c.B, c.H), dtype, c.dy_in) if c.dy else None
+    dstate_n = [
+        rng.uniform(-1, 1, (c.B, c.H)).astype(dtype) if g else None
+        for g, _ in zip(c.dstate, cell.states, strict=False)
+    ]
+    inputs = [a for a in (*weights, x, *state, dy, *dstate_n) if a is not None]
+    before = [a.copy() for a in inputs]
+
+    def exact(a):
+        return None if a is None else a.astype(np.float64)
+
+    truth = run(
+        _reference, cell, np.dtype(np.float64), list(map(exact, weights)), exact(x),
+        list(map(exact, state)), exact(dy), list(map(exact, dstate_n)),
+    )  # fmt: skip
+    tolerances = TOLERANCE[dtype.name]
+    if cell.name == "rnn_relu":
+        weights_64 = list(map(exact, weights))
+        assume(not near_kink(2 * tolerances[0], weights_64, x, exact(state[0]), truth[0]["y"]))
+    if dtype == np.float32:
+        # Where a result cancels so far that NumPy's float32 loses it, it tells nothing of a kernel.
+        plain = run(_reference, cell, dtype, weights, x, state, dy, dstate_n)
+        for results, wants, tolerance in zip(plain, truth, tolerances, strict=True):
+            for name, want in wants.items():
+                assume(error(results[name], want) <= tolerance / 2)
+
+    kernels = _dispatch.kernels(dtype)
+    found = run(kernels, cell, dtype, weights, x, state, dy, dstate_n, c.y_out, c.dx_out)
+    for results, wants, tolerance in zip(found, truth, tolerances, strict=True):
+        assert results.keys() == wants.keys()
+        for name, want in wants.items():
+            assert error(results[name], want) <= tolerance, name
+    for a, b in zip(inputs, before, strict=True):
+        assert np.array_equal(a, b), "an input was changed"

@@ -1,0 +1,38 @@
+"""A cell of CELLS is complete: its piece in either twin, its layer and its functions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastrnn import _dispatch
+from fastrnn._reference.scan import STEPS
+
+
+def test_every_twin_has_the_cell(cell, backend, dtype, make_weights):
+    if backend == "reference":
+        assert cell.name in STEPS, f"{cell.name}: no steps in fastrnn/_reference/scan.py"
+    T, B, I, H = 2, 3, 4, 5
+    kernels = _dispatch.kernels(dtype)
+    weights = make_weights(cell, I, H, dtype)
+    try:
+        packed = kernels.Packed(cell, weights)
+    except KeyError:
+        raise AssertionError(f"{cell.name}: missing in the kernels of {backend}") from None
+    state = tuple(np.ones((B, H), dtype) for _ in cell.states)
+    state_n = tuple(np.full((B, H), np.nan, dtype) for _ in cell.states)
+    x, y = np.ones((T, B, I), dtype), np.full((T, B, H), np.nan, dtype)
+    tape = kernels.forward(packed, x, state, y, state_n, True)
+    assert np.isfinite([y[-1], *state_n]).all(), f"{cell.name}: no forward in {backend}"
+    dx, dstate, grads = np.full_like(x, np.nan), state_n, [np.full_like(w, np.nan) for w in weights]
+    kernels.backward(tape, y, state, dx, dstate, grads)
+    for found in (dx, *dstate, *grads):
+        assert np.isfinite(found).all(), f"{cell.name}: no backward in {backend}"
+
+
+def test_every_cell_has_a_layer_and_functions(cell, make_layer, functions, make_weights):
+    layer = make_layer(cell, 2, 3)
+    assert layer._cell is cell, f"{cell.name}: no layer makes it"
+    forward, backward = functions(cell)
+    _, _, tape = forward(np.ones((4, 5, 2)), None, *make_weights(cell, 2, 3, float))
+    assert tape.cell is cell, f"{cell.name}: no function runs it"
+    backward(tape)

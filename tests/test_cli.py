@@ -1,0 +1,288 @@
+"""The command line, end to end: what it prints, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastrnn
+from fastrnn.cli import main
+from fastrnn.text import CharLM
+
+TEXT = "the quick brown fox jumps over the lazy dog.\n" * 50
+SMALL = ["--hidden-size=16", "--embedding-dim=8", "--seq-len=20", "--batch-size=4", "--seed=0"]
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def model_file(tmp_path: Path, text_file: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    assert main(["lm", "train", str(text_file), "-o", str(path), *SMALL, "--epochs=3", "-q"]) == 0
+    return path
+
+
+def run(*args: str, **options: Any) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "fastrnn", *args]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+# What it does.
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for said in (fastrnn.__version__, fastrnn.backend(), "threads"):
+        assert said in out
+
+
+@pytest.mark.parametrize("args", [["--version"], ["--help"], ["demo", "--help"], ["lm", "-h"]])
+def test_help_and_version(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(args)
+    assert exit_.value.code == 0
+    assert "fastrnn" in capsys.readouterr().out
+
+
+def test_train_and_generate(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    args = [*SMALL, "--cell=gru", "--epochs=20", "--lr=0.02", "--dropout=0.1"]
+    assert main(["lm", "train", str(text_file), "-o", str(path), *args]) == 0
+    out, err = capsys.readouterr()
+    assert "bits per character" in out
+    assert f"wrote {path}" in out
+    assert "char/s" in err
+    model = CharLM.load(path)
+    assert (model.cell, model.hidden_size, model.dropout, model.lr) == ("gru", 16, 0.1, 0.02)
+
+    args = ["--prompt", "the quick", "--length", "30", "--temperature", "0.5", "--top-k", "3"]
+    written = []
+    for _ in range(2):
+        assert main(["lm", "generate", str(path), *args, "--seed", "1"]) == 0
+        written.append(capsys.readouterr())
+    assert written[0] == written[1]
+    expected = model.generate("the quick", 30, temperature=0.5, top_k=3, seed=1)
+    assert written[0] == ("the quick" + expected + "\n", "")
+
+
+def test_defaults_are_those_of_charlm(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CharLM, "fit", lambda self, text, verbose: self)
+    monkeypatch.setattr(CharLM, "save", lambda self, path: made.append(self))
+    made: list[CharLM] = []
+    assert main(["lm", "train", str(text_file), "-o", str(tmp_path / "m")]) == 0
+    assert repr(made) == repr([CharLM()])
+
+
+@pytest.mark.parametrize("matplotlib", [True, False])
+def test_demo(
+    text_file: Path,
+    tmp_path: Path,
+    matplotlib: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if matplotlib:
+        pytest.importorskip("matplotlib")
+    else:
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    out_dir = tmp_path / "new" / "demo"
+    assert main(["demo", "--seconds=1", f"--text={text_file}", f"--out={out_dir}"]) == 0
+    out = capsys.readouterr().out
+    for said in ("order-0", "order-2", "this model", "sample", "reference", fastrnn.backend()):
+        assert said in out
+    assert CharLM.load(out_dir / "charlm.safetensors").history == []
+    files = {"charlm.safetensors", "learning_curve.png"} if matplotlib else {"charlm.safetensors"}
+    assert set(os.listdir(out_dir)) == files
+    if matplotlib:
+        assert (out_dir / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    else:
+        assert "matplotlib is not installed" in out
+
+
+def test_demo_text_is_pythons_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics = pytest.importorskip("pydoc_data.topics").topics
+    texts = []
+
+    def fit(self: CharLM, text: str) -> CharLM:
+        texts.append(text)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(CharLM, "fit", fit)
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert texts == ["\n\n".join(topics[name] for name in sorted(topics))]
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    capsys.readouterr()
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "--text FILE" in capsys.readouterr().err
+
+
+# How it fails.
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "the following arguments are required: command"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        (["lm"], "the following arguments are required: command"),
+        (["info", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["lm", "train", "text.txt"], "required: -o/--output"),
+        (["lm", "train", "text.txt", "-o", "m", "--lr", "much"], "--lr: invalid float value"),
+        (["lm", "train", "text.txt", "-o", "m", "--lr", "-1"], "lr: expected"),
+        (["lm", "train", "text.txt", "-o", "m", "--cell", "gpt"], "cell: expected one of"),
+        (["lm", "train", "text.txt", "-o", "m", "--hidden-size", "0"], "hidden_size: expected"),
+        (["lm", "train", "text.txt", "-o", "m", "--hidden-size", "9" * 30], ""),
+        (["lm", "train", "nowhere.txt", "-o", "m"], "nowhere.txt: No such file"),
+        (["lm", "train", ".", "-o", "m"], ".: Is a directory"),
+        (["lm", "train", "latin1.txt", "-o", "m"], "latin1.txt: is not UTF-8 text"),
+        (["lm", "train", "binary", "-o", "m"], "binary: is not text"),
+        (["lm", "train", "empty.txt", "-o", "m"], "empty.txt: is empty"),
+        (["lm", "train", "short.txt", "-o", "m"], "text: expected 2 characters or more"),
+        (["lm", "train", "text.txt", "-o", "."], "'.' is not a regular file"),
+        (["lm", "train", "text.txt", "-o", "no/m"], "no/m: No such file"),
+        (["lm", "train", "text.txt", "-o", "text.txt/m"], "text.txt/m: Not a directory"),
+        (["lm", "generate", "nowhere"], "nowhere: No such file"),
+        (["lm", "generate", "text.txt"], "text.txt: is not a safetensors file"),
+        (["lm", "generate", "broken"], "broken: is not a safetensors file, or damaged"),
+        (["lm", "generate", "model.safetensors", "--prompt", "ß"], "got 'ß' at position 0"),
+        (["lm", "generate", "model.safetensors", "--length", "0"], "length: expected"),
+        (["lm", "generate", "model.safetensors", "--temperature", "-1"], "temperature: expected"),
+        (["lm", "generate", "model.safetensors", "--top-k", "0"], "top_k: expected"),
+        (["lm", "generate", "model.safetensors", "--seed", "-1"], "seed: expected"),
+        (["demo", "--text", "nowhere.txt"], "nowhere.txt: No such file"),
+        (["demo", "--text", "short.txt"], "text: expected 2 characters or more"),
+        (["demo", "--text", "text.txt", "--seconds", "0"], "max_seconds: expected"),
+        (["demo", "--text", "text.txt", "--out", "text.txt"], "text.txt: File exists"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_clear_line(
+    args: list[str],
+    said: str,
+    model_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = model_file.parent
+    (folder / "latin1.txt").write_bytes("groß".encode("latin-1") * 100)
+    (folder / "binary").write_bytes(bytes(1000))
+    (folder / "empty.txt").touch()
+    (folder / "short.txt").write_text("ab")
+    (folder / "broken").write_bytes(model_file.read_bytes()[:-10])
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert "wrote" not in out
+    assert err.startswith("fastrnn: error: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert not (folder / "m").exists()
+
+
+def test_output_is_checked_before_training(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(CharLM, "fit", fit)
+    assert main(["lm", "train", str(text_file), "-o", "nowhere/m"]) == 2
+    assert main(["demo", f"--text={text_file}", f"--out={text_file}"]) == 2
+
+
+def test_a_failure_is_a_process_that_ends_with_2() -> None:
+    process = run("lm", "generate", "nowhere")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err == "fastrnn: error: nowhere: No such file or directory\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_keeps_the_model_so_far(text_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    process = run("lm", "train", str(text_file), "-o", str(path), *SMALL, "--epochs=1e9")
+    try:
+        assert process.stderr is not None
+        process.stderr.readline()  # a line of progress: it is training
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "interrupted; this is the model so far" in out
+    assert "Traceback" not in err
+    assert len(CharLM.load(path).generate("", 10)) == 10
+
+
+def test_ctrl_c_elsewhere(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def generate(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CharLM, "generate", generate)
+    assert main(["lm", "generate", str(model_file)]) == 130
+    assert capsys.readouterr().err == "fastrnn: interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_nobody_reads_on(model_file: Path) -> None:
+    process = run("lm", "generate", str(model_file), "--length=20000")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    assert (process.wait(timeout=60), err) == (1, "")
+    process.stderr.close()
+
+
+def test_a_poor_terminal_is_no_reason_to_fail(tmp_path: Path) -> None:
+    text, path = tmp_path / "t", tmp_path / "m"
+    text.write_text("Straße " * 100, encoding="utf-8")
+    assert main(["lm", "train", str(text), "-o", str(path), *SMALL, "--epochs=1", "-q"]) == 0
+    process = run(
+        "lm", "generate", str(path), "--prompt=ß", env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("\\xdf")
+
+
+def test_import_is_light() -> None:
+    """Beside what ``import numpy`` brings."""
+    code = "import sys, numpy; old = {*sys.modules}; import fastrnn; print(*{*sys.modules} - old)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    found = {name.partition(".")[0] for name in process.stdout.split()}
+    assert "fastrnn" in found
+    assert not found & {"tqdm", "safetensors", "matplotlib", "argparse", "torch", "scipy", "json"}
+
+
+def test_text_is_there_when_asked_for() -> None:
+    code = "import fastrnn; print(fastrnn.text.CharLM.__name__); fastrnn.nonsense"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout == "CharLM\n"
+    assert "AttributeError: module 'fastrnn' has no attribute 'nonsense'" in process.stderr

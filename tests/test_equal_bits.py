@@ -1,0 +1,91 @@
+"""The promise: by the step, in chunks, whole, alone, in any batch, and again: the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+# Around whole and broken vectors and tiles, and one that works its input in several chunks.
+SHAPES = ((3, 5, 23), (1, 1, 9), (8, 16, 17), (7, 33, 19), (20, 67, 11), (65, 130, 29))
+BATCHES = (1, 2, 3, 5, 6, 7, 13, 36)
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def layer_and_data(request, cell, dtype, compiled, make_layer, make_state, rng):
+    """A layer, and x (T, B, I), a state, and what a whole sequence gives, for the largest batch."""
+    I, H, T = request.param
+    layer = make_layer(cell, I, H, dtype=dtype)
+    x = rng.normal(size=(T, max(BATCHES), I)).astype(dtype)
+    state = make_state(cell, (1, max(BATCHES), H), dtype)
+    return layer, x, state, layer(x, state)
+
+
+def rows(state, chosen):
+    """Some rows of a batch of states."""
+    if isinstance(state, tuple):
+        return tuple(rows(s, chosen) for s in state)
+    return np.ascontiguousarray(state[:, chosen])
+
+
+def test_alone_and_in_any_batch(layer_and_data, same_bits):
+    layer, x, state, (y, state_n) = layer_and_data
+    for B in BATCHES:
+        for chosen in (slice(0, B), slice(max(BATCHES) - B, None)):
+            got = layer(x[:, chosen], rows(state, chosen))
+            assert same_bits(got, (y[:, chosen].copy(), rows(state_n, chosen))), B
+    for b in range(max(BATCHES)):
+        got = layer(x[:, b], tuple(s[:, b] for s in state) if len(state) == 2 else state[:, b])
+        want = tuple(s[:, b] for s in state_n) if len(state_n) == 2 else state_n[:, b]
+        assert same_bits(got, (y[:, b], want)), b
+
+
+def test_in_chunks_and_step_by_step(layer_and_data, same_bits):
+    layer, x, state, (y, state_n) = layer_and_data
+    for B in (1, 7, 36):
+        chosen = slice(0, B)
+        want = y[:, chosen].copy(), rows(state_n, chosen)
+        for size in (1, 2, 5, 16):
+            now, parts = rows(state, chosen), []
+            for start in range(0, len(x), size):
+                part, now = layer(x[start : start + size, chosen], now)
+                parts.append(part)
+            assert same_bits((np.concatenate(parts), now), want), (B, size)
+        stream = layer.stream(B)
+        stream.state = rows(state, chosen)
+        steps = np.array([stream.step(x_t[chosen]) for x_t in x])
+        assert same_bits((steps, stream.state), want), B
+        stream.state = rows(state, chosen)
+        outs = np.full_like(steps, np.nan)
+        for x_t, out in zip(x, outs, strict=True):
+            assert stream.step(x_t[chosen], out=out) is out
+        assert same_bits((outs, stream.state), want), B
+
+
+def test_any_memory_layout(layer_and_data, same_bits):
+    layer, x, state, want = layer_and_data
+    layer.batch_first = True
+    y, state_n = layer(np.ascontiguousarray(x.swapaxes(0, 1)), state)
+    assert same_bits((y.swapaxes(0, 1), state_n), want)
+    layer.batch_first = False
+    assert same_bits(layer(np.repeat(x, 2, axis=1)[::-1, ::2][::-1], state), want)
+
+
+def test_training_and_inference(layer_and_data, same_bits):
+    layer, x, state, want = layer_and_data
+    for B in BATCHES:
+        chosen = slice(0, B)
+        y, state_n, _ = layer.forward(x[:, chosen], rows(state, chosen))
+        assert same_bits((y, state_n), (want[0][:, chosen].copy(), rows(want[1], chosen))), B
+
+
+def test_gradients_twice(layer_and_data, same_bits, rng):
+    layer, x, state, (y, _) = layer_and_data
+    dy = rng.normal(size=y.shape)
+    _, _, tape = layer.forward(x, state)
+    once = layer.backward(tape, dy, state)
+    assert same_bits(layer.backward(tape, dy, state), once)
+    _, _, again = layer.forward(x.copy(), state)
+    assert same_bits(layer.backward(again, dy, state), once)
+    alone, *_ = layer.backward(layer.forward(x[:, 3:4], rows(state, slice(3, 4)))[2], dy[:, 3:4])
+    together, *_ = layer.backward(tape, dy)
+    assert same_bits(alone, np.ascontiguousarray(together[:, 3:4]))

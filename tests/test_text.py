@@ -1,0 +1,491 @@
+"""The character model: it learns, writes, and comes back from its file; damaged files do not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+import fastrnn
+from fastrnn import text as fastrnn_text
+from fastrnn._ngram import ngram_bits_per_char
+from fastrnn.text import CharLM, split
+
+PATTERN = "the quick brown fox jumps over the lazy dog.\n" * 40
+SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_size": 24, "seq_len": 20, "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def model() -> CharLM:
+    return CharLM(**SMALL, lr=2e-2, epochs=12, seed=0).fit(PATTERN, verbose=0)
+
+
+@pytest.fixture
+def file(model: CharLM, tmp_path: Path) -> Path:
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    return path
+
+
+# Learning.
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_learns_a_pattern(cell: str) -> None:
+    model = CharLM(cell, **SMALL, lr=1e-2, epochs=12, seed=0).fit(PATTERN, verbose=0)
+    assert model.bits_per_char(PATTERN[:200]) < 1
+    first, last = model.history[0], model.history[-1]
+    assert last.seconds > first.seconds
+    assert last.characters > first.characters
+    assert last.loss < first.loss
+    assert last.validation_bits < first.validation_bits
+    assert not model.interrupted
+
+
+def test_writes_the_pattern(model: CharLM) -> None:
+    assert model.generate("the quick ", 20, temperature=0) == "brown fox jumps over"
+
+
+def test_the_best_weights_are_kept(model: CharLM) -> None:
+    _, validation = split(PATTERN, model.validation_fraction)
+    best = min(record.validation_bits for record in model.history)
+    assert model.bits_per_char(validation) == best
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.3}, {"validation_fraction": 0.0}])
+def test_the_seed_decides(options: dict[str, Any]) -> None:
+    def bits(seed: int) -> float:
+        model = CharLM(**SMALL, **options, epochs=1, seed=seed).fit(PATTERN, verbose=0)
+        return model.bits_per_char(PATTERN)
+
+    assert bits(1) == bits(1) != bits(2)
+
+
+def test_without_validation_the_last_weights_are_kept() -> None:
+    model = CharLM(**SMALL, epochs=2, validation_fraction=0, seed=0).fit(PATTERN, verbose=0)
+    assert all(math.isnan(record.validation_bits) for record in model.history)
+    assert model.history[-1].loss > 0
+
+
+def test_whole_model_gradient(rng: np.random.Generator) -> None:
+    """Central differences through embedding, recurrent layer, linear and loss at once."""
+    net = fastrnn_text._Net(
+        fastrnn.Embedding(5, 3, dtype="float64", seed=1),
+        fastrnn.LSTM(3, 4, dtype="float64", seed=2),
+        fastrnn.Dropout(0),
+        fastrnn.Linear(4, 5, dtype="float64", seed=3),
+    )
+    x, target = rng.integers(0, 5, (2, 6, 2))
+    state = tuple(rng.standard_normal((2, 1, 2, 4)))
+    _, grads, _ = net.loss_and_grads(x, target, state)
+    assert grads.keys() == net.parameters().keys()
+    for name, p in net.parameters().items():
+        for i in np.ndindex(p.shape):
+            usual, losses = p[i], []
+            for p[i] in (usual + 1e-5, usual - 1e-5):
+                losses.append(net.loss_and_grads(x, target, state)[0])
+            p[i] = usual
+            numeric = (losses[0] - losses[1]) / 2e-5
+            assert abs(grads[name][i] - numeric) < 1e-7 * np.abs(grads[name]).max() + 1e-11
+
+
+def test_the_state_is_carried_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks follow each other in each stream, and each goes on from the state before."""
+    seen = []
+    usual = fastrnn_text._Net.loss_and_grads
+
+    def spy(net: Any, x: Any, target: Any, state: Any) -> Any:
+        found = usual(net, x, target, state)
+        seen.append((x, target, state, found[2]))
+        return found
+
+    monkeypatch.setattr(fastrnn_text._Net, "loss_and_grads", spy)
+    text = "".join(chr(0x4E00 + i) for i in range(900))  # every character once
+    CharLM(**SMALL, epochs=1, seed=0).fit(text, verbose=0)
+    assert len(seen) == 10
+    T, B = seen[0][0].shape
+    assert (T, B) == (20, 4)
+    for x, target, *_ in seen:
+        np.testing.assert_array_equal(target, x + 1)
+    for (_, target, _, after), (x, _, before, _) in pairwise(seen):
+        np.testing.assert_array_equal(x[0], target[-1])
+        assert before is after
+    assert seen[0][2] is None
+
+
+def test_ctrl_c_keeps_the_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = fastrnn_text.Adam.step
+    calls = []
+
+    def step(self: Any, params: Any, grads: Any) -> None:
+        calls.append(1)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        usual(self, params, grads)
+
+    monkeypatch.setattr(fastrnn_text.Adam, "step", step)
+    model = CharLM(**SMALL, lr=2e-2, seed=0).fit(PATTERN, verbose=0)
+    assert model.interrupted
+    assert model.history[-1].characters == 29 * 20 * 4
+    assert model.bits_per_char(PATTERN) < math.log2(len(model.vocabulary))
+
+
+def test_time_is_a_budget() -> None:
+    model = CharLM(**SMALL, max_seconds=0.3, seed=0).fit(PATTERN, verbose=0)
+    assert 0.3 <= model.history[-1].seconds < 3
+
+
+def test_divergence_is_an_error_and_leaves_no_model() -> None:
+    model = CharLM("rnn", **SMALL, lr=1e38, clip_norm=1e30, epochs=5, seed=0)
+    with pytest.raises(ValueError, match="lr: expected a smaller value, training diverged"):
+        model.fit(PATTERN, verbose=0)
+    with pytest.raises(ValueError, match="call fit first"):
+        model.generate("", 1)
+
+
+def test_progress_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    model = CharLM(**SMALL, epochs=1, seed=0)
+    model.fit(PATTERN, verbose=0)
+    assert capsys.readouterr() == ("", "")
+    model.fit(PATTERN)
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.splitlines()[-1]
+    assert re.fullmatch(
+        r"100% .* s  loss \d\.\d+, validation \d\.\d+ bits/char, [\d,]+ char/s", last
+    )
+
+
+def test_progress_as_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    CharLM(**SMALL, epochs=1, seed=0).fit(PATTERN)
+    err = capsys.readouterr().err
+    assert "100%|" in err
+    assert "bits/char" in err
+
+
+@pytest.mark.parametrize("text", ["", "a", "ab", "abc", "a" * 20])
+def test_a_text_may_be_too_short(text: str) -> None:
+    with pytest.raises(ValueError, match="text: expected 2 characters or more to train on"):
+        CharLM().fit(text, verbose=0)
+
+
+def test_the_shortest_text() -> None:
+    model = CharLM(**SMALL, validation_fraction=0.5, epochs=1).fit("abab", verbose=0)
+    assert len(model.generate("", 5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"cell": "gpt"}, ValueError, "cell: expected one of 'rnn', 'lstm', 'gru', got 'gpt'"),
+        ({"hidden_size": 0}, ValueError, "hidden_size: expected"),
+        ({"embedding_dim": 1.5}, TypeError, "embedding_dim: expected"),
+        ({"seq_len": -1}, ValueError, "seq_len: expected"),
+        ({"batch_size": 0}, ValueError, "batch_size: expected"),
+        ({"lr": 0}, ValueError, "lr: expected"),
+        ({"clip_norm": math.nan}, ValueError, "clip_norm: expected"),
+        ({"epochs": 0}, ValueError, "epochs: expected"),
+        ({"max_seconds": math.inf}, ValueError, "max_seconds: expected"),
+        ({"dropout": 1}, ValueError, "dropout: expected"),
+        ({"validation_fraction": "half"}, TypeError, "validation_fraction: expected"),
+        ({"seed": -1}, ValueError, "seed: expected"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        CharLM(**options)
+
+
+def test_text_must_be_text() -> None:
+    with pytest.raises(TypeError, match="text: expected a str, got bytes"):
+        CharLM().fit(b"abc" * 100)  # type: ignore[arg-type]
+
+
+# Bits per character.
+
+
+def test_bits_per_char_by_the_definition(model: CharLM) -> None:
+    text = PATTERN[100:180]
+    ids = [model.vocabulary.index(c) for c in text]
+    logits, _ = model._net.logits(np.array(ids)[:-1, None], None)  # type: ignore[union-attr]
+    p = np.exp(logits[:, 0].astype(float))
+    p /= p.sum(-1, keepdims=True)
+    expected = -np.log2(p[np.arange(len(ids) - 1), ids[1:]]).mean()
+    assert model.bits_per_char(text) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [4001, 6007, 9999])
+def test_bits_per_char_in_pieces(
+    model: CharLM, length: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    text = "".join(rng.choice(list(model.vocabulary), length))
+    found = model.bits_per_char(text)
+    monkeypatch.setattr(fastrnn_text, "_MAX_PIECES", 1)
+    assert found == pytest.approx(model.bits_per_char(text), rel=1e-3)
+
+
+def test_bits_per_char_refuses(model: CharLM) -> None:
+    with pytest.raises(
+        ValueError, match="text: expected characters of the text fitted, got 'ß' at"
+    ):
+        model.bits_per_char("the groß")
+    with pytest.raises(ValueError, match="text: expected 2 characters or more, got 1"):
+        model.bits_per_char("a")
+    with pytest.raises(ValueError, match="call fit first"):
+        CharLM().bits_per_char("abc")
+
+
+# Writing.
+
+
+def test_generate(model: CharLM) -> None:
+    text = model.generate("the ", 50, seed=1)
+    assert len(text) == 50
+    assert text == model.generate("the ", 50, seed=1)
+    assert text != model.generate("the ", 50, temperature=5.0, seed=1)
+    assert model.generate("the ", 50, top_k=1, seed=1) == model.generate("the ", 50, temperature=0)
+    assert model.generate("", 10, top_k=10**6, seed=2) == model.generate("\n", 10, seed=2)
+
+
+def test_generate_is_the_model_step_by_step(model: CharLM) -> None:
+    written = "the"
+    for _ in range(15):
+        ids = np.array([model.vocabulary.index(c) for c in written])
+        logits, _ = model._net.logits(ids[:, None], None)  # type: ignore[union-attr]
+        written += model.vocabulary[int(logits[-1, 0].argmax())]
+    assert model.generate("the", 15, temperature=0) == written[3:]
+
+
+def test_samples_follow_the_probabilities(rng: np.random.Generator) -> None:
+    logits = np.log(np.array([0.1, 0.6, 0.3], np.float32))
+    for k, temperature, expected in (
+        (3, 1.0, [0.1, 0.6, 0.3]),
+        (2, 1.0, [0, 2 / 3, 1 / 3]),
+        (3, 0.5, [0.01 / 0.46, 0.36 / 0.46, 0.09 / 0.46]),
+    ):
+        drawn = [fastrnn_text._sample(logits, temperature, k, rng) for _ in range(4000)]
+        np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 4000, expected, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"prompt": "ß"}, ValueError, "prompt: expected characters of the text fitted, got 'ß'"),
+        ({"prompt": None}, TypeError, "prompt: expected a str"),
+        ({"length": 0}, ValueError, "length: expected"),
+        ({"temperature": -1}, ValueError, "temperature: expected"),
+        ({"temperature": math.nan}, ValueError, "temperature: expected"),
+        ({"top_k": 0}, ValueError, "top_k: expected"),
+        ({"seed": -1}, ValueError, "seed: expected"),
+    ],
+)
+def test_generate_checks(
+    model: CharLM, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        model.generate(**{"prompt": "", "length": 3, **arguments})
+
+
+# Files.
+
+
+def same(a: CharLM, b: CharLM) -> bool:
+    return a.bits_per_char(PATTERN) == b.bits_per_char(PATTERN) and a.generate(
+        "a", 40, seed=3
+    ) == b.generate("a", 40, seed=3)
+
+
+def test_comes_back_from_its_file(model: CharLM, file: Path) -> None:
+    loaded = CharLM.load(file)
+    assert repr(loaded) == repr(model)
+    assert same(loaded, model)
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_pickles(model: CharLM) -> None:
+    assert same(pickle.loads(pickle.dumps(model)), model)
+
+
+def test_any_character_may_be_in_a_model(tmp_path: Path) -> None:
+    text = 'a"\\\n\t\x01é漢\U0001f600\ud800' * 30
+    model = CharLM(**SMALL, epochs=1, seed=0).fit(text, verbose=0)
+    model.save(tmp_path / "m")
+    assert CharLM.load(tmp_path / "m").vocabulary == "".join(sorted(set(text)))
+
+
+def test_a_failed_save_leaves_what_was_there(
+    model: CharLM, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = file.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match=r"No space left on device: .*m\.safetensors'"):
+            model.save(file)
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_saves_only_to_regular_files(model: CharLM, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="is not a regular file"):
+        model.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"No such file.*/nowhere/m'"):
+        model.save(tmp_path / "nowhere/m")
+    with pytest.raises(ValueError, match="call fit first"):
+        CharLM().save(tmp_path / "m")
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        CharLM.load(tmp_path / "m")
+    with pytest.raises(IsADirectoryError):
+        CharLM.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:7],
+        lambda data: data[:100],
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: b"\xff" * 8 + data[8:],
+        lambda data: b"\x80\x04" + data[2:],
+        lambda data: bytes(len(data)),
+        lambda data: b"PK\x03\x04 a zip file",
+        lambda data: save({"a": np.zeros(3)}),
+        lambda data: save({"a": np.zeros(3)}, {"format": "pt"}),
+    ],
+)
+def test_damaged_and_foreign_files(file: Path, damage: Callable[[bytes], bytes]) -> None:
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r"^[^\n]*m\.safetensors: is [^\n]+$"):
+        CharLM.load(file)
+
+
+def test_no_flipped_bit_goes_unseen(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    places = [*range(start), *range(start, len(data), 997)]
+    for n, i in enumerate(places):
+        data[i] ^= 1 << n % 8
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match=r"m\.safetensors: "):
+            CharLM.load(file)
+        data[i] ^= 1 << n % 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 10**12}, "linear.weight: expected shape"),
+        ({"embedding_dim": 4}, "embedding.weight: expected shape"),
+        ({"cell": "gru"}, "recurrent.weight_ih_l0: expected shape"),
+        ({"cell": "__import__"}, "cell: expected one of"),
+        ({"vocabulary": "abc"}, "embedding.weight: expected shape"),
+        ({"vocabulary": "zyxwvutsrqponmlkjihgfedcba \n."}, "sorted, distinct"),
+        ({"vocabulary": 3}, "vocabulary: expected a str"),
+        ({"novelty": 1}, "novelty"),
+        (None, "is damaged"),
+        ([], "is damaged"),
+        ("[" * 200_000, "is damaged"),
+    ],
+)
+def test_headers_that_do_not_fit(file: Path, change: Any, message: str) -> None:
+    """Whoever writes such a file can make its checksum right as well."""
+    data = file.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    tensors = load(data)
+    if isinstance(change, dict):
+        change = json.loads(header["model"]) | change
+    header["model"] = change if isinstance(change, str) else json.dumps(change)
+    header["crc32"] = fastrnn_text._crc32(header["model"], tensors)
+    file.write_bytes(save(tensors, header))
+    with pytest.raises(ValueError, match=message):
+        CharLM.load(file)
+
+
+def test_no_header_makes_more_than_the_file_holds(tmp_path: Path) -> None:
+    """One character, and a hidden size whose recurrent weights would take a terabyte."""
+    H = 500_000
+    options = {"cell": "lstm", "embedding_dim": 1, "hidden_size": H, "vocabulary": "a"}
+    tensors = {
+        name: np.zeros(shape, np.float32)
+        for name, shape in {
+            "embedding.weight": (1, 1),
+            "linear.weight": (1, H),
+            "linear.bias": (1,),
+            "recurrent.weight_ih_l0": (4 * H, 1),
+            "recurrent.weight_hh_l0": (1, H),
+            "recurrent.bias_ih_l0": (4 * H,),
+            "recurrent.bias_hh_l0": (4 * H,),
+        }.items()
+    }
+    header = {"format": "fastrnn.text.CharLM", "version": "1", "model": json.dumps(options)}
+    header["crc32"] = fastrnn_text._crc32(header["model"], tensors)
+    (tmp_path / "m").write_bytes(save(tensors, header))
+    with pytest.raises(ValueError, match=r"recurrent\.weight_hh_l0: expected shape"):
+        CharLM.load(tmp_path / "m")
+
+
+def test_a_version_to_come(file: Path) -> None:
+    data = file.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    file.write_bytes(save(load(data), header | {"version": "99"}))
+    with pytest.raises(ValueError, match="expected format version 1, got '99'"):
+        CharLM.load(file)
+
+
+# Counting.
+
+
+def slow_witten_bell(train: str, text: str, order: int) -> float:
+    """The definition, character by character."""
+    V = len(set(train + text))
+
+    def p(context: str, c: str) -> float:
+        lower = p(context[1:], c) if context else 1 / V
+        n = len(context)
+        follow = [train[i + n] for i in range(len(train) - n) if train[i : i + n] == context]
+        distinct = len(set(follow))
+        return (follow.count(c) + distinct * lower) / (len(follow) + distinct) if follow else lower
+
+    whole = train + text
+    bits = [
+        -math.log2(p(whole[i - order : i], whole[i])) for i in range(len(train) + 1, len(whole))
+    ]
+    return sum(bits) / len(bits)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_ngram_by_the_definition(order: int, rng: np.random.Generator) -> None:
+    train, text = ("".join(rng.choice(list("abcde"), n)) for n in (150, 40))
+    text += "zaz"
+    found = ngram_bits_per_char(train, text, order)
+    assert found == pytest.approx(slow_witten_bell(train, text, order), rel=1e-12)
+
+
+def test_ngram_refuses() -> None:
+    with pytest.raises(ValueError, match="train, text: expected more than 2"):
+        ngram_bits_per_char("ab", "cd", 2)
+    with pytest.raises(ValueError, match="order: 70 is too much"):
+        ngram_bits_per_char("ab" * 100, "cd", 70)
