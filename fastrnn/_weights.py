@@ -47,33 +47,26 @@ class Weights:
 
     Attributes
     ----------
+    shapes : tuple of tuple of int or None
+        Of the arrays.
+    dtype : dtype
     copy : Copy
         The latest. A `settled` one is still the weights as they are.
     """
 
-    __slots__ = ("_arrays", "cell", "copy")
+    __slots__ = ("_arrays", "cell", "copy", "dtype", "shapes")
 
     def __init__(self, cell: Cell, arrays: Sequence[Array | None]) -> None:
         self.cell = cell
         # A view of an array that does not own its memory (unpickling makes such) refers to the
         # owner and not to the array, and would not be counted.
         self._arrays = tuple(a if a is None or a.flags.owndata else a.copy() for a in arrays)
+        self.shapes = tuple(None if a is None else a.shape for a in arrays)
+        self.dtype: np.dtype[Any] = next(a.dtype for a in arrays if a is not None)
         self.copy = Copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Weights, (self.cell, self._arrays)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the arrays."""
-        array = self._arrays[0]
-        assert array is not None
-        return array.dtype
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...] | None, ...]:
-        """Shapes of the arrays."""
-        return tuple(None if a is None else a.shape for a in self._arrays)
 
     def share(self) -> list[Array | None]:
         """The arrays themselves, to read or to change in place."""

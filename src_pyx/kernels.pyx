@@ -21,7 +21,7 @@ from lstm cimport lstm_backward, lstm_forward
 from panels cimport Panels, accumulate, group_blocks, multiply, parts
 from rnn cimport rnn_relu_backward, rnn_relu_forward, rnn_tanh_backward, rnn_tanh_forward
 from step cimport Step, StepBack
-from vec cimport VL, product, real, vf, vload, vstore
+from vec cimport VL, product, real, vf, vload, vset, vstore
 
 cnp.import_array()
 
@@ -472,15 +472,18 @@ cdef void sum_biases(
     real *bias, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows, const real *dz,
     ptrdiff_t dz_panel,
 ) noexcept nogil:
-    """bias += the sum of dz over its rows, the last first."""
+    """bias += the sum of dz over its rows."""
     cdef ptrdiff_t block, v, row
     cdef vf total
     for block in range(blocks):
         for v in range(vectors):
-            total = vload(bias + (block * vectors + v) * VL)
-            for row in range(rows - 1, -1, -1):
+            total = vset(0)
+            for row in range(rows):
                 total = total + vload(dz + block * dz_panel + (row * vectors + v) * VL)
-            vstore(bias + (block * vectors + v) * VL, total)
+            vstore(
+                bias + (block * vectors + v) * VL,
+                vload(bias + (block * vectors + v) * VL) + total,
+            )
 
 
 cdef void unpack_bias(
@@ -584,17 +587,17 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
                         dxs.data + (t * B + b) * VL, dx_panel, 1, I,
                     )
             accumulate(
-                &sums.x, n * B, tape.x.data + t0 * B * I, I, dz.data, size, dz_panel
+                &sums.x, n * B, tape.x.data + t0 * B * I, I, dz.data, size, dz_panel, zero.data
             )
             accumulate(
-                &sums.h, n * B, tape.h.data + t0 * B * H, H, dz.data, size, dz_panel
+                &sums.h, n * B, tape.h.data + t0 * B * H, H, dz.data, size, dz_panel, zero.data
             )
             if layout.n.count:
                 reset_states(
                     rh.data, tape.h.data + t0 * B * H, tape.z.data + t0 * B * size, s.z_panel,
                     layout.slots, n * B, H,
                 )
-                accumulate(&sums.n, n * B, rh.data, H, dz.data, size, dz_panel)
+                accumulate(&sums.n, n * B, rh.data, H, dz.data, size, dz_panel, zero.data)
             sum_biases(sums.bias, blocks, layout.slots, n * B, dz.data, dz_panel)
         unpack(&sums.x, &layout.x, dw_ih, H)
         unpack(&sums.h, &layout.h, dw_hh, H)

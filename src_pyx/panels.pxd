@@ -79,6 +79,7 @@ cdef inline void multiply(
     """c = init + a w, blocked. `p` comes with a, init and c; init and c are those of slot 0."""
     cdef float_mode mode = flush_subnormals()
     cdef ptrdiff_t n, run
+    p.add = False
     p.w = w.w
     p.init += w.first * VL
     p.c += w.first * VL
@@ -102,38 +103,33 @@ cdef inline void multiply(
 
 cdef inline void accumulate(
     const Panels *dw, ptrdiff_t rows, const real *a, ptrdiff_t a_row,
-    const real *dz, ptrdiff_t dz_row, ptrdiff_t dz_panel,
+    const real *dz, ptrdiff_t dz_row, ptrdiff_t dz_panel, const real *zero,
 ) noexcept nogil:
-    """dw += a^T dz over `rows` rows, the last row first: BPTT's order, whatever the chunks."""
+    """dw += a^T dz over `rows` rows; `zero` is a vector of zeros.
+
+    The rows' own sum starts at 0 and is then added: one long chain would lose digits, as it grows
+    large beside its terms.
+    """
     cdef float_mode mode = flush_subnormals()
     cdef ptrdiff_t n, run
     cdef product p
-    p.a = a + (rows - 1) * a_row
-    p.a_row, p.a_k, p.a_segment = 1, -a_row, 0
-    p.w = dz + (rows - 1) * dz_row + dw.first * VL
-    p.w_k = -dz_row
+    p.add = True
+    p.a, p.a_row, p.a_k, p.a_segment = a, 1, a_row, 0
+    p.w, p.w_k = dz + dw.first * VL, dz_row
     p.K, p.segments = rows, 1
-    p.c = dw.w
-    p.init = p.c
-    p.init_vec = p.c_vec = VL
+    p.init, p.init_row, p.init_vec = zero, 0, 0
+    p.c, p.c_vec = dw.w, VL
     if dw.gates > 1:
-        p.w_vec = VL
-        p.init_row = p.c_row = dw.gates * VL
-        sweep(dw.gates, dw.blocks, dw.K, p, dz_panel, dw.K * p.c_row, dw.K * p.c_row)
+        p.w_vec, p.c_row = VL, dw.gates * VL
+        sweep(dw.gates, dw.blocks, dw.K, p, dz_panel, 0, dw.K * p.c_row)
     else:
         p.w_vec = dz_panel
         n = group_blocks(dw, &run)
         if run:
-            p.init_row = p.c_row = (n + 1) * VL
-            sweep(
-                n + 1, run, dw.K, p, (n + 1) * dz_panel, dw.K * p.c_row, dw.K * p.c_row
-            )
+            p.c_row = (n + 1) * VL
+            sweep(n + 1, run, dw.K, p, (n + 1) * dz_panel, 0, dw.K * p.c_row)
             p.w += run * (n + 1) * dz_panel
             p.c += run * dw.K * p.c_row
-            p.init = p.c
-        p.init_row = p.c_row = n * VL
-        sweep(
-            n, parts(dw.blocks, WIDEST) - run, dw.K, p, n * dz_panel, dw.K * p.c_row,
-            dw.K * p.c_row,
-        )
+        p.c_row = n * VL
+        sweep(n, parts(dw.blocks, WIDEST) - run, dw.K, p, n * dz_panel, 0, dw.K * p.c_row)
     restore_mode(mode)

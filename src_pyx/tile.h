@@ -1,8 +1,8 @@
 /* The register tile: the one loop in which nearly all the time goes.
  *
  * A tile is R rows by N vectors of c = init + sum over k of a[row, k] * w[k, vector], each output one
- * chain of multiply-adds in the order of k. That order is the same in every tile, so an output's bits do
- * not depend on which tile computed it.
+ * chain of multiply-adds in the order of k; with `add`, that is added to what c was. The order is the
+ * same in every tile, so an output's bits do not depend on which tile computed it.
  *
  * The accumulators are named one by one because GCC 12 keeps an array of them on the stack, at a third
  * of the speed. R and N are constants wherever `tile` is inlined, so what they leave out costs nothing.
@@ -23,6 +23,7 @@ typedef struct {
     real *c;
     ptrdiff_t c_row, c_vec;
     ptrdiff_t K, segments;
+    int add;
 } product;
 
 #define TILE_ROWS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
@@ -32,6 +33,9 @@ typedef struct {
 #define TILE_INIT_VEC(r, v) \
     acc##r##v = R > r && N > v ? vload(p.init + r * p.init_row + v * p.init_vec) : vset(0);
 #define TILE_INIT(r) TILE_VECS(TILE_INIT_VEC, r)
+#define TILE_SUM_VEC(r, v) \
+    if (R > r && N > v) acc##r##v += vload(p.c + r * p.c_row + v * p.c_vec);
+#define TILE_SUM(r) TILE_VECS(TILE_SUM_VEC, r)
 #define TILE_STORE_VEC(r, v) \
     if (R > r && N > v) vstore(p.c + r * p.c_row + v * p.c_vec, acc##r##v);
 #define TILE_STORE(r) TILE_VECS(TILE_STORE_VEC, r)
@@ -60,6 +64,7 @@ INLINE void tile(const int R, const int N, const product p) {
             w += p.w_k;
         }
     }
+    if (p.add) { TILE_ROWS(TILE_SUM) }
     TILE_ROWS(TILE_STORE)
 }
 
@@ -85,6 +90,7 @@ INLINE void row_tile(const int R, const int N, const product p) {
             w += p.w_k;
         }
     }
+    if (p.add) { TILE_ROWS(TILE_SUM) }
     TILE_ROWS(TILE_STORE)
 }
 

@@ -41,6 +41,7 @@ cdef extern from "tile.h" nogil:
         ptrdiff_t c_vec
         ptrdiff_t K
         ptrdiff_t segments
+        bint add
     ctypedef void (*tile_function)(const product *p) noexcept
     const tile_function TILES[5][9]
     const tile_function ROW_TILES[5][5]

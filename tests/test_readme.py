@@ -18,4 +18,4 @@ def test_the_ten_lines(backend):
     y, _ = names["lstm"](names["x"])
     assert np.array_equal(names["y0"], y[0])
     assert not np.array_equal(names["y"], y)  # a weight has changed since
-    assert len(code.splitlines()) == 10
+    assert len([line for line in code.splitlines() if line]) == 10

@@ -15,7 +15,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Layer:
     """A layer: it holds weights and a mode, and nothing of any call."""
 
-    dtype: np.dtype[Any]
     training: bool = True
 
     def parameters(self) -> dict[str, Array]:
@@ -63,6 +62,7 @@ class Layer:
         """Switch to evaluation mode; returns the layer."""
         return self.train(False)
 
-    def _dtype_shown(self) -> str:
-        """The dtype as ``repr`` shows it: only where it is not the default."""
-        return "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+
+def dtype_shown(dtype: np.dtype[Any]) -> str:
+    """A layer's dtype as its ``repr`` shows it: only where it is not the default."""
+    return "" if dtype == np.float32 else f", dtype={dtype}"

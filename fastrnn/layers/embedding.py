@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn.layers.base import Array, Layer
+from fastrnn.layers.base import Array, Layer, dtype_shown
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -106,4 +106,4 @@ class Embedding(Layer):
         return None, {"weight": weight}
 
     def __repr__(self) -> str:
-        return f"Embedding({self.num_embeddings}, {self.embedding_dim}{self._dtype_shown()})"
+        return f"Embedding({self.num_embeddings}, {self.embedding_dim}{dtype_shown(self.dtype)})"

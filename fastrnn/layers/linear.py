@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn.layers.base import Array, Layer
+from fastrnn.layers.base import Array, Layer, dtype_shown
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -126,4 +126,4 @@ class Linear(Layer):
 
     def __repr__(self) -> str:
         bias = "" if self.bias else ", bias=False"
-        return f"Linear({self.in_features}, {self.out_features}{bias}{self._dtype_shown()})"
+        return f"Linear({self.in_features}, {self.out_features}{bias}{dtype_shown(self.dtype)})"

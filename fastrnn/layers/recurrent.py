@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import _checks, _scan
 from fastrnn._cells import CELLS, WEIGHTS, Cell
 from fastrnn._weights import Weights
-from fastrnn.layers.base import Array, Layer
+from fastrnn.layers.base import Array, Layer, dtype_shown
 from fastrnn.layers.stream import Stream
 
 
@@ -42,7 +42,6 @@ class Recurrent(Layer):
         "batch_first": False,
         "reset_after": True,
         "return_sequences": True,
-        "dtype": np.dtype(np.float32),
     }
 
     def __init__(
@@ -62,28 +61,45 @@ class Recurrent(Layer):
         not_yet("num_layers", num_layers, 1)
         not_yet("dropout", dropout, 0)
         not_yet("bidirectional", bidirectional, False)
-        self.input_size = _checks.size(input_size, "input_size")
-        self.hidden_size = _checks.size(hidden_size, "hidden_size")
+        I = _checks.size(input_size, "input_size")
+        H = _checks.size(hidden_size, "hidden_size")
+        rng = np.random.default_rng(_checks.seed(seed))
         self.num_layers = num_layers
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
         self.dropout = dropout
         self.bidirectional = bidirectional
         self.return_sequences = bool(return_sequences)
-        self.dtype = _checks.dtype(dtype)
         self._cell = cell
-        self._weights = Weights(cell, self._initial(np.random.default_rng(_checks.seed(seed))))
-
-    def _initial(self, rng: np.random.Generator) -> list[Array | None]:
-        """Weights uniform in +-1/sqrt(hidden_size), as in torch."""
-        bound = self.hidden_size**-0.5
-        shapes = self._cell.weight_shapes(self.input_size, self.hidden_size)
-        return [
-            rng.uniform(-bound, bound, shape).astype(self.dtype)
-            if self.bias or not name.startswith("bias")
+        # Uniform in +-1/sqrt(H), as in torch.
+        initial = [
+            rng.uniform(-(H**-0.5), H**-0.5, shape).astype(_checks.dtype(dtype))
+            if bias or not name.startswith("bias")
             else None
-            for name, shape in shapes.items()
+            for name, shape in cell.weight_shapes(I, H).items()
         ]
+        self._weights = Weights(cell, initial)
+
+    # Read-only, for the kernels go by them.
+
+    @property
+    def input_size(self) -> int:
+        """I."""
+        shape = self._weights.shapes[0]
+        assert shape is not None
+        return int(shape[1])
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        shape = self._weights.shapes[1]
+        assert shape is not None
+        return int(shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the weights, and of all that is computed."""
+        return self._weights.dtype
 
     def parameters(self) -> dict[str, Array]:
         """The weights themselves, in torch's names, layouts and gate order.
@@ -232,8 +248,8 @@ class Recurrent(Layer):
         for name, usual in self._shown.items():
             value = getattr(self, name, usual)
             if value != usual:
-                said.append(f"{name}={value}" if name == "dtype" else f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(said)})"
+                said.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(said)}{dtype_shown(self.dtype)})"
 
 
 class RNN(Recurrent):
