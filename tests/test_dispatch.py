@@ -23,7 +23,7 @@ def python(code, **env):
     """Run `code` in a new interpreter; returns its exit code, output and last line of errors."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("FASTRNN_")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=inherited | env, capture_output=True,
+        [sys.executable, "-P", "-W", "error", "-c", code], env=inherited | env, capture_output=True,
         text=True, timeout=60, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.strip(), done.stderr.strip().rpartition("\n")[2]
