@@ -16,7 +16,10 @@ from fastrnn.layers import LSTM as LSTM
 from fastrnn.layers import RNN as RNN
 from fastrnn.layers import Dropout as Dropout
 from fastrnn.layers import Embedding as Embedding
+from fastrnn.layers import GRUCell as GRUCell
 from fastrnn.layers import Linear as Linear
+from fastrnn.layers import LSTMCell as LSTMCell
+from fastrnn.layers import RNNCell as RNNCell
 from fastrnn.layers import Stream as Stream
 
 #: Modules that are imported when they are first asked for.

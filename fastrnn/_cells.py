@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: The order in which a cell's weights travel through the twins.
+#: The weights that every cell has, in the order in which they travel through the twins.
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -24,29 +24,49 @@ class Cell:
         Gates in the order of the rows of ``weight_ih`` and ``weight_hh``, torch's order.
     states : tuple of str
         The states carried from step to step; ``"h"`` comes first and is the output.
+    more_weights : tuple of str
+        Optional ones, which come after :data:`WEIGHTS`.
     """
 
     name: str
     gates: tuple[str, ...]
     states: tuple[str, ...] = ("h",)
+    more_weights: tuple[str, ...] = ()
 
-    def weight_shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the weights of one layer, by the names of :data:`WEIGHTS`."""
-        rows = len(self.gates) * hidden_size
-        return {
-            "weight_ih": (rows, input_size),
-            "weight_hh": (rows, hidden_size),
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of all weights, in order."""
+        return WEIGHTS + self.more_weights
+
+    def weight_shapes(
+        self, input_size: int, hidden_size: int, proj_size: int = 0, peephole: bool = False
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights of one layer, by name."""
+        I, H, P = input_size, hidden_size, proj_size or hidden_size
+        rows = len(self.gates) * H
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (rows, I),
+            "weight_hh": (rows, P),
             "bias_ih": (rows,),
             "bias_hh": (rows,),
         }
+        if proj_size:
+            shapes |= dict.fromkeys(PROJECTION, (P, H))
+        if peephole:
+            shapes |= dict.fromkeys(PEEPHOLES, (H,))
+        return shapes
 
+
+#: Optional weights of an LSTM: the projection (Sak et al. 2014), peepholes (Gers et al. 2002).
+PROJECTION = ("weight_hr",)
+PEEPHOLES = ("weight_ci", "weight_cf", "weight_co")
 
 CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in (
         Cell("rnn_tanh", ("h",)),
         Cell("rnn_relu", ("h",)),
-        Cell("lstm", ("i", "f", "g", "o"), ("h", "c")),
+        Cell("lstm", ("i", "f", "g", "o"), ("h", "c"), PROJECTION + PEEPHOLES),
         Cell("gru", ("r", "z", "n")),
         Cell("gru_reset_before", ("r", "z", "n")),
     )

@@ -29,6 +29,7 @@ class ScanTape:
     shape: tuple[int, int, int]
     weights: tuple[tuple[int, ...] | None, ...]
     dtype: np.dtype[Any]
+    reverse: bool
 
     @property
     def hidden_size(self) -> int:
@@ -39,9 +40,20 @@ class ScanTape:
 
 
 def forward(
-    weights: Weights, x: Array, state: Sequence[Array], y: Array, keep: bool
+    weights: Weights,
+    x: Array,
+    state: Sequence[Array],
+    y: Array,
+    keep: bool,
+    *,
+    reverse: bool = False,
 ) -> tuple[tuple[Array, ...], ScanTape | None]:
     """Run the current kernels over `x` (T, B, I) from `state` (B, H) each, into `y` (T, B, H).
+
+    Parameters
+    ----------
+    reverse : bool
+        Whether to run from the last time step to the first.
 
     Returns
     -------
@@ -50,11 +62,13 @@ def forward(
         None unless `keep`.
     """
     kernels = _dispatch.kernels(weights.dtype)
+    if reverse:
+        x, y = x[::-1], y[::-1]
     state_n = tuple(np.empty_like(s, order="C") for s in state)
     kept = kernels.forward(weights.packed(kernels), x, state, y, state_n, keep)
     if not keep:
         return state_n, None
-    tape = ScanTape(weights.cell, kernels, kept, x.shape, weights.shapes, weights.dtype)
+    tape = ScanTape(weights.cell, kernels, kept, x.shape, weights.shapes, weights.dtype, reverse)
     return state_n, tape
 
 
@@ -70,6 +84,8 @@ def backward(
     grads : tuple of array or None
         Gradients of the weights, in the order of ``_cells.WEIGHTS``.
     """
+    if tape.reverse:
+        dy, dx = None if dy is None else dy[::-1], dx[::-1]
     shape = (tape.shape[1], tape.hidden_size)
     dstate = tuple(np.empty(shape, tape.dtype) for _ in dstate_n)
     grads = tuple(None if s is None else np.empty(s, tape.dtype) for s in tape.weights)

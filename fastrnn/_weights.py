@@ -49,12 +49,13 @@ class Weights:
     ----------
     shapes : tuple of tuple of int or None
         Of the arrays.
+    input_size, hidden_size : int
     dtype : dtype
     copy : Copy
         The latest. A `settled` one is still the weights as they are.
     """
 
-    __slots__ = ("_arrays", "cell", "copy", "dtype", "shapes")
+    __slots__ = ("_arrays", "cell", "copy", "dtype", "hidden_size", "input_size", "shapes")
 
     def __init__(self, cell: Cell, arrays: Sequence[Array | None]) -> None:
         self.cell = cell
@@ -62,6 +63,7 @@ class Weights:
         # owner and not to the array, and would not be counted.
         self._arrays = tuple(a if a is None or a.flags.owndata else a.copy() for a in arrays)
         self.shapes = tuple(None if a is None else a.shape for a in arrays)
+        self.input_size, self.hidden_size = (int(a.shape[1]) for a in arrays[:2] if a is not None)
         self.dtype: np.dtype[Any] = next(a.dtype for a in arrays if a is not None)
         self.copy = Copy()
 

@@ -14,7 +14,7 @@ cdef inline void gru_forward(const Step *s) noexcept nogil:
     cdef ptrdiff_t u, b, m
     cdef real *gates
     cdef vf n, r, z, h
-    recur(s, s.w_hh, s.h_prev, s.h_prev_row)
+    recur(s, s.w_hh, s.h, s.h_row)
     for u in range(s.blocks):
         m = s.H - u * VL
         for b in range(s.B):
@@ -22,11 +22,11 @@ cdef inline void gru_forward(const Step *s) noexcept nogil:
             r = vsigmoid(vload(gates + VL))
             z = vsigmoid(vload(gates + 2 * VL))
             n = vtanh(vload(gates) + r * vload(gates + 3 * VL))
-            h = settle(vload_first(s.h_prev + b * s.h_prev_row + u * VL, m))
+            h = settle(vload_first(s.h + b * s.h_row + u * VL, m))
             vstore(gates, n)
             vstore(gates + VL, r)
             vstore(gates + 2 * VL, z)
-            vstore_first(s.h + b * s.h_row + u * VL, (vset(1) - z) * n + z * h, m)
+            vstore_first(s.out + b * s.out_row + u * VL, (vset(1) - z) * n + z * h, m)
 
 
 cdef inline void gru_backward(const StepBack *s) noexcept nogil:
@@ -41,7 +41,7 @@ cdef inline void gru_backward(const StepBack *s) noexcept nogil:
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 4 * VL
             dz = s.dz + u * s.dz_panel + b * 4 * VL
-            dh = s.dh + (u * s.B + b) * VL
+            dh = s.dh + u * s.d_panel + b * VL
             n, r, z = vload(gates), vload(gates + VL), vload(gates + 2 * VL)
             h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
             d = vload(dh)
@@ -60,13 +60,13 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
     cdef ptrdiff_t u, b, m
     cdef real *gates
     cdef vf n, r, z, h
-    recur(s, s.w_hh, s.h_prev, s.h_prev_row)
+    recur(s, s.w_hh, s.h, s.h_row)
     for u in range(s.blocks):
         m = s.H - u * VL
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 3 * VL
             r = vsigmoid(vload(gates + VL))
-            h = settle(vload_first(s.h_prev + b * s.h_prev_row + u * VL, m))
+            h = settle(vload_first(s.h + b * s.h_row + u * VL, m))
             vstore(gates + VL, r)
             vstore_first(s.rh + b * s.H + u * VL, r * h, m)
     recur(s, s.w_hn, s.rh, s.H)
@@ -76,10 +76,10 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
             gates = s.z + u * s.z_panel + b * 3 * VL
             n = vtanh(vload(gates))
             z = vsigmoid(vload(gates + 2 * VL))
-            h = settle(vload_first(s.h_prev + b * s.h_prev_row + u * VL, m))
+            h = settle(vload_first(s.h + b * s.h_row + u * VL, m))
             vstore(gates, n)
             vstore(gates + 2 * VL, z)
-            vstore_first(s.h + b * s.h_row + u * VL, (vset(1) - z) * n + z * h, m)
+            vstore_first(s.out + b * s.out_row + u * VL, (vset(1) - z) * n + z * h, m)
 
 
 cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
@@ -93,7 +93,7 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 3 * VL
             dz = s.dz + u * s.dz_panel + b * 3 * VL
-            at = (u * s.B + b) * VL
+            at = u * s.d_panel + b * VL
             n, z = vload(gates), vload(gates + 2 * VL)
             h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
             d = vload(s.dh + at)
@@ -108,7 +108,7 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
         m = s.H - u * VL
         for b in range(s.B):
             dz = s.dz + u * s.dz_panel + b * 3 * VL
-            at = (u * s.B + b) * VL
+            at = u * s.d_panel + b * VL
             r = vload(s.z + u * s.z_panel + b * 3 * VL + VL)
             h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
             d_rh = vload(s.drh + at)

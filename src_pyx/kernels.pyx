@@ -1,7 +1,8 @@
 """The compiled twin of ``fastrnn._reference``: the same names, the same arguments.
 
 Arguments are checked by the floor above: arrays are aligned and of this module's dtype, their last
-axis is contiguous, and their shapes fit. T steps, B rows, I inputs, H hidden units in blocks of VL.
+axis is contiguous, and their shapes fit. T steps, B rows, I inputs, H hidden units in blocks of VL,
+P outputs: H, or fewer with a projection.
 """
 
 cimport numpy as cnp
@@ -14,6 +15,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 
+from fastrnn._cells import PEEPHOLES, PROJECTION, WEIGHTS
+
 from gru cimport (
     gru_backward, gru_forward, gru_reset_before_backward, gru_reset_before_forward,
 )
@@ -21,13 +24,15 @@ from lstm cimport lstm_backward, lstm_forward
 from panels cimport Panels, accumulate, group_blocks, multiply, parts
 from rnn cimport rnn_relu_backward, rnn_relu_forward, rnn_tanh_backward, rnn_tanh_forward
 from step cimport Step, StepBack
-from vec cimport VL, product, real, vf, vload, vset, vstore
+from vec cimport VL, product, real, vf, vfirst, vload, vload_first, vset, vstore
 
 cnp.import_array()
 
 cdef extern from "vec.h" nogil:
     const bint FASTRNN_DEBUG
     const int NPY_REAL
+
+ALL_WEIGHTS = WEIGHTS + PROJECTION + PEEPHOLES
 
 cdef enum:
     MAX_GATES = 4
@@ -53,7 +58,6 @@ cdef struct Layout:
     Gates h                 # product with the hidden state
     Gates n                 # product with (r h), or none
     bint has_c
-    bint keeps_gates        # BPTT needs the gates, not only the states
     void (*forward)(const Step *) noexcept nogil
     void (*backward)(const StepBack *) noexcept nogil
 
@@ -64,22 +68,26 @@ cdef dict LAYOUTS = {
 cdef Layout[5] layouts
 layouts[0] = Layout(
     1, Gates(0, 1, [0, 0, 0, 0]), Gates(0, 1, [0, 0, 0, 0]), Gates(0, 0, [0, 0, 0, 0]),
-    False, False, rnn_tanh_forward, rnn_tanh_backward,
+    False, rnn_tanh_forward, rnn_tanh_backward,
 )
 layouts[1] = layouts[0]
 layouts[1].forward, layouts[1].backward = rnn_relu_forward, rnn_relu_backward
 layouts[2] = Layout(
     4, Gates(0, 4, [0, 1, 2, 3]), Gates(0, 4, [0, 1, 2, 3]), Gates(0, 0, [0, 0, 0, 0]),
-    True, True, lstm_forward, lstm_backward,
+    True, lstm_forward, lstm_backward,
 )
 layouts[3] = Layout(
     4, Gates(0, 3, [2, 0, 1, 0]), Gates(1, 3, [0, 1, 2, 0]), Gates(0, 0, [0, 0, 0, 0]),
-    False, True, gru_forward, gru_backward,
+    False, gru_forward, gru_backward,
 )
 layouts[4] = Layout(
     3, Gates(0, 3, [2, 0, 1, 0]), Gates(1, 2, [0, 1, 0, 0]), Gates(0, 1, [2, 0, 0, 0]),
-    False, True, gru_reset_before_forward, gru_reset_before_backward,
+    False, gru_reset_before_forward, gru_reset_before_backward,
 )
+
+
+# The "gates" of a projection: its outputs.
+cdef Gates OUTPUT = Gates(0, 1, [0, 0, 0, 0])
 
 
 # -- memory --------------------------------------------------------------------------------------
@@ -196,6 +204,24 @@ cdef void pack_back(
                     w.w[at + lane] = source[to + lane]
 
 
+cdef void add_vector(
+    real *packed, ptrdiff_t slots, ptrdiff_t slot, const real *vector, ptrdiff_t H
+) noexcept nogil:
+    """Add a vector (H,) to one slot of (blocks, slots * VL)."""
+    cdef ptrdiff_t unit
+    for unit in range(H):
+        packed[(unit // VL * slots + slot) * VL + unit % VL] += vector[unit]
+
+
+cdef void take_vector(
+    const real *packed, ptrdiff_t slots, ptrdiff_t slot, real *vector, ptrdiff_t H
+) noexcept nogil:
+    """The inverse of `add_vector`."""
+    cdef ptrdiff_t unit
+    for unit in range(H):
+        vector[unit] = packed[(unit // VL * slots + slot) * VL + unit % VL]
+
+
 cdef class Packed:
     """An immutable copy of a layer's weights, in panels.
 
@@ -203,36 +229,54 @@ cdef class Packed:
     ----------
     cell : Cell
     weights : sequence of array or None
-        In the order of ``_cells.WEIGHTS``: (G*H, I), (G*H, H), (G*H,) or None, (G*H,) or None.
+        In the order of `cell.weights` and in torch's layouts. All but the first two may be None,
+        or missing at the end.
     """
 
     cdef readonly object cell
     cdef tuple copies
+    cdef dict named             # the same by their names
     cdef list buffers
     cdef Layout layout
-    cdef ptrdiff_t I, H, blocks
-    cdef Panels x, h, n
-    cdef Panels x_back, h_back, n_back
-    cdef bint has_back
+    cdef ptrdiff_t I, H, P, blocks
+    cdef Panels x, h, n, r
+    cdef Panels x_back, h_back, n_back, r_back
+    cdef bint has_back, projects
     cdef real *bias             # (blocks, slots * VL)
+    cdef real *peephole         # (blocks, 3 * VL), or NULL
 
     def __init__(self, cell, weights):
         self.cell = cell
         self.copies = tuple([None if w is None else w.copy() for w in weights])
+        self.named = named = dict.fromkeys(ALL_WEIGHTS)
+        named.update(zip(cell.weights, self.copies, strict=False))
         self.layout = layouts[<int>LAYOUTS[cell.name]]
         self.buffers = []
-        self.H = self.copies[1].shape[1]
-        self.I = self.copies[0].shape[1]
+        self.I = named["weight_ih"].shape[1]
+        self.H = len(named["weight_ih"]) // len(cell.gates)
+        self.P = named["weight_hh"].shape[1]
         self.blocks = parts(self.H, VL)
-        self.x = self._pack(&self.layout.x, 0, self.I)
-        self.h = self._pack(&self.layout.h, 1, self.H)
-        self.n = self._pack(&self.layout.n, 1, self.H)
-        cdef Buffer bias = zeros(self.blocks * self.layout.slots * VL)
-        self.buffers.append(bias)
-        self.bias = bias.data
-        self._add_bias(&self.layout.x, data(self.copies[2]))
-        self._add_bias(&self.layout.h, data(self.copies[3]))
-        self._add_bias(&self.layout.n, data(self.copies[3]))
+        self.x = self._pack(&self.layout.x, named["weight_ih"])
+        self.h = self._pack(&self.layout.h, named["weight_hh"])
+        self.n = self._pack(&self.layout.n, named["weight_hh"])
+        self.projects = named["weight_hr"] is not None
+        if self.projects:
+            self.r = self._panels(self.H, parts(self.P, VL), 1, 0)
+            pack(&self.r, &OUTPUT, data(named["weight_hr"]), self.P)
+        self.bias = self._zeros(self.layout.slots)
+        self._add_bias(&self.layout.x, data(named["bias_ih"]))
+        self._add_bias(&self.layout.h, data(named["bias_hh"]))
+        self._add_bias(&self.layout.n, data(named["bias_hh"]))
+        if named["weight_ci"] is not None:
+            self.peephole = self._zeros(3)
+            for slot, name in enumerate(PEEPHOLES):
+                add_vector(self.peephole, 3, slot, data(named[name]), self.H)
+
+    cdef real *_zeros(self, ptrdiff_t slots) except NULL:
+        """Zeros (blocks, slots * VL)."""
+        cdef Buffer buffer = zeros(self.blocks * slots * VL)
+        self.buffers.append(buffer)
+        return buffer.data
 
     cdef Panels _panels(self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first):
         cdef Panels w = Panels(NULL, K, blocks, gates, first)
@@ -241,32 +285,36 @@ cdef class Packed:
         w.w = buffer.data
         return w
 
-    cdef Panels _pack(self, Gates *gates, int weight, ptrdiff_t K):
-        cdef Panels w = self._panels(K, self.blocks, gates.count, gates.first)
-        pack(&w, gates, data(self.copies[weight]), self.H)
+    cdef Panels _pack(self, Gates *gates, weight):
+        cdef Panels w = self._panels(weight.shape[1], self.blocks, gates.count, gates.first)
+        pack(&w, gates, data(weight), self.H)
         return w
 
-    cdef Panels _pack_back(self, Gates *gates, int weight, ptrdiff_t units):
-        cdef Panels w = self._panels(self.blocks * gates.count * VL, parts(units, VL), 1, 0)
-        pack_back(&w, gates, data(self.copies[weight]), self.H, units)
+    cdef Panels _pack_back(self, Gates *gates, weight, ptrdiff_t H):
+        """For products with gradients of H units in blocks."""
+        cdef ptrdiff_t units = weight.shape[1]
+        cdef Panels w = self._panels(parts(H, VL) * gates.count * VL, parts(units, VL), 1, 0)
+        pack_back(&w, gates, data(weight), H, units)
         return w
 
     cdef void _add_bias(self, Gates *gates, const real *bias) noexcept:
-        cdef ptrdiff_t gate, unit, slots = self.layout.slots
+        cdef ptrdiff_t gate
         if bias is NULL:
             return
         for gate in range(gates.count):
-            for unit in range(self.H):
-                self.bias[
-                    (unit // VL * slots + gates.first + gate) * VL + unit % VL
-                ] += bias[gates.index[gate] * self.H + unit]
+            add_vector(
+                self.bias, self.layout.slots, gates.first + gate,
+                bias + gates.index[gate] * self.H, self.H,
+            )
 
     cdef int need_back(self) except -1:
         """Pack what BPTT reads, at first need."""
         if not self.has_back:
-            self.x_back = self._pack_back(&self.layout.x, 0, self.I)
-            self.h_back = self._pack_back(&self.layout.h, 1, self.H)
-            self.n_back = self._pack_back(&self.layout.n, 1, self.H)
+            self.x_back = self._pack_back(&self.layout.x, self.named["weight_ih"], self.H)
+            self.h_back = self._pack_back(&self.layout.h, self.named["weight_hh"], self.H)
+            self.n_back = self._pack_back(&self.layout.n, self.named["weight_hh"], self.H)
+            if self.projects:
+                self.r_back = self._pack_back(&OUTPUT, self.named["weight_hr"], self.P)
             self.has_back = True
         return 0
 
@@ -278,66 +326,133 @@ cdef class Packed:
         return True
 
 
-# -- forward -------------------------------------------------------------------------------------
+# -- rows ----------------------------------------------------------------------------------------
 
-cdef class Tape:
-    """What a training forward keeps for `backward`: copies of x and h, every c and every gate."""
+cdef class Rows:
+    """Which rows of a batch run at which step.
 
-    cdef Packed packed
-    cdef ptrdiff_t T, B
-    cdef Buffer x           # (T, B, I)
-    cdef Buffer h           # (T + 1, B, H)
-    cdef Buffer c           # (blocks, (T + 1) * B, VL)
-    cdef Buffer z           # (blocks, T * B, slots * VL)
+    Rows are taken in `order`, those that run longest first, so that the rows of a step are always
+    the first ones; step t has the places offset(t) to offset(t + 1) in all that is kept of it.
 
-    def __init__(self, Packed packed, ptrdiff_t T, ptrdiff_t B):
-        self.packed, self.T, self.B = packed, T, B
-        self.x = Buffer(T * B * packed.I)
-        self.h = Buffer((T + 1) * B * packed.H)
-        if packed.layout.has_c:
-            self.c = Buffer(packed.blocks * (T + 1) * B * VL)
-        if packed.layout.keeps_gates:
-            self.z = Buffer(packed.blocks * T * B * packed.layout.slots * VL)
+    Parameters
+    ----------
+    T, B : int
+    spans : (2, B) array of int64 or None
+        Row b runs from step spans[0, b] to before spans[1, b]. All start at 0, or all end at T.
+    """
+
+    cdef ptrdiff_t T, B, N          # N: rows of all steps together
+    cdef ptrdiff_t *offsets         # (T + 1,), or NULL where every row runs at every step
+    cdef ptrdiff_t *order           # (B,), or NULL for as they come
+    cdef object memory
+
+    def __init__(self, ptrdiff_t T, ptrdiff_t B, spans):
+        self.T, self.B, self.N = T, B, T * B
+        if spans is not None:
+            begin, end = spans
+            order = np.argsort(begin - end, kind="stable").astype(np.intp)
+            starts = np.bincount(begin, minlength=T + 1)[: T + 1]
+            ends = np.bincount(end, minlength=T + 1)[: T + 1]
+            running = np.cumsum(starts - ends)[:T]
+            offsets = np.concatenate([[0], np.cumsum(running)]).astype(np.intp)
+            self.memory = order, offsets
+            self.order = <ptrdiff_t *>cnp.PyArray_DATA(<cnp.ndarray>order)
+            self.offsets = <ptrdiff_t *>cnp.PyArray_DATA(<cnp.ndarray>offsets)
+            self.N = self.offsets[T]
+
+    cdef inline ptrdiff_t offset(self, ptrdiff_t t) noexcept nogil:
+        return t * self.B if self.offsets is NULL else self.offsets[t]
+
+    cdef inline ptrdiff_t count(self, ptrdiff_t t) noexcept nogil:
+        return self.offset(t + 1) - self.offset(t)
+
+    cdef inline ptrdiff_t row(self, ptrdiff_t b) noexcept nogil:
+        """The caller's index of our row b."""
+        return b if self.order is NULL else self.order[b]
 
 
-cdef void copy_rows(
-    real *to, ptrdiff_t to_t, ptrdiff_t to_b, const real *of, ptrdiff_t of_t, ptrdiff_t of_b,
-    ptrdiff_t T, ptrdiff_t B, ptrdiff_t n,
+cdef void gather(
+    Rows rows, ptrdiff_t t, real *to, const real *of, ptrdiff_t of_b, ptrdiff_t n
 ) noexcept nogil:
-    """Copy (T, B, n) numbers between any two layouts whose last axis is contiguous."""
-    cdef ptrdiff_t t, b
-    for t in range(T):
-        for b in range(B):
-            memcpy(to + t * to_t + b * to_b, of + t * of_t + b * of_b, n * sizeof(real))
+    """The rows of step t, in our order, from the caller's: (count, n)."""
+    cdef ptrdiff_t b
+    for b in range(rows.count(t)):
+        memcpy(to + b * n, of + rows.row(b) * of_b, n * sizeof(real))
+
+
+cdef void scatter(
+    Rows rows, ptrdiff_t t, real *to, ptrdiff_t to_b, const real *of, ptrdiff_t n
+) noexcept nogil:
+    """The rows of step t to the caller's places, and zeros to rows that do not run."""
+    cdef ptrdiff_t b, count = rows.count(t)
+    for b in range(rows.B):
+        if b < count:
+            memcpy(to + rows.row(b) * to_b, of + b * n, n * sizeof(real))
+        else:
+            memset(to + rows.row(b) * to_b, 0, n * sizeof(real))
 
 
 cdef void block_rows(
-    real *blocked, ptrdiff_t panel, const real *rows, ptrdiff_t B, ptrdiff_t n
+    Rows rows, real *blocked, const real *of, ptrdiff_t n
 ) noexcept nogil:
-    """Rows (B, n) to blocks (blocks, B, VL); NULL stands for zeros."""
-    cdef ptrdiff_t block, b, count
-    for block in range(parts(n, VL)):
-        count = min(VL, n - block * VL)
-        for b in range(B):
-            memset(blocked + block * panel + b * VL, 0, VL * sizeof(real))
-            if rows is not NULL:
-                memcpy(
-                    blocked + block * panel + b * VL, rows + b * n + block * VL,
-                    count * sizeof(real),
-                )
-
-
-cdef void unblock_rows(
-    real *rows, ptrdiff_t row, const real *blocked, ptrdiff_t panel, ptrdiff_t B, ptrdiff_t n
-) noexcept nogil:
-    """Blocks (blocks, B, VL) to rows (B, n)."""
+    """The caller's rows (B, n) to blocks (blocks, B, VL) in our order; NULL stands for zeros."""
     cdef ptrdiff_t block, b
+    memset(blocked, 0, parts(n, VL) * rows.B * VL * sizeof(real))
+    if of is NULL:
+        return
     for block in range(parts(n, VL)):
-        for b in range(B):
+        for b in range(rows.B):
             memcpy(
-                rows + b * row + block * VL, blocked + block * panel + b * VL,
+                blocked + (block * rows.B + b) * VL, of + rows.row(b) * n + block * VL,
                 min(VL, n - block * VL) * sizeof(real),
             )
+
+
+cdef void unblock_row(
+    real *to, const real *blocked, ptrdiff_t panel, ptrdiff_t n
+) noexcept nogil:
+    """One row of blocks to n numbers side by side."""
+    cdef ptrdiff_t block
+    for block in range(parts(n, VL)):
+        memcpy(to + block * VL, blocked + block * panel, min(VL, n - block * VL) * sizeof(real))
+
+
+cdef void reset_rows(
+    Rows rows, ptrdiff_t t, const char *reset, ptrdiff_t reset_b, real *blocked, ptrdiff_t panel,
+    ptrdiff_t blocks, ptrdiff_t row, ptrdiff_t n,
+) noexcept nogil:
+    """Zero the rows of step t whose `reset` is set: n numbers in each of `blocks`."""
+    cdef ptrdiff_t b, block
+    for b in range(rows.count(t)):
+        if reset[rows.row(b) * reset_b]:
+            for block in range(blocks):
+                memset(blocked + block * panel + b * row, 0, n * sizeof(real))
+
+
+# -- forward -------------------------------------------------------------------------------------
+
+cdef class Tape:
+    """What a training forward keeps for `backward`: copies of x, the old states, the gates.
+
+    Rows of all steps stand behind each other, N in all.
+    """
+
+    cdef Packed packed
+    cdef Rows rows
+    cdef object reset       # (T, B) or None
+    cdef Buffer x           # (N, I)
+    cdef Buffer h           # (N, P)
+    cdef Buffer c           # (blocks, N, VL)
+    cdef Buffer z           # (blocks, N, slots * VL)
+
+    def __init__(self, Packed packed, Rows rows, reset):
+        self.packed, self.rows = packed, rows
+        self.reset = None if reset is None else reset.copy()
+        self.x = Buffer(rows.N * packed.I)
+        self.h = Buffer(rows.N * packed.P)
+        if packed.layout.has_c:
+            self.c = Buffer(packed.blocks * rows.N * VL)
+        self.z = Buffer(packed.blocks * rows.N * packed.layout.slots * VL)
 
 
 cdef void project(
@@ -377,69 +492,119 @@ cdef Step new_step(Packed packed, ptrdiff_t B) noexcept:
     s.B, s.H, s.blocks, s.slots = B, packed.H, packed.blocks, packed.layout.slots
     s.w_hh = &packed.h
     s.w_hn = &packed.n
-    s.c_row = VL
+    s.peephole = packed.peephole
     return s
 
 
-def forward(Packed packed, x, state, y, state_n, bint keep=False):
+cdef void project_output(
+    Packed packed, ptrdiff_t B, const real *out, real *blocked, real *h, ptrdiff_t h_row
+) noexcept nogil:
+    """h = W_hr out (Sak et al. 2014): (B, H) to (B, P), by way of blocks (P blocks, B, VL)."""
+    cdef ptrdiff_t b, panel = B * VL
+    cdef product p
+    memset(blocked, 0, packed.r.blocks * panel * sizeof(real))
+    p.a, p.a_row, p.a_k, p.a_segment = out, packed.H, 1, 0
+    p.K, p.segments = packed.H, 1
+    p.init, p.init_row = blocked, VL
+    p.c, p.c_row = blocked, VL
+    multiply(&packed.r, B, p, panel, panel)
+    for b in range(B):
+        unblock_row(h + b * h_row, blocked + b * VL, panel, packed.P)
+
+
+def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, reset=None):
     """Run a layer over a sequence: see ``_reference.scan.forward``."""
-    cdef ptrdiff_t T = x.shape[0], B = x.shape[1], H = packed.H
-    cdef ptrdiff_t size = packed.layout.slots * VL
-    cdef bint has_c = packed.layout.has_c, keeps_z = keep and packed.layout.keeps_gates
-    cdef ptrdiff_t chunk = CHUNK_BYTES // (B * size * packed.blocks * <ptrdiff_t>sizeof(real))
+    cdef ptrdiff_t T = x.shape[0], B = x.shape[1], I = packed.I, H = packed.H, P = packed.P
+    cdef ptrdiff_t blocks = packed.blocks, size = packed.layout.slots * VL
+    cdef bint has_c = packed.layout.has_c
+    cdef ptrdiff_t chunk = CHUNK_BYTES // (B * size * blocks * <ptrdiff_t>sizeof(real))
     chunk = max(1, min(chunk, T))
     cdef const real *x_data = data(x)
     cdef real *y_data = data(y)
     cdef ptrdiff_t x_t = stride(x, 0), x_b = stride(x, 1), y_t = stride(y, 0), y_b = stride(y, 1)
-    cdef const real *h0 = data(state[0])
-    cdef const real *c0 = data(state[1]) if has_c else NULL
+    cdef const real *h_0 = data(state[0])
+    cdef const real *c_0 = data(state[1]) if has_c else NULL
     cdef real *h_n = data(state_n[0])
     cdef real *c_n = data(state_n[1]) if has_c else NULL
-    assert x.shape[2] == packed.I and y.shape == (T, B, H)
+    cdef const char *reset_data = NULL
+    cdef ptrdiff_t reset_t = 0, reset_b = 0
+    if reset is not None:
+        reset_data = <const char *>cnp.PyArray_DATA(<cnp.ndarray>reset)
+        reset_t, reset_b = reset.strides
+    assert x.shape[2] == I and y.shape == (T, B, P)
 
-    cdef Tape tape = Tape(packed, T, B) if keep else None
-    cdef Buffer z = tape.z if keeps_z else Buffer(packed.blocks * chunk * B * size)
-    cdef Buffer c = (tape.c if keep else Buffer(packed.blocks * B * VL)) if has_c else None
+    cdef Rows rows = Rows(T, B, spans)
+    cdef Tape tape = Tape(packed, rows, reset) if keep else None
+    # Where x is not read as it stands: rows that run, side by side.
+    cdef bint packs_x = keep or spans is not None
+    cdef Buffer xs = (tape.x if keep else Buffer(chunk * B * I)) if packs_x else None
+    cdef Buffer z = tape.z if keep else Buffer(blocks * chunk * B * size)
+    cdef Buffer h = Buffer(B * P)
+    cdef Buffer out = Buffer(B * H) if packed.projects else h
+    cdef Buffer projected = Buffer(parts(P, VL) * B * VL) if packed.projects else None
+    cdef Buffer c = Buffer(blocks * B * VL) if has_c else None
     cdef Buffer rh = Buffer(B * H) if packed.layout.n.count else None
-    # Where h goes: in training to the tape, whose first step is the initial state; else to y.
-    cdef real *h = tape.h.data + B * H if keep else y_data
-    cdef ptrdiff_t h_t = B * H if keep else y_t, h_b = H if keep else y_b
-    cdef ptrdiff_t c_t = B * VL if keep else 0
     cdef real *z_data
-    cdef ptrdiff_t i, t, t0, n
+    cdef real *xs_data
+    cdef ptrdiff_t i, t, t0, n, at, count, b, block
     cdef Step s = new_step(packed, B)
-    s.z_panel = (T if keeps_z else chunk) * B * size
-    s.c_panel = (T + 1 if keep else 1) * B * VL
-    s.h_row = h_b
-    s.h_prev, s.h_prev_row = h0, H
+    s.z_panel = (rows.N if keep else chunk * B) * size
+    s.h, s.h_row = h.data, P
+    s.out, s.out_row = out.data, H
+    s.c_row, s.c_panel = VL, B * VL
     if packed.layout.n.count:
         s.rh = rh.data
     if has_c:
-        s.c_prev = c.data
+        s.c = c.data
     with nogil:
-        if keep:
-            copy_rows(tape.x.data, B * packed.I, packed.I, x_data, x_t, x_b, T, B, packed.I)
-            x_data, x_t, x_b = tape.x.data, B * packed.I, packed.I
-            memcpy(tape.h.data, h0, B * H * sizeof(real))
+        for b in range(B):
+            memcpy(h.data + b * P, h_0 + rows.row(b) * P, P * sizeof(real))
         if has_c:
-            block_rows(c.data, s.c_panel, c0, B, H)
+            block_rows(rows, c.data, c_0, H)
         for i in range(parts(T, chunk)):
             t0 = i * chunk
             n = min(chunk, T - t0)
-            z_data = z.data + (t0 * B * size if keeps_z else 0)
-            project(packed, n, B, x_data + t0 * x_t, x_t, x_b, z_data, s.z_panel)
+            at = rows.offset(t0)
+            z_data = z.data + (at * size if keep else 0)
+            if packs_x:
+                xs_data = xs.data + (at * I if keep else 0)
+                for t in range(t0, t0 + n):
+                    gather(rows, t, xs_data + (rows.offset(t) - at) * I, x_data + t * x_t, x_b, I)
+                count = rows.offset(t0 + n) - at
+                if count:
+                    project(packed, 1, count, xs_data, 0, I, z_data, s.z_panel)
+            else:
+                project(packed, n, B, x_data + t0 * x_t, x_t, x_b, z_data, s.z_panel)
             for t in range(t0, t0 + n):
-                s.z = z_data + (t - t0) * B * size
-                s.h = h + t * h_t
-                if has_c:
-                    s.c = <real *>s.c_prev + c_t
-                packed.layout.forward(&s)
-                s.h_prev, s.h_prev_row, s.c_prev = s.h, h_b, s.c
-        if keep:
-            copy_rows(y_data, y_t, y_b, h, h_t, h_b, T, B, H)
-        copy_rows(h_n, 0, H, s.h_prev, 0, h_b, 1, B, H)
-        if has_c:
-            unblock_rows(c_n, H, s.c_prev, s.c_panel, B, H)
+                count = rows.count(t)
+                if reset_data is not NULL:
+                    reset_rows(
+                        rows, t, reset_data + t * reset_t, reset_b, h.data, 0, 1, P, P
+                    )
+                    if has_c:
+                        reset_rows(
+                            rows, t, reset_data + t * reset_t, reset_b, c.data, s.c_panel,
+                            blocks, VL, VL,
+                        )
+                if keep:
+                    memcpy(tape.h.data + rows.offset(t) * P, h.data, count * P * sizeof(real))
+                    if has_c:
+                        for block in range(blocks):
+                            memcpy(
+                                tape.c.data + (block * rows.N + rows.offset(t)) * VL,
+                                c.data + block * s.c_panel, count * VL * sizeof(real),
+                            )
+                s.B = count
+                s.z = z_data + (rows.offset(t) - at) * size
+                if count:
+                    packed.layout.forward(&s)
+                    if packed.projects:
+                        project_output(packed, count, out.data, projected.data, h.data, P)
+                scatter(rows, t, y_data + t * y_t, y_b, h.data, P)
+        for b in range(B):
+            memcpy(h_n + rows.row(b) * P, h.data + b * P, P * sizeof(real))
+            if has_c:
+                unblock_row(c_n + rows.row(b) * H, c.data + b * VL, s.c_panel, H)
     return tape
 
 
@@ -448,18 +613,21 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False):
 cdef class Gradients:
     """Sums of weight gradients in panels, and of biases."""
 
-    cdef Panels x, h, n
+    cdef Panels x, h, n, r
     cdef list buffers
     cdef real *bias         # (blocks, slots * VL)
+    cdef real *peephole     # (blocks, 3 * VL)
 
     def __init__(self, Packed packed):
         self.buffers = []
         self.x = self._like(packed.x)
         self.h = self._like(packed.h)
         self.n = self._like(packed.n)
+        self.r = self._like(packed.r)
         cdef Buffer bias = zeros(packed.blocks * packed.layout.slots * VL)
-        self.buffers.append(bias)
-        self.bias = bias.data
+        cdef Buffer peephole = zeros(packed.blocks * 3 * VL)
+        self.buffers += [bias, peephole]
+        self.bias, self.peephole = bias.data, peephole.data
 
     cdef Panels _like(self, Panels w):
         cdef Buffer buffer = zeros(w.K * w.blocks * w.gates * VL)
@@ -489,12 +657,9 @@ cdef void sum_biases(
 cdef void unpack_bias(
     const real *packed, const Gates *gates, ptrdiff_t slots, real *bias, ptrdiff_t H
 ) noexcept nogil:
-    cdef ptrdiff_t gate, unit
+    cdef ptrdiff_t gate
     for gate in range(gates.count):
-        for unit in range(H):
-            bias[gates.index[gate] * H + unit] = packed[
-                (unit // VL * slots + gates.first + gate) * VL + unit % VL
-            ]
+        take_vector(packed, slots, gates.first + gate, bias + gates.index[gate] * H, H)
 
 
 cdef void reset_states(
@@ -510,106 +675,177 @@ cdef void reset_states(
             ]
 
 
+cdef void project_back(
+    Packed packed, StepBack *s, real *dr, ptrdiff_t dr_panel, real *d_out, const real *zero
+) noexcept nogil:
+    """dr = dh + dy, kept for the projection's own gradient; d_out = dr W_hr."""
+    cdef ptrdiff_t u, b
+    cdef vf d
+    cdef product p
+    for u in range(packed.r.blocks):
+        for b in range(s.B):
+            d = vload(s.dh + u * s.d_panel + b * VL)
+            if s.dy is not NULL:
+                d = d + vload_first(s.dy + b * s.dy_row + u * VL, packed.P - u * VL)
+            vstore(dr + u * dr_panel + b * VL, vfirst(d, packed.P - u * VL))
+    p.a, p.a_row, p.a_k, p.a_segment = dr, VL, 1, dr_panel
+    p.K, p.segments = VL, packed.r.blocks
+    p.init, p.init_row = zero, 0
+    p.c, p.c_row = d_out, VL
+    multiply(&packed.r_back, s.B, p, 0, s.d_panel)
+    s.dy = NULL
+
+
 def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
     """Backpropagation through time: see ``_reference.scan.backward``."""
     cdef Packed packed = tape.packed
     cdef Layout layout = packed.layout
-    cdef ptrdiff_t T = tape.T, B = tape.B, I = packed.I, H = packed.H, blocks = packed.blocks
+    cdef Rows rows = tape.rows
+    cdef ptrdiff_t T = rows.T, B = rows.B, I = packed.I, H = packed.H, P = packed.P
+    cdef ptrdiff_t blocks = packed.blocks, P_blocks = parts(P, VL)
     cdef ptrdiff_t size = layout.slots * VL
     cdef bint has_c = layout.has_c
     cdef ptrdiff_t chunk = max(1, min(CHUNK_ROWS // B, T))
-    cdef ptrdiff_t dz_panel = chunk * B * size
     cdef const real *dy_data = data(dy)
     cdef ptrdiff_t dy_t = 0 if dy is None else stride(dy, 0)
+    cdef ptrdiff_t dy_b = 0 if dy is None else stride(dy, 1)
     cdef real *dx_data = data(dx)
-    cdef ptrdiff_t dx_t = stride(dx, 0), dx_b = stride(dx, 1), dx_panel = chunk * B * VL
+    cdef ptrdiff_t dx_t = stride(dx, 0), dx_b = stride(dx, 1)
     cdef const real *dh_n = data(dstate_n[0])
     cdef const real *dc_n = data(dstate_n[1]) if has_c else NULL
-    cdef real *dh0 = data(dstate[0])
-    cdef real *dc0 = data(dstate[1]) if has_c else NULL
-    cdef real *dw_ih = data(grads[0])
-    cdef real *dw_hh = data(grads[1])
-    cdef real *db_ih = data(grads[2])
-    cdef real *db_hh = data(grads[3])
-    assert dx.shape == (T, B, I) and (dy is None or dy.shape == (T, B, H))
+    cdef real *dh_0 = data(dstate[0])
+    cdef real *dc_0 = data(dstate[1]) if has_c else NULL
+    cdef dict named = dict.fromkeys(ALL_WEIGHTS)
+    named.update(zip(packed.cell.weights, grads, strict=False))
+    cdef real *dw_ih = data(named["weight_ih"])
+    cdef real *dw_hh = data(named["weight_hh"])
+    cdef real *db_ih = data(named["bias_ih"])
+    cdef real *db_hh = data(named["bias_hh"])
+    cdef real *dw_hr = data(named["weight_hr"])
+    cdef const char *reset_data = NULL
+    cdef ptrdiff_t reset_t = 0, reset_b = 0
+    if tape.reset is not None:
+        reset_data = <const char *>cnp.PyArray_DATA(<cnp.ndarray>tape.reset)
+        reset_t, reset_b = tape.reset.strides
+    assert dx.shape == (T, B, I) and (dy is None or dy.shape == (T, B, P))
 
     packed.need_back()
     cdef Gradients sums = Gradients(packed)
-    cdef Buffer dz = Buffer(blocks * dz_panel)
-    cdef Buffer dxs = Buffer(parts(I, VL) * dx_panel)
-    cdef Buffer dh = Buffer(blocks * B * VL)
+    cdef Buffer dz = Buffer(blocks * chunk * B * size)
+    cdef Buffer dxs = Buffer(parts(I, VL) * chunk * B * VL)
+    cdef Buffer dys = Buffer(B * P)
+    cdef Buffer dh = Buffer(P_blocks * B * VL)
+    # With a projection: gradients of its outputs and of its inputs, and its inputs anew.
+    cdef Buffer dr = Buffer(P_blocks * chunk * B * VL) if packed.projects else None
+    cdef Buffer d_out = Buffer(blocks * B * VL) if packed.projects else dh
+    cdef Buffer out = Buffer(chunk * B * H) if packed.projects else None
     cdef Buffer dc = Buffer(blocks * B * VL) if has_c else None
     cdef Buffer drh = Buffer(blocks * B * VL) if layout.n.count else None
     cdef Buffer rh = Buffer(chunk * B * H) if layout.n.count else None
     cdef Buffer zero = zeros(VL)
-    cdef ptrdiff_t i, t, t0, n, b
+    cdef ptrdiff_t dz_panel = chunk * B * size, dx_panel = chunk * B * VL
+    cdef ptrdiff_t i, t, t0, n, b, at, count
     cdef product p
     cdef StepBack s
     memset(&s, 0, sizeof(StepBack))
-    s.B, s.H, s.blocks, s.slots = B, H, blocks, layout.slots
-    s.z_panel, s.dz_panel = T * B * size, dz_panel
-    s.c_panel = (T + 1) * B * VL
-    s.dh = dh.data
+    s.H, s.blocks, s.slots = H, blocks, layout.slots
+    s.z_panel, s.dz_panel, s.c_panel, s.d_panel = rows.N * size, dz_panel, rows.N * VL, B * VL
+    s.dh, s.dh_blocks, s.d_out = dh.data, P_blocks, d_out.data
     s.w_hh, s.w_hn = &packed.h_back, &packed.n_back
-    s.dy_row = 0 if dy is None else stride(dy, 1)
+    s.peephole, s.dpeephole = packed.peephole, sums.peephole
     if has_c:
         s.dc = dc.data
     if layout.n.count:
         s.drh = drh.data
     with nogil:
-        block_rows(dh.data, B * VL, dh_n, B, H)
+        block_rows(rows, dh.data, dh_n, P)
         if has_c:
-            block_rows(dc.data, B * VL, dc_n, B, H)
+            block_rows(rows, dc.data, dc_n, H)
         for i in range(parts(T, chunk) - 1, -1, -1):
             t0 = i * chunk
             n = min(chunk, T - t0)
+            at = rows.offset(t0)
             for t in range(t0 + n - 1, t0 - 1, -1):
-                s.h_prev = tape.h.data + t * B * H
-                s.h = s.h_prev + B * H
-                if layout.keeps_gates:
-                    s.z = tape.z.data + t * B * size
+                s.B = rows.count(t)
+                if s.B == 0:
+                    continue
+                s.h_prev = tape.h.data + rows.offset(t) * P
+                s.z = tape.z.data + rows.offset(t) * size
                 if has_c:
-                    s.c_prev = tape.c.data + t * B * VL
-                    s.c = s.c_prev + B * VL
+                    s.c_prev = tape.c.data + rows.offset(t) * VL
                 if dy_data is not NULL:
-                    s.dy = dy_data + t * dy_t
-                s.dz = dz.data + (t - t0) * B * size
-                layout.backward(&s)
-            p.a, p.a_row, p.a_k = dz.data + layout.x.first * VL, size, 1
-            p.a_segment, p.segments, p.K = dz_panel, blocks, layout.x.count * VL
-            p.init, p.init_row = zero.data, 0
-            p.c, p.c_row = dxs.data, VL
-            multiply(&packed.x_back, n * B, p, 0, dx_panel)
-            for t in range(n):
-                for b in range(B):
-                    unblock_rows(
-                        dx_data + (t0 + t) * dx_t + b * dx_b, 0,
-                        dxs.data + (t * B + b) * VL, dx_panel, 1, I,
+                    s.dy, s.dy_row = dy_data + t * dy_t, dy_b
+                    if rows.order is not NULL:
+                        gather(rows, t, dys.data, s.dy, dy_b, P)
+                        s.dy, s.dy_row = dys.data, P
+                s.dz = dz.data + (rows.offset(t) - at) * size
+                if packed.projects:
+                    project_back(
+                        packed, &s, dr.data + (rows.offset(t) - at) * VL, chunk * B * VL,
+                        d_out.data, zero.data,
                     )
-            accumulate(
-                &sums.x, n * B, tape.x.data + t0 * B * I, I, dz.data, size, dz_panel, zero.data
-            )
-            accumulate(
-                &sums.h, n * B, tape.h.data + t0 * B * H, H, dz.data, size, dz_panel, zero.data
-            )
-            if layout.n.count:
-                reset_states(
-                    rh.data, tape.h.data + t0 * B * H, tape.z.data + t0 * B * size, s.z_panel,
-                    layout.slots, n * B, H,
+                    s.out = out.data + (rows.offset(t) - at) * H
+                layout.backward(&s)
+                if reset_data is not NULL:
+                    reset_rows(
+                        rows, t, reset_data + t * reset_t, reset_b, dh.data, s.d_panel,
+                        P_blocks, VL, VL,
+                    )
+                    if has_c:
+                        reset_rows(
+                            rows, t, reset_data + t * reset_t, reset_b, dc.data, s.d_panel,
+                            blocks, VL, VL,
+                        )
+            count = rows.offset(t0 + n) - at
+            if count:
+                p.a, p.a_row, p.a_k = dz.data + layout.x.first * VL, size, 1
+                p.a_segment, p.segments, p.K = dz_panel, blocks, layout.x.count * VL
+                p.init, p.init_row = zero.data, 0
+                p.c, p.c_row = dxs.data, VL
+                multiply(&packed.x_back, count, p, 0, dx_panel)
+                accumulate(
+                    &sums.x, count, tape.x.data + at * I, I, dz.data, size, dz_panel, zero.data
                 )
-                accumulate(&sums.n, n * B, rh.data, H, dz.data, size, dz_panel, zero.data)
-            sum_biases(sums.bias, blocks, layout.slots, n * B, dz.data, dz_panel)
+                accumulate(
+                    &sums.h, count, tape.h.data + at * P, P, dz.data, size, dz_panel, zero.data
+                )
+                if packed.projects:
+                    accumulate(
+                        &sums.r, count, out.data, H, dr.data, VL, chunk * B * VL, zero.data
+                    )
+                if layout.n.count:
+                    reset_states(
+                        rh.data, tape.h.data + at * H, tape.z.data + at * size, s.z_panel,
+                        layout.slots, count, H,
+                    )
+                    accumulate(&sums.n, count, rh.data, H, dz.data, size, dz_panel, zero.data)
+                sum_biases(sums.bias, blocks, layout.slots, count, dz.data, dz_panel)
+            for t in range(t0, t0 + n):
+                for b in range(B):
+                    if b < rows.count(t):
+                        unblock_row(
+                            dx_data + t * dx_t + rows.row(b) * dx_b,
+                            dxs.data + (rows.offset(t) - at + b) * VL, dx_panel, I,
+                        )
+                    else:
+                        memset(dx_data + t * dx_t + rows.row(b) * dx_b, 0, I * sizeof(real))
         unpack(&sums.x, &layout.x, dw_ih, H)
         unpack(&sums.h, &layout.h, dw_hh, H)
         unpack(&sums.n, &layout.n, dw_hh, H)
+        if packed.projects:
+            unpack(&sums.r, &OUTPUT, dw_hr, P)
         if db_ih is not NULL:
             unpack_bias(sums.bias, &layout.x, layout.slots, db_ih, H)
         if db_hh is not NULL:
             unpack_bias(sums.bias, &layout.h, layout.slots, db_hh, H)
             unpack_bias(sums.bias, &layout.n, layout.slots, db_hh, H)
-        unblock_rows(dh0, H, dh.data, B * VL, B, H)
-        if has_c:
-            unblock_rows(dc0, H, dc.data, B * VL, B, H)
+        for b in range(B):
+            unblock_row(dh_0 + rows.row(b) * P, dh.data + b * VL, s.d_panel, P)
+            if has_c:
+                unblock_row(dc_0 + rows.row(b) * H, dc.data + b * VL, s.d_panel, H)
+    if packed.peephole is not NULL:
+        for slot, name in enumerate(PEEPHOLES):
+            take_vector(sums.peephole, 3, slot, data(named[name]), H)
 
 
 # -- streaming -----------------------------------------------------------------------------------
@@ -639,21 +875,23 @@ cdef class Stepper:
     cdef object copy            # the settled Copy of the weights that is in use, or None
     cdef readonly tuple state
     cdef Packed packed
-    cdef Buffer z, rh
+    cdef Buffer z, rh, out, projected
     cdef Step s
-    cdef ptrdiff_t B, I, H
+    cdef ptrdiff_t B, I, H, P
     cdef bint busy
 
     def __init__(self, weights, kernels, ptrdiff_t batch_size, convert):
         cdef Packed packed = weights.packed(kernels)
-        cdef ptrdiff_t B = batch_size, H = packed.H, padded = packed.blocks * VL
+        cdef ptrdiff_t B = batch_size, H = packed.H, P = packed.P, padded = packed.blocks * VL
         cdef ptrdiff_t size = packed.layout.slots * VL
         self.weights, self.kernels, self.convert = weights, kernels, convert
-        self.packed, self.B, self.I, self.H = packed, B, packed.I, H
+        self.packed, self.B, self.I, self.H, self.P = packed, B, packed.I, H, P
         self.z = Buffer(packed.blocks * B * size)
         self.rh = Buffer(B * H)
+        self.out = Buffer(B * H)
+        self.projected = Buffer(parts(P, VL) * B * VL)
         memory = np.zeros((2, B, padded), np.dtype(f"f{sizeof(real)}"))
-        self.state = (memory[0, :, :H], memory[1, :, :H])[: 1 + packed.layout.has_c]
+        self.state = (memory[0, :, :P], memory[1, :, :H])[: 1 + packed.layout.has_c]
         self._refresh()
 
     cdef int _refresh(self) except -1:
@@ -666,19 +904,26 @@ cdef class Stepper:
         self.s = new_step(packed, self.B)
         self.s.z, self.s.z_panel = self.z.data, self.B * packed.layout.slots * VL
         self.s.rh = self.rh.data
-        self.s.h = data(self.state[0])
-        self.s.h_prev = self.s.h
-        self.s.h_row = self.s.h_prev_row = padded
+        self.s.h = self.s.out = data(self.state[0])
+        self.s.h_row = self.s.out_row = padded
+        if packed.projects:
+            self.s.out, self.s.out_row = self.out.data, self.H
         if packed.layout.has_c:
             self.s.c = data(self.state[1])
-            self.s.c_prev = self.s.c
             self.s.c_row, self.s.c_panel = padded, VL
         return 0
 
     cdef void _step(self, const real *x, real *y) noexcept nogil:
+        cdef ptrdiff_t b
         project(self.packed, 1, self.B, x, 0, self.I, self.s.z, self.s.z_panel)
         self.packed.layout.forward(&self.s)
-        copy_rows(y, 0, self.H, self.s.h, 0, self.s.h_row, 1, self.B, self.H)
+        if self.packed.projects:
+            project_output(
+                self.packed, self.B, self.out.data, self.projected.data, <real *>self.s.h,
+                self.s.h_row,
+            )
+        for b in range(self.B):
+            memcpy(y + b * self.P, self.s.h + b * self.s.h_row, self.P * sizeof(real))
 
     def step(self, x, out=None):
         """Advance by one step, `x` (B, I) or (I,); returns the output, in `out` if given."""
@@ -690,11 +935,11 @@ cdef class Stepper:
         if x_data is not NULL:
             ndim = cnp.PyArray_NDIM(<cnp.ndarray>x)
             if out is None:
-                shape[0], shape[ndim - 1] = self.B, self.H
+                shape[0], shape[ndim - 1] = self.B, self.P
                 out = cnp.PyArray_EMPTY(ndim, shape, NPY_REAL, 0)
                 y_data = data(out)
             else:
-                y_data = plain(out, self.B, self.H, cnp.NPY_ARRAY_CARRAY)
+                y_data = plain(out, self.B, self.P, cnp.NPY_ARRAY_CARRAY)
                 if y_data is not NULL and cnp.PyArray_NDIM(<cnp.ndarray>out) != ndim:
                     y_data = NULL
         if y_data is NULL:

@@ -1,6 +1,6 @@
 """Elman's recurrent network (Elman 1990): h' = act(z). One slot: h."""
 
-from step cimport Step, StepBack, recur, recur_back
+from step cimport Step, StepBack, clear_dh, recur, recur_back
 from vec cimport (
     VL, real, vf, vfirst, vload, vload_first, vrelu, vrelu_grad, vset, vstore, vstore_first, vtanh,
 )
@@ -8,34 +8,38 @@ from vec cimport (
 
 cdef inline void rnn_forward(const Step *s, bint relu) noexcept nogil:
     cdef ptrdiff_t u, b, n
-    cdef const real *z
-    cdef vf a
-    recur(s, s.w_hh, s.h_prev, s.h_prev_row)
+    cdef real *z
+    cdef vf h
+    recur(s, s.w_hh, s.h, s.h_row)
     for u in range(s.blocks):
         z = s.z + u * s.z_panel
         n = s.H - u * VL
         for b in range(s.B):
-            a = vload(z + b * VL)
-            vstore_first(s.h + b * s.h_row + u * VL, vrelu(a) if relu else vtanh(a), n)
+            h = vload(z + b * VL)
+            h = vrelu(h) if relu else vtanh(h)
+            vstore(z + b * VL, h)
+            vstore_first(s.out + b * s.out_row + u * VL, h, n)
 
 
 cdef inline void rnn_backward(const StepBack *s, bint relu) noexcept nogil:
     cdef ptrdiff_t u, b, n
-    cdef real *dh
+    cdef const real *z
+    cdef const real *d_out
     cdef real *dz
     cdef vf d, h
     for u in range(s.blocks):
+        z = s.z + u * s.z_panel
         dz = s.dz + u * s.dz_panel
-        dh = s.dh + u * s.B * VL
+        d_out = s.d_out + u * s.d_panel
         n = s.H - u * VL
         for b in range(s.B):
-            d = vload(dh + b * VL)
+            d = vload(d_out + b * VL)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, n)
-            h = vload_first(s.h + b * s.H + u * VL, n)
+            h = vload(z + b * VL)
             d = vrelu_grad(h, d) if relu else d * (vset(1) - h * h)
             vstore(dz + b * VL, vfirst(d, n))
-            vstore(dh + b * VL, vset(0))
+    clear_dh(s)
     recur_back(s, s.w_hh, 0, 1, s.dh)
 
 

@@ -1,7 +1,7 @@
 """What one step of a cell reads and writes, forward and back. B rows, H units in blocks of VL."""
 
 from panels cimport Panels, multiply
-from vec cimport VL, product, real
+from vec cimport VL, product, real, vset, vstore
 
 cdef struct Step:
     ptrdiff_t B
@@ -10,15 +10,15 @@ cdef struct Step:
     ptrdiff_t slots
     real *z                 # in: input projection with biases; out: gates. (blocks, B, slots * VL)
     ptrdiff_t z_panel
-    const real *h_prev      # (B, H)
-    ptrdiff_t h_prev_row
-    real *h                 # out (B, H), may be h_prev
+    const real *h           # old (B, P), where P is H unless there is a projection
     ptrdiff_t h_row
-    const real *c_prev      # (blocks, B, VL)
-    real *c                 # out (blocks, B, VL), may be c_prev
+    real *out               # out (B, H), may be h
+    ptrdiff_t out_row
+    real *c                 # in: c_prev; out: c. (blocks, B, VL)
     ptrdiff_t c_row
     ptrdiff_t c_panel
     real *rh                # scratch (B, H)
+    const real *peephole    # (blocks, 3 * VL), or NULL
     const Panels *w_hh
     const Panels *w_hn      # the candidate's own, where its product is not with h
 
@@ -30,17 +30,21 @@ cdef struct StepBack:
     const real *z           # gates (blocks, B, slots * VL)
     ptrdiff_t z_panel
     const real *h_prev      # (B, H)
-    const real *h           # (B, H)
     const real *c_prev      # (blocks, B, VL)
-    const real *c           # (blocks, B, VL)
     ptrdiff_t c_panel
     const real *dy          # (B, H), or NULL for zeros
     ptrdiff_t dy_row
     real *dz                # out: gradient before the activations (blocks, B, slots * VL)
     ptrdiff_t dz_panel
-    real *dh                # in: of h from later steps; out: of h_prev. (blocks, B, VL)
+    const real *d_out       # in: of the output, but for dy. (blocks, B, VL), may be dh
+    real *dh                # out: of h_prev. (P blocks, B, VL)
+    ptrdiff_t dh_blocks
     real *dc                # in: of c; out: of c_prev. (blocks, B, VL)
     real *drh               # scratch (blocks, B, VL)
+    ptrdiff_t d_panel       # of d_out, dh, dc and drh
+    real *out               # out: the output, anew (B, H), or NULL
+    const real *peephole    # (blocks, 3 * VL), or NULL
+    real *dpeephole         # sums (blocks, 3 * VL)
     const Panels *w_hh      # transposed
     const Panels *w_hn      # transposed
 
@@ -58,6 +62,14 @@ cdef inline void recur(
     multiply(w, s.B, p, s.z_panel, s.z_panel)
 
 
+cdef inline void clear_dh(const StepBack *s) noexcept nogil:
+    """dh = 0, for cells in which the old h goes nowhere but into the product."""
+    cdef ptrdiff_t u, b
+    for u in range(s.dh_blocks):
+        for b in range(s.B):
+            vstore(s.dh + u * s.d_panel + b * VL, vset(0))
+
+
 cdef inline void recur_back(
     const StepBack *s, const Panels *w, ptrdiff_t first, ptrdiff_t gates, real *d
 ) noexcept nogil:
@@ -68,4 +80,4 @@ cdef inline void recur_back(
     p.init = d
     p.c = d
     p.init_row = p.c_row = VL
-    multiply(w, s.B, p, s.B * VL, s.B * VL)
+    multiply(w, s.B, p, s.d_panel, s.d_panel)

@@ -185,7 +185,7 @@ def test_backend_runs_what_it_says(backend):
     """A call goes to the kernels of the backend, and of no other."""
     layer = fastrnn.LSTM(2, 3)
     _, _, tape = layer.forward([[1.0, 2.0]])
-    name = tape.scan.kernels.__name__
+    name = tape.stack.scans[0].kernels.__name__
     if backend == "reference":
         assert name == "fastrnn._reference"
     else:

@@ -89,3 +89,43 @@ def test_gradients_twice(layer_and_data, same_bits, rng):
     alone, *_ = layer.backward(layer.forward(x[:, 3:4], rows(state, slice(3, 4)))[2], dy[:, 3:4])
     together, *_ = layer.backward(tape, dy)
     assert same_bits(alone, np.ascontiguousarray(together[:, 3:4]))
+
+
+@pytest.mark.parametrize("num_layers", [2, 3])
+def test_stream_of_a_stack(
+    cell, dtype, compiled, make_layer, make_state, rng, same_bits, num_layers
+):
+    I, H, T = 8, 19, 23
+    layer = make_layer(cell, I, H, num_layers=num_layers, dtype=dtype)
+    for B in (1, 7):
+        x = rng.normal(size=(T, B, I)).astype(dtype)
+        state = make_state(cell, (num_layers, B, H), dtype)
+        want = layer(x, state)
+        stream = layer.stream(B)
+        stream.state = state
+        assert same_bits((np.array([stream.step(x_t) for x_t in x]), stream.state), want)
+        stream.state = state
+        y = np.full((T, B, H), np.nan, dtype)
+        for x_t, out in zip(x, y, strict=True):
+            assert stream.step(x_t, out=out) is out
+        assert same_bits((y, stream.state), want)
+    stream = layer.stream()
+    y, _ = layer(x[:, 0])
+    assert same_bits(np.array([stream.step(x_t) for x_t in x[:, 0]]), y)
+
+
+def test_stacks_in_any_batch(cell, dtype, compiled, make_layer, make_state, rng, same_bits):
+    I, H, T = 5, 19, 11
+    layer = make_layer(cell, I, H, num_layers=2, bidirectional=True, dtype=dtype)
+    x = rng.normal(size=(T, max(BATCHES), I)).astype(dtype)
+    state = make_state(cell, (4, max(BATCHES), H), dtype)
+    dy = rng.normal(size=(T, max(BATCHES), 2 * H)).astype(dtype)
+    y, state_n, tape = layer.forward(x, state)
+    dx, dstate, _ = layer.backward(tape, dy, state)
+    assert same_bits(layer(x, state), (y, state_n))
+    for B in BATCHES:
+        chosen = slice(0, B)
+        got_y, got_state, tape = layer.forward(x[:, chosen], rows(state, chosen))
+        assert same_bits((got_y, got_state), (y[:, chosen].copy(), rows(state_n, chosen))), B
+        got_dx, got_dstate, _ = layer.backward(tape, dy[:, chosen], rows(state, chosen))
+        assert same_bits((got_dx, got_dstate), (dx[:, chosen].copy(), rows(dstate, chosen))), B

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn._cells import CELLS
 
 torch = pytest.importorskip("torch")
 
 MODULES = {
-    "rnn_tanh": (torch.nn.RNN, {}),
-    "rnn_relu": (torch.nn.RNN, {"nonlinearity": "relu"}),
-    "lstm": (torch.nn.LSTM, {}),
-    "gru": (torch.nn.GRU, {}),
+    "rnn_tanh": ("RNN", {}),
+    "rnn_relu": ("RNN", {"nonlinearity": "relu"}),
+    "lstm": ("LSTM", {}),
+    "gru": ("GRU", {}),
 }
+LAYOUTS = ["time_first", "batch_first", "unbatched"]
+FLOAT64 = [np.dtype(np.float64)]
+STACKS = [
+    {},
+    {"bidirectional": True},
+    {"num_layers": 2},
+    {"num_layers": 3, "bidirectional": True},
+]
 T, B, I, H = 11, 5, 6, 19
 # Of the largest entry, forward and gradients; torch errs in float32 as well.
 TOLERANCE = {"float64": (1e-13, 1e-12), "float32": (2e-6, 2e-5)}
@@ -32,7 +44,9 @@ def pair(request, cell, dtype, backend, make_layer):
         torch.manual_seed(3)
         options |= {"bias": request.param}
         module, usual = MODULES[cell.name]
-        theirs = module(I, H, dtype=getattr(torch, dtype.name), **usual, **options)
+        theirs = getattr(torch.nn, module)(
+            I, H, dtype=getattr(torch, dtype.name), **usual, **options
+        )
         ours = make_layer(cell, I, H, dtype=dtype, **options)
         ours.load_state_dict(theirs.state_dict())
         return theirs, ours
@@ -46,30 +60,41 @@ def assert_close(got, want, tolerance, name):
     assert abs(got - want).max() <= tolerance * abs(want).max(), name
 
 
-@pytest.mark.parametrize("layout", ["time_first", "batch_first", "unbatched"])
-def test_outputs_and_gradients(pair, cell, dtype, rng, make_state, layout):
-    theirs, ours = pair(batch_first=layout == "batch_first")
+def tensors(nest):
+    """Leaves of an autograd graph, one for each array."""
+    nest = nest if isinstance(nest, tuple) else (nest,)
+    return tuple(torch.from_numpy(a).requires_grad_() for a in nest)
+
+
+def tuples(nest):
+    return nest if isinstance(nest, tuple) else (nest,)
+
+
+@pytest.fixture
+def compare(pair, cell, dtype, rng, make_state):
+    """``compare(layout, **stack)``: outputs and every gradient."""
+    return partial(check_outputs_and_gradients, pair, cell, dtype, rng, make_state)
+
+
+def check_outputs_and_gradients(pair, cell, dtype, rng, make_state, layout, **stack):
+    theirs, ours = pair(batch_first=layout == "batch_first", **stack)
+    L, D = theirs.num_layers, 1 + theirs.bidirectional
     lead = {"time_first": (T, B), "batch_first": (B, T), "unbatched": (T,)}[layout]
     batch = () if layout == "unbatched" else (B,)
     x = rng.normal(size=(*lead, I)).astype(dtype)
-    dy = rng.normal(size=(*lead, H)).astype(dtype)
-    state, dstate = (make_state(cell, (1, *batch, H), dtype) for _ in range(2))
+    dy = rng.normal(size=(*lead, D * H)).astype(dtype)
+    state, dstate = (make_state(cell, (L * D, *batch, H), dtype) for _ in range(2))
 
-    def tensors(nest):
-        nest = nest if isinstance(nest, tuple) else (nest,)
-        return tuple(torch.from_numpy(a).requires_grad_() for a in nest)
-
-    x_t, state_t = tensors(x)[0], tensors(state)
+    (x_t,), state_t = tensors(x), tensors(state)
     y_t, state_n_t = theirs(x_t, state_t if len(state_t) > 1 else state_t[0])
-    state_n_t = state_n_t if len(state_t) > 1 else (state_n_t,)
+    state_n_t = tuples(state_n_t)
     torch.autograd.backward(
         (y_t, *state_n_t), [t.detach() for t in (*tensors(dy), *tensors(dstate))]
     )
 
     y, state_n, tape = ours.forward(x, state)
     dx, dstate_0, grads = ours.backward(tape, dy, dstate)
-    if len(cell.states) == 1:
-        state_n, dstate_0 = (state_n,), (dstate_0,)
+    state_n, dstate_0 = tuples(state_n), tuples(dstate_0)
     forward, gradient = TOLERANCE[dtype.name]
     assert_close(y, y_t, forward, "y")
     assert_close(dx, x_t.grad, gradient, "dx")
@@ -82,14 +107,29 @@ def test_outputs_and_gradients(pair, cell, dtype, rng, make_state, layout):
         assert_close(grads[name], parameter.grad, gradient, name)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_outputs_and_gradients(compare, layout):
+    compare(layout)
+
+
+# Of stacks in float32, torch's LSTM takes most of a second each.
+@pytest.mark.parametrize("dtype", FLOAT64, ids=str)
+@pytest.mark.parametrize("stack", STACKS[1:], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_stacks(compare, layout, stack):
+    compare(layout, **stack)
+
+
 def test_default_state(pair, dtype, rng):
     theirs, ours = pair()
     x = rng.normal(size=(T, B, I)).astype(dtype)
     assert_close(ours(x)[0], theirs(torch.from_numpy(x))[0], TOLERANCE[dtype.name][0], "y")
 
 
-def test_weights_there_and_back(pair, same_bits):
-    theirs, ours = pair()
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_weights_there_and_back(pair, same_bits, stack):
+    theirs, ours = pair(**stack)
+    assert list(ours.parameters()) == list(theirs.state_dict())  # in the same order
     want = {n: p.numpy().copy() for n, p in theirs.state_dict().items()}
     assert same_bits(ours.state_dict(), want)
     with torch.no_grad():
@@ -102,8 +142,94 @@ def test_weights_there_and_back(pair, same_bits):
     assert same_bits(ours.state_dict(), want)
 
 
-def test_same_repr(pair):
-    theirs, ours = pair(batch_first=True)
+@pytest.mark.parametrize("stack", [*STACKS, {"num_layers": 2, "dropout": 0.25}], ids=str)
+def test_same_repr(pair, stack):
+    theirs, ours = pair(batch_first=True, **stack)
     # Ours tells of two things that torch's does not.
     told = repr(ours).replace("nonlinearity='relu', ", "").replace(", dtype=float64", "")
     assert told == repr(theirs)
+
+
+@pytest.mark.parametrize("dtype", FLOAT64, ids=str)
+def test_dropout_is_off_where_it_is_in_torch(pair, dtype, rng):
+    theirs, ours = pair(num_layers=3, dropout=0.5, bidirectional=True)
+    x = rng.normal(size=(T, B, I)).astype(dtype)
+    want = theirs.eval()(torch.from_numpy(x))[0]
+    assert_close(ours(x)[0], want, TOLERANCE[dtype.name][0], "y")
+    assert_close(ours.eval().forward(x)[0], want, TOLERANCE[dtype.name][0], "y")
+
+
+@pytest.mark.parametrize("dtype", FLOAT64, ids=str)
+def test_everything_dropped(pair, dtype, rng):
+    """With p = 1 there is nothing random about dropout."""
+    theirs, ours = pair(num_layers=2, dropout=1, bidirectional=True)
+    x = rng.normal(size=(T, B, I)).astype(dtype)
+    (x_t,) = tensors(x)
+    y_t, _ = theirs(x_t)
+    y_t.sum().backward()
+    y, _, tape = ours.forward(x)
+    dx, _, grads = ours.backward(tape, np.ones_like(y))
+    assert_close(y, y_t, TOLERANCE[dtype.name][0], "y")
+    assert not dx.any()
+    for name, parameter in theirs.named_parameters():
+        assert_close(grads[name], parameter.grad, TOLERANCE[dtype.name][1], name)
+
+
+def test_same_warning():
+    for module in (torch.nn.LSTM, fastrnn.LSTM):
+        with pytest.warns(UserWarning, match="dropout.*num_layers=1") as caught:
+            module(I, H, dropout=0.5)
+    assert caught[0].filename == __file__  # ours points at the caller
+
+
+# -- cells ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[True, False], ids=["bias", "no_bias"])
+def single(request, cell, dtype, backend):
+    """torch's cell and ours with its weights."""
+    torch.manual_seed(4)
+    name, options = MODULES[cell.name]
+    options = {"bias": request.param, **options}
+    theirs = getattr(torch.nn, f"{name}Cell")(I, H, dtype=getattr(torch, dtype.name), **options)
+    ours = getattr(fastrnn, f"{name}Cell")(I, H, dtype=dtype, **options)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+@pytest.mark.parametrize("batch", [(), (B,)], ids=["unbatched", "batch"])
+@pytest.mark.parametrize("with_state", [True, False])
+def test_single_step(single, cell, dtype, rng, make_state, batch, with_state):
+    theirs, ours = single
+    x = rng.normal(size=(*batch, I)).astype(dtype)
+    state, dstate = (make_state(cell, (*batch, H), dtype) for _ in range(2))
+    (x_t,), state_t = tensors(x), tensors(state)
+    given = (state_t if len(state_t) > 1 else state_t[0]) if with_state else None
+    state_n_t = tuples(theirs(x_t, given))
+    torch.autograd.backward(state_n_t, [t.detach() for t in tensors(dstate)])
+
+    state_n, tape = ours.forward(x, state if with_state else None)
+    dx, dstate_0, grads = ours.backward(tape, dstate)
+    forward, gradient = TOLERANCE[dtype.name]
+    assert_close(dx, x_t.grad, gradient, "dx")
+    for i, name in enumerate(cell.states):
+        assert_close(tuples(state_n)[i], state_n_t[i], forward, f"{name}_n")
+        if with_state:
+            assert_close(tuples(dstate_0)[i], state_t[i].grad, gradient, f"d{name}0")
+    parameters = dict(theirs.named_parameters())
+    assert grads.keys() == parameters.keys()
+    for name, parameter in parameters.items():
+        if parameter.grad.abs().max() > 0:
+            assert_close(grads[name], parameter.grad, gradient, name)
+        else:
+            assert not grads[name].any()
+
+
+def test_single_step_as_an_object(single, same_bits):
+    theirs, ours = single
+    want = {n: p.numpy() for n, p in theirs.state_dict().items()}
+    assert list(ours.parameters()) == list(want)
+    assert same_bits(ours.state_dict(), want)
+    theirs.load_state_dict({n: torch.from_numpy(a) for n, a in ours.state_dict().items()})
+    # Ours tells of the dtype, and puts the nonlinearity in quotes.
+    assert repr(ours).replace(", dtype=float64", "").replace("'", "") == repr(theirs)

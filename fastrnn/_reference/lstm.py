@@ -2,9 +2,14 @@
 
 i, f, o = sigmoid(W x + b + U h + v)        g = tanh(W_g x + b_g + U_g h + v_g)
 c' = f c + i g                              h' = o tanh(c')
+
+With peepholes (Gers et al. 2002) the gates also see the cell state, i and f the old one and o the
+new one, each unit its own. With a projection (Sak et al. 2014) h' = W_hr (o tanh(c')).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,22 +17,44 @@ from fastrnn._reference.activations import Array, d_sigmoid, d_tanh, sigmoid
 from fastrnn._reference.step import Backward, Forward, StepPair
 
 
-def forward(zx: Array, state: tuple[Array, ...], w_hh: Array, b_hh: Array) -> Forward:
+def forward(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
     h, c = state
-    zi, zf, zg, zo = np.split(zx + h @ w_hh.T + b_hh, 4, axis=1)
-    i, f, g, o = sigmoid(zi), sigmoid(zf), np.tanh(zg), sigmoid(zo)
+    zi, zf, zg, zo = np.split(zx + h @ w["weight_hh"].T + w["bias_hh"], 4, axis=1)
+    if "weight_ci" in w:
+        zi, zf = zi + w["weight_ci"] * c, zf + w["weight_cf"] * c
+    i, f, g = sigmoid(zi), sigmoid(zf), np.tanh(zg)
     c_new = f * c + i * g
-    tanh_c = np.tanh(c_new)
-    return Forward(state=(o * tanh_c, c_new), saved=(h, c, i, f, g, o, tanh_c))
+    if "weight_co" in w:
+        zo = zo + w["weight_co"] * c_new
+    o, tanh_c = sigmoid(zo), np.tanh(c_new)
+    out = o * tanh_c
+    h_new = out @ w["weight_hr"].T if "weight_hr" in w else out
+    return Forward(state=(h_new, c_new), saved=(h, c, i, f, g, o, c_new, tanh_c))
 
 
-def backward(saved: tuple[Array, ...], dstate: tuple[Array, ...], w_hh: Array) -> Backward:
-    h, c, i, f, g, o, tanh_c = saved
-    dh_new, dc_new = dstate
-    dc = dc_new + dh_new * o * d_tanh(tanh_c)
-    di, df, dg, do = dc * g, dc * c, dc * i, dh_new * tanh_c
-    dz = np.hstack([di * d_sigmoid(i), df * d_sigmoid(f), dg * d_tanh(g), do * d_sigmoid(o)])
-    return Backward(dzx=dz, dstate=(dz @ w_hh, dc * f), dw_hh=dz.T @ h, db_hh=dz.sum(axis=0))
+def backward(
+    saved: tuple[Array, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
+) -> Backward:
+    h, c, i, f, g, o, c_new, tanh_c = saved
+    dh_new, dc = dstate
+    grads = {}
+    dout = dh_new
+    if "weight_hr" in w:
+        dout = dh_new @ w["weight_hr"]
+        grads["weight_hr"] = dh_new.T @ (o * tanh_c)
+    dzo = dout * tanh_c * d_sigmoid(o)
+    dc = dc + dout * o * d_tanh(tanh_c)
+    if "weight_co" in w:
+        dc = dc + dzo * w["weight_co"]
+        grads["weight_co"] = (dzo * c_new).sum(axis=0)
+    dzi, dzf, dzg = dc * g * d_sigmoid(i), dc * c * d_sigmoid(f), dc * i * d_tanh(g)
+    dc = dc * f
+    if "weight_ci" in w:
+        dc = dc + dzi * w["weight_ci"] + dzf * w["weight_cf"]
+        grads["weight_ci"], grads["weight_cf"] = (dzi * c).sum(axis=0), (dzf * c).sum(axis=0)
+    dz = np.hstack([dzi, dzf, dzg, dzo])
+    grads |= {"weight_hh": dz.T @ h, "bias_hh": dz.sum(axis=0)}
+    return Backward(dzx=dz, dstate=(dz @ w["weight_hh"], dc), grads=grads)
 
 
 LSTM = StepPair(forward, backward)

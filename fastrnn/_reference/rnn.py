@@ -5,7 +5,7 @@ h' = act(W_ih x + b_ih + W_hh h + b_hh)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -14,16 +14,19 @@ from fastrnn._reference.step import Backward, Forward, StepPair
 
 
 def _rnn(act: Callable[[Array], Array], d_act: Callable[[Array], Array]) -> StepPair:
-    def forward(zx: Array, state: tuple[Array, ...], w_hh: Array, b_hh: Array) -> Forward:
+    def forward(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
         (h,) = state
-        h_new = act(zx + h @ w_hh.T + b_hh)
+        h_new = act(zx + h @ w["weight_hh"].T + w["bias_hh"])
         return Forward(state=(h_new,), saved=(h, h_new))
 
-    def backward(saved: tuple[Array, ...], dstate: tuple[Array, ...], w_hh: Array) -> Backward:
+    def backward(
+        saved: tuple[Array, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
+    ) -> Backward:
         h, h_new = saved
         (dh_new,) = dstate
         dz = dh_new * d_act(h_new)
-        return Backward(dzx=dz, dstate=(dz @ w_hh,), dw_hh=dz.T @ h, db_hh=dz.sum(axis=0))
+        grads = {"weight_hh": dz.T @ h, "bias_hh": dz.sum(axis=0)}
+        return Backward(dzx=dz, dstate=(dz @ w["weight_hh"],), grads=grads)
 
     return StepPair(forward, backward)
 

@@ -40,35 +40,59 @@ class Packed:
     ----------
     cell : Cell
     weights : sequence of array or None
-        In the order of ``_cells.WEIGHTS``: (G*H, I), (G*H, H), (G*H,) or None, (G*H,) or None.
+        In the order of `cell.weights` and in torch's layouts. All but the first two may be None,
+        or missing at the end.
     """
 
     def __init__(self, cell: Cell, weights: Sequence[Array | None]) -> None:
-        w_ih, w_hh, b_ih, b_hh = weights
-        assert w_ih is not None
-        assert w_hh is not None
-        zero = np.zeros(len(w_ih), w_ih.dtype)
         self.cell = CELLS[cell.name]
-        self.w_ih, self.w_hh = w_ih.copy(), w_hh.copy()
-        self.b_ih = zero if b_ih is None else b_ih.copy()
-        self.b_hh = zero if b_hh is None else b_hh.copy()
+        self.copies = tuple(None if w is None else w.copy() for w in weights)
+        named = {n: w for n, w in zip(cell.weights, self.copies, strict=False) if w is not None}
+        zero = np.zeros(len(named["weight_ih"]), named["weight_ih"].dtype)
+        self.w: dict[str, Array] = {"bias_ih": zero, "bias_hh": zero} | named
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Whether these are still the same bits as `weights`."""
-        mine = (self.w_ih, self.w_hh, self.b_ih, self.b_hh)
         return all(
-            b is None or np.array_equal(a.view(np.uint8), b.view(np.uint8))
-            for a, b in zip(mine, weights, strict=True)
+            a is None or b is None or np.array_equal(a.view(np.uint8), b.view(np.uint8))
+            for a, b in zip(self.copies, weights, strict=True)
         )
 
 
 class Tape:
-    """What a training forward keeps for :func:`backward`: a copy of x, and every step's values."""
+    """What a training forward keeps for :func:`backward`: its inputs, and each step's values."""
 
-    def __init__(self, packed: Packed, x: Array) -> None:
+    def __init__(
+        self, packed: Packed, x: Array, running: Array | None, reset: Array | None
+    ) -> None:
         self.packed = packed
-        self.x = np.array(x, order="C")
+        self.running, self.reset = running, None if reset is None else reset.copy()
+        # What stands where a row does not run may be anything, and is not to count.
+        self.x = x.copy() if running is None else np.where(running[:, :, None], x, 0)
         self.steps: list[tuple[Array, ...]] = []
+
+
+def _running(T: int, spans: Array | None) -> Array | None:
+    """(T, B) booleans: which rows run at which step; None for all."""
+    if spans is None:
+        return None
+    t = np.arange(T)[:, None]
+    running: Array = (spans[0] <= t) & (t < spans[1])
+    return running
+
+
+def _put(array: Array, rows: Array | slice, values: Array) -> Array:
+    """A copy of an array with other values in some rows."""
+    if isinstance(rows, slice):
+        return values
+    array = array.copy()
+    array[rows] = values
+    return array
+
+
+def _zero(arrays: Sequence[Array], rows: Array | None) -> tuple[Array, ...]:
+    """Arrays (B, H) with zeros in some rows."""
+    return tuple(a if rows is None else np.where(rows[:, None], 0, a) for a in arrays)
 
 
 # As from the compiled twin, infinity and NaN come without a warning.
@@ -80,6 +104,8 @@ def forward(
     y: Array,
     state_n: Sequence[Array],
     keep: bool = False,
+    spans: Array | None = None,
+    reset: Array | None = None,
 ) -> Tape | None:
     """Run a layer over a sequence.
 
@@ -89,18 +115,31 @@ def forward(
     x : (T, B, I)
     state : sequence of (B, H)
         One for each of the cell's states.
-    y : (T, B, H), out
+    y : (T, B, P), out
+        0 where a row does not run. P is H, or the size of a projection.
     state_n : sequence of (B, H), out
+        Each row's after its last step.
     keep : bool
         Whether to return what `backward` needs.
+    spans : (2, B) array of int64, optional
+        Row b runs from step spans[0, b] to before spans[1, b]; all start at 0, or all end at T.
+        Default: all rows run at all steps.
+    reset : (T, B) array of bool, optional
+        Where the state is zeroed before a step. Default: nowhere.
     """
-    tape = Tape(packed, x) if keep else None
+    running = _running(len(x), spans)
+    if running is not None and reset is not None:
+        reset = reset & running
+    tape = Tape(packed, x, running, reset) if keep else None
     step = STEPS[packed.cell.name].forward
-    zx = x @ packed.w_ih.T + packed.b_ih
+    zx = x @ packed.w["weight_ih"].T + packed.w["bias_ih"]
     now = tuple(s.copy() for s in state)
     for t in range(len(x)):
-        now, saved = step(zx[t], now, packed.w_hh, packed.b_hh)
-        y[t] = now[0]
+        rows = slice(None) if running is None else np.flatnonzero(running[t])
+        now = _zero(now, None if reset is None else reset[t])
+        new, saved = step(zx[t, rows], tuple(s[rows] for s in now), packed.w)
+        y[t] = _put(np.zeros_like(y[t]), rows, new[0])
+        now = tuple(_put(s, rows, n) for s, n in zip(now, new, strict=True))
         if tape is not None:
             tape.steps.append(saved)
     for out, s in zip(state_n, now, strict=True):
@@ -133,26 +172,31 @@ def backward(
     grads : sequence of array or None, out
         Gradients of the weights, in their order and shapes.
     """
-    packed = tape.packed
+    packed, running, reset = tape.packed, tape.running, tape.reset
     T, B, I = tape.x.shape
     step = STEPS[packed.cell.name].backward
-    dtype, H = tape.x.dtype, packed.w_hh.shape[1]
-    now = tuple(np.zeros((B, H), dtype) if d is None else d for d in dstate_n)
-    dzx = np.empty((T, B, len(packed.w_ih)), dtype)
-    dw_hh, db_hh = np.zeros_like(packed.w_hh), np.zeros_like(packed.b_hh)
+    now = tuple(np.zeros_like(s) if d is None else d for s, d in zip(dstate, dstate_n, strict=True))
+    dzx = np.zeros((T, B, len(packed.w["weight_ih"])), tape.x.dtype)
+    sums = {name: np.zeros_like(w) for name, w in packed.w.items()}
     for t in reversed(range(T)):
+        rows = slice(None) if running is None else np.flatnonzero(running[t])
+        dstep = tuple(d[rows] for d in now)
         if dy is not None:
-            now = (now[0] + dy[t], *now[1:])
-        back = step(tape.steps[t], now, packed.w_hh)
-        now, dzx[t] = back.dstate, back.dzx
-        dw_hh += back.dw_hh
-        db_hh += back.db_hh
-    np.matmul(dzx, packed.w_ih, out=dx)
+            dstep = (dstep[0] + dy[t, rows], *dstep[1:])
+        back = step(tape.steps[t], dstep, packed.w)
+        dzx[t, rows] = back.dzx
+        now = tuple(_put(d, rows, n) for d, n in zip(now, back.dstate, strict=True))
+        now = _zero(now, None if reset is None else reset[t])
+        for name, grad in back.grads.items():
+            sums[name] += grad
+    np.matmul(dzx, packed.w["weight_ih"], out=dx)
     flat = dzx.reshape(T * B, -1)
-    dw_ih, db_ih = flat.T @ tape.x.reshape(T * B, I), flat.sum(axis=0)
-    for out, grad in zip((*grads, *dstate), (dw_ih, dw_hh, db_ih, db_hh, *now), strict=True):
+    sums["weight_ih"], sums["bias_ih"] = flat.T @ tape.x.reshape(T * B, I), flat.sum(axis=0)
+    for name, out in zip(packed.cell.weights, grads, strict=False):
         if out is not None:
-            out[...] = grad
+            out[...] = sums[name]
+    for out, d in zip(dstate, now, strict=True):
+        out[...] = d
 
 
 class Stepper:
@@ -180,9 +224,13 @@ class Stepper:
         self, weights: PackedWeights, kernels: ModuleType, batch_size: int, convert: Convert
     ) -> None:
         packed = weights.packed(kernels)
-        shape = (batch_size, packed.w_hh.shape[1])
+        weight_hh = packed.w["weight_hh"]
+        sizes = (weight_hh.shape[1], len(weight_hh) // len(packed.cell.gates))
         self.weights, self.kernels, self.convert = weights, kernels, convert
-        self.state = tuple(np.zeros(shape, packed.w_hh.dtype) for _ in packed.cell.states)
+        self.state = tuple(
+            np.zeros((batch_size, n), weight_hh.dtype)
+            for n, _ in zip(sizes, packed.cell.states, strict=False)
+        )
 
     def step(self, x: Any, out: Array | None = None) -> Array:
         """Advance by one step, `x` (B, I) or (I,); returns the output, in `out` if given."""

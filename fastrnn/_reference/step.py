@@ -1,11 +1,12 @@
 """What one step of a cell takes and gives, forward and backward.
 
 B rows of a batch, H hidden units, G gates. `zx` is the input projection W_ih x + b_ih, (B, G*H),
-which the scan computes for all steps at once; the recurrent product is the cell's own.
+which the scan computes for all steps at once; the rest is the cell's own. Weights come by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from fastrnn._reference.activations import Array
@@ -19,24 +20,27 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Result of a step back: gradients of `zx`, of the old states and of the recurrent weights."""
+    """Result of a step back: gradients of `zx`, of the old states and of the weights by name."""
 
     dzx: Array
     dstate: tuple[Array, ...]
-    dw_hh: Array
-    db_hh: Array
+    grads: dict[str, Array]
 
 
 class ForwardStep(Protocol):
-    def __call__(
-        self, zx: Array, state: tuple[Array, ...], w_hh: Array, b_hh: Array
-    ) -> Forward: ...
+    """One step of a cell."""
+
+    def __call__(self, zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
+        """From the old states, each (B, H), to the new ones."""
 
 
 class BackwardStep(Protocol):
+    """One step back through a cell."""
+
     def __call__(
-        self, saved: tuple[Array, ...], dstate: tuple[Array, ...], w_hh: Array
-    ) -> Backward: ...
+        self, saved: tuple[Array, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
+    ) -> Backward:
+        """From the gradients of the new states, each (B, H), to all others."""
 
 
 class StepPair(NamedTuple):

@@ -1,5 +1,8 @@
 """Layers: objects that hold weights."""
 
+from fastrnn.layers.cells import GRUCell as GRUCell
+from fastrnn.layers.cells import LSTMCell as LSTMCell
+from fastrnn.layers.cells import RNNCell as RNNCell
 from fastrnn.layers.dropout import Dropout as Dropout
 from fastrnn.layers.embedding import Embedding as Embedding
 from fastrnn.layers.linear import Linear as Linear

@@ -11,6 +11,15 @@ from fastrnn import _checks
 from fastrnn.layers.base import Array, Layer
 
 
+def drawn_factors(
+    rng: np.random.Generator, p: float, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """0 with probability p, else 1/(1-p)."""
+    factors = (rng.random(shape, np.float32) >= np.float32(p)).astype(dtype)
+    factors *= 1 / (1 - p) if p < 1 else 0
+    return factors
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class DropoutTape:
     """What ``Dropout.backward`` needs: the factor of every element, None for 1 throughout."""
@@ -64,9 +73,7 @@ class Dropout(Layer):
         x = self(x)
         factors = None
         if self.training and self.p > 0:
-            kept = self._rng.random(x.shape, np.float32) >= np.float32(self.p)
-            factors = kept.astype(x.dtype)
-            factors *= 1 / (1 - self.p) if self.p < 1 else 0
+            factors = drawn_factors(self._rng, self.p, x.shape, x.dtype)
         return x if factors is None else x * factors, DropoutTape(factors, x.shape, x.dtype)
 
     def backward(self, tape: DropoutTape, dy: Any) -> tuple[Array, dict[str, Array]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn import _checks, _scan
+from fastrnn import _checks, _init, _stack
 from fastrnn._cells import CELLS, WEIGHTS, Cell
+from fastrnn._scan import ScanTape
 from fastrnn._weights import Weights
 from fastrnn.layers.base import Array, Layer, dtype_shown
+from fastrnn.layers.dropout import drawn_factors
 from fastrnn.layers.stream import Stream
 
 
@@ -22,7 +26,7 @@ class Tape:
     It holds copies: changing x, y, the state or the weights later does not change the gradients.
     """
 
-    scan: _scan.ScanTape
+    stack: _stack.StackTape
     x_shape: tuple[int, ...]
 
 
@@ -32,17 +36,101 @@ def not_yet(name: str, value: Any, only: Any) -> None:
         raise NotImplementedError(f"{name}={value!r} is not supported yet, only {only!r}")
 
 
-class Recurrent(Layer):
-    """What RNN, LSTM and GRU have in common; not for direct use."""
+class CellLayer(Layer):
+    """What layers and single steps of a recurrent cell have in common; not for direct use.
 
-    #: Options that ``repr`` shows when they differ from this, in torch's order.
+    Parameters
+    ----------
+    cell : Cell
+    inputs : dict of str to int
+        The input size of each scan, by what is appended to the names of its weights.
+    """
+
+    #: Options that ``repr`` shows when they differ from this.
     _shown: ClassVar[dict[str, Any]] = {
+        "num_layers": 1,
         "nonlinearity": "tanh",
         "bias": True,
         "batch_first": False,
+        "dropout": 0,
+        "bidirectional": False,
         "reset_after": True,
         "return_sequences": True,
     }
+
+    def __init__(
+        self,
+        cell: Cell,
+        inputs: dict[str, int],
+        hidden_size: int,
+        bias: bool,
+        dtype: Any,
+        rng: np.random.Generator,
+        init: str = "uniform",
+    ) -> None:
+        if init not in _init.INITS:
+            raise ValueError(f"init: expected one of {', '.join(_init.INITS)}, got {init!r}")
+        if init == "identity" and len(cell.gates) > 1:
+            raise ValueError(f"init: 'identity' is for RNN only, got it for {type(self).__name__}")
+        H, dtype = _checks.size(hidden_size, "hidden_size"), _checks.dtype(dtype)
+        self.bias = bool(bias)
+        self._cell = cell
+        self._weights = {
+            suffix: Weights(cell, _init.weights(rng, cell, I, H, self.bias, init, dtype))
+            for suffix, I in inputs.items()
+        }
+        self._first = next(iter(self._weights.values()))
+
+    # Read-only, for the kernels go by them.
+
+    @property
+    def input_size(self) -> int:
+        """I."""
+        return self._first.input_size
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self._first.hidden_size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the weights, and of all that is computed."""
+        return self._first.dtype
+
+    def parameters(self) -> dict[str, Array]:
+        """The weights themselves, in torch's names, order, layouts and gate order.
+
+        Change them in place; the next call sees it.
+        """
+        return self._named(weights.share() for weights in self._weights.values())
+
+    def _named(self, of_scans: Iterable[Sequence[Array | None]]) -> dict[str, Array]:
+        return {
+            name + suffix: array
+            for suffix, arrays in zip(self._weights, of_scans, strict=True)
+            for name, array in zip(WEIGHTS, arrays, strict=True)
+            if array is not None
+        }
+
+    def _expect_own(self, scans: Sequence[ScanTape], shape: tuple[int, ...]) -> None:
+        """Refuse the tape of a layer that is unlike this one."""
+        made = [(scan.cell, scan.weights, scan.dtype) for scan in scans]
+        own = [(self._cell, weights.shapes, self.dtype) for weights in self._weights.values()]
+        if made != own or scans[0].shape != shape:
+            raise ValueError("tape: is from the forward of another layer")
+
+    def __repr__(self) -> str:
+        said = [str(self.input_size), str(self.hidden_size)]
+        for name, usual in self._shown.items():
+            value = getattr(self, name, usual)
+            if value != usual:
+                said.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(said)}{dtype_shown(self.dtype)})"
+
+
+class Recurrent(CellLayer):
+    """What RNN, LSTM and GRU have in common; not for direct use."""
 
     def __init__(
         self,
@@ -57,60 +145,42 @@ class Recurrent(Layer):
         return_sequences: bool,
         dtype: Any,
         seed: int | None,
+        init: str,
     ) -> None:
-        not_yet("num_layers", num_layers, 1)
-        not_yet("dropout", dropout, 0)
-        not_yet("bidirectional", bidirectional, False)
         I = _checks.size(input_size, "input_size")
         H = _checks.size(hidden_size, "hidden_size")
-        rng = np.random.default_rng(_checks.seed(seed))
-        self.num_layers = num_layers
-        self.bias = bool(bias)
+        L = _checks.size(num_layers, "num_layers")
+        directions = ("", "_reverse") if bidirectional else ("",)
+        inputs = {
+            f"_l{layer}{direction}": len(directions) * H if layer else I
+            for layer in range(L)
+            for direction in directions
+        }
         self.batch_first = bool(batch_first)
-        self.dropout = dropout
-        self.bidirectional = bidirectional
+        self.dropout = _checks.real(dropout, "dropout", "a number in [0, 1]", lambda v: 0 <= v <= 1)
         self.return_sequences = bool(return_sequences)
-        self._cell = cell
-        # Uniform in +-1/sqrt(H), as in torch.
-        initial = [
-            rng.uniform(-(H**-0.5), H**-0.5, shape).astype(_checks.dtype(dtype))
-            if bias or not name.startswith("bias")
-            else None
-            for name, shape in cell.weight_shapes(I, H).items()
-        ]
-        self._weights = Weights(cell, initial)
-
-    # Read-only, for the kernels go by them.
+        self._rng = np.random.default_rng(_checks.seed(seed))
+        super().__init__(cell, inputs, H, bias, dtype, self._rng, init)
+        if self.dropout > 0 and L == 1:
+            warnings.warn(
+                f"dropout={self.dropout} has no effect: it stands between layers, and num_layers=1",
+                stacklevel=3,
+            )
 
     @property
-    def input_size(self) -> int:
-        """I."""
-        shape = self._weights.shapes[0]
-        assert shape is not None
-        return int(shape[1])
+    def num_layers(self) -> int:
+        """L."""
+        return len(self._weights) // self._directions
 
     @property
-    def hidden_size(self) -> int:
-        """H."""
-        shape = self._weights.shapes[1]
-        assert shape is not None
-        return int(shape[1])
+    def bidirectional(self) -> bool:
+        """Whether each layer runs in both directions."""
+        return "_l0_reverse" in self._weights
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the weights, and of all that is computed."""
-        return self._weights.dtype
-
-    def parameters(self) -> dict[str, Array]:
-        """The weights themselves, in torch's names, layouts and gate order.
-
-        Change them in place; the next call sees it.
-        """
-        return self._named(self._weights.share())
-
-    @staticmethod
-    def _named(arrays: Sequence[Array | None]) -> dict[str, Array]:
-        return {f"{n}_l0": a for n, a in zip(WEIGHTS, arrays, strict=True) if a is not None}
+    def _directions(self) -> int:
+        """D."""
+        return 1 + self.bidirectional
 
     # The three ways to run: plain, for training, and step by step.
 
@@ -123,15 +193,17 @@ class Recurrent(Layer):
         ----------
         x : (T, B, I) array-like
             (B, T, I) with `batch_first`; (T, I) unbatched.
-        state : (1, B, H) array-like, or for LSTM a pair ``(h, c)`` of them, optional
-            Default: zeros. (1, H) unbatched.
+        state : (L*D, B, H) array-like, or for LSTM a pair ``(h, c)`` of them, optional
+            Layer by layer, each layer's backward direction after its forward one. Default: zeros.
+            (L*D, H) unbatched.
         lengths, reset
             Not supported yet.
 
         Returns
         -------
-        y : (T, B, H) array
-            In the layout of `x`. Without `return_sequences` the last step's output, (B, H).
+        y : (T, B, D*H) array
+            In the layout of `x`. Without `return_sequences` the last step's output, (B, D*H); that
+            of the backward direction is the one for the first time step.
         state : as `state`
             The state after the last step.
         """
@@ -142,6 +214,8 @@ class Recurrent(Layer):
         self, x: Any, state: Any = None, *, lengths: Any = None, reset: Any = None
     ) -> tuple[Array, Any, Tape]:
         """Run the layer as a plain call does, and keep what :meth:`backward` needs.
+
+        In training mode with `dropout`: with elements dropped between layers.
 
         Returns
         -------
@@ -161,15 +235,25 @@ class Recurrent(Layer):
         x = _checks.array(x, "x", self.dtype)
         lead = ("T",) if x.ndim == 2 else ("B", "T") if self.batch_first else ("T", "B")
         _checks.expect_shape(x, "x", (*lead, self.input_size))
-        y = np.empty((*x.shape[:-1], self.hidden_size), self.dtype)
+        D, H = self._directions, self.hidden_size
+        y = np.empty((*x.shape[:-1], D * H), self.dtype)
         y_steps = self._steps(y)
         batch = y_steps[0].shape[:-1] if x.ndim == 3 else ()
-        zeros = np.zeros(y_steps.shape[1:], self.dtype)
+        zeros = np.zeros((len(self._weights), y_steps.shape[1], H), self.dtype)
         states = [zeros if s is None else s for s in self._rows(state, "state", batch)]
-        state_n, scan = _scan.forward(self._weights, self._steps(x), states, y_steps, keep)
+        factors: list[Array | None] = [None] * (self.num_layers - 1)
+        if keep and self.training and self.dropout > 0:
+            # A generator locks itself, so that threads may share the layer.
+            factors = [
+                drawn_factors(self._rng, self.dropout, y_steps.shape, self.dtype) for _ in factors
+            ]
+        state_n, stack = _stack.forward(
+            list(self._weights.values()), self._steps(x), states, y_steps, factors, keep
+        )
         if not self.return_sequences:
-            y = y_steps[-1].reshape(*batch, self.hidden_size).copy()
-        return y, self._state(state_n, batch), None if scan is None else Tape(scan, x.shape)
+            # Each direction's last output is its final h.
+            y = np.concatenate(state_n[0][-D:], axis=-1).reshape(*batch, -1)
+        return y, self._state(state_n, batch), None if stack is None else Tape(stack, x.shape)
 
     def backward(
         self, tape: Tape, dy: Any = None, dstate: Any = None
@@ -198,21 +282,20 @@ class Recurrent(Layer):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         dx = np.empty(tape.x_shape, self.dtype)
         dx_steps = self._steps(dx)
-        scan = tape.scan
-        made = (scan.cell, scan.weights, scan.dtype, scan.shape)
-        if made != (self._cell, self._weights.shapes, self.dtype, dx_steps.shape):
-            raise ValueError("tape: is from the forward of another layer")
+        self._expect_own(tape.stack.scans, dx_steps.shape)
         batch = dx_steps[0].shape[:-1] if dx.ndim == 3 else ()
         dh, *rest = self._rows(dstate, "dstate", batch)
         if dy is not None:
+            D, H = self._directions, self.hidden_size
             lead = dx.shape[:-1] if self.return_sequences else batch
-            dy = _checks.shaped(dy, "dy", self.dtype, (*lead, self.hidden_size))
+            dy = _checks.shaped(dy, "dy", self.dtype, (*lead, D * H))
             if self.return_sequences:
                 dy = self._steps(dy)
             else:
-                last = dy.reshape(-1, self.hidden_size)
-                dh, dy = last if dh is None else dh + last, None
-        dstate_0, grads = _scan.backward(scan, dy, (dh, *rest), dx_steps)
+                top = np.zeros((len(self._weights), dx_steps.shape[1], H), self.dtype)
+                top[-D:] = dy.reshape(-1, D, H).swapaxes(0, 1)
+                dh, dy = top if dh is None else dh + top, None
+        dstate_0, grads = _stack.backward(tape.stack, dy, (dh, *rest), dx_steps)
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _steps(self, a: Array) -> Array:
@@ -222,14 +305,15 @@ class Recurrent(Layer):
         return a.swapaxes(0, 1) if self.batch_first else a
 
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> list[Array | None]:
-        """The caller's state as one (B, H) each, None where None was given."""
-        shape = (1, *batch, self.hidden_size)
+        """The caller's state as one (L*D, B, H) each, None where None was given."""
+        shape = (len(self._weights), *batch, self.hidden_size)
         given = _checks.states(state, name, self._cell.states, self.dtype, shape)
-        return [None if s is None else s.reshape(-1, self.hidden_size) for s in given]
+        return [None if s is None else s.reshape(shape[0], -1, shape[-1]) for s in given]
 
     def _state(self, rows: tuple[Array, ...], batch: tuple[int, ...]) -> Any:
-        """One (B, H) each as the caller's state."""
-        found = tuple(s.reshape(1, *batch, self.hidden_size) for s in rows)
+        """One (L*D, B, H) each as the caller's state."""
+        shape = (len(self._weights), *batch, self.hidden_size)
+        found = tuple(s.reshape(shape) for s in rows)
         return found[0] if len(found) == 1 else found
 
     def stream(self, batch_size: int = 1) -> Stream:
@@ -239,17 +323,19 @@ class Recurrent(Layer):
         ----------
         batch_size : int
             Rows stepped together.
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional.
         """
         rows = _checks.size(batch_size, "batch_size")
-        return Stream(self._weights, self.input_size, self.hidden_size, rows)
-
-    def __repr__(self) -> str:
-        said = [str(self.input_size), str(self.hidden_size)]
-        for name, usual in self._shown.items():
-            value = getattr(self, name, usual)
-            if value != usual:
-                said.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(said)}{dtype_shown(self.dtype)})"
+        if self.bidirectional:
+            raise ValueError(
+                "stream: expected a unidirectional layer, got a bidirectional one, whose backward "
+                "direction starts at the end of the sequence"
+            )
+        return Stream(list(self._weights.values()), rows)
 
 
 class RNN(Recurrent):
@@ -260,21 +346,40 @@ class RNN(Recurrent):
     input_size, hidden_size : int
         I and H.
     num_layers : int
-        Only 1 so far.
+        L, layers on top of each other.
     nonlinearity : {"tanh", "relu"}
     bias : bool
         Whether there are `bias_ih` and `bias_hh`.
     batch_first : bool
         Whether x and y are (B, T, ...) rather than (T, B, ...). States are not affected.
     dropout : float
-        Only 0 so far.
+        Probability, 0 to 1, of an element to be zeroed between one layer and the next, the others
+        being scaled by 1/(1-dropout); only in :meth:`forward` of a layer in training mode.
     bidirectional : bool
-        Only False so far.
+        Whether each layer also runs from the last time step to the first, with weights of its own
+        (Schuster and Paliwal 1997); the two outputs stand side by side in y.
     return_sequences : bool
         Whether y has every step's output, or only the last one's.
     dtype : float32 or float64
     seed : int, optional
-        For the initial weights, which are uniform in +-1/sqrt(H). Default: fresh each time.
+        For the initial weights and for dropout. Default: fresh each time.
+    init : {"uniform", "orthogonal", "identity"}
+        Initial weights. "uniform": all in +-1/sqrt(H), as in torch. "orthogonal": recurrent weights
+        orthogonal for each gate (Saxe et al. 2014), input weights uniform in +-sqrt(6/(I+H))
+        (Glorot and Bengio 2010), biases 0. "identity", for RNN only: recurrent weights the
+        identity, input weights N(0, 0.001^2), biases 0 (Le et al. 2015).
+
+    Raises
+    ------
+    ValueError
+        If a size, `nonlinearity`, `dropout`, `dtype`, `seed` or `init` is out of its range.
+    TypeError
+        If one is of another type.
+
+    Warns
+    -----
+    UserWarning
+        If there is dropout and no second layer.
     """
 
     def __init__(
@@ -291,11 +396,12 @@ class RNN(Recurrent):
         return_sequences: bool = True,
         dtype: Any = np.float32,
         seed: int | None = None,
+        init: str = "uniform",
     ) -> None:
         self.nonlinearity = _checks.nonlinearity(nonlinearity)
         super().__init__(
             CELLS[f"rnn_{nonlinearity}"], input_size, hidden_size, num_layers, bias, batch_first,
-            dropout, bidirectional, return_sequences, dtype, seed,
+            dropout, bidirectional, return_sequences, dtype, seed, init,
         )  # fmt: skip
 
 
@@ -313,8 +419,11 @@ class LSTM(Recurrent):
         Only 0 so far.
     peephole : bool
         Only False so far.
-    return_sequences, dtype, seed
+    return_sequences, dtype, seed, init
         As in :class:`RNN`.
+    forget_bias : float, optional
+        Initial bias of the forget gate, `bias_ih` and `bias_hh` together; 1 is recommended by
+        Jozefowicz et al. (2015). Default: as `init` has it.
     """
 
     def __init__(
@@ -332,13 +441,26 @@ class LSTM(Recurrent):
         return_sequences: bool = True,
         dtype: Any = np.float32,
         seed: int | None = None,
+        init: str = "uniform",
+        forget_bias: float | None = None,
     ) -> None:
         not_yet("proj_size", proj_size, 0)
         not_yet("peephole", peephole, False)
         super().__init__(
             CELLS["lstm"], input_size, hidden_size, num_layers, bias, batch_first,
-            dropout, bidirectional, return_sequences, dtype, seed,
+            dropout, bidirectional, return_sequences, dtype, seed, init,
         )  # fmt: skip
+        if forget_bias is not None:
+            self._set_forget_bias(forget_bias)
+
+    def _set_forget_bias(self, value: float) -> None:
+        value = _checks.real(value, "forget_bias", "a finite number", math.isfinite)
+        if not self.bias:
+            raise ValueError(f"forget_bias: expected None without bias, got {value}")
+        forget = slice(self.hidden_size, 2 * self.hidden_size)
+        for name, array in self.parameters().items():
+            if name.startswith("bias"):
+                array[forget] = value if name.startswith("bias_ih") else 0
 
 
 class GRU(Recurrent):
@@ -354,7 +476,7 @@ class GRU(Recurrent):
         As in :class:`RNN`.
     reset_after : bool
         Whether the reset gate works on the recurrent product or on the state before it.
-    return_sequences, dtype, seed
+    return_sequences, dtype, seed, init
         As in :class:`RNN`.
     """
 
@@ -372,9 +494,11 @@ class GRU(Recurrent):
         return_sequences: bool = True,
         dtype: Any = np.float32,
         seed: int | None = None,
+        init: str = "uniform",
     ) -> None:
         self.reset_after = bool(reset_after)
         super().__init__(
             CELLS["gru" if reset_after else "gru_reset_before"], input_size, hidden_size,
             num_layers, bias, batch_first, dropout, bidirectional, return_sequences, dtype, seed,
+            init,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from fastrnn import _checks, _dispatch
 from fastrnn._weights import Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
 
 
 class Stream:
@@ -22,7 +23,6 @@ class Stream:
 
     __slots__ = {
         "_names": "",
-        "_sizes": "",
         "_states": "",
         "step": """step(x_t, out=None) -> y_t
 
@@ -43,41 +43,37 @@ y_t : array
 """,
     }
 
-    def __init__(
-        self, weights: Weights, input_size: int, hidden_size: int, batch_size: int
-    ) -> None:
-        self._names = weights.cell.states
-        self._sizes = (batch_size, input_size, hidden_size)
-        kernels = _dispatch.kernels(weights.dtype)
-        stepper = kernels.Stepper(weights, kernels, batch_size, self._convert)
-        self._states, self.step = stepper.state, stepper.step
-
-    def _convert(self, x: Any, out: Any) -> tuple[Array, Array, Array]:
-        """(B, I) to read, (B, H) to write, and the latter in the shape to return."""
-        B, I, H = self._sizes
-        dtype = self._states[0].dtype
-        x = _checks.array(x, "x_t", dtype)
-        rows = () if B == 1 and x.ndim == 1 else (B,)
-        x = np.ascontiguousarray(_checks.expect_shape(x, "x_t", (*rows, I)))
-        shape = (*rows, H)
-        y = np.empty(shape, dtype) if out is None else _checks.writable(out, "out", dtype, shape)
-        return x.reshape(B, I), y.reshape(B, H), y
+    def __init__(self, stack: Sequence[Weights], batch_size: int) -> None:
+        kernels = _dispatch.kernels(stack[0].dtype)
+        steppers = [
+            kernels.Stepper(weights, kernels, batch_size, _converter(batch_size, weights, weights))
+            for weights in stack
+        ]
+        self._names = stack[0].cell.states
+        self._states = tuple(zip(*(stepper.state for stepper in steppers), strict=True))
+        self.step = steppers[0].step
+        if len(stack) > 1:
+            buffers = [np.empty(layers.shape, layers.dtype) for layers in self._states[0][:-1]]
+            convert = _converter(batch_size, stack[0], stack[-1])
+            self.step = _chained(steppers, buffers, convert)
 
     @property
     def state(self) -> Any:
-        """The state: a copy, (1, B, H), or for LSTM a pair ``(h, c)`` of such.
+        """The state: a copy, (L, B, H), or for LSTM a pair ``(h, c)`` of such.
 
         Assign to it to go on from elsewhere.
         """
-        found = tuple(s[None].copy() for s in self._states)
+        found = tuple(map(np.stack, self._states))
         return found[0] if len(found) == 1 else found
 
     @state.setter
     def state(self, value: Any) -> None:
-        B, _, H = self._sizes
-        given = _checks.states(value, "state", self._names, self._states[0].dtype, (1, B, H))
-        for mine, s in zip(self._states, given, strict=True):
-            mine[...] = 0 if s is None else s[0]
+        (first, *_), *_ = self._states
+        shape = (len(self._states[0]), *first.shape)
+        given = _checks.states(value, "state", self._names, first.dtype, shape)
+        for layers, values in zip(self._states, given, strict=True):
+            for layer, mine in enumerate(layers):
+                mine[...] = 0 if values is None else values[layer]
 
     def reset(self, rows: int | Sequence[int] | Array | None = None) -> None:
         """Zero the state.
@@ -87,12 +83,42 @@ y_t : array
         rows : int, sequence of int or boolean array, optional
             Only these rows of the batch. Default: all.
         """
-        B = self._sizes[0]
+        B = len(self._states[0][0])
         try:
             chosen = np.arange(B)[slice(None) if rows is None else rows]
         except IndexError:
             raise ValueError(
                 f"rows: expected row numbers under {B}, or {B} booleans, got {rows!r}"
             ) from None
-        for s in self._states:
-            s[chosen] = 0
+        for layers in self._states:
+            for s in layers:
+                s[chosen] = 0
+
+
+def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
+    """What checks the arrays of a step through layers from `first` to `last`."""
+    B, I, H, dtype = batch_size, first.input_size, last.hidden_size, first.dtype
+
+    def convert(x: Any, out: Any) -> tuple[Array, Array, Array]:
+        """(B, I) to read, (B, H) to write, and the latter in the shape to return."""
+        x = _checks.array(x, "x_t", dtype)
+        rows = () if B == 1 and x.ndim == 1 else (B,)
+        x = np.ascontiguousarray(_checks.expect_shape(x, "x_t", (*rows, I)))
+        shape = (*rows, H)
+        y = np.empty(shape, dtype) if out is None else _checks.writable(out, "out", dtype, shape)
+        return x.reshape(B, I), y.reshape(B, H), y
+
+    return convert
+
+
+def _chained(steppers: Sequence[Any], buffers: Sequence[Array], convert: Convert) -> Any:
+    """Steps layers on top of each other: each into a buffer, which the next one reads."""
+
+    def step(x_t: Any, out: Array | None = None) -> Array:
+        # Checked before any layer moves: a refused step is no step.
+        x, y, result = convert(x_t, out)
+        for stepper, source, target in zip(steppers, (x, *buffers), (*buffers, y), strict=True):
+            stepper.step(source, target)
+        return result
+
+    return step

@@ -1,0 +1,49 @@
+"""Initial weights of one layer in one direction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn._cells import Cell
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+INITS = ("uniform", "orthogonal", "identity")
+
+
+def weights(
+    rng: np.random.Generator, cell: Cell, I: int, H: int, bias: bool, init: str, dtype: Any
+) -> list[Array | None]:
+    """Fresh weights in the order of ``_cells.WEIGHTS``.
+
+    Parameters
+    ----------
+    init : {"uniform", "orthogonal", "identity"}
+        As in ``fastrnn.RNN``.
+    """
+
+    def draw(name: str, shape: tuple[int, ...]) -> Array:
+        if init == "uniform":
+            return rng.uniform(-(H**-0.5), H**-0.5, shape)
+        if name.startswith("bias"):
+            return np.zeros(shape)
+        if init == "identity":
+            return np.eye(H) if name == "weight_hh" else rng.normal(0, 1e-3, shape)
+        if name == "weight_hh":
+            return np.concatenate([_orthogonal(rng, H) for _ in cell.gates])
+        bound = (6 / (I + H)) ** 0.5
+        return rng.uniform(-bound, bound, shape)
+
+    return [
+        draw(name, shape).astype(dtype) if bias or not name.startswith("bias") else None
+        for name, shape in cell.weight_shapes(I, H).items()
+    ]
+
+
+def _orthogonal(rng: np.random.Generator, n: int) -> Array:
+    """An orthogonal matrix, all being equally likely (Mezzadri 2007)."""
+    q, r = np.linalg.qr(rng.standard_normal((n, n)))
+    found: Array = q * np.sign(r.diagonal())
+    return found

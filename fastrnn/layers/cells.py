@@ -1,0 +1,194 @@
+"""RNNCell, LSTMCell and GRUCell: one step, as in ``torch.nn``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastrnn import _checks, _scan
+from fastrnn._cells import CELLS, Cell
+from fastrnn.layers.base import Array
+from fastrnn.layers.recurrent import CellLayer
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CellTape:
+    """What a cell's ``backward`` needs of its ``forward``. Opaque; belongs to the caller."""
+
+    scan: _scan.ScanTape
+    x_shape: tuple[int, ...]
+
+
+class RecurrentCell(CellLayer):
+    """What RNNCell, LSTMCell and GRUCell have in common; not for direct use."""
+
+    _shown: ClassVar[dict[str, Any]] = {"bias": True, "nonlinearity": "tanh", "reset_after": True}
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        bias: bool,
+        dtype: Any,
+        seed: int | None,
+    ) -> None:
+        inputs = {"": _checks.size(input_size, "input_size")}
+        rng = np.random.default_rng(_checks.seed(seed))
+        super().__init__(cell, inputs, hidden_size, bias, dtype, rng)
+
+    def __call__(self, x: Any, state: Any = None) -> Any:
+        """Advance by one step. Keeps nothing, and may be called from many threads at once.
+
+        Parameters
+        ----------
+        x : (B, I) or (I,) array-like
+        state : (B, H) or (H,) array-like, or for LSTMCell a pair ``(h, c)`` of them, optional
+            Default: zeros.
+
+        Returns
+        -------
+        state : as `state`
+            The new one; its h is the output.
+        """
+        return self._run(x, state, keep=False)[0]
+
+    def forward(self, x: Any, state: Any = None) -> tuple[Any, CellTape]:
+        """Advance as a plain call does, and keep what :meth:`backward` needs.
+
+        Returns
+        -------
+        state : as from a plain call
+        tape : CellTape
+            For :meth:`backward`, as often as wanted. It holds copies.
+        """
+        state_n, tape = self._run(x, state, keep=True)
+        assert tape is not None
+        return state_n, tape
+
+    def _run(self, x: Any, state: Any, keep: bool) -> tuple[Any, CellTape | None]:
+        x = _checks.array(x, "x", self.dtype)
+        lead = () if x.ndim == 1 else ("B",)
+        _checks.expect_shape(x, "x", (*lead, self.input_size))
+        steps = x.reshape(1, -1, self.input_size)
+        y = np.empty((*steps.shape[:2], self.hidden_size), self.dtype)
+        states = [np.zeros_like(y[0]) if s is None else s for s in self._rows(state, "state", x)]
+        state_n, scan = _scan.forward(self._weights[""], steps, states, y, keep)
+        return self._state(state_n, x), None if scan is None else CellTape(scan, x.shape)
+
+    def backward(self, tape: CellTape, dstate: Any = None) -> tuple[Array, Any, dict[str, Array]]:
+        """Backpropagation through one step.
+
+        Parameters
+        ----------
+        tape : CellTape
+            From :meth:`forward` of this cell.
+        dstate : as `state`, optional
+            Gradient of the loss with respect to the new state; either of a pair may be None.
+            Default: zeros.
+
+        Returns
+        -------
+        dx : array
+            Gradient with respect to x, in its shape.
+        dstate : as `state`
+            Gradient with respect to the old state.
+        grads : dict of str to array
+            Gradients of the weights, by the names of :meth:`parameters`.
+        """
+        if not isinstance(tape, CellTape):
+            raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+        dx = np.empty(tape.x_shape, self.dtype)
+        steps = dx.reshape(1, -1, self.input_size)
+        self._expect_own([tape.scan], steps.shape)
+        dstate_0, grads = _scan.backward(tape.scan, None, self._rows(dstate, "dstate", dx), steps)
+        return dx, self._state(dstate_0, dx), self._named([grads])
+
+    def _rows(self, state: Any, name: str, x: Array) -> list[Array | None]:
+        """The caller's state as one (B, H) each, None where None was given."""
+        shape = (*x.shape[:-1], self.hidden_size)
+        given = _checks.states(state, name, self._cell.states, self.dtype, shape)
+        return [None if s is None else s.reshape(-1, self.hidden_size) for s in given]
+
+    def _state(self, rows: tuple[Array, ...], x: Array) -> Any:
+        """One (B, H) each as the caller's state."""
+        found = tuple(s.reshape(*x.shape[:-1], self.hidden_size) for s in rows)
+        return found[0] if len(found) == 1 else found
+
+
+class RNNCell(RecurrentCell):
+    """One step of :class:`RNN`: ``h = cell(x, h)``.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    bias : bool
+        Whether there are `bias_ih` and `bias_hh`.
+    nonlinearity : {"tanh", "relu"}
+    dtype : float32 or float64
+    seed : int, optional
+        For the initial weights, which are uniform in +-1/sqrt(H). Default: fresh each time.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+    ) -> None:
+        self.nonlinearity = _checks.nonlinearity(nonlinearity)
+        super().__init__(CELLS[f"rnn_{nonlinearity}"], input_size, hidden_size, bias, dtype, seed)
+
+
+class LSTMCell(RecurrentCell):
+    """One step of :class:`LSTM`: ``h, c = cell(x, (h, c))``.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, dtype, seed
+        As in :class:`RNNCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(CELLS["lstm"], input_size, hidden_size, bias, dtype, seed)
+
+
+class GRUCell(RecurrentCell):
+    """One step of :class:`GRU`: ``h = cell(x, h)``.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, dtype, seed
+        As in :class:`RNNCell`.
+    reset_after : bool
+        As in :class:`GRU`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        reset_after: bool = True,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+    ) -> None:
+        self.reset_after = bool(reset_after)
+        cell = CELLS["gru" if reset_after else "gru_reset_before"]
+        super().__init__(cell, input_size, hidden_size, bias, dtype, seed)

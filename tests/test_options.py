@@ -1,0 +1,102 @@
+"""Ragged batches, resets, projections and peepholes of the reference, by central differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastrnn import _reference
+from fastrnn._cells import CELLS
+
+T, B, I, H, P = 5, 4, 2, 3, 2
+STEP = 1e-3
+# Fourth order (Fornberg 1988, table 1): the error is of order STEP**4 = 1e-12.
+STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
+LENGTHS = np.array([3, 5, 1, 4])
+SPANS = {
+    "all": None,
+    "from the start": np.stack([0 * LENGTHS, LENGTHS]),
+    "to the end": np.stack([T - LENGTHS, 0 * LENGTHS + T]),
+}
+RESET = np.array([[0, 0, 0, 0], [1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0]], bool)
+
+
+@pytest.mark.parametrize("rows", SPANS)
+@pytest.mark.parametrize("reset", [None, RESET], ids=["kept", "reset"])
+@pytest.mark.parametrize(
+    ("name", "proj_size", "peephole"),
+    [
+        ("rnn_tanh", 0, False),
+        ("gru", 0, False),
+        ("gru_reset_before", 0, False),
+        ("lstm", 0, False),
+        ("lstm", P, False),
+        ("lstm", 0, True),
+        ("lstm", P, True),
+    ],
+)
+def test_central_differences(name, proj_size, peephole, rows, reset, rng):
+    cell, spans = CELLS[name], SPANS[rows]
+    shapes = cell.weight_shapes(I, H, proj_size, peephole)
+    weights = [rng.uniform(-1, 1, shapes[n]) if n in shapes else None for n in cell.weights]
+    x = rng.normal(size=(T, B, I))
+    state = [rng.uniform(-1, 1, (B, n)) for n, _ in zip((proj_size or H, H), cell.states)]  # noqa: B905
+    d_outputs = [
+        rng.normal(size=(T, B, proj_size or H)),
+        *(rng.normal(size=s.shape) for s in state),
+    ]
+
+    def run(keep=False):
+        y, state_n = np.full_like(d_outputs[0], np.nan), [np.full_like(s, np.nan) for s in state]
+        packed = _reference.Packed(cell, weights)
+        tape = _reference.forward(packed, x, state, y, state_n, keep, spans, reset)
+        return (y, *state_n), tape
+
+    def loss():
+        return sum(np.vdot(d, o) for d, o in zip(d_outputs, run()[0], strict=True))
+
+    outputs, tape = run(keep=True)
+    dx, dstate = np.full_like(x, np.nan), [np.full_like(s, np.nan) for s in state]
+    grads = [None if w is None else np.full_like(w, np.nan) for w in weights]
+    _reference.backward(tape, d_outputs[0], d_outputs[1:], dx, dstate, grads)
+    for array, got in zip((x, *state, *weights), (dx, *dstate, *grads), strict=True):
+        if array is None:
+            continue
+        want = np.zeros_like(array)
+        for k, value in enumerate(array.flat):
+            for offset, factor in STENCIL:
+                array.flat[k] = value + offset * STEP
+                want.flat[k] += factor / STEP * loss()
+            array.flat[k] = value
+        assert abs(got - want).max() <= 1e-7 * abs(want).max()
+
+    if spans is not None:
+        idle = ~((spans[0] <= np.arange(T)[:, None]) & (np.arange(T)[:, None] < spans[1]))
+        assert not outputs[0][idle].any()
+        assert not dx[idle].any()
+
+
+@pytest.mark.parametrize("rows", ["from the start", "to the end"])
+def test_what_stands_in_the_padding_does_not_count(cell, backend, dtype, make_weights, rows, rng):
+    from fastrnn import _dispatch
+
+    kernels, spans = _dispatch.kernels(dtype), SPANS[rows]
+    weights = make_weights(cell, I, H, dtype)
+    idle = ~((spans[0] <= np.arange(T)[:, None]) & (np.arange(T)[:, None] < spans[1]))
+    x = rng.normal(size=(T, B, I)).astype(dtype)
+    dy = rng.normal(size=(T, B, H)).astype(dtype)
+    results = []
+    for filling in (0, np.nan):
+        x[idle] = dy[idle] = filling
+        state = [np.ones((B, H), dtype) for _ in cell.states]
+        y, state_n = np.full((T, B, H), np.nan, dtype), [np.empty_like(s) for s in state]
+        tape = kernels.forward(
+            kernels.Packed(cell, weights), x, state, y, state_n, True, spans, RESET
+        )
+        dx, dstate = np.full_like(x, np.nan), [np.empty_like(s) for s in state]
+        grads = [np.full_like(w, np.nan) for w in weights]
+        kernels.backward(tape, dy, state_n, dx, dstate, grads)
+        results.append((y, *state_n, dx, *dstate, *grads))
+    for a, b in zip(*results, strict=True):
+        assert np.isfinite(a).all()
+        assert a.tobytes() == b.tobytes()
