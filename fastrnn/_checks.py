@@ -168,11 +168,15 @@ def writable(value: Any, name: str, dtype: np.dtype[Any], shape: Sequence[int]) 
 
 
 def states(
-    value: Any, name: str, names: Sequence[str], dtype: np.dtype[Any], shape: Sequence[int]
+    value: Any,
+    name: str,
+    names: Sequence[str],
+    dtype: np.dtype[Any],
+    shapes: Sequence[Sequence[int]],
 ) -> list[Array | None]:
     """`value`, a bare array for one state or a pair for two, as a list of C-contiguous arrays.
 
-    None stands for None in place of each.
+    None stands for None in place of each. `shapes` has one for each of `names`.
     """
     if len(names) == 1:
         given = {name: value}
@@ -186,7 +190,7 @@ def states(
         given = {f"{name} {n}": item for n, item in zip(names, items, strict=True)}
     return [
         None if item is None else np.ascontiguousarray(shaped(item, n, dtype, shape))
-        for n, item in given.items()
+        for (n, item), shape in zip(given.items(), shapes, strict=True)
     ]
 
 
@@ -197,8 +201,21 @@ def nonlinearity(value: Any) -> str:
     return str(value)
 
 
-def not_yet(**arguments: Any) -> None:
-    """Refuse arguments that are still to come."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise NotImplementedError(f"{name} is not supported yet")
+def lengths(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
+    """None, or how many of T steps each row has: (B,) int64, from `shape` (B,), or () for one."""
+    if value is None:
+        return None
+    found = indices(value, "lengths", T + 1)
+    if found.size and found.min() < 1:
+        raise ValueError(f"lengths: expected whole numbers in 1..{T}, got {found.min()}")
+    return expect_shape(found, "lengths", shape).reshape(-1).astype(np.int64)
+
+
+def reset(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
+    """None, or where states are zeroed: (T, B) booleans, from `shape` (B,), or () for one row."""
+    if value is None:
+        return None
+    found = _asarray(value, "reset")
+    if found.dtype != np.bool_:
+        raise TypeError(f"reset: expected an array of booleans, got dtype {found.dtype}")
+    return expect_shape(found, "reset", (T, *shape)).reshape(T, -1)

@@ -14,15 +14,23 @@ INITS = ("uniform", "orthogonal", "identity")
 
 
 def weights(
-    rng: np.random.Generator, cell: Cell, I: int, H: int, bias: bool, init: str, dtype: Any
+    rng: np.random.Generator,
+    cell: Cell,
+    shapes: dict[str, tuple[int, ...]],
+    init: str,
+    dtype: Any,
 ) -> list[Array | None]:
-    """Fresh weights in the order of ``_cells.WEIGHTS``.
+    """Fresh weights in the order of `cell.weights`; None for what `shapes` does not have.
 
     Parameters
     ----------
+    shapes : dict of str to tuple of int
+        As from ``cell.weight_shapes``.
     init : {"uniform", "orthogonal", "identity"}
         As in ``fastrnn.RNN``.
     """
+    rows, I = shapes["weight_ih"]
+    H = rows // len(cell.gates)
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
         if init == "uniform":
@@ -31,14 +39,13 @@ def weights(
             return np.zeros(shape)
         if init == "identity":
             return np.eye(H) if name == "weight_hh" else rng.normal(0, 1e-3, shape)
-        if name == "weight_hh":
+        if name == "weight_hh" and shape[1] == H:
             return np.concatenate([_orthogonal(rng, H) for _ in cell.gates])
         bound = (6 / (I + H)) ** 0.5
         return rng.uniform(-bound, bound, shape)
 
     return [
-        draw(name, shape).astype(dtype) if bias or not name.startswith("bias") else None
-        for name, shape in cell.weight_shapes(I, H).items()
+        draw(name, shapes[name]).astype(dtype) if name in shapes else None for name in cell.weights
     ]
 
 

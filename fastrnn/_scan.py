@@ -27,16 +27,10 @@ class ScanTape:
     kernels: ModuleType
     kept: Any
     shape: tuple[int, int, int]
+    states: tuple[tuple[int, ...], ...]
     weights: tuple[tuple[int, ...] | None, ...]
     dtype: np.dtype[Any]
     reverse: bool
-
-    @property
-    def hidden_size(self) -> int:
-        """H."""
-        weight_hh = self.weights[1]
-        assert weight_hh is not None
-        return weight_hh[1]
 
 
 def forward(
@@ -47,6 +41,8 @@ def forward(
     keep: bool,
     *,
     reverse: bool = False,
+    lengths: Array | None = None,
+    reset: Array | None = None,
 ) -> tuple[tuple[Array, ...], ScanTape | None]:
     """Run the current kernels over `x` (T, B, I) from `state` (B, H) each, into `y` (T, B, H).
 
@@ -54,6 +50,10 @@ def forward(
     ----------
     reverse : bool
         Whether to run from the last time step to the first.
+    lengths : (B,) array of int64, optional
+        Where each row ends, and where it starts in reverse.
+    reset : (T, B) array of bool, optional
+        Where the state is zeroed before a step.
 
     Returns
     -------
@@ -62,13 +62,20 @@ def forward(
         None unless `keep`.
     """
     kernels = _dispatch.kernels(weights.dtype)
+    spans = None
+    if lengths is not None:
+        T, zeros = len(x), np.zeros_like(lengths)
+        spans = np.stack([T - lengths, zeros + T] if reverse else [zeros, lengths])
     if reverse:
-        x, y = x[::-1], y[::-1]
+        x, y, reset = x[::-1], y[::-1], None if reset is None else reset[::-1]
     state_n = tuple(np.empty_like(s, order="C") for s in state)
-    kept = kernels.forward(weights.packed(kernels), x, state, y, state_n, keep)
+    kept = kernels.forward(weights.packed(kernels), x, state, y, state_n, keep, spans, reset)
     if not keep:
         return state_n, None
-    tape = ScanTape(weights.cell, kernels, kept, x.shape, weights.shapes, weights.dtype, reverse)
+    states = tuple(s.shape for s in state_n)
+    tape = ScanTape(
+        weights.cell, kernels, kept, x.shape, states, weights.shapes, weights.dtype, reverse
+    )
     return state_n, tape
 
 
@@ -82,12 +89,11 @@ def backward(
     dstate : tuple of (B, H)
         Gradients of the initial states.
     grads : tuple of array or None
-        Gradients of the weights, in the order of ``_cells.WEIGHTS``.
+        Gradients of the weights, in the order of `cell.weights`.
     """
     if tape.reverse:
         dy, dx = None if dy is None else dy[::-1], dx[::-1]
-    shape = (tape.shape[1], tape.hidden_size)
-    dstate = tuple(np.empty(shape, tape.dtype) for _ in dstate_n)
+    dstate = tuple(np.empty(shape, tape.dtype) for shape in tape.states)
     grads = tuple(None if s is None else np.empty(s, tape.dtype) for s in tape.weights)
     tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, grads)
     return dstate, grads

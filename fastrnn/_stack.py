@@ -35,6 +35,8 @@ def forward(
     y: Array,
     factors: Sequence[Array | None],
     keep: bool,
+    lengths: Array | None = None,
+    reset: Array | None = None,
 ) -> tuple[States, StackTape | None]:
     """Run L layers over `x` (T, B, I) from `state` (L*D, B, H) each, into `y` (T, B, D*H).
 
@@ -42,6 +44,8 @@ def forward(
     ----------
     factors : sequence of (T, B, D*H) or None
         What to multiply the output of each of the L-1 lower layers with; None stands for ones.
+    lengths, reset
+        As in ``_scan.forward``.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def forward(
     for layer, factor in enumerate((*factors, None)):
         mine = slice(layer * D, (layer + 1) * D)
         out = y if layer == len(factors) else np.empty((*x.shape[:2], y.shape[2]), y.dtype)
-        for end, scan in _forward(weights[mine], x, rows[mine], out, keep):
+        for end, scan in _forward(weights[mine], x, rows[mine], out, keep, lengths, reset):
             ends.append(end)
             scans.append(scan)
         if factor is not None:
@@ -95,12 +99,18 @@ def backward(
 
 
 def _forward(
-    weights: Sequence[Weights], x: Array, state: Sequence[States], y: Array, keep: bool
+    weights: Sequence[Weights],
+    x: Array,
+    state: Sequence[States],
+    y: Array,
+    keep: bool,
+    lengths: Array | None,
+    reset: Array | None,
 ) -> list[tuple[States, ScanTape | None]]:
     """One layer: each direction from its own end of `x`, into its own part of `y`."""
     parts = _parts(y, len(weights))
     return [
-        _scan.forward(w, x, s, part, keep, reverse=d == 1)
+        _scan.forward(w, x, s, part, keep, reverse=d == 1, lengths=lengths, reset=reset)
         for d, (w, s, part) in enumerate(zip(weights, state, parts, strict=True))
     ]
 

@@ -49,13 +49,16 @@ class Weights:
     ----------
     shapes : tuple of tuple of int or None
         Of the arrays.
-    input_size, hidden_size : int
+    input_size, hidden_size, output_size : int
+        I, H, and P: H, or the size of a projection.
     dtype : dtype
     copy : Copy
         The latest. A `settled` one is still the weights as they are.
     """
 
-    __slots__ = ("_arrays", "cell", "copy", "dtype", "hidden_size", "input_size", "shapes")
+    __slots__ = (
+        "_arrays", "cell", "copy", "dtype", "hidden_size", "input_size", "output_size", "shapes",
+    )  # fmt: skip
 
     def __init__(self, cell: Cell, arrays: Sequence[Array | None]) -> None:
         self.cell = cell
@@ -63,7 +66,10 @@ class Weights:
         # owner and not to the array, and would not be counted.
         self._arrays = tuple(a if a is None or a.flags.owndata else a.copy() for a in arrays)
         self.shapes = tuple(None if a is None else a.shape for a in arrays)
-        self.input_size, self.hidden_size = (int(a.shape[1]) for a in arrays[:2] if a is not None)
+        (rows, I), (_, P) = (a.shape for a in arrays[:2] if a is not None)
+        self.input_size: int = I
+        self.hidden_size: int = rows // len(cell.gates)
+        self.output_size: int = P
         self.dtype: np.dtype[Any] = next(a.dtype for a in arrays if a is not None)
         self.copy = Copy()
 

@@ -45,8 +45,10 @@ def rnn(
     bias_ih, bias_hh : (H,) array-like, optional
         Default: none.
     nonlinearity : {"tanh", "relu"}
-    lengths, reset
-        Not supported yet.
+    lengths : (B,) array-like of int, optional
+        Where each row ends, 1 to T; y is 0 from there on. Default: T.
+    reset : (T, B) array-like of bool, optional
+        Where the state is zeroed before a step. Default: nowhere.
 
     Returns
     -------
@@ -131,8 +133,10 @@ def lstm(
     weight_hh : (4*H, H) array-like
     bias_ih, bias_hh : (4*H,) array-like, optional
         Default: none.
-    lengths, reset
-        Not supported yet.
+    lengths : (B,) array-like of int, optional
+        Where each row ends, 1 to T; y is 0 from there on. Default: T.
+    reset : (T, B) array-like of bool, optional
+        Where the state is zeroed before a step. Default: nowhere.
 
     Returns
     -------
@@ -213,8 +217,10 @@ def gru(
         Default: none.
     reset_after : bool
         Whether the reset gate works on the recurrent product or on the state before it.
-    lengths, reset
-        Not supported yet.
+    lengths : (B,) array-like of int, optional
+        Where each row ends, 1 to T; y is 0 from there on. Default: T.
+    reset : (T, B) array-like of bool, optional
+        Where the state is zeroed before a step. Default: nowhere.
 
     Returns
     -------
@@ -253,7 +259,6 @@ def _forward(
     lengths: Any,
     reset: Any,
 ) -> tuple[Array, Any, ScanTape]:
-    _checks.not_yet(lengths=lengths, reset=reset)
     given = {"x": x, **dict(zip(WEIGHTS, weights, strict=True))}
     given = {n: a for n, a in given.items() if a is not None or not n.startswith("bias")}
     promoted = np.result_type(np.float32, *(_checks.numeric(a, n) for n, a in given.items()))
@@ -268,11 +273,12 @@ def _forward(
         for n in WEIGHTS
     ]
     zeros = np.zeros((B, H), dtype)
-    states = _checks.states(state, state_name, cell.states, dtype, (B, H))
+    states = _checks.states(state, state_name, cell.states, dtype, [(B, H)] * len(cell.states))
     y = np.empty((T, B, H), dtype)
     state_n, tape = _scan.forward(
-        Weights(cell, arrays), x, [zeros if s is None else s for s in states], y, keep=True
-    )
+        Weights(cell, arrays), x, [zeros if s is None else s for s in states], y, keep=True,
+        lengths=_checks.lengths(lengths, T, (B,)), reset=_checks.reset(reset, T, (B,)),
+    )  # fmt: skip
     assert tape is not None
     return y, state_n, tape
 
@@ -284,11 +290,9 @@ def _backward(
         raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
     if tape.cell.name not in cells:
         raise ValueError(f"tape: expected one of {' or '.join(cells)}, got one of {tape.cell.name}")
-    T, B, _ = tape.shape
-    H = tape.hidden_size
     if dy is not None:
-        dy = _checks.shaped(dy, "dy", tape.dtype, (T, B, H))
-    dstate_n = _checks.states(dstate, dstate_name, tape.cell.states, tape.dtype, (B, H))
+        dy = _checks.shaped(dy, "dy", tape.dtype, (tape.shape[0], *tape.states[0]))
+    dstate_n = _checks.states(dstate, dstate_name, tape.cell.states, tape.dtype, tape.states)
     dx = np.empty(tape.shape, tape.dtype)
     dstate_0, grads = _scan.backward(tape, dy, dstate_n, dx)
     return dx, dstate_0, {n: g for n, g in zip(WEIGHTS, grads, strict=True) if g is not None}

@@ -441,26 +441,3 @@ def test_threads_share_a_layer(layer, x, state, rng, same_bits):
             contexts = [contextvars.copy_context() for _ in range(16)]
             for got in [f.result() for f in [pool.submit(c.run, work) for c in contexts]]:
                 assert same_bits(got, want)
-
-
-# -- still to come -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "value"), [("proj_size", 2), ("peephole", True)])
-def test_lstm_options_to_come(name, value):
-    with pytest.raises(NotImplementedError, match=f"{name}.*not supported yet"):
-        fastrnn.LSTM(2, 3, **{name: value})
-
-
-@pytest.mark.parametrize("name", ["lengths", "reset"])
-def test_arguments_to_come(cell, make_layer, functions, make_weights, name):
-    layer = make_layer(cell, I, H)
-    x, value = np.ones((T, B, I)), np.ones(B, int)
-    forward, _ = functions(cell)
-    for call in (
-        lambda: layer(x, **{name: value}),
-        lambda: layer.forward(x, **{name: value}),
-        lambda: forward(x, None, *make_weights(cell, I, H, float), **{name: value}),
-    ):
-        with pytest.raises(NotImplementedError, match=f"{name} is not supported yet"):
-            call()

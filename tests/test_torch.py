@@ -233,3 +233,59 @@ def test_single_step_as_an_object(single, same_bits):
     theirs.load_state_dict({n: torch.from_numpy(a) for n, a in ours.state_dict().items()})
     # Ours tells of the dtype, and puts the nonlinearity in quotes.
     assert repr(ours).replace(", dtype=float64", "").replace("'", "") == repr(theirs)
+
+
+@pytest.mark.parametrize("dtype", FLOAT64, ids=str)
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_ragged_as_packed_sequences(pair, cell, dtype, rng, stack):
+    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+    theirs, ours = pair(**stack)
+    lengths = [7, T, 1, 4, T]
+    x = rng.normal(size=(T, B, I)).astype(dtype)
+    dy = rng.normal(size=(T, B, (1 + theirs.bidirectional) * H)).astype(dtype)
+    (x_t,) = tensors(x)
+    packed = pack_padded_sequence(x_t, torch.tensor(lengths), enforce_sorted=False)
+    y_t, state_n_t = theirs(packed)
+    y_t, _ = pad_packed_sequence(y_t)
+    y_t.backward(torch.from_numpy(dy))
+
+    y, state_n, tape = ours.forward(x, lengths=lengths)
+    dx, _, grads = ours.backward(tape, dy)
+    forward, gradient = TOLERANCE[dtype.name]
+    assert_close(y, y_t, forward, "y")
+    for s, s_t in zip(tuples(state_n), tuples(state_n_t), strict=True):
+        assert_close(s, s_t, forward, "state")
+    assert_close(dx, x_t.grad, gradient, "dx")
+    for name, parameter in theirs.named_parameters():
+        assert_close(grads[name], parameter.grad, gradient, name)
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_projection(backend, rng, layout, stack):
+    P, L, D = 5, stack.get("num_layers", 1), 1 + stack.get("bidirectional", False)
+    torch.manual_seed(3)
+    batch_first = layout == "batch_first"
+    theirs = torch.nn.LSTM(I, H, proj_size=P, batch_first=batch_first, dtype=torch.float64, **stack)
+    ours = fastrnn.LSTM(I, H, proj_size=P, batch_first=batch_first, dtype=np.float64, **stack)
+    assert list(ours.parameters()) == list(theirs.state_dict())
+    assert repr(ours).replace(", dtype=float64", "") == repr(theirs)
+    ours.load_state_dict(theirs.state_dict())
+    lead = {"time_first": (T, B), "batch_first": (B, T), "unbatched": (T,)}[layout]
+    batch = () if layout == "unbatched" else (B,)
+    x, dy = rng.normal(size=(*lead, I)), rng.normal(size=(*lead, D * P))
+    state = tuple(rng.normal(size=(L * D, *batch, n)) for n in (P, H))
+    (x_t,), state_t = tensors(x), tensors(state)
+    y_t, state_n_t = theirs(x_t, state_t)
+    torch.autograd.backward((y_t, *state_n_t), [torch.from_numpy(d) for d in (dy, *state)])
+
+    y, state_n, tape = ours.forward(x, state)
+    dx, dstate_0, grads = ours.backward(tape, dy, state)
+    assert_close(y, y_t, 1e-13, "y")
+    assert_close(dx, x_t.grad, 1e-12, "dx")
+    for i in range(2):
+        assert_close(state_n[i], state_n_t[i], 1e-13, "state")
+        assert_close(dstate_0[i], state_t[i].grad, 1e-12, "dstate")
+    for name, parameter in theirs.named_parameters():
+        assert_close(grads[name], parameter.grad, 1e-12, name)

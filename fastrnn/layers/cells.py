@@ -108,8 +108,9 @@ class RecurrentCell(CellLayer):
 
     def _rows(self, state: Any, name: str, x: Array) -> list[Array | None]:
         """The caller's state as one (B, H) each, None where None was given."""
-        shape = (*x.shape[:-1], self.hidden_size)
-        given = _checks.states(state, name, self._cell.states, self.dtype, shape)
+        names = self._cell.states
+        shapes = [(*x.shape[:-1], self.hidden_size)] * len(names)
+        given = _checks.states(state, name, names, self.dtype, shapes)
         return [None if s is None else s.reshape(-1, self.hidden_size) for s in given]
 
     def _state(self, rows: tuple[Array, ...], x: Array) -> Any:

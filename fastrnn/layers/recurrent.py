@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastrnn import _checks, _init, _stack
-from fastrnn._cells import CELLS, WEIGHTS, Cell
+from fastrnn._cells import CELLS, Cell
 from fastrnn._scan import ScanTape
 from fastrnn._weights import Weights
 from fastrnn.layers.base import Array, Layer, dtype_shown
@@ -30,12 +30,6 @@ class Tape:
     x_shape: tuple[int, ...]
 
 
-def not_yet(name: str, value: Any, only: Any) -> None:
-    """Refuse an option that is still to come."""
-    if value != only:
-        raise NotImplementedError(f"{name}={value!r} is not supported yet, only {only!r}")
-
-
 class CellLayer(Layer):
     """What layers and single steps of a recurrent cell have in common; not for direct use.
 
@@ -48,12 +42,14 @@ class CellLayer(Layer):
 
     #: Options that ``repr`` shows when they differ from this.
     _shown: ClassVar[dict[str, Any]] = {
+        "proj_size": 0,
         "num_layers": 1,
         "nonlinearity": "tanh",
         "bias": True,
         "batch_first": False,
         "dropout": 0,
         "bidirectional": False,
+        "peephole": False,
         "reset_after": True,
         "return_sequences": True,
     }
@@ -67,6 +63,8 @@ class CellLayer(Layer):
         dtype: Any,
         rng: np.random.Generator,
         init: str = "uniform",
+        proj_size: int = 0,
+        peephole: bool = False,
     ) -> None:
         if init not in _init.INITS:
             raise ValueError(f"init: expected one of {', '.join(_init.INITS)}, got {init!r}")
@@ -75,10 +73,12 @@ class CellLayer(Layer):
         H, dtype = _checks.size(hidden_size, "hidden_size"), _checks.dtype(dtype)
         self.bias = bool(bias)
         self._cell = cell
-        self._weights = {
-            suffix: Weights(cell, _init.weights(rng, cell, I, H, self.bias, init, dtype))
-            for suffix, I in inputs.items()
-        }
+        self._weights = {}
+        for suffix, I in inputs.items():
+            shapes = cell.weight_shapes(I, H, proj_size, peephole)
+            if not bias:
+                del shapes["bias_ih"], shapes["bias_hh"]
+            self._weights[suffix] = Weights(cell, _init.weights(rng, cell, shapes, init, dtype))
         self._first = next(iter(self._weights.values()))
 
     # Read-only, for the kernels go by them.
@@ -109,7 +109,7 @@ class CellLayer(Layer):
         return {
             name + suffix: array
             for suffix, arrays in zip(self._weights, of_scans, strict=True)
-            for name, array in zip(WEIGHTS, arrays, strict=True)
+            for name, array in zip(self._cell.weights, arrays, strict=True)
             if array is not None
         }
 
@@ -146,13 +146,15 @@ class Recurrent(CellLayer):
         dtype: Any,
         seed: int | None,
         init: str,
+        proj_size: int = 0,
+        peephole: bool = False,
     ) -> None:
         I = _checks.size(input_size, "input_size")
         H = _checks.size(hidden_size, "hidden_size")
         L = _checks.size(num_layers, "num_layers")
         directions = ("", "_reverse") if bidirectional else ("",)
         inputs = {
-            f"_l{layer}{direction}": len(directions) * H if layer else I
+            f"_l{layer}{direction}": len(directions) * (proj_size or H) if layer else I
             for layer in range(L)
             for direction in directions
         }
@@ -160,7 +162,7 @@ class Recurrent(CellLayer):
         self.dropout = _checks.real(dropout, "dropout", "a number in [0, 1]", lambda v: 0 <= v <= 1)
         self.return_sequences = bool(return_sequences)
         self._rng = np.random.default_rng(_checks.seed(seed))
-        super().__init__(cell, inputs, H, bias, dtype, self._rng, init)
+        super().__init__(cell, inputs, H, bias, dtype, self._rng, init, proj_size, peephole)
         if self.dropout > 0 and L == 1:
             warnings.warn(
                 f"dropout={self.dropout} has no effect: it stands between layers, and num_layers=1",
@@ -176,6 +178,11 @@ class Recurrent(CellLayer):
     def bidirectional(self) -> bool:
         """Whether each layer runs in both directions."""
         return "_l0_reverse" in self._weights
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """Size of each state: P for h, H for c."""
+        return (self._first.output_size, self.hidden_size)[: len(self._cell.states)]
 
     @property
     def _directions(self) -> int:
@@ -196,14 +203,20 @@ class Recurrent(CellLayer):
         state : (L*D, B, H) array-like, or for LSTM a pair ``(h, c)`` of them, optional
             Layer by layer, each layer's backward direction after its forward one. Default: zeros.
             (L*D, H) unbatched.
-        lengths, reset
-            Not supported yet.
+        lengths : (B,) array-like of int, optional
+            How many of its steps each row has, 1 to T; the rest is padding, whose y is 0 and which
+            costs no work. The final state is the one at a row's own end, where the backward
+            direction starts. Default: T. A single number unbatched.
+        reset : (T, B) array-like of bool, optional
+            Where the state is zeroed before a step, in either direction's own order of steps.
+            Default: nowhere. (T,) unbatched.
 
         Returns
         -------
         y : (T, B, D*H) array
-            In the layout of `x`. Without `return_sequences` the last step's output, (B, D*H); that
-            of the backward direction is the one for the first time step.
+            In the layout of `x`. Without `return_sequences` each row's last output, (B, D*H); that
+            of the backward direction is the one for the first time step. With `proj_size`, P in
+            place of H.
         state : as `state`
             The state after the last step.
         """
@@ -231,16 +244,18 @@ class Recurrent(CellLayer):
     def _run(
         self, x: Any, state: Any, lengths: Any, reset: Any, keep: bool
     ) -> tuple[Array, Any, Tape | None]:
-        _checks.not_yet(lengths=lengths, reset=reset)
         x = _checks.array(x, "x", self.dtype)
         lead = ("T",) if x.ndim == 2 else ("B", "T") if self.batch_first else ("T", "B")
         _checks.expect_shape(x, "x", (*lead, self.input_size))
-        D, H = self._directions, self.hidden_size
-        y = np.empty((*x.shape[:-1], D * H), self.dtype)
+        D, P = self._directions, self._first.output_size
+        y = np.empty((*x.shape[:-1], D * P), self.dtype)
         y_steps = self._steps(y)
         batch = y_steps[0].shape[:-1] if x.ndim == 3 else ()
-        zeros = np.zeros((len(self._weights), y_steps.shape[1], H), self.dtype)
-        states = [zeros if s is None else s for s in self._rows(state, "state", batch)]
+        T, B, _ = y_steps.shape
+        states = [
+            np.zeros((len(self._weights), B, n), self.dtype) if s is None else s
+            for s, n in zip(self._rows(state, "state", batch), self._sizes, strict=True)
+        ]
         factors: list[Array | None] = [None] * (self.num_layers - 1)
         if keep and self.training and self.dropout > 0:
             # A generator locks itself, so that threads may share the layer.
@@ -248,8 +263,9 @@ class Recurrent(CellLayer):
                 drawn_factors(self._rng, self.dropout, y_steps.shape, self.dtype) for _ in factors
             ]
         state_n, stack = _stack.forward(
-            list(self._weights.values()), self._steps(x), states, y_steps, factors, keep
-        )
+            list(self._weights.values()), self._steps(x), states, y_steps, factors, keep,
+            _checks.lengths(lengths, T, batch), _checks.reset(reset, T, batch),
+        )  # fmt: skip
         if not self.return_sequences:
             # Each direction's last output is its final h.
             y = np.concatenate(state_n[0][-D:], axis=-1).reshape(*batch, -1)
@@ -286,14 +302,14 @@ class Recurrent(CellLayer):
         batch = dx_steps[0].shape[:-1] if dx.ndim == 3 else ()
         dh, *rest = self._rows(dstate, "dstate", batch)
         if dy is not None:
-            D, H = self._directions, self.hidden_size
+            D, P = self._directions, self._first.output_size
             lead = dx.shape[:-1] if self.return_sequences else batch
-            dy = _checks.shaped(dy, "dy", self.dtype, (*lead, D * H))
+            dy = _checks.shaped(dy, "dy", self.dtype, (*lead, D * P))
             if self.return_sequences:
                 dy = self._steps(dy)
             else:
-                top = np.zeros((len(self._weights), dx_steps.shape[1], H), self.dtype)
-                top[-D:] = dy.reshape(-1, D, H).swapaxes(0, 1)
+                top = np.zeros((len(self._weights), dx_steps.shape[1], P), self.dtype)
+                top[-D:] = dy.reshape(-1, D, P).swapaxes(0, 1)
                 dh, dy = top if dh is None else dh + top, None
         dstate_0, grads = _stack.backward(tape.stack, dy, (dh, *rest), dx_steps)
         return dx, self._state(dstate_0, batch), self._named(grads)
@@ -305,15 +321,14 @@ class Recurrent(CellLayer):
         return a.swapaxes(0, 1) if self.batch_first else a
 
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> list[Array | None]:
-        """The caller's state as one (L*D, B, H) each, None where None was given."""
-        shape = (len(self._weights), *batch, self.hidden_size)
-        given = _checks.states(state, name, self._cell.states, self.dtype, shape)
-        return [None if s is None else s.reshape(shape[0], -1, shape[-1]) for s in given]
+        """The caller's state as one (L*D, B, P or H) each, None where None was given."""
+        shapes = [(len(self._weights), *batch, n) for n in self._sizes]
+        given = _checks.states(state, name, self._cell.states, self.dtype, shapes)
+        return [None if s is None else s.reshape(len(s), -1, s.shape[-1]) for s in given]
 
     def _state(self, rows: tuple[Array, ...], batch: tuple[int, ...]) -> Any:
         """One (L*D, B, H) each as the caller's state."""
-        shape = (len(self._weights), *batch, self.hidden_size)
-        found = tuple(s.reshape(shape) for s in rows)
+        found = tuple(s.reshape(len(s), *batch, s.shape[-1]) for s in rows)
         return found[0] if len(found) == 1 else found
 
     def stream(self, batch_size: int = 1) -> Stream:
@@ -416,9 +431,11 @@ class LSTM(Recurrent):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         As in :class:`RNN`.
     proj_size : int
-        Only 0 so far.
+        P: with it the output is projected to fewer units, h' = W_hr (o tanh(c')), `weight_hr` being
+        (P, H), and h and y have P in place of H (Sak et al. 2014). Default: 0, none.
     peephole : bool
-        Only False so far.
+        Whether the gates see the cell state, each unit its own: i and f the old one by `weight_ci`
+        and `weight_cf`, o the new one by `weight_co` (Gers et al. 2002).
     return_sequences, dtype, seed, init
         As in :class:`RNN`.
     forget_bias : float, optional
@@ -444,14 +461,23 @@ class LSTM(Recurrent):
         init: str = "uniform",
         forget_bias: float | None = None,
     ) -> None:
-        not_yet("proj_size", proj_size, 0)
-        not_yet("peephole", peephole, False)
+        if proj_size != 0 and not 0 < _checks.size(proj_size, "proj_size") < hidden_size:
+            raise ValueError(
+                f"proj_size: expected 0 or a size below hidden_size={hidden_size}, got {proj_size}"
+            )
+        self.peephole = bool(peephole)
         super().__init__(
             CELLS["lstm"], input_size, hidden_size, num_layers, bias, batch_first,
-            dropout, bidirectional, return_sequences, dtype, seed, init,
+            dropout, bidirectional, return_sequences, dtype, seed, init, proj_size, self.peephole,
         )  # fmt: skip
         if forget_bias is not None:
             self._set_forget_bias(forget_bias)
+
+    @property
+    def proj_size(self) -> int:
+        """P, or 0 where there is no projection."""
+        P = self._first.output_size
+        return 0 if self.hidden_size == P else P
 
     def _set_forget_bias(self, value: float) -> None:
         value = _checks.real(value, "forget_bias", "a finite number", math.isfinite)

@@ -68,9 +68,9 @@ y_t : array
 
     @state.setter
     def state(self, value: Any) -> None:
-        (first, *_), *_ = self._states
-        shape = (len(self._states[0]), *first.shape)
-        given = _checks.states(value, "state", self._names, first.dtype, shape)
+        shapes = [(len(layers), *layers[0].shape) for layers in self._states]
+        dtype = self._states[0][0].dtype
+        given = _checks.states(value, "state", self._names, dtype, shapes)
         for layers, values in zip(self._states, given, strict=True):
             for layer, mine in enumerate(layers):
                 mine[...] = 0 if values is None else values[layer]
@@ -97,7 +97,7 @@ y_t : array
 
 def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
     """What checks the arrays of a step through layers from `first` to `last`."""
-    B, I, H, dtype = batch_size, first.input_size, last.hidden_size, first.dtype
+    B, I, H, dtype = batch_size, first.input_size, last.output_size, first.dtype
 
     def convert(x: Any, out: Any) -> tuple[Array, Array, Array]:
         """(B, I) to read, (B, H) to write, and the latter in the shape to return."""
