@@ -43,7 +43,8 @@ class Weights:
     ----------
     cell : Cell
     arrays : sequence of array or None
-        In the order of ``_cells.WEIGHTS``; C-contiguous, of one dtype. A bias may be None.
+        In the order of `cell.weights`; C-contiguous, of one dtype. All but the first two may be
+        None, or missing at the end.
 
     Attributes
     ----------

@@ -1,0 +1,193 @@
+# Weights in panels, and back. Included in kernels.pyx.
+
+from libc.string cimport memcmp
+from panels cimport Panels, group_blocks, parts
+from vec cimport VL, real
+
+from fastrnn._cells import PEEPHOLES, PROJECTION, WEIGHTS
+
+ALL_WEIGHTS = WEIGHTS + PROJECTION + PEEPHOLES
+
+
+cdef inline ptrdiff_t panel_offset(
+    const Panels *w, ptrdiff_t block, ptrdiff_t gate, ptrdiff_t *row
+) noexcept nogil:
+    """Where gate `gate` of block `block` starts in the packed weights; `row` is the stride of k."""
+    cdef ptrdiff_t n, run, group
+    if w.gates > 1:
+        row[0] = w.gates * VL
+        return block * w.K * row[0] + gate * VL
+    n = group_blocks(w, &run)
+    if block < run * (n + 1):
+        group = block // (n + 1)
+        row[0] = (n + 1) * VL
+        return group * w.K * row[0] + (block - group * (n + 1)) * VL
+    block -= run * (n + 1)
+    group = block // n
+    row[0] = n * VL
+    return run * (n + 1) * w.K * VL + group * w.K * row[0] + (block - group * n) * VL
+
+
+cdef void pack(Panels *w, const Gates *gates, const real *weight, ptrdiff_t H) noexcept nogil:
+    """Weights (G*H, K), for products with rows of K numbers."""
+    cdef ptrdiff_t block, gate, lane, k, row, at
+    cdef const real *source
+    for block in range(w.blocks):
+        for gate in range(w.gates):
+            at = panel_offset(w, block, gate, &row)
+            for lane in range(min(VL, H - block * VL)):
+                source = weight + (gates.index[gate] * H + block * VL + lane) * w.K
+                for k in range(w.K):
+                    w.w[at + k * row + lane] = source[k]
+
+
+cdef void unpack(const Panels *w, const Gates *gates, real *weight, ptrdiff_t H) noexcept nogil:
+    """The inverse of `pack`."""
+    cdef ptrdiff_t block, gate, lane, k, row, at
+    cdef real *target
+    for block in range(w.blocks):
+        for gate in range(w.gates):
+            at = panel_offset(w, block, gate, &row)
+            for lane in range(min(VL, H - block * VL)):
+                target = weight + (gates.index[gate] * H + block * VL + lane) * w.K
+                for k in range(w.K):
+                    target[k] = w.w[at + k * row + lane]
+
+
+cdef void pack_back(
+    Panels *w, const Gates *gates, const real *weight, ptrdiff_t H, ptrdiff_t units
+) noexcept nogil:
+    """Weights (G*H, units), for products with blocked gate gradients."""
+    cdef ptrdiff_t block, lane, k, gate, unit, row, at, to
+    cdef const real *source
+    for unit in range(H):
+        for gate in range(gates.count):
+            source = weight + (gates.index[gate] * H + unit) * units
+            k = (unit // VL * gates.count + gate) * VL + unit % VL
+            for block in range(w.blocks):
+                at = panel_offset(w, block, 0, &row) + k * row
+                to = block * VL
+                for lane in range(min(VL, units - to)):
+                    w.w[at + lane] = source[to + lane]
+
+
+cdef void add_vector(
+    real *packed, ptrdiff_t slots, ptrdiff_t slot, const real *vector, ptrdiff_t H
+) noexcept nogil:
+    """Add a vector (H,) to one slot of (blocks, slots * VL)."""
+    cdef ptrdiff_t unit
+    for unit in range(H):
+        packed[(unit // VL * slots + slot) * VL + unit % VL] += vector[unit]
+
+
+cdef void take_vector(
+    const real *packed, ptrdiff_t slots, ptrdiff_t slot, real *vector, ptrdiff_t H
+) noexcept nogil:
+    """The inverse of `add_vector`."""
+    cdef ptrdiff_t unit
+    for unit in range(H):
+        vector[unit] = packed[(unit // VL * slots + slot) * VL + unit % VL]
+
+
+cdef class Packed:
+    """An immutable copy of a layer's weights, in panels.
+
+    Parameters
+    ----------
+    cell : Cell
+    weights : sequence of array or None
+        In the order of `cell.weights` and in torch's layouts. All but the first two may be None,
+        or missing at the end.
+    """
+
+    cdef readonly object cell
+    cdef tuple copies
+    cdef dict named             # the same by their names
+    cdef list buffers
+    cdef Layout layout
+    cdef ptrdiff_t I, H, P, blocks
+    cdef Panels x, h, n, r
+    cdef Panels x_back, h_back, n_back, r_back
+    cdef bint has_back, projects
+    cdef real *bias             # (blocks, slots * VL)
+    cdef real *peephole         # (blocks, 3 * VL), or NULL
+
+    def __init__(self, cell, weights):
+        self.cell = cell
+        self.copies = tuple([None if w is None else w.copy() for w in weights])
+        self.named = named = dict.fromkeys(ALL_WEIGHTS)
+        named.update(zip(cell.weights, self.copies, strict=False))
+        self.layout = layouts[<int>LAYOUTS[cell.name]]
+        self.buffers = []
+        self.I = named["weight_ih"].shape[1]
+        self.H = len(named["weight_ih"]) // len(cell.gates)
+        self.P = named["weight_hh"].shape[1]
+        self.blocks = parts(self.H, VL)
+        self.x = self._pack(&self.layout.x, named["weight_ih"])
+        self.h = self._pack(&self.layout.h, named["weight_hh"])
+        self.n = self._pack(&self.layout.n, named["weight_hh"])
+        self.projects = named["weight_hr"] is not None
+        if self.projects:
+            self.r = self._panels(self.H, parts(self.P, VL), 1, 0)
+            pack(&self.r, &OUTPUT, data(named["weight_hr"]), self.P)
+        self.bias = self._zeros(self.layout.slots)
+        self._add_bias(&self.layout.x, data(named["bias_ih"]))
+        self._add_bias(&self.layout.h, data(named["bias_hh"]))
+        self._add_bias(&self.layout.n, data(named["bias_hh"]))
+        if named["weight_ci"] is not None:
+            self.peephole = self._zeros(3)
+            for slot, name in enumerate(PEEPHOLES):
+                add_vector(self.peephole, 3, slot, data(named[name]), self.H)
+
+    cdef real *_zeros(self, ptrdiff_t slots) except NULL:
+        """Zeros (blocks, slots * VL)."""
+        cdef Buffer buffer = zeros(self.blocks * slots * VL)
+        self.buffers.append(buffer)
+        return buffer.data
+
+    cdef Panels _panels(self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first):
+        cdef Panels w = Panels(NULL, K, blocks, gates, first)
+        cdef Buffer buffer = zeros(K * blocks * gates * VL)
+        self.buffers.append(buffer)
+        w.w = buffer.data
+        return w
+
+    cdef Panels _pack(self, Gates *gates, weight):
+        cdef Panels w = self._panels(weight.shape[1], self.blocks, gates.count, gates.first)
+        pack(&w, gates, data(weight), self.H)
+        return w
+
+    cdef Panels _pack_back(self, Gates *gates, weight, ptrdiff_t H):
+        """For products with gradients of H units in blocks."""
+        cdef ptrdiff_t units = weight.shape[1]
+        cdef Panels w = self._panels(parts(H, VL) * gates.count * VL, parts(units, VL), 1, 0)
+        pack_back(&w, gates, data(weight), H, units)
+        return w
+
+    cdef void _add_bias(self, Gates *gates, const real *bias) noexcept:
+        cdef ptrdiff_t gate
+        if bias is NULL:
+            return
+        for gate in range(gates.count):
+            add_vector(
+                self.bias, self.layout.slots, gates.first + gate,
+                bias + gates.index[gate] * self.H, self.H,
+            )
+
+    cdef int need_back(self) except -1:
+        """Pack what BPTT reads, at first need."""
+        if not self.has_back:
+            self.x_back = self._pack_back(&self.layout.x, self.named["weight_ih"], self.H)
+            self.h_back = self._pack_back(&self.layout.h, self.named["weight_hh"], self.H)
+            self.n_back = self._pack_back(&self.layout.n, self.named["weight_hh"], self.H)
+            if self.projects:
+                self.r_back = self._pack_back(&OUTPUT, self.named["weight_hr"], self.P)
+            self.has_back = True
+        return 0
+
+    def matches(self, weights):
+        """Whether these are still the same bits as `weights`."""
+        for mine, theirs in zip(self.copies, weights, strict=True):
+            if mine is not None and memcmp(data(mine), data(theirs), mine.nbytes) != 0:
+                return False
+        return True
