@@ -31,7 +31,7 @@ typedef int64_t whole;
 #endif
 
 #if !(defined(__GNUC__) || defined(__clang__))
-#define VECTOR_BYTES ((int)sizeof(real))
+#define VECTOR_BYTES (FASTRNN_REAL_BITS / 8)
 #elif defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
