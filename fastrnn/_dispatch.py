@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -96,12 +97,12 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 @cache
-def _kernels(name: str, dtype: str) -> ModuleType:
+def _kernels(name: str, dtype: np.dtype[Any]) -> ModuleType:
     if name == REFERENCE:
         return _reference
-    return importlib.import_module(f"fastrnn._kernels.{name}_{dtype}")
+    return importlib.import_module(f"fastrnn._kernels.{name}_{dtype.name}")
 
 
-def kernels(dtype: np.dtype) -> ModuleType:
+def kernels(dtype: np.dtype[Any]) -> ModuleType:
     """The current kernel set for `dtype` (float32 or float64)."""
-    return _kernels(_current.get(), dtype.name)
+    return _kernels(_current.get(), dtype)
