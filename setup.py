@@ -48,11 +48,12 @@ def extensions():
     found = []
 
     def add(name, source, flags=(), define=()):
-        # A build_dir of its own for each variant: they come from one source. Flags are set
-        # afterwards, as cythonize() mixes those of extensions that share a source.
+        # A build_dir of its own for each variant, as they come from one source, and for each NumPy,
+        # whose declarations go into the C. Flags are set afterwards, as cythonize() mixes those of
+        # extensions that share a source.
         (ext,) = cythonize(
             [Extension(name, [source])],
-            build_dir=f"build/cython/{name.rpartition('.')[2]}",
+            build_dir=f"build/cython-numpy{np.__version__}/{name.rpartition('.')[2]}",
             include_path=["src_pyx"],
             compiler_directives=directives,
             quiet=True,

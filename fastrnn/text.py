@@ -30,7 +30,7 @@ _CHARACTERS = 6_000_000
 _MAX_EPOCHS = 50
 
 #: Rounds of training between two validations take as many characters as this many validation parts;
-#: a validation, forward only, then costs about 7 % of the time.
+#: a validation, forward only, then costs a small part of the time.
 _VALIDATE_EVERY = 5
 
 #: A small text gets fewer streams, so that the state is carried over this many chunks or more.

@@ -4,8 +4,9 @@
  * chain of multiply-adds in the order of k; with `add`, that is added to what c was. The order is the
  * same in every tile, so an output's bits do not depend on which tile computed it.
  *
- * The accumulators are named one by one because GCC 12 keeps an array of them on the stack, at a third
- * of the speed. R and N are constants wherever `tile` is inlined, so what they leave out costs nothing.
+ * The accumulators are named one by one because GCC 12 keeps an array of them on the stack, which
+ * costs most of the speed. R and N are constants wherever `tile` is inlined, so what they leave out
+ * costs nothing.
  */
 #ifndef FASTRNN_TILE_H
 #define FASTRNN_TILE_H

@@ -133,7 +133,7 @@ INLINE vf settle(vf x) {
 INLINE vf power2(vi n) { return as_real((n + BIAS) << MANTISSA); }
 
 /* n = round(x / ln 2), and exp(x - n ln 2) - 1 by its Taylor series: |x - n ln 2| <= ln(2) / 2, so
- * what is cut off is under 1/10 of a unit in the last place. */
+ * what is cut off is under 1/5 of a unit in the last place. */
 INLINE vf exp_reduced(vf x, vi *n) {
     vf shifted = x * LOG2_E + ROUND;
     vf whole_part = shifted - ROUND;
@@ -189,7 +189,7 @@ INLINE vf vrelu(vf x) { return choose(less(x, vset(0)), vset(0), x); }
 /* g, or 0 where r, which vrelu gave, is 0; as in torch. */
 INLINE vf vrelu_grad(vf r, vf g) { return choose(equal(r, vset(0)), vset(0), g); }
 
-/* Subnormals cost some processors 150 cycles each. Matrix products take them as 0. */
+/* Subnormals are slow on many processors. Matrix products take them as 0. */
 #if defined(__SSE2__)
 #include <immintrin.h>
 typedef unsigned int float_mode;

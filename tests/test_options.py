@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastrnn import _reference
+from fastrnn import _dispatch, _reference
 from fastrnn._cells import CELLS
 
 T, B, I, H, P = 5, 4, 2, 3, 2
@@ -40,7 +40,9 @@ def test_central_differences(name, proj_size, peephole, rows, reset, rng):
     shapes = cell.weight_shapes(I, H, proj_size, peephole)
     weights = [rng.uniform(-1, 1, shapes[n]) if n in shapes else None for n in cell.weights]
     x = rng.normal(size=(T, B, I))
-    state = [rng.uniform(-1, 1, (B, n)) for n, _ in zip((proj_size or H, H), cell.states)]  # noqa: B905
+    state = [
+        rng.uniform(-1, 1, (B, n)) for n, _ in zip((proj_size or H, H), cell.states, strict=False)
+    ]
     d_outputs = [
         rng.normal(size=(T, B, proj_size or H)),
         *(rng.normal(size=s.shape) for s in state),
@@ -78,8 +80,6 @@ def test_central_differences(name, proj_size, peephole, rows, reset, rng):
 
 @pytest.mark.parametrize("rows", ["from the start", "to the end"])
 def test_what_stands_in_the_padding_does_not_count(cell, backend, dtype, make_weights, rows, rng):
-    from fastrnn import _dispatch
-
     kernels, spans = _dispatch.kernels(dtype), SPANS[rows]
     weights = make_weights(cell, I, H, dtype)
     idle = ~((spans[0] <= np.arange(T)[:, None]) & (np.arange(T)[:, None] < spans[1]))

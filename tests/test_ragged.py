@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import fastrnn
+
 T, B, I, H = 9, 5, 4, 7
 LENGTHS = [4, 9, 1, 6, 9]
 STACKS = [
@@ -141,8 +143,6 @@ def test_wrong_lengths_and_resets(make_layer, cell, backend, wrong, error, says)
 
 @pytest.mark.parametrize("options", [{"proj_size": 3}, {"peephole": True}], ids=str)
 def test_streams_of_lstm_options(backend, dtype, same_bits, rng, options):
-    import fastrnn
-
     layer = fastrnn.LSTM(I, H, num_layers=2, seed=0, dtype=dtype, **options)
     x = rng.normal(size=(T, B, I)).astype(dtype)
     y, state_n = layer(x)
@@ -158,7 +158,5 @@ def test_streams_of_lstm_options(backend, dtype, same_bits, rng, options):
 
 @pytest.mark.parametrize("proj_size", [-1, H, H + 1])
 def test_wrong_proj_size(proj_size):
-    import fastrnn
-
     with pytest.raises(ValueError, match="proj_size: expected"):
         fastrnn.LSTM(I, H, proj_size=proj_size)

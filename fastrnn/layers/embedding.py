@@ -98,7 +98,7 @@ class Embedding(Layer):
         weight = np.zeros_like(self._weight)
         x = tape.x.ravel()
         if x.size:
-            # Sorted, then summed run by run: in a fixed order, and six times as fast as np.add.at.
+            # Sorted, then summed run by run: in a fixed order, and faster than np.add.at.
             order = np.argsort(x, kind="stable")
             rows, starts = np.unique(x[order], return_index=True)
             sorted_dy = dy.reshape(-1, self.embedding_dim).take(order, axis=0)
