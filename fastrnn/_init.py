@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._cells import Cell
+from fastrnn._cells import GAINS, Cell
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Layer normalisation starts as nothing but that, whatever `init`; so in Ba et al. 2016.
+NEUTRAL = dict.fromkeys(GAINS, 1.0) | {"gain_c": 1.0, "bias_c": 0.0}
 
 INITS = ("uniform", "orthogonal", "identity")
 
@@ -33,6 +36,8 @@ def weights(
     H = rows // len(cell.gates)
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
+        if name in NEUTRAL:
+            return np.full(shape, NEUTRAL[name])
         if init == "uniform":
             return rng.uniform(-(H**-0.5), H**-0.5, shape)
         if name.startswith("bias"):

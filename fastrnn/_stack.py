@@ -32,19 +32,22 @@ def forward(
     weights: Sequence[Weights],
     x: Array,
     state: Sequence[Array],
-    y: Array,
+    y: Array | None,
     factors: Sequence[Array | None],
     keep: bool,
     lengths: Array | None = None,
     reset: Array | None = None,
+    checkpoint_every: int | None = None,
 ) -> tuple[States, StackTape | None]:
     """Run L layers over `x` (T, B, I) from `state` (L*D, B, H) each, into `y` (T, B, D*H).
 
     Parameters
     ----------
+    y : array or None
+        None where only the final state is wanted.
     factors : sequence of (T, B, D*H) or None
         What to multiply the output of each of the L-1 lower layers with; None stands for ones.
-    lengths, reset
+    lengths, reset, checkpoint_every
         As in ``_scan.forward``.
 
     Returns
@@ -54,18 +57,25 @@ def forward(
         None unless `keep`.
     """
     D = len(weights) // (len(factors) + 1)
+    width = D * weights[0].output_size
     rows = list(zip(*state, strict=True))
     ends: list[States] = []
     scans: list[ScanTape | None] = []
     for layer, factor in enumerate((*factors, None)):
         mine = slice(layer * D, (layer + 1) * D)
-        out = y if layer == len(factors) else np.empty((*x.shape[:2], y.shape[2]), y.dtype)
-        for end, scan in _forward(weights[mine], x, rows[mine], out, keep, lengths, reset):
+        out = y if layer == len(factors) else np.empty((*x.shape[:2], width), x.dtype)
+        parts = _parts(out, D)
+        for d, (w, s, part) in enumerate(zip(weights[mine], rows[mine], parts, strict=True)):
+            end, scan = _scan.forward(
+                w, x, s, part, keep, reverse=d == 1, lengths=lengths, reset=reset,
+                checkpoint_every=checkpoint_every, owned=layer > 0,
+            )  # fmt: skip
             ends.append(end)
             scans.append(scan)
-        if factor is not None:
-            out *= factor
-        x = out
+        if out is not None:
+            if factor is not None:
+                out *= factor
+            x = out
     kept = tuple(scan for scan in scans if scan is not None)
     return _stacked(ends), StackTape(kept, factors) if keep else None
 
@@ -98,23 +108,6 @@ def backward(
     return _stacked([dstate for dstate, _ in found]), [grads for _, grads in found]
 
 
-def _forward(
-    weights: Sequence[Weights],
-    x: Array,
-    state: Sequence[States],
-    y: Array,
-    keep: bool,
-    lengths: Array | None,
-    reset: Array | None,
-) -> list[tuple[States, ScanTape | None]]:
-    """One layer: each direction from its own end of `x`, into its own part of `y`."""
-    parts = _parts(y, len(weights))
-    return [
-        _scan.forward(w, x, s, part, keep, reverse=d == 1, lengths=lengths, reset=reset)
-        for d, (w, s, part) in enumerate(zip(weights, state, parts, strict=True))
-    ]
-
-
 def _backward(
     scans: Sequence[ScanTape],
     dy: Array | None,
@@ -123,18 +116,21 @@ def _backward(
 ) -> list[tuple[States, tuple[Array | None, ...]]]:
     """One layer: `dx` is the sum over its directions."""
     dxs = [dx, *(np.empty_like(dx) for _ in scans[1:])]
-    parts = [None] * len(scans) if dy is None else _parts(dy, len(scans))
     found = [
         _scan.backward(scan, part, dstate, into)
-        for scan, part, dstate, into in zip(scans, parts, dstate_n, dxs, strict=True)
+        for scan, part, dstate, into in zip(
+            scans, _parts(dy, len(scans)), dstate_n, dxs, strict=True
+        )
     ]
     for other in dxs[1:]:
         dx += other
     return found
 
 
-def _parts(a: Array, D: int) -> list[Array]:
-    """Each direction's part of the last axis."""
+def _parts(a: Array | None, D: int) -> list[Array | None]:
+    """Each direction's part of the last axis; None of None."""
+    if a is None:
+        return [None] * D
     H = a.shape[-1] // D
     return [a[..., d * H : (d + 1) * H] for d in range(D)]
 

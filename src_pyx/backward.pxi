@@ -2,6 +2,7 @@
 
 cimport numpy as cnp
 from libc.string cimport memset
+from norm cimport Norm, normalise_back
 from panels cimport Panels, accumulate, multiply, parts
 from step cimport StepBack
 from vec cimport VL, product, real, vf, vfirst, vload, vload_first, vset, vstore
@@ -12,36 +13,89 @@ cdef enum:
 
 
 cdef class Gradients:
-    """Sums of weight gradients in panels, and of biases."""
+    """Sums of weight gradients, to which each `backward` adds; in panels and slots."""
 
+    cdef Packed packed
     cdef Panels x, h, n, r
     cdef list buffers
     cdef real *bias         # (blocks, slots * VL)
+    cdef real *gain_x       # (blocks, slots * VL)
+    cdef real *gain_h       # (blocks, slots * VL)
     cdef real *peephole     # (blocks, 3 * VL)
+    cdef real *norm_c       # (blocks, 2 * VL)
 
     def __init__(self, Packed packed):
-        self.buffers = []
+        cdef ptrdiff_t slots = packed.layout.slots
+        self.packed, self.buffers = packed, []
         self.x = self._like(packed.x)
         self.h = self._like(packed.h)
         self.n = self._like(packed.n)
         self.r = self._like(packed.r)
-        cdef Buffer bias = zeros(packed.blocks * packed.layout.slots * VL)
-        cdef Buffer peephole = zeros(packed.blocks * 3 * VL)
-        self.buffers += [bias, peephole]
-        self.bias, self.peephole = bias.data, peephole.data
+        self.bias = self._zeros(packed.blocks * slots * VL)
+        self.gain_x = self._zeros(packed.blocks * slots * VL)
+        self.gain_h = self._zeros(packed.blocks * slots * VL)
+        self.peephole = self._zeros(packed.blocks * 3 * VL)
+        self.norm_c = self._zeros(packed.blocks * 2 * VL)
+
+    cdef real *_zeros(self, ptrdiff_t count) except NULL:
+        cdef Buffer buffer = zeros(count)
+        self.buffers.append(buffer)
+        return buffer.data
 
     cdef Panels _like(self, Panels w):
-        cdef Buffer buffer = zeros(w.K * w.blocks * w.gates * VL)
-        self.buffers.append(buffer)
-        w.w = buffer.data
+        w.w = self._zeros(w.K * w.blocks * w.gates * VL)
         return w
 
+    def write(self, grads):
+        """Write the sums to `grads`, in the weights' order and shapes."""
+        cdef Layout layout = self.packed.layout
+        cdef ptrdiff_t H = self.packed.H
+        cdef dict named = dict.fromkeys(ALL_WEIGHTS)
+        named.update(zip(self.packed.cell.weights, grads, strict=False))
+        unpack(&self.x, &layout.x, data(named["weight_ih"]), H)
+        unpack(&self.h, &layout.h, data(named["weight_hh"]), H)
+        unpack(&self.n, &layout.n, data(named["weight_hh"]), H)
+        if named["weight_hr"] is not None:
+            unpack(&self.r, &OUTPUT, data(named["weight_hr"]), self.packed.P)
+        self._write_slots(self.bias, named["bias_ih"], named["bias_hh"])
+        self._write_slots(self.gain_x, named["gain_ih"], None)
+        self._write_slots(self.gain_h, None, named["gain_hh"])
+        take_vectors(self.peephole, PEEPHOLES, named, H)
+        take_vectors(self.norm_c, STATE_NORM, named, H)
 
-cdef void sum_biases(
-    real *bias, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows, const real *dz,
+    cdef void _write_slots(self, const real *sums, of_x, of_h):
+        """The slots of both products' gates, to vectors (G*H,) that may be None."""
+        cdef Layout layout = self.packed.layout
+        if of_x is not None:
+            unpack_slots(sums, &layout.x, layout.slots, data(of_x), self.packed.H)
+        if of_h is not None:
+            unpack_slots(sums, &layout.h, layout.slots, data(of_h), self.packed.H)
+            unpack_slots(sums, &layout.n, layout.slots, data(of_h), self.packed.H)
+
+
+cdef void take_vectors(const real *sums, names, dict named, ptrdiff_t H):
+    """The slots of vectors (H,), those that are there."""
+    for slot, name in enumerate(names):
+        if named[name] is not None:
+            take_vector(sums, len(names), slot, data(named[name]), H)
+
+
+def segment_steps(ptrdiff_t B, ptrdiff_t least):
+    """Steps after which gradients may be summed apart: see ``_reference.scan.segment_steps``."""
+    cdef ptrdiff_t chunk = chunk_steps(B)
+    return parts(least, chunk) * chunk
+
+
+cdef inline ptrdiff_t chunk_steps(ptrdiff_t B) noexcept:
+    """Steps whose weight gradients are summed together, counted from the first step."""
+    return max(1, CHUNK_ROWS // B)
+
+
+cdef void sum_rows(
+    real *sums, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows, const real *dz,
     ptrdiff_t dz_panel,
 ) noexcept nogil:
-    """bias += the sum of dz over its rows."""
+    """sums += the sum of dz over its rows."""
     cdef ptrdiff_t block, v, row
     cdef vf total
     for block in range(blocks):
@@ -50,17 +104,40 @@ cdef void sum_biases(
             for row in range(rows):
                 total = total + vload(dz + block * dz_panel + (row * vectors + v) * VL)
             vstore(
-                bias + (block * vectors + v) * VL,
-                vload(bias + (block * vectors + v) * VL) + total,
+                sums + (block * vectors + v) * VL,
+                vload(sums + (block * vectors + v) * VL) + total,
             )
 
 
-cdef void unpack_bias(
-    const real *packed, const Gates *gates, ptrdiff_t slots, real *bias, ptrdiff_t H
+cdef void sum_gains(
+    real *sums, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows, const real *dz,
+    ptrdiff_t dz_panel, const Norm *norm,
 ) noexcept nogil:
+    """sums += the sum of dz hat over the rows; what comes of slots without a product is unused."""
+    cdef ptrdiff_t block, v, row, at
+    cdef vf total
+    for block in range(blocks):
+        for v in range(vectors):
+            total = vset(0)
+            for row in range(rows):
+                at = (row * vectors + v) * VL
+                total = total + (
+                    vload(dz + block * dz_panel + at)
+                    * vload(norm.hat + block * norm.hat_panel + at)
+                )
+            vstore(
+                sums + (block * vectors + v) * VL,
+                vload(sums + (block * vectors + v) * VL) + total,
+            )
+
+
+cdef void unpack_slots(
+    const real *packed, const Gates *gates, ptrdiff_t slots, real *vectors, ptrdiff_t H
+) noexcept nogil:
+    """The slots of some gates to (G*H,)."""
     cdef ptrdiff_t gate
     for gate in range(gates.count):
-        take_vector(packed, slots, gates.first + gate, bias + gates.index[gate] * H, H)
+        take_vector(packed, slots, gates.first + gate, vectors + gates.index[gate] * H, H)
 
 
 cdef void reset_states(
@@ -97,7 +174,7 @@ cdef void project_back(
     s.dy = NULL
 
 
-def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
+def backward(Tape tape, dy, dstate_n, dx, dstate, Gradients gradients):
     """Backpropagation through time: see ``_reference.scan.backward``."""
     cdef Packed packed = tape.packed
     cdef Layout layout = packed.layout
@@ -106,7 +183,7 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
     cdef ptrdiff_t blocks = packed.blocks, P_blocks = parts(P, VL)
     cdef ptrdiff_t size = layout.slots * VL
     cdef bint has_c = layout.has_c
-    cdef ptrdiff_t chunk = max(1, min(CHUNK_ROWS // B, T))
+    cdef ptrdiff_t chunk = min(chunk_steps(B), T)
     cdef const real *dy_data = data(dy)
     cdef ptrdiff_t dy_t = 0 if dy is None else stride(dy, 0)
     cdef ptrdiff_t dy_b = 0 if dy is None else stride(dy, 1)
@@ -116,13 +193,6 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
     cdef const real *dc_n = data(dstate_n[1]) if has_c else NULL
     cdef real *dh_0 = data(dstate[0])
     cdef real *dc_0 = data(dstate[1]) if has_c else NULL
-    cdef dict named = dict.fromkeys(ALL_WEIGHTS)
-    named.update(zip(packed.cell.weights, grads, strict=False))
-    cdef real *dw_ih = data(named["weight_ih"])
-    cdef real *dw_hh = data(named["weight_hh"])
-    cdef real *db_ih = data(named["bias_ih"])
-    cdef real *db_hh = data(named["bias_hh"])
-    cdef real *dw_hr = data(named["weight_hr"])
     cdef const char *reset_data = NULL
     cdef ptrdiff_t reset_t = 0, reset_b = 0
     if tape.reset is not None:
@@ -131,7 +201,6 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
     assert dx.shape == (T, B, I) and (dy is None or dy.shape == (T, B, P))
 
     packed.need_back()
-    cdef Gradients sums = Gradients(packed)
     cdef Buffer dz = Buffer(blocks * chunk * B * size)
     cdef Buffer dxs = Buffer(parts(I, VL) * chunk * B * VL)
     cdef Buffer dys = Buffer(B * P)
@@ -143,6 +212,12 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
     cdef Buffer dc = Buffer(blocks * B * VL) if has_c else None
     cdef Buffer drh = Buffer(blocks * B * VL) if layout.n.count else None
     cdef Buffer rh = Buffer(chunk * B * H) if layout.n.count else None
+    # With layer normalisation: gradients of the products, and the cell state's normalised values.
+    cdef bint normed = packed.gain_x is not NULL
+    cdef Buffer dzh = Buffer(blocks * chunk * B * size) if normed else dz
+    cdef Buffer dzx = Buffer(blocks * chunk * B * size) if normed else dz
+    cdef Buffer hats = Buffer(2 * blocks * B * VL) if packed.norm_c is not NULL else None
+    cdef Norm x_norm = packed.norm(packed.gain_x), h_norm = packed.norm(packed.gain_h)
     cdef Buffer zero = zeros(VL)
     cdef ptrdiff_t dz_panel = chunk * B * size, dx_panel = chunk * B * VL
     cdef ptrdiff_t i, t, t0, n, b, at, count
@@ -153,7 +228,11 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
     s.z_panel, s.dz_panel, s.c_panel, s.d_panel = rows.N * size, dz_panel, rows.N * VL, B * VL
     s.dh, s.dh_blocks, s.d_out = dh.data, P_blocks, d_out.data
     s.w_hh, s.w_hn = &packed.h_back, &packed.n_back
-    s.peephole, s.dpeephole = packed.peephole, sums.peephole
+    s.peephole, s.dpeephole = packed.peephole, gradients.peephole
+    s.norm_c, s.dnorm_c = packed.norm_c, gradients.norm_c
+    s.norm = h_norm
+    if packed.norm_c is not NULL:
+        s.c_hat, s.dc_hat = hats.data, hats.data + blocks * B * VL
     if has_c:
         s.dc = dc.data
     if layout.n.count:
@@ -180,6 +259,9 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
                         gather(rows, t, dys.data, s.dy, dy_b, P)
                         s.dy, s.dy_row = dys.data, P
                 s.dz = dz.data + (rows.offset(t) - at) * size
+                if normed:
+                    s.dzh = dzh.data + (rows.offset(t) - at) * size
+                    s.norm = tape.h_hats.of(h_norm, rows.offset(t))
                 if packed.projects:
                     project_back(
                         packed, &s, dr.data + (rows.offset(t) - at) * VL, chunk * B * VL,
@@ -199,28 +281,45 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
                         )
             count = rows.offset(t0 + n) - at
             if count:
-                p.a, p.a_row, p.a_k = dz.data + layout.x.first * VL, size, 1
+                if normed:
+                    x_norm = tape.x_hats.of(x_norm, at)
+                    normalise_back(
+                        &x_norm, layout.x.first, layout.x.count, count, blocks, H,
+                        dz.data, dzx.data, dz_panel,
+                    )
+                    sum_gains(
+                        gradients.gain_x, blocks, layout.slots, count, dz.data, dz_panel, &x_norm
+                    )
+                    h_norm = tape.h_hats.of(h_norm, at)
+                    sum_gains(
+                        gradients.gain_h, blocks, layout.slots, count, dz.data, dz_panel, &h_norm
+                    )
+                p.a, p.a_row, p.a_k = dzx.data + layout.x.first * VL, size, 1
                 p.a_segment, p.segments, p.K = dz_panel, blocks, layout.x.count * VL
                 p.init, p.init_row = zero.data, 0
                 p.c, p.c_row = dxs.data, VL
                 multiply(&packed.x_back, count, p, 0, dx_panel)
                 accumulate(
-                    &sums.x, count, tape.x.data + at * I, I, dz.data, size, dz_panel, zero.data
+                    &gradients.x, count, tape.x.data + at * I, I, dzx.data, size, dz_panel,
+                    zero.data,
                 )
                 accumulate(
-                    &sums.h, count, tape.h.data + at * P, P, dz.data, size, dz_panel, zero.data
+                    &gradients.h, count, tape.h.data + at * P, P, dzh.data, size, dz_panel,
+                    zero.data,
                 )
                 if packed.projects:
                     accumulate(
-                        &sums.r, count, out.data, H, dr.data, VL, chunk * B * VL, zero.data
+                        &gradients.r, count, out.data, H, dr.data, VL, chunk * B * VL, zero.data
                     )
                 if layout.n.count:
                     reset_states(
                         rh.data, tape.h.data + at * H, tape.z.data + at * size, s.z_panel,
                         layout.slots, count, H,
                     )
-                    accumulate(&sums.n, count, rh.data, H, dz.data, size, dz_panel, zero.data)
-                sum_biases(sums.bias, blocks, layout.slots, count, dz.data, dz_panel)
+                    accumulate(
+                        &gradients.n, count, rh.data, H, dzh.data, size, dz_panel, zero.data
+                    )
+                sum_rows(gradients.bias, blocks, layout.slots, count, dz.data, dz_panel)
             for t in range(t0, t0 + n):
                 for b in range(B):
                     if b < rows.count(t):
@@ -230,20 +329,7 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, grads):
                         )
                     else:
                         memset(dx_data + t * dx_t + rows.row(b) * dx_b, 0, I * sizeof(real))
-        unpack(&sums.x, &layout.x, dw_ih, H)
-        unpack(&sums.h, &layout.h, dw_hh, H)
-        unpack(&sums.n, &layout.n, dw_hh, H)
-        if packed.projects:
-            unpack(&sums.r, &OUTPUT, dw_hr, P)
-        if db_ih is not NULL:
-            unpack_bias(sums.bias, &layout.x, layout.slots, db_ih, H)
-        if db_hh is not NULL:
-            unpack_bias(sums.bias, &layout.h, layout.slots, db_hh, H)
-            unpack_bias(sums.bias, &layout.n, layout.slots, db_hh, H)
         for b in range(B):
             unblock_row(dh_0 + rows.row(b) * P, dh.data + b * VL, s.d_panel, P)
             if has_c:
                 unblock_row(dc_0 + rows.row(b) * H, dc.data + b * VL, s.d_panel, H)
-    if packed.peephole is not NULL:
-        for slot, name in enumerate(PEEPHOLES):
-            take_vector(sums.peephole, 3, slot, data(named[name]), H)

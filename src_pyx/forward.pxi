@@ -2,6 +2,7 @@
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
+from norm cimport Norm, normalise
 from panels cimport multiply, parts
 from step cimport Step
 from vec cimport VL, product, real, vload, vstore
@@ -24,6 +25,7 @@ cdef class Tape:
     cdef Buffer h           # (N, P)
     cdef Buffer c           # (blocks, N, VL)
     cdef Buffer z           # (blocks, N, slots * VL)
+    cdef Hats x_hats, h_hats    # with layer normalisation
 
     def __init__(self, Packed packed, Rows rows, reset):
         self.packed, self.rows = packed, rows
@@ -33,37 +35,68 @@ cdef class Tape:
         if packed.layout.has_c:
             self.c = Buffer(packed.blocks * rows.N * VL)
         self.z = Buffer(packed.blocks * rows.N * packed.layout.slots * VL)
+        if packed.gain_x is not NULL:
+            self.x_hats, self.h_hats = Hats(packed, rows.N), Hats(packed, rows.N)
+
+
+cdef class Hats:
+    """What layer normalisation of a product makes of some rows."""
+
+    cdef Buffer hat         # (blocks, rows, slots * VL)
+    cdef Buffer scale       # (rows, slots)
+    cdef ptrdiff_t size, slots, panel
+
+    def __init__(self, Packed packed, ptrdiff_t rows):
+        self.slots, self.size = packed.layout.slots, packed.layout.slots * VL
+        self.panel = rows * self.size
+        self.hat, self.scale = Buffer(packed.blocks * self.panel), Buffer(rows * self.slots)
+
+    cdef inline Norm of(self, Norm norm, ptrdiff_t row) noexcept nogil:
+        """`norm` with its values from `row` on here."""
+        norm.hat, norm.hat_panel = self.hat.data + row * self.size, self.panel
+        norm.scale = self.scale.data + row * self.slots
+        return norm
 
 
 cdef void project(
     Packed packed, ptrdiff_t T, ptrdiff_t B, const real *x, ptrdiff_t x_t, ptrdiff_t x_b,
-    real *z, ptrdiff_t z_panel,
+    real *z, ptrdiff_t z_panel, const Norm *norm,
 ) noexcept nogil:
-    """z = bias + x w, for all rows of T steps: (blocks, T * B, slots * VL)."""
+    """z = bias + x w, or bias + LN(x w), for all rows of T steps: (blocks, T * B, slots * VL)."""
     cdef ptrdiff_t t, b, block, slot, size = packed.layout.slots * VL
+    cdef bint normed = norm.gain is not NULL
+    cdef real *c = norm.hat if normed else z
+    cdef ptrdiff_t c_panel = norm.hat_panel if normed else z_panel
+    cdef ptrdiff_t init_panel = 0 if normed else size
     cdef product p
     p.a_k, p.a_segment, p.K, p.segments = 1, 0, packed.I, 1
-    p.init, p.init_row, p.c_row = packed.bias, 0, size
+    p.init, p.init_row, p.c_row = norm.zero if normed else packed.bias, 0, size
     if B == 1 or T == 1 or x_t == B * x_b:
-        p.a, p.a_row, p.c = x, x_t if B == 1 else x_b, z
-        multiply(&packed.x, T * B, p, size, z_panel)
+        p.a, p.a_row, p.c = x, x_t if B == 1 else x_b, c
+        multiply(&packed.x, T * B, p, init_panel, c_panel)
     elif B < T:
         p.a_row, p.c_row = x_t, B * size
         for b in range(B):
-            p.a, p.c = x + b * x_b, z + b * size
-            multiply(&packed.x, T, p, size, z_panel)
+            p.a, p.c = x + b * x_b, c + b * size
+            multiply(&packed.x, T, p, init_panel, c_panel)
     else:
         p.a_row = x_b
         for t in range(T):
-            p.a, p.c = x + t * x_t, z + t * B * size
-            multiply(&packed.x, B, p, size, z_panel)
-    for slot in range(packed.layout.x.first + packed.layout.x.count, packed.layout.slots):
+            p.a, p.c = x + t * x_t, c + t * B * size
+            multiply(&packed.x, B, p, init_panel, c_panel)
+    slot = 0 if normed else packed.layout.x.first + packed.layout.x.count
+    for slot in range(slot, packed.layout.slots):
         for block in range(packed.blocks):
             for t in range(T * B):
                 vstore(
                     z + block * z_panel + t * size + slot * VL,
                     vload(packed.bias + block * size + slot * VL),
                 )
+    if normed:
+        normalise(
+            norm, packed.layout.x.first, packed.layout.x.count, T * B, packed.blocks, packed.H,
+            z, z_panel,
+        )
 
 
 cdef Step new_step(Packed packed, ptrdiff_t B) noexcept:
@@ -72,7 +105,8 @@ cdef Step new_step(Packed packed, ptrdiff_t B) noexcept:
     s.B, s.H, s.blocks, s.slots = B, packed.H, packed.blocks, packed.layout.slots
     s.w_hh = &packed.h
     s.w_hn = &packed.n
-    s.peephole = packed.peephole
+    s.peephole, s.norm_c = packed.peephole, packed.norm_c
+    s.norm = packed.norm(packed.gain_h)
     return s
 
 
@@ -101,7 +135,8 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
     chunk = max(1, min(chunk, T))
     cdef const real *x_data = data(x)
     cdef real *y_data = data(y)
-    cdef ptrdiff_t x_t = stride(x, 0), x_b = stride(x, 1), y_t = stride(y, 0), y_b = stride(y, 1)
+    cdef ptrdiff_t x_t = stride(x, 0), x_b = stride(x, 1)
+    cdef ptrdiff_t y_t = 0 if y is None else stride(y, 0), y_b = 0 if y is None else stride(y, 1)
     cdef const real *h_0 = data(state[0])
     cdef const real *c_0 = data(state[1]) if has_c else NULL
     cdef real *h_n = data(state_n[0])
@@ -111,7 +146,7 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
     if reset is not None:
         reset_data = <const char *>cnp.PyArray_DATA(<cnp.ndarray>reset)
         reset_t, reset_b = reset.strides
-    assert x.shape[2] == I and y.shape == (T, B, P)
+    assert x.shape[2] == I and (y is None or y.shape == (T, B, P))
 
     cdef Rows rows = Rows(T, B, spans)
     cdef Tape tape = Tape(packed, rows, reset) if keep else None
@@ -124,6 +159,10 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
     cdef Buffer projected = Buffer(parts(P, VL) * B * VL) if packed.projects else None
     cdef Buffer c = Buffer(blocks * B * VL) if has_c else None
     cdef Buffer rh = Buffer(B * H) if packed.layout.n.count else None
+    cdef Hats x_hats = None, h_hats = None
+    cdef Buffer c_hat = Buffer(blocks * B * VL) if packed.norm_c is not NULL else None
+    cdef Norm x_norm = packed.norm(packed.gain_x), h_norm = packed.norm(packed.gain_h)
+    cdef bint normed = packed.gain_x is not NULL
     cdef real *z_data
     cdef real *xs_data
     cdef ptrdiff_t i, t, t0, n, at, count, b, block
@@ -136,6 +175,12 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
         s.rh = rh.data
     if has_c:
         s.c = c.data
+    if normed:
+        x_hats = tape.x_hats if keep else Hats(packed, chunk * B)
+        h_hats = tape.h_hats if keep else Hats(packed, B)
+        s.norm = h_hats.of(h_norm, 0)
+    if packed.norm_c is not NULL:
+        s.c_hat = c_hat.data
     with nogil:
         for b in range(B):
             memcpy(h.data + b * P, h_0 + rows.row(b) * P, P * sizeof(real))
@@ -146,15 +191,19 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
             n = min(chunk, T - t0)
             at = rows.offset(t0)
             z_data = z.data + (at * size if keep else 0)
+            if normed:
+                x_norm = x_hats.of(x_norm, at if keep else 0)
             if packs_x:
                 xs_data = xs.data + (at * I if keep else 0)
                 for t in range(t0, t0 + n):
                     gather(rows, t, xs_data + (rows.offset(t) - at) * I, x_data + t * x_t, x_b, I)
                 count = rows.offset(t0 + n) - at
                 if count:
-                    project(packed, 1, count, xs_data, 0, I, z_data, s.z_panel)
+                    project(packed, 1, count, xs_data, 0, I, z_data, s.z_panel, &x_norm)
             else:
-                project(packed, n, B, x_data + t0 * x_t, x_t, x_b, z_data, s.z_panel)
+                project(
+                    packed, n, B, x_data + t0 * x_t, x_t, x_b, z_data, s.z_panel, &x_norm
+                )
             for t in range(t0, t0 + n):
                 count = rows.count(t)
                 if reset_data is not NULL:
@@ -176,11 +225,14 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
                             )
                 s.B = count
                 s.z = z_data + (rows.offset(t) - at) * size
+                if normed and keep:
+                    s.norm = h_hats.of(h_norm, rows.offset(t))
                 if count:
                     packed.layout.forward(&s)
                     if packed.projects:
                         project_output(packed, count, out.data, projected.data, h.data, P)
-                scatter(rows, t, y_data + t * y_t, y_b, h.data, P)
+                if y_data is not NULL:
+                    scatter(rows, t, y_data + t * y_t, y_b, h.data, P)
         for b in range(B):
             memcpy(h_n + rows.row(b) * P, h.data + b * P, P * sizeof(real))
             if has_c:

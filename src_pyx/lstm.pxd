@@ -1,16 +1,17 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
 c' = f c + i g; h' = o tanh(c'). Slots: i, f, g, o. With peepholes (Gers et al. 2002) i and f also
-see w c, and o sees w c'.
+see w c, and o sees w c'. With layer normalisation (Ba et al. 2016) h' = o tanh(LN(c')).
 """
 
+from norm cimport normalise_row, normalise_row_back
 from step cimport Step, StepBack, clear_dh, recur, recur_back
 from vec cimport (
     VL, real, settle, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
 )
 
 
-cdef inline void forward(const Step *s, bint peephole) noexcept nogil:
+cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil:
     cdef ptrdiff_t u, b, n
     cdef real *z
     cdef real *c_state
@@ -40,35 +41,95 @@ cdef inline void forward(const Step *s, bint peephole) noexcept nogil:
             vstore(z + 2 * VL, g)
             vstore(z + 3 * VL, o)
             vstore(c_state, c)
-            vstore_first(s.out + b * s.out_row + u * VL, o * vtanh(c), n)
+            if norm:
+                vstore(s.c_hat + (u * s.B + b) * VL, vfirst(c, n))
+            else:
+                vstore_first(s.out + b * s.out_row + u * VL, o * vtanh(c), n)
+    if norm:
+        for b in range(s.B):
+            normalise_row(s.c_hat + b * VL, s.B * VL, 1, s.blocks, s.H)
+        for u in range(s.blocks):
+            w = s.norm_c + u * 2 * VL
+            for b in range(s.B):
+                o = vload(s.z + u * s.z_panel + b * 4 * VL + 3 * VL)
+                c = vload(s.c_hat + (u * s.B + b) * VL) * vload(w) + vload(w + VL)
+                vstore_first(s.out + b * s.out_row + u * VL, o * vtanh(c), s.H - u * VL)
 
 
-cdef inline void backward(const StepBack *s, bint peephole) noexcept nogil:
-    cdef ptrdiff_t u, b, n
+cdef inline vf d_output(const StepBack *s, ptrdiff_t u, ptrdiff_t b) noexcept nogil:
+    """Gradient of the output, block u of row b."""
+    cdef vf d = vload(s.d_out + u * s.d_panel + b * VL)
+    if s.dy is not NULL:
+        d = d + vload_first(s.dy + b * s.dy_row + u * VL, s.H - u * VL)
+    return d
+
+
+cdef inline void normalise_cell(const StepBack *s) noexcept nogil:
+    """c_hat anew, and in dc_hat the gradient that reaches c through it."""
+    cdef ptrdiff_t u, b, at, n, panel = s.B * VL
+    cdef const real *z
+    cdef real *dw
+    cdef real scale
+    cdef vf c, hat, tanh_c, d, gain, bias, one = vset(1)
+    for b in range(s.B):
+        for u in range(s.blocks):
+            z = s.z + u * s.z_panel + b * 4 * VL
+            c = vload(z + VL) * settle(vload(s.c_prev + u * s.c_panel + b * VL))
+            c = c + vload(z) * vload(z + 2 * VL)
+            vstore(s.c_hat + u * panel + b * VL, vfirst(c, s.H - u * VL))
+        scale = normalise_row(s.c_hat + b * VL, panel, 1, s.blocks, s.H)
+        for u in range(s.blocks):
+            at = u * panel + b * VL
+            n = s.H - u * VL
+            hat = vload(s.c_hat + at)
+            gain, bias = vload(s.norm_c + u * 2 * VL), vload(s.norm_c + u * 2 * VL + VL)
+            tanh_c = vtanh(hat * gain + bias)
+            d = d_output(s, u, b) * vload(s.z + u * s.z_panel + b * 4 * VL + 3 * VL)
+            d = vfirst(d * (one - tanh_c * tanh_c), n)
+            dw = s.dnorm_c + u * 2 * VL
+            vstore(dw, vload(dw) + d * hat)
+            vstore(dw + VL, vload(dw + VL) + d)
+            vstore(s.dc_hat + at, d * gain)
+        normalise_row_back(
+            s.dc_hat + b * VL, panel, s.c_hat + b * VL, panel, scale, 1, s.blocks, s.H
+        )
+
+
+cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept nogil:
+    cdef ptrdiff_t u, b, n, at
     cdef const real *z
     cdef const real *w
+    cdef const real *w_c
     cdef real *dz
     cdef real *dc
     cdef real *dw
     cdef vf i, f, g, o, c_prev, c, tanh_c, d_h, d_c, dzi, dzf, dzo
     cdef vf one = vset(1), dwi = vset(0), dwf = vset(0), dwo = vset(0)
+    if norm:
+        normalise_cell(s)
     for u in range(s.blocks):
         n = s.H - u * VL
         w = s.peephole + u * 3 * VL
+        w_c = s.norm_c + u * 2 * VL
         dwi = dwf = dwo = vset(0)
         for b in range(s.B):
             z = s.z + u * s.z_panel + b * 4 * VL
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             dc = s.dc + u * s.d_panel + b * VL
+            at = (u * s.B + b) * VL
             i, f, g, o = vload(z), vload(z + VL), vload(z + 2 * VL), vload(z + 3 * VL)
             c_prev = settle(vload(s.c_prev + u * s.c_panel + b * VL))
             c = f * c_prev + i * g
-            tanh_c = vtanh(c)
-            d_h = vload(s.d_out + u * s.d_panel + b * VL)
-            if s.dy is not NULL:
-                d_h = d_h + vload_first(s.dy + b * s.dy_row + u * VL, n)
+            if norm:
+                tanh_c = vtanh(vload(s.c_hat + at) * vload(w_c) + vload(w_c + VL))
+            else:
+                tanh_c = vtanh(c)
+            d_h = d_output(s, u, b)
             dzo = vfirst(d_h * tanh_c * o * (one - o), n)
-            d_c = vload(dc) + d_h * o * (one - tanh_c * tanh_c)
+            if norm:
+                d_c = vload(dc) + vload(s.dc_hat + at)
+            else:
+                d_c = vload(dc) + d_h * o * (one - tanh_c * tanh_c)
             if peephole:
                 d_c = d_c + dzo * vload(w + 2 * VL)
             dzi = vfirst(d_c * g * i * (one - i), n)
@@ -96,14 +157,19 @@ cdef inline void backward(const StepBack *s, bint peephole) noexcept nogil:
 
 
 cdef inline void lstm_forward(const Step *s) noexcept nogil:
-    if s.peephole is NULL:
-        forward(s, False)
+    # One plain function for each, as the plain one is what has to be fast.
+    if s.norm_c is not NULL:
+        forward(s, s.peephole is not NULL, True)
+    elif s.peephole is not NULL:
+        forward(s, True, False)
     else:
-        forward(s, True)
+        forward(s, False, False)
 
 
 cdef inline void lstm_backward(const StepBack *s) noexcept nogil:
-    if s.peephole is NULL:
-        backward(s, False)
+    if s.norm_c is not NULL:
+        backward(s, s.peephole is not NULL, True)
+    elif s.peephole is not NULL:
+        backward(s, True, False)
     else:
-        backward(s, True)
+        backward(s, False, False)

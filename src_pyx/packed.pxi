@@ -1,12 +1,13 @@
 # Weights in panels, and back. Included in kernels.pyx.
 
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
+from norm cimport Norm
 from panels cimport Panels, group_blocks, parts
 from vec cimport VL, real
 
-from fastrnn._cells import PEEPHOLES, PROJECTION, WEIGHTS
+from fastrnn._cells import GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
 
-ALL_WEIGHTS = WEIGHTS + PROJECTION + PEEPHOLES
+ALL_WEIGHTS = WEIGHTS + PROJECTION + PEEPHOLES + GAINS + STATE_NORM
 
 
 cdef inline ptrdiff_t panel_offset(
@@ -111,6 +112,10 @@ cdef class Packed:
     cdef bint has_back, projects
     cdef real *bias             # (blocks, slots * VL)
     cdef real *peephole         # (blocks, 3 * VL), or NULL
+    cdef real *gain_x           # (blocks, slots * VL), or NULL
+    cdef real *gain_h           # (blocks, slots * VL), or NULL
+    cdef real *norm_c           # (blocks, 2 * VL), or NULL
+    cdef real *zero             # slots * VL
 
     def __init__(self, cell, weights):
         self.cell = cell
@@ -131,13 +136,20 @@ cdef class Packed:
             self.r = self._panels(self.H, parts(self.P, VL), 1, 0)
             pack(&self.r, &OUTPUT, data(named["weight_hr"]), self.P)
         self.bias = self._zeros(self.layout.slots)
-        self._add_bias(&self.layout.x, data(named["bias_ih"]))
-        self._add_bias(&self.layout.h, data(named["bias_hh"]))
-        self._add_bias(&self.layout.n, data(named["bias_hh"]))
+        self._add(self.bias, &self.layout.x, data(named["bias_ih"]))
+        self._add(self.bias, &self.layout.h, data(named["bias_hh"]))
+        self._add(self.bias, &self.layout.n, data(named["bias_hh"]))
         if named["weight_ci"] is not None:
-            self.peephole = self._zeros(3)
-            for slot, name in enumerate(PEEPHOLES):
-                add_vector(self.peephole, 3, slot, data(named[name]), self.H)
+            self.peephole = self._vectors(PEEPHOLES)
+        if named["gain_ih"] is not None:
+            self.zero = self._zeros(self.layout.slots)
+            self.gain_x = self._zeros(self.layout.slots)
+            self.gain_h = self._zeros(self.layout.slots)
+            self._add(self.gain_x, &self.layout.x, data(named["gain_ih"]))
+            self._add(self.gain_h, &self.layout.h, data(named["gain_hh"]))
+            self._add(self.gain_h, &self.layout.n, data(named["gain_hh"]))
+        if named["gain_c"] is not None:
+            self.norm_c = self._vectors(STATE_NORM)
 
     cdef real *_zeros(self, ptrdiff_t slots) except NULL:
         """Zeros (blocks, slots * VL)."""
@@ -164,15 +176,32 @@ cdef class Packed:
         pack_back(&w, gates, data(weight), H, units)
         return w
 
-    cdef void _add_bias(self, Gates *gates, const real *bias) noexcept:
+    cdef real *_vectors(self, names) except NULL:
+        """Vectors (H,), or zeros where there is none, as slots."""
+        cdef real *found = self._zeros(len(names))
+        for slot, name in enumerate(names):
+            if self.named[name] is not None:
+                add_vector(found, len(names), slot, data(self.named[name]), self.H)
+        return found
+
+    cdef void _add(self, real *packed, Gates *gates, const real *vectors) noexcept:
+        """Add vectors (G*H,), or NULL for zeros, to the slots of their gates."""
         cdef ptrdiff_t gate
-        if bias is NULL:
+        if vectors is NULL:
             return
         for gate in range(gates.count):
             add_vector(
-                self.bias, self.layout.slots, gates.first + gate,
-                bias + gates.index[gate] * self.H, self.H,
+                packed, self.layout.slots, gates.first + gate,
+                vectors + gates.index[gate] * self.H, self.H,
             )
+
+    cdef Norm norm(self, real *gain) noexcept:
+        """Layer normalisation of a product; where its values go is left open."""
+        cdef Norm norm
+        memset(&norm, 0, sizeof(Norm))
+        norm.gain, norm.zero = gain, self.zero
+        norm.groups, norm.slots = &self.layout.groups[0], self.layout.slots
+        return norm
 
     cdef int need_back(self) except -1:
         """Pack what BPTT reads, at first need."""

@@ -19,7 +19,8 @@ cdef class Rows:
     ----------
     T, B : int
     spans : (2, B) array of int64 or None
-        Row b runs from step spans[0, b] to before spans[1, b]. All start at 0, or all end at T.
+        Row b runs from step spans[0, b] to before spans[1, b]. All start at one step, 0 or earlier,
+        or all end at one, T or later.
     """
 
     cdef ptrdiff_t T, B, N          # N: rows of all steps together
@@ -32,6 +33,7 @@ cdef class Rows:
         if spans is not None:
             begin, end = spans
             order = np.argsort(begin - end, kind="stable").astype(np.intp)
+            begin, end = np.clip(spans, 0, T)
             starts = np.bincount(begin, minlength=T + 1)[: T + 1]
             ends = np.bincount(end, minlength=T + 1)[: T + 1]
             running = np.cumsum(starts - ends)[:T]

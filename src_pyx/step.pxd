@@ -1,5 +1,6 @@
 """What one step of a cell reads and writes, forward and back. B rows, H units in blocks of VL."""
 
+from norm cimport Norm, normalise, normalise_back
 from panels cimport Panels, multiply
 from vec cimport VL, product, real, vset, vstore
 
@@ -19,6 +20,9 @@ cdef struct Step:
     ptrdiff_t c_panel
     real *rh                # scratch (B, H)
     const real *peephole    # (blocks, 3 * VL), or NULL
+    Norm norm               # of the products with h
+    const real *norm_c      # gain and bias of the cell state's (blocks, 2 * VL), or NULL
+    real *c_hat             # scratch (blocks, B, VL)
     const Panels *w_hh
     const Panels *w_hn      # the candidate's own, where its product is not with h
 
@@ -45,6 +49,12 @@ cdef struct StepBack:
     real *out               # out: the output, anew (B, H), or NULL
     const real *peephole    # (blocks, 3 * VL), or NULL
     real *dpeephole         # sums (blocks, 3 * VL)
+    Norm norm               # of the products with h
+    real *dzh               # out: gradient of those products, as dz
+    const real *norm_c      # as forward
+    real *dnorm_c           # sums (blocks, 2 * VL)
+    real *c_hat             # scratch (blocks, B, VL)
+    real *dc_hat            # scratch (blocks, B, VL)
     const Panels *w_hh      # transposed
     const Panels *w_hn      # transposed
 
@@ -52,14 +62,20 @@ cdef struct StepBack:
 cdef inline void recur(
     const Step *s, const Panels *w, const real *h, ptrdiff_t h_row
 ) noexcept nogil:
-    """z += h w."""
+    """z += h w, or LN(h w)."""
     cdef product p
     p.a, p.a_row, p.a_k, p.a_segment = h, h_row, 1, 0
     p.K, p.segments = w.K, 1
-    p.init = s.z
-    p.c = s.z
     p.init_row = p.c_row = s.slots * VL
-    multiply(w, s.B, p, s.z_panel, s.z_panel)
+    if s.norm.gain is NULL:
+        p.init = s.z
+        p.c = s.z
+        multiply(w, s.B, p, s.z_panel, s.z_panel)
+    else:
+        p.init, p.init_row = s.norm.zero, 0
+        p.c = s.norm.hat
+        multiply(w, s.B, p, 0, s.norm.hat_panel)
+        normalise(&s.norm, w.first, w.gates, s.B, s.blocks, s.H, s.z, s.z_panel)
 
 
 cdef inline void clear_dh(const StepBack *s) noexcept nogil:
@@ -75,7 +91,13 @@ cdef inline void recur_back(
 ) noexcept nogil:
     """d += dz w, for the dz of `gates` gates from slot `first` on; d is (blocks, B, VL)."""
     cdef product p
-    p.a, p.a_row, p.a_k = s.dz + first * VL, s.slots * VL, 1
+    cdef const real *dz = s.dz
+    if s.norm.gain is not NULL:
+        normalise_back(
+            &s.norm, first, gates, s.B, s.blocks, s.H, s.dz, s.dzh, s.dz_panel
+        )
+        dz = s.dzh
+    p.a, p.a_row, p.a_k = dz + first * VL, s.slots * VL, 1
     p.a_segment, p.segments, p.K = s.dz_panel, s.blocks, gates * VL
     p.init = d
     p.c = d

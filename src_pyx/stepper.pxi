@@ -2,6 +2,7 @@
 
 cimport numpy as cnp
 from libc.string cimport memcpy
+from norm cimport Norm
 from panels cimport parts
 from step cimport Step
 from vec cimport VL, real
@@ -41,7 +42,9 @@ cdef class Stepper:
     cdef object copy            # the settled Copy of the weights that is in use, or None
     cdef readonly tuple state
     cdef Packed packed
-    cdef Buffer z, rh, out, projected
+    cdef Buffer z, rh, out, projected, c_hat
+    cdef Hats x_hats, h_hats
+    cdef Norm x_norm
     cdef Step s
     cdef ptrdiff_t B, I, H, P
     cdef bint busy
@@ -56,6 +59,8 @@ cdef class Stepper:
         self.rh = Buffer(B * H)
         self.out = Buffer(B * H)
         self.projected = Buffer(parts(P, VL) * B * VL)
+        self.c_hat = Buffer(packed.blocks * B * VL)
+        self.x_hats, self.h_hats = Hats(packed, B), Hats(packed, B)
         memory = np.zeros((2, B, padded), np.dtype(f"f{sizeof(real)}"))
         self.state = (memory[0, :, :P], memory[1, :, :H])[: 1 + packed.layout.has_c]
         self._refresh()
@@ -72,6 +77,9 @@ cdef class Stepper:
         self.s.rh = self.rh.data
         self.s.h = self.s.out = data(self.state[0])
         self.s.h_row = self.s.out_row = padded
+        self.x_norm = self.x_hats.of(packed.norm(packed.gain_x), 0)
+        self.s.norm = self.h_hats.of(packed.norm(packed.gain_h), 0)
+        self.s.c_hat = self.c_hat.data
         if packed.projects:
             self.s.out, self.s.out_row = self.out.data, self.H
         if packed.layout.has_c:
@@ -81,7 +89,7 @@ cdef class Stepper:
 
     cdef void _step(self, const real *x, real *y) noexcept nogil:
         cdef ptrdiff_t b
-        project(self.packed, 1, self.B, x, 0, self.I, self.s.z, self.s.z_panel)
+        project(self.packed, 1, self.B, x, 0, self.I, self.s.z, self.s.z_panel, &self.x_norm)
         self.packed.layout.forward(&self.s)
         if self.packed.projects:
             project_output(

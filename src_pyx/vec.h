@@ -26,6 +26,9 @@ typedef int64_t whole;
 #error "FASTRNN_REAL_BITS must be 32 or 64"
 #endif
 
+/* What layer normalisation adds to a variance: NORM_EPS of _cells.py. */
+#define NORM_EPS ((real)1e-5)
+
 #ifndef FASTRNN_DEBUG
 #define FASTRNN_DEBUG 0
 #endif
@@ -95,6 +98,14 @@ INLINE vf vfirst(vf v, ptrdiff_t n) {
 /* a where the mask is set, else b. */
 INLINE vf choose(vi mask, vf a, vf b) {
     return as_real((mask & as_whole(a)) | (~mask & as_whole(b)));
+}
+
+/* The sum of all numbers of a vector, from the first to the last. */
+INLINE real vsum(vf v) {
+    real part[VL], total = 0;
+    vstore(part, v);
+    for (int i = 0; i < VL; i++) total += part[i];
+    return total;
 }
 
 /* IEEE 754 (2019), table 3.5: mantissa and exponent bias. ROUND is 1.5 * 2^mantissa: adding it rounds

@@ -9,12 +9,14 @@ cdef extern from "vec.h" nogil:
     ctypedef double vf
     ctypedef int float_mode
     const ptrdiff_t VL
+    const real NORM_EPS
     vf vset(real x)
     vf vload(const real *p)
     vf vload_first(const real *p, ptrdiff_t n)
     vf vfirst(vf v, ptrdiff_t n)
     void vstore(real *p, vf v)
     void vstore_first(real *p, vf v, ptrdiff_t n)
+    real vsum(vf v)
     vf settle(vf x)
     vf vsigmoid(vf x)
     vf vtanh(vf x)

@@ -39,6 +39,7 @@ class Case:
     reset: bool = False
     P: int = 0
     peephole: bool = False
+    norm: bool = False
     seed: int = 0
 
 
@@ -52,7 +53,8 @@ cases = st.builds(
     Case, I=sizes, H=sizes, T=small | sizes, B=small | sizes, bias=pairs, dy=st.booleans(),
     dstate=pairs, x_in=ins, y_out=outs, dy_in=ins, dx_out=outs,
     rows=st.sampled_from(["all", "from the start", "to the end"]), reset=st.booleans(),
-    P=st.just(0) | sizes, peephole=st.booleans(), seed=st.integers(0, 2**32 - 1),
+    P=st.just(0) | sizes, peephole=st.booleans(), norm=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
 
 
@@ -111,7 +113,9 @@ def run(
     dx_base, dx = place(x.shape, dtype, dx_out)
     dstate = [np.full_like(s, np.nan) for s in state]
     grads = [None if w is None else np.full(w.shape, np.nan, dtype) for w in weights]
-    kernels.backward(tape, dy, dstate_n, dx, dstate, grads)
+    gradients = kernels.Gradients(packed)
+    kernels.backward(tape, dy, dstate_n, dx, dstate, gradients)
+    gradients.write(grads)
     names = cell.states
     return dict(zip(("y", *(f"{s}_n" for s in names)), outputs, strict=True)), {
         "dx": taken(dx_base, dx),
@@ -155,6 +159,8 @@ def near_kink(margin, cell, weights, x, state, spans, reset):
 @example(case=Case(I=3, H=17, T=3, B=301, dstate=(False, False), y_out="gapped"))
 @example(case=Case(I=9, H=6, T=701, B=1, x_in="reversed", dx_out="reversed"))
 @example(case=Case(I=7, H=19, T=41, B=23, rows="from the start", reset=True, P=18, peephole=True))
+@example(case=Case(I=7, H=19, T=41, B=23, rows="to the end", reset=True, P=18, norm=True))
+@example(case=Case(I=6, H=35, T=301, B=3, x_in="batch_first", peephole=True, norm=True))
 @example(case=Case(I=7, H=67, T=90, B=5, rows="to the end", P=35, x_in="batch_first"))
 # Sums of thousands of equal numbers, where every rounding goes the same way.
 @example(
@@ -164,8 +170,9 @@ def near_kink(margin, cell, weights, x, state, spans, reset):
 def test_matches_the_reference(compiled, cell, dtype, case):
     c, rng, dtype = case, np.random.default_rng(case.seed), np.dtype(dtype)
     given_bias = dict(zip(("bias_ih", "bias_hh"), c.bias, strict=True))
-    P = c.P if cell.more_weights and c.P < c.H else 0
-    shapes = cell.weight_shapes(c.I, c.H, P, c.peephole and bool(cell.more_weights))
+    lstm = cell.name == "lstm"
+    P = c.P if lstm and c.P < c.H else 0
+    shapes = cell.weight_shapes(c.I, c.H, P, c.peephole and lstm, c.norm and bool(cell.norm_groups))
     weights = [
         rng.uniform(-1, 1, shapes[name]).astype(dtype) / dtype.type(shapes[name][-1] ** 0.5)
         if name in shapes and given_bias.get(name, True)

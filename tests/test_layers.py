@@ -441,3 +441,38 @@ def test_threads_share_a_layer(layer, x, state, rng, same_bits):
             contexts = [contextvars.copy_context() for _ in range(16)]
             for got in [f.result() for f in [pool.submit(c.run, work) for c in contexts]]:
                 assert same_bits(got, want)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_optional_weights(bias):
+    I, H, P = 3, 7, 5
+    lstm = fastrnn.LSTM(I, H, 2, bias, proj_size=P, peephole=True, layer_norm=True, seed=0)
+    shapes = {n.removesuffix("_l1"): a.shape for n, a in lstm.parameters().items() if "_l1" in n}
+    biases = {"bias_ih": (28,), "bias_hh": (28,), "bias_c": (7,)} if bias else {}
+    assert shapes == biases | {
+        "weight_ih": (28, 5), "weight_hh": (28, 5), "weight_hr": (5, 7),
+        "weight_ci": (7,), "weight_cf": (7,), "weight_co": (7,),
+        "gain_ih": (28,), "gain_hh": (28,), "gain_c": (7,),
+    }  # fmt: skip
+    for name, array in lstm.parameters().items():
+        if name.startswith(("gain", "bias_c")):
+            assert (array == name.startswith("gain")).all()
+    gru = fastrnn.GRU(I, H, layer_norm=True, bidirectional=True, bias=bias)
+    assert gru.parameters()["gain_hh_l0_reverse"].shape == (21,)
+    assert repr(lstm).endswith("peephole=True, layer_norm=True)")
+    assert repr(gru).endswith("layer_norm=True)")
+
+
+def test_layer_norm_does_what_it_says():
+    """Scaling or shifting all of a projection changes nothing; a state of any size stays sane."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(9, 4, 5))
+    for layer in (fastrnn.LSTM, fastrnn.GRU):
+        net = layer(5, 70, layer_norm=True, dtype=np.float64, seed=0)
+        y, _ = net(x)
+        weights = net.parameters()
+        weights["weight_ih_l0"] *= 1e3
+        weights["weight_hh_l0"] *= 1e3
+        # All but the epsilon, which is nothing beside the larger variance.
+        assert abs(net(x)[0] - net(x * 7)[0]).max() < 1e-6
+        assert abs(net(x)[0] - y).max() < 1e-2

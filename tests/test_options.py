@@ -1,4 +1,4 @@
-"""Ragged batches, resets, projections and peepholes of the reference, by central differences."""
+"""Ragged batches, resets and all options of the reference, by central differences."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ RESET = np.array([[0, 0, 0, 0], [1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1], [1, 0,
 @pytest.mark.parametrize("rows", SPANS)
 @pytest.mark.parametrize("reset", [None, RESET], ids=["kept", "reset"])
 @pytest.mark.parametrize(
-    ("name", "proj_size", "peephole"),
+    ("name", "proj_size", "peephole", "layer_norm"),
     [
-        ("rnn_tanh", 0, False),
-        ("gru", 0, False),
-        ("gru_reset_before", 0, False),
-        ("lstm", 0, False),
-        ("lstm", P, False),
-        ("lstm", 0, True),
-        ("lstm", P, True),
+        ("rnn_tanh", 0, False, False),
+        ("gru", 0, False, False),
+        ("gru", 0, False, True),
+        ("gru_reset_before", 0, False, False),
+        ("gru_reset_before", 0, False, True),
+        ("lstm", 0, False, False),
+        ("lstm", P, False, False),
+        ("lstm", 0, True, False),
+        ("lstm", P, True, False),
+        ("lstm", 0, False, True),
+        ("lstm", P, True, True),
     ],
 )
-def test_central_differences(name, proj_size, peephole, rows, reset, rng):
+def test_central_differences(name, proj_size, peephole, layer_norm, rows, reset, rng):
     cell, spans = CELLS[name], SPANS[rows]
-    shapes = cell.weight_shapes(I, H, proj_size, peephole)
+    shapes = cell.weight_shapes(I, H, proj_size, peephole, layer_norm)
     weights = [rng.uniform(-1, 1, shapes[n]) if n in shapes else None for n in cell.weights]
     x = rng.normal(size=(T, B, I))
     state = [
@@ -60,7 +64,9 @@ def test_central_differences(name, proj_size, peephole, rows, reset, rng):
     outputs, tape = run(keep=True)
     dx, dstate = np.full_like(x, np.nan), [np.full_like(s, np.nan) for s in state]
     grads = [None if w is None else np.full_like(w, np.nan) for w in weights]
-    _reference.backward(tape, d_outputs[0], d_outputs[1:], dx, dstate, grads)
+    gradients = _reference.Gradients(tape.packed)
+    _reference.backward(tape, d_outputs[0], d_outputs[1:], dx, dstate, gradients)
+    gradients.write(grads)
     for array, got in zip((x, *state, *weights), (dx, *dstate, *grads), strict=True):
         if array is None:
             continue
@@ -90,12 +96,13 @@ def test_what_stands_in_the_padding_does_not_count(cell, backend, dtype, make_we
         x[idle] = dy[idle] = filling
         state = [np.ones((B, H), dtype) for _ in cell.states]
         y, state_n = np.full((T, B, H), np.nan, dtype), [np.empty_like(s) for s in state]
-        tape = kernels.forward(
-            kernels.Packed(cell, weights), x, state, y, state_n, True, spans, RESET
-        )
+        packed = kernels.Packed(cell, weights)
+        tape = kernels.forward(packed, x, state, y, state_n, True, spans, RESET)
         dx, dstate = np.full_like(x, np.nan), [np.empty_like(s) for s in state]
         grads = [np.full_like(w, np.nan) for w in weights]
-        kernels.backward(tape, dy, state_n, dx, dstate, grads)
+        gradients = kernels.Gradients(packed)
+        kernels.backward(tape, dy, state_n, dx, dstate, gradients)
+        gradients.write(grads)
         results.append((y, *state_n, dx, *dstate, *grads))
     for a, b in zip(*results, strict=True):
         assert np.isfinite(a).all()

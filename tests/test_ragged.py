@@ -9,8 +9,10 @@ import fastrnn
 
 T, B, I, H = 9, 5, 4, 7
 LENGTHS = [4, 9, 1, 6, 9]
+# layer_norm: where the cell has it.
 STACKS = [
     {},
+    {"layer_norm": True, "num_layers": 2},
     {"bidirectional": True},
     {"num_layers": 3},
     {"num_layers": 2, "bidirectional": True, "batch_first": True},
@@ -28,6 +30,7 @@ def close(got, want):
 
 @pytest.mark.parametrize("stack", STACKS, ids=str)
 def test_as_each_row_alone(cell, backend, make_layer, make_state, same_bits, rng, stack):
+    stack = {n: v for n, v in stack.items() if n != "layer_norm" or cell.norm_groups}
     layer = make_layer(cell, I, H, dtype=np.float64, **stack)
     L, D = layer.num_layers, 1 + layer.bidirectional
     x = rng.normal(size=(T, B, I))
@@ -141,9 +144,20 @@ def test_wrong_lengths_and_resets(make_layer, cell, backend, wrong, error, says)
         layer(np.ones((T, B, I)), **wrong)
 
 
-@pytest.mark.parametrize("options", [{"proj_size": 3}, {"peephole": True}], ids=str)
-def test_streams_of_lstm_options(backend, dtype, same_bits, rng, options):
-    layer = fastrnn.LSTM(I, H, num_layers=2, seed=0, dtype=dtype, **options)
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        (fastrnn.LSTM, {"proj_size": 3}),
+        (fastrnn.LSTM, {"peephole": True}),
+        (fastrnn.LSTM, {"layer_norm": True}),
+        (fastrnn.LSTM, {"layer_norm": True, "peephole": True, "proj_size": 3, "bias": False}),
+        (fastrnn.GRU, {"layer_norm": True}),
+        (fastrnn.GRU, {"layer_norm": True, "reset_after": False}),
+    ],
+    ids=str,
+)
+def test_streams_of_options(backend, dtype, same_bits, rng, layer, options):
+    layer = layer(I, H, num_layers=2, seed=0, dtype=dtype, **options)
     x = rng.normal(size=(T, B, I)).astype(dtype)
     y, state_n = layer(x)
     stream = layer.stream(B)
@@ -153,7 +167,7 @@ def test_streams_of_lstm_options(backend, dtype, same_bits, rng, options):
             if backend == "reference"
             else same_bits(stream.step(x[t]), y[t].copy())
         )
-    assert [s.shape for s in stream.state] == [s.shape for s in state_n]
+    assert [s.shape for s in tuples(stream.state)] == [s.shape for s in tuples(state_n)]
 
 
 @pytest.mark.parametrize("proj_size", [-1, H, H + 1])

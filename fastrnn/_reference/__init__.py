@@ -3,8 +3,10 @@
 Both twins have the same names and the same arguments (see ``fastrnn/_kernels/__init__.pyi``).
 """
 
+from fastrnn._reference.scan import Gradients as Gradients
 from fastrnn._reference.scan import Packed as Packed
 from fastrnn._reference.scan import Stepper as Stepper
 from fastrnn._reference.scan import Tape as Tape
 from fastrnn._reference.scan import backward as backward
 from fastrnn._reference.scan import forward as forward
+from fastrnn._reference.scan import segment_steps as segment_steps

@@ -6,6 +6,7 @@ h' = act(W_ih x + b_ih + W_hh h + b_hh)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def _rnn(act: Callable[[Array], Array], d_act: Callable[[Array], Array]) -> Step
         return Forward(state=(h_new,), saved=(h, h_new))
 
     def backward(
-        saved: tuple[Array, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
+        saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
     ) -> Backward:
         h, h_new = saved
         (dh_new,) = dstate

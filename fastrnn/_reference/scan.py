@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from fastrnn._cells import CELLS, Cell
 from fastrnn._reference.activations import Array
 from fastrnn._reference.gru import GRU, GRU_RESET_BEFORE
 from fastrnn._reference.lstm import LSTM
+from fastrnn._reference.product import Product, product, product_back
 from fastrnn._reference.rnn import RNN_RELU, RNN_TANH
 from fastrnn._reference.step import StepPair
 
@@ -59,17 +60,45 @@ class Packed:
         )
 
 
+class Gradients:
+    """Sums of weight gradients, to which each :func:`backward` adds."""
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
+        self.sums = {name: np.zeros_like(w) for name, w in packed.w.items()}
+
+    def add(self, grads: Mapping[str, Array | None]) -> None:
+        """Add gradients by the names of their weights."""
+        for name, grad in grads.items():
+            if grad is not None and name in self.sums:
+                self.sums[name] += grad
+
+    def write(self, grads: Sequence[Array | None]) -> None:
+        """Write the sums to `grads`, in the weights' order and shapes."""
+        for name, out in zip(self.packed.cell.weights, grads, strict=False):
+            if out is not None:
+                out[...] = self.sums[name]
+
+
+def segment_steps(B: int, least: int) -> int:
+    """At least how many steps, and `least`, to go back through at once with B rows.
+
+    Gradients of segments of so many steps (the last one may be shorter) add up to those of the
+    whole sequence; in the compiled twin, to the same bits.
+    """
+    return least
+
+
 class Tape:
     """What a training forward keeps for :func:`backward`: its inputs, and each step's values."""
 
     def __init__(
-        self, packed: Packed, x: Array, running: Array | None, reset: Array | None
-    ) -> None:
-        self.packed = packed
+        self, packed: Packed, shape: tuple[int, ...], zx: Product, running: Array | None,
+        reset: Array | None,
+    ) -> None:  # fmt: skip
+        self.packed, self.shape, self.zx = packed, shape, zx
         self.running, self.reset = running, None if reset is None else reset.copy()
-        # What stands where a row does not run may be anything, and is not to count.
-        self.x = x.copy() if running is None else np.where(running[:, :, None], x, 0)
-        self.steps: list[tuple[Array, ...]] = []
+        self.steps: list[tuple[Any, ...]] = []
 
 
 def _running(T: int, spans: Array | None) -> Array | None:
@@ -101,7 +130,7 @@ def forward(
     packed: Packed,
     x: Array,
     state: Sequence[Array],
-    y: Array,
+    y: Array | None,
     state_n: Sequence[Array],
     keep: bool = False,
     spans: Array | None = None,
@@ -115,30 +144,39 @@ def forward(
     x : (T, B, I)
     state : sequence of (B, H)
         One for each of the cell's states.
-    y : (T, B, P), out
+    y : (T, B, P), out, or None for none
         0 where a row does not run. P is H, or the size of a projection.
     state_n : sequence of (B, H), out
         Each row's after its last step.
     keep : bool
         Whether to return what `backward` needs.
     spans : (2, B) array of int64, optional
-        Row b runs from step spans[0, b] to before spans[1, b]; all start at 0, or all end at T.
-        Default: all rows run at all steps.
+        Row b runs from step spans[0, b] to before spans[1, b]. All start at one step, 0 or earlier,
+        or all end at one, T or later. Default: all rows run at all steps.
     reset : (T, B) array of bool, optional
         Where the state is zeroed before a step. Default: nowhere.
     """
-    running = _running(len(x), spans)
-    if running is not None and reset is not None:
-        reset = reset & running
-    tape = Tape(packed, x, running, reset) if keep else None
-    step = STEPS[packed.cell.name].forward
-    zx = x @ packed.w["weight_ih"].T + packed.w["bias_ih"]
+    T, B, I = x.shape
+    running, w, cell = _running(T, spans), packed.w, packed.cell
+    if running is not None:
+        reset = None if reset is None else reset & running
+        # What stands where a row does not run may be anything, and is not to count.
+        x = np.where(running[:, :, None], x, 0)
+    H = len(w["weight_ih"]) // len(cell.gates)
+    rows_x = np.array(x).reshape(T * B, I)
+    projected = product(
+        rows_x, w["weight_ih"], w.get("gain_ih"), [count * H for count in cell.norm_groups]
+    )
+    zx = (projected.value + w["bias_ih"]).reshape(T, B, -1)
+    tape = Tape(packed, x.shape, projected, running, reset) if keep else None
+    step = STEPS[cell.name].forward
     now = tuple(s.copy() for s in state)
-    for t in range(len(x)):
+    for t in range(T):
         rows = slice(None) if running is None else np.flatnonzero(running[t])
         now = _zero(now, None if reset is None else reset[t])
-        new, saved = step(zx[t, rows], tuple(s[rows] for s in now), packed.w)
-        y[t] = _put(np.zeros_like(y[t]), rows, new[0])
+        new, saved = step(zx[t, rows], tuple(s[rows] for s in now), w)
+        if y is not None:
+            y[t] = _put(np.zeros_like(y[t]), rows, new[0])
         now = tuple(_put(s, rows, n) for s, n in zip(now, new, strict=True))
         if tape is not None:
             tape.steps.append(saved)
@@ -154,7 +192,7 @@ def backward(
     dstate_n: Sequence[Array | None],
     dx: Array,
     dstate: Sequence[Array],
-    grads: Sequence[Array | None],
+    gradients: Gradients,
 ) -> None:
     """Backpropagation through time (Werbos 1990).
 
@@ -169,32 +207,28 @@ def backward(
     dx : (T, B, I), out
     dstate : sequence of (B, H), out
         Gradients of the initial states.
-    grads : sequence of array or None, out
-        Gradients of the weights, in their order and shapes.
+    gradients : Gradients
+        To which those of the weights are added.
     """
     packed, running, reset = tape.packed, tape.running, tape.reset
-    T, B, I = tape.x.shape
-    step = STEPS[packed.cell.name].backward
+    T, B, I = tape.shape
+    step, w = STEPS[packed.cell.name].backward, packed.w
     now = tuple(np.zeros_like(s) if d is None else d for s, d in zip(dstate, dstate_n, strict=True))
-    dzx = np.zeros((T, B, len(packed.w["weight_ih"])), tape.x.dtype)
-    sums = {name: np.zeros_like(w) for name, w in packed.w.items()}
+    dzx = np.zeros((T, B, len(w["weight_ih"])), dx.dtype)
     for t in reversed(range(T)):
         rows = slice(None) if running is None else np.flatnonzero(running[t])
         dstep = tuple(d[rows] for d in now)
         if dy is not None:
             dstep = (dstep[0] + dy[t, rows], *dstep[1:])
-        back = step(tape.steps[t], dstep, packed.w)
+        back = step(tape.steps[t], dstep, w)
         dzx[t, rows] = back.dzx
         now = tuple(_put(d, rows, n) for d, n in zip(now, back.dstate, strict=True))
         now = _zero(now, None if reset is None else reset[t])
-        for name, grad in back.grads.items():
-            sums[name] += grad
-    np.matmul(dzx, packed.w["weight_ih"], out=dx)
+        gradients.add(back.grads)
     flat = dzx.reshape(T * B, -1)
-    sums["weight_ih"], sums["bias_ih"] = flat.T @ tape.x.reshape(T * B, I), flat.sum(axis=0)
-    for name, out in zip(packed.cell.weights, grads, strict=False):
-        if out is not None:
-            out[...] = sums[name]
+    dx_rows, dweight, dgain = product_back(tape.zx, flat, w["weight_ih"], w.get("gain_ih"))
+    dx[...] = dx_rows.reshape(T, B, I)
+    gradients.add({"weight_ih": dweight, "bias_ih": flat.sum(axis=0), "gain_ih": dgain})
     for out, d in zip(dstate, now, strict=True):
         out[...] = d
 

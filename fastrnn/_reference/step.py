@@ -1,13 +1,14 @@
 """What one step of a cell takes and gives, forward and backward.
 
 B rows of a batch, H hidden units, G gates. `zx` is the input projection W_ih x + b_ih, (B, G*H),
-which the scan computes for all steps at once; the rest is the cell's own. Weights come by name.
+or LN(W_ih x) + b_ih, which the scan computes for all steps at once; the rest is the cell's own.
+Weights come by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fastrnn._reference.activations import Array
 
@@ -16,15 +17,18 @@ class Forward(NamedTuple):
     """Result of a step: the new states, each (B, H), and what its backward needs."""
 
     state: tuple[Array, ...]
-    saved: tuple[Array, ...]
+    saved: tuple[Any, ...]
 
 
 class Backward(NamedTuple):
-    """Result of a step back: gradients of `zx`, of the old states and of the weights by name."""
+    """Result of a step back: gradients of `zx`, of the old states and of the weights by name.
+
+    A weight that a layer does not have may have a gradient of None.
+    """
 
     dzx: Array
     dstate: tuple[Array, ...]
-    grads: dict[str, Array]
+    grads: Mapping[str, Array | None]
 
 
 class ForwardStep(Protocol):
@@ -38,7 +42,7 @@ class BackwardStep(Protocol):
     """One step back through a cell."""
 
     def __call__(
-        self, saved: tuple[Array, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
+        self, saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
     ) -> Backward:
         """From the gradients of the new states, each (B, H), to all others."""
 

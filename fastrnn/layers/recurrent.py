@@ -50,6 +50,7 @@ class CellLayer(Layer):
         "dropout": 0,
         "bidirectional": False,
         "peephole": False,
+        "layer_norm": False,
         "reset_after": True,
         "return_sequences": True,
     }
@@ -65,6 +66,7 @@ class CellLayer(Layer):
         init: str = "uniform",
         proj_size: int = 0,
         peephole: bool = False,
+        layer_norm: bool = False,
     ) -> None:
         if init not in _init.INITS:
             raise ValueError(f"init: expected one of {', '.join(_init.INITS)}, got {init!r}")
@@ -75,9 +77,9 @@ class CellLayer(Layer):
         self._cell = cell
         self._weights = {}
         for suffix, I in inputs.items():
-            shapes = cell.weight_shapes(I, H, proj_size, peephole)
+            shapes = cell.weight_shapes(I, H, proj_size, peephole, layer_norm)
             if not bias:
-                del shapes["bias_ih"], shapes["bias_hh"]
+                shapes = {n: s for n, s in shapes.items() if not n.startswith("bias")}
             self._weights[suffix] = Weights(cell, _init.weights(rng, cell, shapes, init, dtype))
         self._first = next(iter(self._weights.values()))
 
@@ -148,6 +150,7 @@ class Recurrent(CellLayer):
         init: str,
         proj_size: int = 0,
         peephole: bool = False,
+        layer_norm: bool = False,
     ) -> None:
         I = _checks.size(input_size, "input_size")
         H = _checks.size(hidden_size, "hidden_size")
@@ -162,7 +165,9 @@ class Recurrent(CellLayer):
         self.dropout = _checks.real(dropout, "dropout", "a number in [0, 1]", lambda v: 0 <= v <= 1)
         self.return_sequences = bool(return_sequences)
         self._rng = np.random.default_rng(_checks.seed(seed))
-        super().__init__(cell, inputs, H, bias, dtype, self._rng, init, proj_size, peephole)
+        super().__init__(
+            cell, inputs, H, bias, dtype, self._rng, init, proj_size, peephole, layer_norm
+        )
         if self.dropout > 0 and L == 1:
             warnings.warn(
                 f"dropout={self.dropout} has no effect: it stands between layers, and num_layers=1",
@@ -220,15 +225,31 @@ class Recurrent(CellLayer):
         state : as `state`
             The state after the last step.
         """
-        y, state_n, _ = self._run(x, state, lengths, reset, keep=False)
+        y, state_n, _ = self._run(x, state, lengths, reset, False)
         return y, state_n
 
     def forward(
-        self, x: Any, state: Any = None, *, lengths: Any = None, reset: Any = None
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape]:
         """Run the layer as a plain call does, and keep what :meth:`backward` needs.
 
         In training mode with `dropout`: with elements dropped between layers.
+
+        Parameters
+        ----------
+        x, state, lengths, reset
+            As in a plain call.
+        checkpoint_every : int, optional
+            Keep, beside the layers' inputs, their states only every so many steps (or a few more,
+            up to a multiple of 256 / B), and run the steps between again in :meth:`backward`, which
+            gives the same bits. About a third more work for a sequence too long to keep all of; the
+            square root of T is a good value (Chen et al. 2016). Default: keep all.
 
         Returns
         -------
@@ -237,21 +258,24 @@ class Recurrent(CellLayer):
         tape : Tape
             For :meth:`backward`, as often as wanted.
         """
-        y, state_n, tape = self._run(x, state, lengths, reset, keep=True)
+        if checkpoint_every is not None:
+            checkpoint_every = _checks.size(checkpoint_every, "checkpoint_every")
+        y, state_n, tape = self._run(x, state, lengths, reset, True, checkpoint_every)
         assert tape is not None
         return y, state_n, tape
 
     def _run(
-        self, x: Any, state: Any, lengths: Any, reset: Any, keep: bool
-    ) -> tuple[Array, Any, Tape | None]:
+        self, x: Any, state: Any, lengths: Any, reset: Any, keep: bool,
+        checkpoint_every: int | None = None,
+    ) -> tuple[Array, Any, Tape | None]:  # fmt: skip
         x = _checks.array(x, "x", self.dtype)
         lead = ("T",) if x.ndim == 2 else ("B", "T") if self.batch_first else ("T", "B")
         _checks.expect_shape(x, "x", (*lead, self.input_size))
         D, P = self._directions, self._first.output_size
-        y = np.empty((*x.shape[:-1], D * P), self.dtype)
-        y_steps = self._steps(y)
-        batch = y_steps[0].shape[:-1] if x.ndim == 3 else ()
-        T, B, _ = y_steps.shape
+        x_steps = self._steps(x)
+        T, B, _ = x_steps.shape
+        batch = (B,) if x.ndim == 3 else ()
+        y = np.empty((*x.shape[:-1], D * P), self.dtype) if self.return_sequences else None
         states = [
             np.zeros((len(self._weights), B, n), self.dtype) if s is None else s
             for s, n in zip(self._rows(state, "state", batch), self._sizes, strict=True)
@@ -260,13 +284,14 @@ class Recurrent(CellLayer):
         if keep and self.training and self.dropout > 0:
             # A generator locks itself, so that threads may share the layer.
             factors = [
-                drawn_factors(self._rng, self.dropout, y_steps.shape, self.dtype) for _ in factors
+                drawn_factors(self._rng, self.dropout, (T, B, D * P), self.dtype) for _ in factors
             ]
         state_n, stack = _stack.forward(
-            list(self._weights.values()), self._steps(x), states, y_steps, factors, keep,
-            _checks.lengths(lengths, T, batch), _checks.reset(reset, T, batch),
+            list(self._weights.values()), x_steps, states, None if y is None else self._steps(y),
+            factors, keep, _checks.lengths(lengths, T, batch), _checks.reset(reset, T, batch),
+            checkpoint_every,
         )  # fmt: skip
-        if not self.return_sequences:
+        if y is None:
             # Each direction's last output is its final h.
             y = np.concatenate(state_n[0][-D:], axis=-1).reshape(*batch, -1)
         return y, self._state(state_n, batch), None if stack is None else Tape(stack, x.shape)
@@ -436,6 +461,17 @@ class LSTM(Recurrent):
     peephole : bool
         Whether the gates see the cell state, each unit its own: i and f the old one by `weight_ci`
         and `weight_cf`, o the new one by `weight_co` (Gers et al. 2002).
+    layer_norm : bool
+        Whether to normalise both projections and the cell state (Ba et al. 2016, eq. 20 to 22):
+        with LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5), mean and variance being over all units of
+        one row at one step,
+
+            (i, f, g, o) before sigmoid and tanh =
+                gain_ih LN(W_ih x) + b_ih + gain_hh LN(W_hh h) + b_hh, over all four gates,
+            c' = f c + i g, and h' = o tanh(gain_c LN(c') + bias_c).
+
+        c' itself, the state, is not normalised. Gains are (4*H,), those of the cell state (H,);
+        there is no `bias_c` without `bias`.
     return_sequences, dtype, seed, init
         As in :class:`RNN`.
     forget_bias : float, optional
@@ -455,6 +491,7 @@ class LSTM(Recurrent):
         proj_size: int = 0,
         *,
         peephole: bool = False,
+        layer_norm: bool = False,
         return_sequences: bool = True,
         dtype: Any = np.float32,
         seed: int | None = None,
@@ -465,10 +502,11 @@ class LSTM(Recurrent):
             raise ValueError(
                 f"proj_size: expected 0 or a size below hidden_size={hidden_size}, got {proj_size}"
             )
-        self.peephole = bool(peephole)
+        self.peephole, self.layer_norm = bool(peephole), bool(layer_norm)
         super().__init__(
             CELLS["lstm"], input_size, hidden_size, num_layers, bias, batch_first,
             dropout, bidirectional, return_sequences, dtype, seed, init, proj_size, self.peephole,
+            self.layer_norm,
         )  # fmt: skip
         if forget_bias is not None:
             self._set_forget_bias(forget_bias)
@@ -485,7 +523,7 @@ class LSTM(Recurrent):
             raise ValueError(f"forget_bias: expected None without bias, got {value}")
         forget = slice(self.hidden_size, 2 * self.hidden_size)
         for name, array in self.parameters().items():
-            if name.startswith("bias"):
+            if name.startswith(("bias_ih", "bias_hh")):
                 array[forget] = value if name.startswith("bias_ih") else 0
 
 
@@ -502,6 +540,14 @@ class GRU(Recurrent):
         As in :class:`RNN`.
     reset_after : bool
         Whether the reset gate works on the recurrent product or on the state before it.
+    layer_norm : bool
+        Whether to normalise both projections (Ba et al. 2016, eq. 29 to 31), with LN as in
+        :class:`LSTM`, and the gains `gain_ih` and `gain_hh`, (3*H,):
+
+            (r, z) = sigmoid(gain LN(W_ih x) + b_ih + gain LN(W_hh h) + b_hh), over both gates,
+            n = tanh(gain LN(W_in x) + b_in + r (gain LN(W_hn h) + b_hn)), over n alone;
+
+        without `reset_after` gain LN(W_hn (r h)) + b_hn is added instead.
     return_sequences, dtype, seed, init
         As in :class:`RNN`.
     """
@@ -517,14 +563,15 @@ class GRU(Recurrent):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        layer_norm: bool = False,
         return_sequences: bool = True,
         dtype: Any = np.float32,
         seed: int | None = None,
         init: str = "uniform",
     ) -> None:
-        self.reset_after = bool(reset_after)
+        self.reset_after, self.layer_norm = bool(reset_after), bool(layer_norm)
         super().__init__(
             CELLS["gru" if reset_after else "gru_reset_before"], input_size, hidden_size,
             num_layers, bias, batch_first, dropout, bidirectional, return_sequences, dtype, seed,
-            init,
+            init, layer_norm=self.layer_norm,
         )  # fmt: skip

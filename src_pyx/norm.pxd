@@ -1,0 +1,118 @@
+"""Layer normalisation (Ba et al. 2016, eq. 4) of blocked rows: hat = (a - mean) / sqrt(var + eps).
+
+A row's units stand in some slots of all blocks; the padding of the last block is 0 before and
+after. Sums run over blocks, then slots, then lanes, whatever other rows there are.
+"""
+
+from libc.math cimport sqrt
+from vec cimport NORM_EPS, VL, real, vf, vfirst, vload, vset, vstore, vsum
+
+cdef struct Norm:
+    # Of one product, whose slots are normalised in groups; or none, where gain is NULL.
+    const real *gain        # (blocks, slots * VL)
+    real *hat               # (blocks, rows, slots * VL)
+    ptrdiff_t hat_panel
+    real *scale             # (rows, slots): 1 / sqrt(var + eps) of a group, at its first slot
+    const ptrdiff_t *groups  # (slots,): neighbours of the same number are normalised together
+    ptrdiff_t slots
+    const real *zero        # slots * VL zeros
+
+
+cdef inline real normalise_row(
+    real *a, ptrdiff_t panel, ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H
+) noexcept nogil:
+    """In place, `count` vectors of each block; returns the scale."""
+    cdef ptrdiff_t u, v
+    cdef real n = H * count, scale
+    cdef vf mean, d, total = vset(0)
+    for u in range(blocks):
+        for v in range(count):
+            total = total + vload(a + u * panel + v * VL)
+    mean = vset(vsum(total) / n)
+    total = vset(0)
+    for u in range(blocks):
+        for v in range(count):
+            d = vfirst(vload(a + u * panel + v * VL) - mean, H - u * VL)
+            vstore(a + u * panel + v * VL, d)
+            total = total + d * d
+    scale = 1 / sqrt(vsum(total) / n + NORM_EPS)
+    for u in range(blocks):
+        for v in range(count):
+            vstore(a + u * panel + v * VL, vload(a + u * panel + v * VL) * vset(scale))
+    return scale
+
+
+cdef inline void normalise_row_back(
+    real *d, ptrdiff_t d_panel, const real *hat, ptrdiff_t hat_panel, real scale,
+    ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H,
+) noexcept nogil:
+    """In place, from the gradient of hat to that of what was normalised."""
+    cdef ptrdiff_t u, v
+    cdef real n = H * count
+    cdef vf v_d, mean = vset(0), along = vset(0)
+    for u in range(blocks):
+        for v in range(count):
+            v_d = vload(d + u * d_panel + v * VL)
+            mean = mean + v_d
+            along = along + v_d * vload(hat + u * hat_panel + v * VL)
+    mean, along = vset(vsum(mean) / n), vset(vsum(along) / n)
+    for u in range(blocks):
+        for v in range(count):
+            v_d = vload(d + u * d_panel + v * VL) - mean
+            v_d = (v_d - vload(hat + u * hat_panel + v * VL) * along) * vset(scale)
+            vstore(d + u * d_panel + v * VL, vfirst(v_d, H - u * VL))
+
+
+cdef inline ptrdiff_t group_end(const Norm *norm, ptrdiff_t slot, ptrdiff_t end) noexcept nogil:
+    """The slot behind the group that starts at `slot`."""
+    cdef ptrdiff_t last = slot + 1
+    while last < end and norm.groups[last] == norm.groups[slot]:
+        last += 1
+    return last
+
+
+cdef inline void normalise(
+    const Norm *norm, ptrdiff_t first, ptrdiff_t count, ptrdiff_t rows, ptrdiff_t blocks,
+    ptrdiff_t H, real *z, ptrdiff_t z_panel,
+) noexcept nogil:
+    """Normalise the product that stands in hat, and add gain hat to z: `count` slots of each."""
+    cdef ptrdiff_t b, u, slot, end, at, size = norm.slots * VL
+    for b in range(rows):
+        slot = first
+        while slot < first + count:
+            end = group_end(norm, slot, first + count)
+            norm.scale[b * norm.slots + slot] = normalise_row(
+                norm.hat + b * size + slot * VL, norm.hat_panel, end - slot, blocks, H
+            )
+            slot = end
+        for u in range(blocks):
+            for slot in range(first, first + count):
+                at = b * size + slot * VL
+                vstore(
+                    z + u * z_panel + at,
+                    vload(z + u * z_panel + at)
+                    + vload(norm.gain + u * size + slot * VL)
+                    * vload(norm.hat + u * norm.hat_panel + at),
+                )
+
+
+cdef inline void normalise_back(
+    const Norm *norm, ptrdiff_t first, ptrdiff_t count, ptrdiff_t rows, ptrdiff_t blocks,
+    ptrdiff_t H, const real *dz, real *d, ptrdiff_t dz_panel,
+) noexcept nogil:
+    """d, laid out as dz: the gradient of the product, from that of gain hat."""
+    cdef ptrdiff_t b, u, slot, end, at, size = norm.slots * VL
+    for b in range(rows):
+        for u in range(blocks):
+            for slot in range(first, first + count):
+                at = u * dz_panel + b * size + slot * VL
+                vstore(d + at, vload(dz + at) * vload(norm.gain + u * size + slot * VL))
+        slot = first
+        while slot < first + count:
+            end = group_end(norm, slot, first + count)
+            at = b * size + slot * VL
+            normalise_row_back(
+                d + at, dz_panel, norm.hat + at, norm.hat_panel,
+                norm.scale[b * norm.slots + slot], end - slot, blocks, H,
+            )
+            slot = end
