@@ -66,6 +66,7 @@ def extensions():
         found.append(ext)
 
     add("fastrnn._cpu", "src_pyx/cpu.pyx")
+    add("fastrnn._threads", "src_pyx/threads.pyx")
     for variant, flags in VARIANTS.items():
         for dtype, bits in (("float32", 32), ("float64", 64)):
             name = f"fastrnn._kernels.{variant}_{dtype}"

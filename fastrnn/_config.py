@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -23,17 +24,32 @@ def _initial_threads() -> int:
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPUs that this process may use: by its affinity, and by the quota of its control group."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, min(cpus, _quota(cpus)))
+
+
+def _quota(default: int) -> int:
+    """Whole CPUs of the control group's quota (Linux, cgroup v2: cpu.max; v1: cpu.cfs_*)."""
+    for *paths, separator in (
+        ("/sys/fs/cgroup/cpu.max", " "),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us", " "),
+    ):
+        try:
+            quota, period = separator.join(Path(path).read_text() for path in paths).split()
+            return int(quota) // int(period) if int(quota) > 0 else default
+        except (OSError, ValueError):
+            continue  # no such file, or "max": no quota
+    return default
 
 
 _num_threads = _initial_threads()
+_dispatch.set_num_threads(_num_threads)
 
 
 def get_num_threads() -> int:
-    """How many threads a call may use at most. The kernels of this version use one."""
+    """How many threads a call may use at most."""
     return _num_threads
 
 
@@ -47,6 +63,7 @@ def set_num_threads(n: int) -> None:
     """
     global _num_threads
     _num_threads = _checks.size(n, "n")
+    _dispatch.set_num_threads(_num_threads)
 
 
 def config() -> dict[str, str]:

@@ -96,6 +96,12 @@ def use_backend(name: str) -> Iterator[None]:
         _current.reset(token)
 
 
+def set_num_threads(n: int) -> None:
+    """How many threads compiled kernels may use at most."""
+    if _exists("fastrnn._threads"):
+        importlib.import_module("fastrnn._threads").set_num_threads(n)
+
+
 @cache
 def _kernels(name: str, dtype: np.dtype[Any]) -> ModuleType:
     if name == REFERENCE:

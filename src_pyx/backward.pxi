@@ -1,41 +1,48 @@
 # The scan back over time. Included in kernels.pyx.
 
 cimport numpy as cnp
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from norm cimport Norm, normalise_back
-from panels cimport Panels, accumulate, multiply, parts
-from step cimport StepBack
-from vec cimport VL, product, real, vf, vfirst, vload, vload_first, vset, vstore
+from panels cimport Panels, accumulate, multiply, parts, share, share_blocks, some_panels
+from step cimport StepBack, meet, meeting
+from vec cimport VL, product, real, settle, vf, vfirst, vload, vload_first, vset, vstore
 
 cdef enum:
     # Rows of a chunk of BPTT: enough to pay for loading and storing the weight gradients.
     CHUNK_ROWS = 256
 
 
+cdef struct Sums:
+    # Sums of weight gradients, laid out as the weights.
+    Panels x, h, n, r
+    real *bias              # (blocks, size)
+    real *gain_x            # (blocks, size)
+    real *gain_h            # (blocks, size)
+    real *peephole          # (blocks, 3 * VL)
+    real *norm_c            # (blocks, 2 * VL)
+
+
 cdef class Gradients:
-    """Sums of weight gradients, to which each `backward` adds; in panels and slots."""
+    """Sums of weight gradients, to which each `backward` adds."""
 
     cdef Packed packed
-    cdef Panels x, h, n, r
+    cdef Sums sums
     cdef list buffers
-    cdef real *bias         # (blocks, slots * VL)
-    cdef real *gain_x       # (blocks, slots * VL)
-    cdef real *gain_h       # (blocks, slots * VL)
-    cdef real *peephole     # (blocks, 3 * VL)
-    cdef real *norm_c       # (blocks, 2 * VL)
 
     def __init__(self, Packed packed):
-        cdef ptrdiff_t slots = packed.layout.slots
+        cdef Weights *w = &packed.w
+        cdef Sums *sums = &self.sums
         self.packed, self.buffers = packed, []
-        self.x = self._like(packed.x)
-        self.h = self._like(packed.h)
-        self.n = self._like(packed.n)
-        self.r = self._like(packed.r)
-        self.bias = self._zeros(packed.blocks * slots * VL)
-        self.gain_x = self._zeros(packed.blocks * slots * VL)
-        self.gain_h = self._zeros(packed.blocks * slots * VL)
-        self.peephole = self._zeros(packed.blocks * 3 * VL)
-        self.norm_c = self._zeros(packed.blocks * 2 * VL)
+        sums.x, sums.h = self._like(w.x), self._like(w.h)
+        sums.n, sums.r = self._like(w.n), self._like(w.r)
+        sums.bias = self._zeros(w.blocks * w.size)
+        if w.gain_x is not NULL:
+            sums.gain_x = self._zeros(w.blocks * w.size)
+            sums.gain_h = self._zeros(w.blocks * w.size)
+        if w.peephole is not NULL:
+            sums.peephole = self._zeros(w.blocks * 3 * VL)
+        if w.norm_c is not NULL:
+            sums.norm_c = self._zeros(w.blocks * 2 * VL)
 
     cdef real *_zeros(self, ptrdiff_t count) except NULL:
         cdef Buffer buffer = zeros(count)
@@ -48,29 +55,35 @@ cdef class Gradients:
 
     def write(self, grads):
         """Write the sums to `grads`, in the weights' order and shapes."""
-        cdef Layout layout = self.packed.layout
-        cdef ptrdiff_t H = self.packed.H
+        cdef Weights *w = &self.packed.w
+        cdef Sums *sums = &self.sums
         cdef dict named = dict.fromkeys(ALL_WEIGHTS)
         named.update(zip(self.packed.cell.weights, grads, strict=False))
-        unpack(&self.x, &layout.x, data(named["weight_ih"]), H)
-        unpack(&self.h, &layout.h, data(named["weight_hh"]), H)
-        unpack(&self.n, &layout.n, data(named["weight_hh"]), H)
+        unpack(&sums.x, &w.layout.x, data(named["weight_ih"]), w.H)
+        unpack(&sums.h, &w.layout.h, data(named["weight_hh"]), w.H)
+        unpack(&sums.n, &w.layout.n, data(named["weight_hh"]), w.H)
         if named["weight_hr"] is not None:
-            unpack(&self.r, &OUTPUT, data(named["weight_hr"]), self.packed.P)
-        self._write_slots(self.bias, named["bias_ih"], named["bias_hh"])
-        self._write_slots(self.gain_x, named["gain_ih"], None)
-        self._write_slots(self.gain_h, None, named["gain_hh"])
-        take_vectors(self.peephole, PEEPHOLES, named, H)
-        take_vectors(self.norm_c, STATE_NORM, named, H)
+            unpack(&sums.r, &OUTPUT, data(named["weight_hr"]), w.P)
+        unpack_slots(w, sums.bias, &w.layout.x, named["bias_ih"])
+        unpack_slots(w, sums.bias, &w.layout.h, named["bias_hh"])
+        unpack_slots(w, sums.bias, &w.layout.n, named["bias_hh"])
+        unpack_slots(w, sums.gain_x, &w.layout.x, named["gain_ih"])
+        unpack_slots(w, sums.gain_h, &w.layout.h, named["gain_hh"])
+        unpack_slots(w, sums.gain_h, &w.layout.n, named["gain_hh"])
+        take_vectors(sums.peephole, PEEPHOLES, named, w.H)
+        take_vectors(sums.norm_c, STATE_NORM, named, w.H)
 
-    cdef void _write_slots(self, const real *sums, of_x, of_h):
-        """The slots of both products' gates, to vectors (G*H,) that may be None."""
-        cdef Layout layout = self.packed.layout
-        if of_x is not None:
-            unpack_slots(sums, &layout.x, layout.slots, data(of_x), self.packed.H)
-        if of_h is not None:
-            unpack_slots(sums, &layout.h, layout.slots, data(of_h), self.packed.H)
-            unpack_slots(sums, &layout.n, layout.slots, data(of_h), self.packed.H)
+
+cdef void unpack_slots(const Weights *w, const real *sums, const Gates *gates, vectors):
+    """The slots of some gates to (G*H,), if that is not None."""
+    cdef ptrdiff_t gate
+    if vectors is None:
+        return
+    for gate in range(gates.count):
+        take_vector(
+            sums, w.layout.slots, gates.first + gate,
+            data(vectors) + gates.index[gate] * w.H, w.H,
+        )
 
 
 cdef void take_vectors(const real *sums, names, dict named, ptrdiff_t H):
@@ -91,29 +104,15 @@ cdef inline ptrdiff_t chunk_steps(ptrdiff_t B) noexcept:
     return max(1, CHUNK_ROWS // B)
 
 
+cdef inline void add_vector_to(real *sum, vf v) noexcept nogil:
+    vstore(sum, vload(sum) + v)
+
+
 cdef void sum_rows(
-    real *sums, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows, const real *dz,
-    ptrdiff_t dz_panel,
+    real *sums, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows,
+    const real *a, ptrdiff_t a_panel, const real *b, ptrdiff_t b_panel,
 ) noexcept nogil:
-    """sums += the sum of dz over its rows."""
-    cdef ptrdiff_t block, v, row
-    cdef vf total
-    for block in range(blocks):
-        for v in range(vectors):
-            total = vset(0)
-            for row in range(rows):
-                total = total + vload(dz + block * dz_panel + (row * vectors + v) * VL)
-            vstore(
-                sums + (block * vectors + v) * VL,
-                vload(sums + (block * vectors + v) * VL) + total,
-            )
-
-
-cdef void sum_gains(
-    real *sums, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows, const real *dz,
-    ptrdiff_t dz_panel, const Norm *norm,
-) noexcept nogil:
-    """sums += the sum of dz hat over the rows; what comes of slots without a product is unused."""
+    """sums += the sum over rows of a, or of a b unless that is NULL. The first sums of rows."""
     cdef ptrdiff_t block, v, row, at
     cdef vf total
     for block in range(blocks):
@@ -121,23 +120,35 @@ cdef void sum_gains(
             total = vset(0)
             for row in range(rows):
                 at = (row * vectors + v) * VL
-                total = total + (
-                    vload(dz + block * dz_panel + at)
-                    * vload(norm.hat + block * norm.hat_panel + at)
-                )
-            vstore(
-                sums + (block * vectors + v) * VL,
-                vload(sums + (block * vectors + v) * VL) + total,
-            )
+                if b is NULL:
+                    total = total + vload(a + block * a_panel + at)
+                else:
+                    total = total + vload(a + block * a_panel + at) * vload(b + block * b_panel + at)
+            add_vector_to(sums + (block * vectors + v) * VL, total)
 
 
-cdef void unpack_slots(
-    const real *packed, const Gates *gates, ptrdiff_t slots, real *vectors, ptrdiff_t H
+cdef void sum_peepholes(
+    real *sums, ptrdiff_t blocks, ptrdiff_t rows, const real *dz, ptrdiff_t dz_panel,
+    const real *z, ptrdiff_t z_panel, const real *c_prev, ptrdiff_t c_panel,
 ) noexcept nogil:
-    """The slots of some gates to (G*H,)."""
-    cdef ptrdiff_t gate
-    for gate in range(gates.count):
-        take_vector(packed, slots, gates.first + gate, vectors + gates.index[gate] * H, H)
+    """Gradients of an LSTM's peepholes: i and f saw the old cell state, o the new one."""
+    cdef ptrdiff_t block, b
+    cdef const real *d
+    cdef const real *gates
+    cdef vf c, dwi, dwf, dwo
+    for block in range(blocks):
+        dwi = dwf = dwo = vset(0)
+        for b in range(rows):
+            d = dz + block * dz_panel + b * 4 * VL
+            gates = z + block * z_panel + b * 4 * VL
+            c = settle(vload(c_prev + block * c_panel + b * VL))
+            dwi = dwi + vload(d) * c
+            dwf = dwf + vload(d + VL) * c
+            c = vload(gates + VL) * c + vload(gates) * vload(gates + 2 * VL)
+            dwo = dwo + vload(d + 3 * VL) * c
+        add_vector_to(sums + block * 3 * VL, dwi)
+        add_vector_to(sums + block * 3 * VL + VL, dwf)
+        add_vector_to(sums + block * 3 * VL + 2 * VL, dwo)
 
 
 cdef void reset_states(
@@ -154,182 +165,306 @@ cdef void reset_states(
 
 
 cdef void project_back(
-    Packed packed, StepBack *s, real *dr, ptrdiff_t dr_panel, real *d_out, const real *zero
+    const Weights *w, StepBack *s, real *dr, ptrdiff_t dr_panel, real *d_out, const real *zero
 ) noexcept nogil:
     """dr = dh + dy, kept for the projection's own gradient; d_out = dr W_hr."""
     cdef ptrdiff_t u, b
     cdef vf d
     cdef product p
-    for u in range(packed.r.blocks):
+    for u in range(w.r.blocks):
         for b in range(s.B):
             d = vload(s.dh + u * s.d_panel + b * VL)
             if s.dy is not NULL:
-                d = d + vload_first(s.dy + b * s.dy_row + u * VL, packed.P - u * VL)
-            vstore(dr + u * dr_panel + b * VL, vfirst(d, packed.P - u * VL))
+                d = d + vload_first(s.dy + b * s.dy_row + u * VL, w.P - u * VL)
+            vstore(dr + u * dr_panel + b * VL, vfirst(d, w.P - u * VL))
     p.a, p.a_row, p.a_k, p.a_segment = dr, VL, 1, dr_panel
-    p.K, p.segments = VL, packed.r.blocks
+    p.K, p.segments = VL, w.r.blocks
     p.init, p.init_row = zero, 0
     p.c, p.c_row = d_out, VL
-    multiply(&packed.r_back, s.B, p, 0, s.d_panel)
+    multiply(&w.r_back, s.B, p, 0, s.d_panel)
     s.dy = NULL
+
+
+cdef struct Backward:
+    # All that the threads of one backward share. Panels count from the first row of a chunk.
+    const Weights *w
+    Sums *sums
+    Rows rows
+    ptrdiff_t chunk         # steps whose weight gradients are summed together
+    bint by_blocks          # threads share each step's blocks; else each has rows of its own
+    meeting others
+    const real *tape_x
+    const real *tape_h
+    const real *tape_c
+    const real *tape_z
+    const real *dy          # or NULL
+    ptrdiff_t dy_t
+    ptrdiff_t dy_b
+    real *dx
+    ptrdiff_t dx_t
+    ptrdiff_t dx_b
+    real *dh_0
+    real *dc_0
+    const char *reset       # or NULL
+    ptrdiff_t reset_t
+    ptrdiff_t reset_b
+    real *dz                # (blocks, chunk * B, size)
+    real *dzh               # the same of the product with h, and with x: with layer normalisation
+    real *dzx               # apart from dz
+    real *dxs               # (I blocks, chunk * B, VL)
+    real *dys               # (B, P)
+    real *dh                # (P blocks, B, VL)
+    real *dc                # (blocks, B, VL)
+    real *drh               # (blocks, B, VL)
+    real *rh                # (chunk * B, H)
+    real *dr                # with a projection: gradient of its outputs (P blocks, chunk * B, VL),
+    real *d_out             # of its inputs (blocks, B, VL),
+    real *out               # and its inputs anew (chunk * B, H)
+    real *c_hat             # (blocks, chunk * B, VL)
+    real *d_seen            # (blocks, chunk * B, VL)
+    real *dc_hat            # (blocks, B, VL)
+    const real *zero        # VL zeros
+    Norm x_norm
+    Norm h_norm
+
+
+cdef void backward_share(int index, int count, void *what) noexcept nogil:
+    """What one of `count` threads does."""
+    cdef Backward *f = <Backward *>what
+    cdef const Weights *w = f.w
+    cdef const Rows *rows = &f.rows
+    cdef ptrdiff_t T = rows.T, B = rows.B, H = w.H, P = w.P, size = w.size
+    cdef ptrdiff_t P_blocks = parts(P, VL), most = f.chunk * B, N = rows.N
+    cdef bint has_c = w.layout.has_c, normed = w.gain_x is not NULL
+    # My rows, and my blocks: of each step, or only of the sums.
+    cdef ptrdiff_t b0 = 0, b1 = B, u0 = 0, u1 = w.blocks, u_first = 0
+    cdef ptrdiff_t sum_u0 = share_blocks(w.blocks, index, count)
+    cdef ptrdiff_t sum_u1 = share_blocks(w.blocks, index + 1, count)
+    if f.by_blocks:
+        u0, u1 = sum_u0, sum_u1
+        u_first = u0 * VL
+    else:
+        b0, b1 = share_rows(rows, index, count), share_rows(rows, index + 1, count)
+    cdef Panels w_h = some_panels(&w.h_back, u0, u1) if f.by_blocks else w.h_back
+    cdef ptrdiff_t i, t, t0, n, b, at, mine, place, u
+    cdef Norm x_norm
+    cdef StepBack s
+    memset(&s, 0, sizeof(StepBack))
+    s.H, s.blocks, s.slots = H - u_first, u1 - u0, w.layout.slots
+    s.all_blocks = w.blocks
+    s.z_panel, s.dz_panel, s.c_panel, s.d_panel = N * size, most * size, N * VL, B * VL
+    s.h_row = P
+    s.dh, s.dh_blocks = f.dh + (u0 * B + b0) * VL, u1 - u0 if f.by_blocks else P_blocks
+    s.d_out = f.d_out + (u0 * B + b0) * VL
+    s.w_hh, s.w_hn = &w_h, &w.n_back
+    if w.peephole is not NULL:
+        s.peephole = w.peephole + u0 * 3 * VL
+    s.norm_c = w.norm_c
+    s.threads, s.others = count if f.by_blocks else 1, &f.others
+    if has_c:
+        s.dc = f.dc + (u0 * B + b0) * VL
+    if w.layout.n.count:
+        s.drh = f.drh + b0 * VL
+    if w.norm_c is not NULL:
+        s.dc_hat, s.hat_panel = f.dc_hat + b0 * VL, most * VL
+    for i in range(parts(T, f.chunk) - 1, -1, -1):
+        t0 = i * f.chunk
+        n = min(f.chunk, T - t0)
+        at = offset(rows, t0)
+        for t in range(t0 + n - 1, t0 - 1, -1):
+            mine = min(b1, count_rows(rows, t)) - b0
+            if mine <= 0:
+                continue
+            place = offset(rows, t) + b0
+            s.B = mine
+            s.h_prev = f.tape_h + place * P + u_first
+            s.z = f.tape_z + u0 * s.z_panel + place * size
+            if has_c:
+                s.c_prev = f.tape_c + u0 * s.c_panel + place * VL
+            if f.dy is not NULL:
+                s.dy, s.dy_row = f.dy + t * f.dy_t + b0 * f.dy_b + u_first, f.dy_b
+                if rows.order is not NULL:
+                    for b in range(b0, b0 + mine):
+                        memcpy(
+                            f.dys + b * P, f.dy + t * f.dy_t + row(rows, b) * f.dy_b,
+                            P * sizeof(real),
+                        )
+                    s.dy, s.dy_row = f.dys + b0 * P, P
+            place -= at
+            s.dz = f.dz + u0 * s.dz_panel + place * size
+            s.dz_all = f.dz + place * size
+            if normed:
+                s.dzh = f.dzh + place * size
+                s.norm = norm_at(&f.h_norm, at + place)
+            if w.norm_c is not NULL:
+                s.c_hat, s.d_seen = f.c_hat + place * VL, f.d_seen + place * VL
+            if w.projects:
+                project_back(w, &s, f.dr + place * VL, most * VL, f.d_out + b0 * VL, f.zero)
+                s.out = f.out + place * H
+            w.layout.backward(&s)
+            if normed:
+                x_norm = norm_at(&f.x_norm, at + place)
+                normalise_back(
+                    &x_norm, w.layout.x.first, w.layout.x.count, mine, w.blocks, H,
+                    s.dz, f.dzx + place * size, s.dz_panel,
+                )
+            if w.layout.n.count:
+                reset_states(f.rh + place * H, s.h_prev, s.z, s.z_panel, s.slots, mine, H)
+            if f.reset is not NULL:
+                reset_rows(
+                    rows, b0, b0 + mine, f.reset + t * f.reset_t, f.reset_b, f.dh, B * VL,
+                    P_blocks, VL, VL,
+                )
+                if has_c:
+                    reset_rows(
+                        rows, b0, b0 + mine, f.reset + t * f.reset_t, f.reset_b, f.dc, B * VL,
+                        w.blocks, VL, VL,
+                    )
+        if count > 1:
+            meet(&f.others, count)
+        sum_chunk(f, at, offset(rows, t0 + n) - at, sum_u0, sum_u1)
+        input_gradients(f, t0, n, index, count)
+        if count > 1 and i > 0:
+            meet(&f.others, count)
+    for b in range(b0, b1):
+        unblock_row(
+            f.dh_0 + row(rows, b) * P + u_first, f.dh + (u0 * B + b) * VL, B * VL,
+            min(P, u1 * VL if f.by_blocks else P) - u_first,
+        )
+        if has_c:
+            unblock_row(
+                f.dc_0 + row(rows, b) * H + u_first, f.dc + (u0 * B + b) * VL, B * VL,
+                min(H, u1 * VL) - u_first,
+            )
+
+
+cdef void sum_chunk(
+    Backward *f, ptrdiff_t at, ptrdiff_t count, ptrdiff_t u0, ptrdiff_t u1
+) noexcept nogil:
+    """Add the weight gradients of `count` rows from place `at` on, those of some blocks of units."""
+    cdef const Weights *w = f.w
+    cdef const Sums *sums = f.sums
+    cdef ptrdiff_t size = w.size, N = f.rows.N, blocks = u1 - u0, slots = w.layout.slots
+    cdef ptrdiff_t most = f.chunk * f.rows.B, panel = most * size, v0
+    cdef const real *dz = f.dz + u0 * panel
+    cdef const real *dzh = f.dzh + u0 * panel
+    cdef const real *h = f.tape_h + at * w.P
+    cdef Panels dw
+    if count == 0 or blocks == 0:
+        return
+    dw = some_panels(&sums.x, u0, u1)
+    accumulate(&dw, count, f.tape_x + at * w.I, w.I, f.dzx + u0 * panel, size, panel, f.zero)
+    dw = some_panels(&sums.h, u0, u1)
+    accumulate(&dw, count, h, w.P, dzh, size, panel, f.zero)
+    if w.layout.n.count:
+        dw = some_panels(&sums.n, u0, u1)
+        accumulate(&dw, count, f.rh, w.H, dzh, size, panel, f.zero)
+    if w.projects and u0 == 0:
+        accumulate(&sums.r, count, f.out, w.H, f.dr, VL, most * VL, f.zero)
+    sum_rows(sums.bias + u0 * size, blocks, slots, count, dz, panel, NULL, 0)
+    if w.gain_x is not NULL:
+        # What comes of slots without a product is not used.
+        sum_rows(
+            sums.gain_x + u0 * size, blocks, slots, count, dz, panel,
+            f.x_norm.hat + u0 * f.x_norm.hat_panel + at * size, f.x_norm.hat_panel,
+        )
+        sum_rows(
+            sums.gain_h + u0 * size, blocks, slots, count, dz, panel,
+            f.h_norm.hat + u0 * f.h_norm.hat_panel + at * size, f.h_norm.hat_panel,
+        )
+    if w.peephole is not NULL:
+        sum_peepholes(
+            sums.peephole + u0 * 3 * VL, blocks, count, dz, panel,
+            f.tape_z + u0 * N * size + at * size, N * size,
+            f.tape_c + u0 * N * VL + at * VL, N * VL,
+        )
+    if w.norm_c is not NULL:
+        for v0 in range(u0, u1):
+            sum_rows(
+                sums.norm_c + v0 * 2 * VL, 1, 1, count, f.d_seen + v0 * most * VL, 0,
+                f.c_hat + v0 * most * VL, 0,
+            )
+            sum_rows(
+                sums.norm_c + v0 * 2 * VL + VL, 1, 1, count, f.d_seen + v0 * most * VL, 0, NULL, 0
+            )
+
+
+cdef void input_gradients(
+    Backward *f, ptrdiff_t t0, ptrdiff_t n, int index, int count
+) noexcept nogil:
+    """dx of n steps from t0 on: thread `index` computes its share of their rows."""
+    cdef const Weights *w = f.w
+    cdef const Rows *rows = &f.rows
+    cdef ptrdiff_t t, b, at = offset(rows, t0), total = offset(rows, t0 + n) - at
+    cdef ptrdiff_t begin = at + share(total, index, count), end = at + share(total, index + 1, count)
+    cdef ptrdiff_t panel = f.chunk * rows.B * w.size, dx_panel = f.chunk * rows.B * VL
+    cdef product p
+    if end > begin:
+        p.a, p.a_row, p.a_k = f.dzx + (begin - at) * w.size + w.layout.x.first * VL, w.size, 1
+        p.a_segment, p.segments, p.K = panel, w.blocks, w.layout.x.count * VL
+        p.init, p.init_row = f.zero, 0
+        p.c, p.c_row = f.dxs + (begin - at) * VL, VL
+        multiply(&w.x_back, end - begin, p, 0, dx_panel)
+    for t in range(t0, t0 + n):
+        for b in range(max(begin - offset(rows, t), 0), min(end - offset(rows, t), count_rows(rows, t))):
+            unblock_row(
+                f.dx + t * f.dx_t + row(rows, b) * f.dx_b,
+                f.dxs + (offset(rows, t) - at + b) * VL, dx_panel, w.I,
+            )
+        if index == 0:
+            for b in range(count_rows(rows, t), rows.B):
+                memset(f.dx + t * f.dx_t + row(rows, b) * f.dx_b, 0, w.I * sizeof(real))
 
 
 def backward(Tape tape, dy, dstate_n, dx, dstate, Gradients gradients):
     """Backpropagation through time: see ``_reference.scan.backward``."""
     cdef Packed packed = tape.packed
-    cdef Layout layout = packed.layout
-    cdef Rows rows = tape.rows
-    cdef ptrdiff_t T = rows.T, B = rows.B, I = packed.I, H = packed.H, P = packed.P
-    cdef ptrdiff_t blocks = packed.blocks, P_blocks = parts(P, VL)
-    cdef ptrdiff_t size = layout.slots * VL
-    cdef bint has_c = layout.has_c
-    cdef ptrdiff_t chunk = min(chunk_steps(B), T)
-    cdef const real *dy_data = data(dy)
-    cdef ptrdiff_t dy_t = 0 if dy is None else stride(dy, 0)
-    cdef ptrdiff_t dy_b = 0 if dy is None else stride(dy, 1)
-    cdef real *dx_data = data(dx)
-    cdef ptrdiff_t dx_t = stride(dx, 0), dx_b = stride(dx, 1)
-    cdef const real *dh_n = data(dstate_n[0])
-    cdef const real *dc_n = data(dstate_n[1]) if has_c else NULL
-    cdef real *dh_0 = data(dstate[0])
-    cdef real *dc_0 = data(dstate[1]) if has_c else NULL
-    cdef const char *reset_data = NULL
-    cdef ptrdiff_t reset_t = 0, reset_b = 0
-    if tape.reset is not None:
-        reset_data = <const char *>cnp.PyArray_DATA(<cnp.ndarray>tape.reset)
-        reset_t, reset_b = tape.reset.strides
-    assert dx.shape == (T, B, I) and (dy is None or dy.shape == (T, B, P))
-
+    cdef const Weights *w = &packed.w
+    cdef ptrdiff_t T = tape.rows.T, B = tape.rows.B, blocks = w.blocks, most
+    cdef Backward f
+    cdef list memory = []
+    assert dx.shape == (T, B, w.I) and (dy is None or dy.shape == (T, B, w.P))
     packed.need_back()
-    cdef Buffer dz = Buffer(blocks * chunk * B * size)
-    cdef Buffer dxs = Buffer(parts(I, VL) * chunk * B * VL)
-    cdef Buffer dys = Buffer(B * P)
-    cdef Buffer dh = Buffer(P_blocks * B * VL)
-    # With a projection: gradients of its outputs and of its inputs, and its inputs anew.
-    cdef Buffer dr = Buffer(P_blocks * chunk * B * VL) if packed.projects else None
-    cdef Buffer d_out = Buffer(blocks * B * VL) if packed.projects else dh
-    cdef Buffer out = Buffer(chunk * B * H) if packed.projects else None
-    cdef Buffer dc = Buffer(blocks * B * VL) if has_c else None
-    cdef Buffer drh = Buffer(blocks * B * VL) if layout.n.count else None
-    cdef Buffer rh = Buffer(chunk * B * H) if layout.n.count else None
-    # With layer normalisation: gradients of the products, and the cell state's normalised values.
-    cdef bint normed = packed.gain_x is not NULL
-    cdef Buffer dzh = Buffer(blocks * chunk * B * size) if normed else dz
-    cdef Buffer dzx = Buffer(blocks * chunk * B * size) if normed else dz
-    cdef Buffer hats = Buffer(2 * blocks * B * VL) if packed.norm_c is not NULL else None
-    cdef Norm x_norm = packed.norm(packed.gain_x), h_norm = packed.norm(packed.gain_h)
-    cdef Buffer zero = zeros(VL)
-    cdef ptrdiff_t dz_panel = chunk * B * size, dx_panel = chunk * B * VL
-    cdef ptrdiff_t i, t, t0, n, b, at, count
-    cdef product p
-    cdef StepBack s
-    memset(&s, 0, sizeof(StepBack))
-    s.H, s.blocks, s.slots = H, blocks, layout.slots
-    s.z_panel, s.dz_panel, s.c_panel, s.d_panel = rows.N * size, dz_panel, rows.N * VL, B * VL
-    s.dh, s.dh_blocks, s.d_out = dh.data, P_blocks, d_out.data
-    s.w_hh, s.w_hn = &packed.h_back, &packed.n_back
-    s.peephole, s.dpeephole = packed.peephole, gradients.peephole
-    s.norm_c, s.dnorm_c = packed.norm_c, gradients.norm_c
-    s.norm = h_norm
-    if packed.norm_c is not NULL:
-        s.c_hat, s.dc_hat = hats.data, hats.data + blocks * B * VL
-    if has_c:
-        s.dc = dc.data
-    if layout.n.count:
-        s.drh = drh.data
+    memset(&f, 0, sizeof(Backward))
+    f.w, f.sums, f.rows = w, &gradients.sums, tape.rows
+    f.chunk = min(chunk_steps(B), T)
+    most = f.chunk * B
+    cdef int threads = threads_for(w, &f.rows, tape.reset is not None, &f.by_blocks)
+    f.tape_x, f.tape_h, f.tape_z = tape.x.data, tape.h.data, tape.z.data
+    if dy is not None:
+        f.dy, f.dy_t, f.dy_b = data(dy), stride(dy, 0), stride(dy, 1)
+    f.dx, f.dx_t, f.dx_b = data(dx), stride(dx, 0), stride(dx, 1)
+    f.dh_0 = data(dstate[0])
+    if tape.reset is not None:
+        f.reset = <const char *>cnp.PyArray_DATA(<cnp.ndarray>tape.reset)
+        f.reset_t, f.reset_b = tape.reset.strides
+    f.dz = f.dzh = f.dzx = scratch(memory, blocks * most * w.size)
+    f.dxs = scratch(memory, parts(w.I, VL) * most * VL)
+    f.dys = scratch(memory, B * w.P)
+    f.dh = f.d_out = scratch(memory, parts(w.P, VL) * B * VL)
+    f.zero = w.zero
+    if w.layout.has_c:
+        f.tape_c, f.dc_0 = tape.c.data, data(dstate[1])
+        f.dc = scratch(memory, blocks * B * VL)
+    if w.layout.n.count:
+        f.drh = scratch(memory, blocks * B * VL)
+        f.rh = scratch(memory, most * w.H)
+    if w.projects:
+        f.dr = scratch(memory, parts(w.P, VL) * most * VL)
+        f.d_out = scratch(memory, blocks * B * VL)
+        f.out = scratch(memory, most * w.H)
+    if w.gain_x is not NULL:
+        f.dzh = scratch(memory, blocks * most * w.size)
+        f.dzx = scratch(memory, blocks * most * w.size)
+        f.x_norm, f.h_norm = tape.x_hats.norm(w, w.gain_x), tape.h_hats.norm(w, w.gain_h)
+    if w.norm_c is not NULL:
+        f.c_hat = scratch(memory, blocks * most * VL)
+        f.d_seen = scratch(memory, blocks * most * VL)
+        f.dc_hat = scratch(memory, blocks * B * VL)
+    cdef const real *dh_n = data(dstate_n[0])
+    cdef const real *dc_n = data(dstate_n[1]) if w.layout.has_c else NULL
     with nogil:
-        block_rows(rows, dh.data, dh_n, P)
-        if has_c:
-            block_rows(rows, dc.data, dc_n, H)
-        for i in range(parts(T, chunk) - 1, -1, -1):
-            t0 = i * chunk
-            n = min(chunk, T - t0)
-            at = rows.offset(t0)
-            for t in range(t0 + n - 1, t0 - 1, -1):
-                s.B = rows.count(t)
-                if s.B == 0:
-                    continue
-                s.h_prev = tape.h.data + rows.offset(t) * P
-                s.z = tape.z.data + rows.offset(t) * size
-                if has_c:
-                    s.c_prev = tape.c.data + rows.offset(t) * VL
-                if dy_data is not NULL:
-                    s.dy, s.dy_row = dy_data + t * dy_t, dy_b
-                    if rows.order is not NULL:
-                        gather(rows, t, dys.data, s.dy, dy_b, P)
-                        s.dy, s.dy_row = dys.data, P
-                s.dz = dz.data + (rows.offset(t) - at) * size
-                if normed:
-                    s.dzh = dzh.data + (rows.offset(t) - at) * size
-                    s.norm = tape.h_hats.of(h_norm, rows.offset(t))
-                if packed.projects:
-                    project_back(
-                        packed, &s, dr.data + (rows.offset(t) - at) * VL, chunk * B * VL,
-                        d_out.data, zero.data,
-                    )
-                    s.out = out.data + (rows.offset(t) - at) * H
-                layout.backward(&s)
-                if reset_data is not NULL:
-                    reset_rows(
-                        rows, t, reset_data + t * reset_t, reset_b, dh.data, s.d_panel,
-                        P_blocks, VL, VL,
-                    )
-                    if has_c:
-                        reset_rows(
-                            rows, t, reset_data + t * reset_t, reset_b, dc.data, s.d_panel,
-                            blocks, VL, VL,
-                        )
-            count = rows.offset(t0 + n) - at
-            if count:
-                if normed:
-                    x_norm = tape.x_hats.of(x_norm, at)
-                    normalise_back(
-                        &x_norm, layout.x.first, layout.x.count, count, blocks, H,
-                        dz.data, dzx.data, dz_panel,
-                    )
-                    sum_gains(
-                        gradients.gain_x, blocks, layout.slots, count, dz.data, dz_panel, &x_norm
-                    )
-                    h_norm = tape.h_hats.of(h_norm, at)
-                    sum_gains(
-                        gradients.gain_h, blocks, layout.slots, count, dz.data, dz_panel, &h_norm
-                    )
-                p.a, p.a_row, p.a_k = dzx.data + layout.x.first * VL, size, 1
-                p.a_segment, p.segments, p.K = dz_panel, blocks, layout.x.count * VL
-                p.init, p.init_row = zero.data, 0
-                p.c, p.c_row = dxs.data, VL
-                multiply(&packed.x_back, count, p, 0, dx_panel)
-                accumulate(
-                    &gradients.x, count, tape.x.data + at * I, I, dzx.data, size, dz_panel,
-                    zero.data,
-                )
-                accumulate(
-                    &gradients.h, count, tape.h.data + at * P, P, dzh.data, size, dz_panel,
-                    zero.data,
-                )
-                if packed.projects:
-                    accumulate(
-                        &gradients.r, count, out.data, H, dr.data, VL, chunk * B * VL, zero.data
-                    )
-                if layout.n.count:
-                    reset_states(
-                        rh.data, tape.h.data + at * H, tape.z.data + at * size, s.z_panel,
-                        layout.slots, count, H,
-                    )
-                    accumulate(
-                        &gradients.n, count, rh.data, H, dzh.data, size, dz_panel, zero.data
-                    )
-                sum_rows(gradients.bias, blocks, layout.slots, count, dz.data, dz_panel)
-            for t in range(t0, t0 + n):
-                for b in range(B):
-                    if b < rows.count(t):
-                        unblock_row(
-                            dx_data + t * dx_t + rows.row(b) * dx_b,
-                            dxs.data + (rows.offset(t) - at + b) * VL, dx_panel, I,
-                        )
-                    else:
-                        memset(dx_data + t * dx_t + rows.row(b) * dx_b, 0, I * sizeof(real))
-        for b in range(B):
-            unblock_row(dh_0 + rows.row(b) * P, dh.data + b * VL, s.d_panel, P)
-            if has_c:
-                unblock_row(dc_0 + rows.row(b) * H, dc.data + b * VL, s.d_panel, H)
+        block_rows(&f.rows, f.dh, dh_n, w.P)
+        if w.layout.has_c:
+            block_rows(&f.rows, f.dc, dc_n, w.H)
+        run(threads, backward_share, &f)

@@ -3,13 +3,41 @@
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from norm cimport Norm, normalise
-from panels cimport multiply, parts
-from step cimport Step
+from panels cimport Panels, multiply, parts, share_blocks, some_panels
+from step cimport Step, meet, meeting
 from vec cimport VL, product, real, vload, vstore
 
 cdef enum:
     # Bytes of gate values computed ahead of the recurrence: they are to stay in the L2 cache.
     CHUNK_BYTES = 131072
+
+
+cdef class Hats:
+    """What layer normalisation of a product makes of some rows."""
+
+    cdef Buffer hat         # (blocks, rows, size)
+    cdef Buffer scale       # (rows, slots)
+    cdef ptrdiff_t rows
+
+    def __init__(self, Packed packed, ptrdiff_t rows):
+        cdef Weights *w = &packed.w
+        self.rows = rows
+        self.hat, self.scale = Buffer(w.blocks * rows * w.size), Buffer(rows * w.layout.slots)
+
+    cdef Norm norm(self, const Weights *w, const real *gain) noexcept:
+        """Layer normalisation of a product, whose values go here."""
+        cdef Norm norm = norm_of(w, gain)
+        norm.hat, norm.hat_panel = self.hat.data, self.rows * w.size
+        norm.scale = self.scale.data
+        return norm
+
+
+cdef inline Norm norm_at(const Norm *norm, ptrdiff_t row) noexcept nogil:
+    """The same from a row on."""
+    cdef Norm found = norm[0]
+    found.hat += row * norm.slots * VL
+    found.scale += row * norm.slots
+    return found
 
 
 cdef class Tape:
@@ -20,221 +48,360 @@ cdef class Tape:
 
     cdef Packed packed
     cdef Rows rows
+    cdef list memory        # of rows
     cdef object reset       # (T, B) or None
     cdef Buffer x           # (N, I)
     cdef Buffer h           # (N, P)
     cdef Buffer c           # (blocks, N, VL)
-    cdef Buffer z           # (blocks, N, slots * VL)
+    cdef Buffer z           # (blocks, N, size)
     cdef Hats x_hats, h_hats    # with layer normalisation
 
-    def __init__(self, Packed packed, Rows rows, reset):
-        self.packed, self.rows = packed, rows
+    def __init__(self, Packed packed, reset):
+        self.packed, self.memory = packed, []
         self.reset = None if reset is None else reset.copy()
-        self.x = Buffer(rows.N * packed.I)
-        self.h = Buffer(rows.N * packed.P)
-        if packed.layout.has_c:
-            self.c = Buffer(packed.blocks * rows.N * VL)
-        self.z = Buffer(packed.blocks * rows.N * packed.layout.slots * VL)
-        if packed.gain_x is not NULL:
-            self.x_hats, self.h_hats = Hats(packed, rows.N), Hats(packed, rows.N)
+
+    cdef int allocate(self) except -1:
+        cdef Weights *w = &self.packed.w
+        cdef ptrdiff_t N = self.rows.N
+        self.x, self.h = Buffer(N * w.I), Buffer(N * w.P)
+        if w.layout.has_c:
+            self.c = Buffer(w.blocks * N * VL)
+        self.z = Buffer(w.blocks * N * w.size)
+        if w.gain_x is not NULL:
+            self.x_hats, self.h_hats = Hats(self.packed, N), Hats(self.packed, N)
+        return 0
 
 
-cdef class Hats:
-    """What layer normalisation of a product makes of some rows."""
-
-    cdef Buffer hat         # (blocks, rows, slots * VL)
-    cdef Buffer scale       # (rows, slots)
-    cdef ptrdiff_t size, slots, panel
-
-    def __init__(self, Packed packed, ptrdiff_t rows):
-        self.slots, self.size = packed.layout.slots, packed.layout.slots * VL
-        self.panel = rows * self.size
-        self.hat, self.scale = Buffer(packed.blocks * self.panel), Buffer(rows * self.slots)
-
-    cdef inline Norm of(self, Norm norm, ptrdiff_t row) noexcept nogil:
-        """`norm` with its values from `row` on here."""
-        norm.hat, norm.hat_panel = self.hat.data + row * self.size, self.panel
-        norm.scale = self.scale.data + row * self.slots
-        return norm
+cdef struct Projection:
+    # z = bias + x w, or bias + LN(x w), of T steps of B rows; strides in numbers.
+    const Panels *w
+    const real *bias
+    ptrdiff_t slots         # of z; those that x does not reach get their bias
+    ptrdiff_t H
+    ptrdiff_t T
+    ptrdiff_t B
+    const real *x
+    ptrdiff_t x_t
+    ptrdiff_t x_b
+    real *z                 # (blocks, rows, slots * VL)
+    ptrdiff_t z_t
+    ptrdiff_t z_panel
+    Norm norm
 
 
-cdef void project(
-    Packed packed, ptrdiff_t T, ptrdiff_t B, const real *x, ptrdiff_t x_t, ptrdiff_t x_b,
-    real *z, ptrdiff_t z_panel, const Norm *norm,
-) noexcept nogil:
-    """z = bias + x w, or bias + LN(x w), for all rows of T steps: (blocks, T * B, slots * VL)."""
-    cdef ptrdiff_t t, b, block, slot, size = packed.layout.slots * VL
-    cdef bint normed = norm.gain is not NULL
-    cdef real *c = norm.hat if normed else z
-    cdef ptrdiff_t c_panel = norm.hat_panel if normed else z_panel
+cdef void project(const Projection *s) noexcept nogil:
+    cdef ptrdiff_t t, b, block, slot, T = s.T, B = s.B, size = s.slots * VL
+    cdef bint normed = s.norm.gain is not NULL
+    cdef real *c = s.norm.hat if normed else s.z
+    cdef ptrdiff_t c_panel = s.norm.hat_panel if normed else s.z_panel
     cdef ptrdiff_t init_panel = 0 if normed else size
     cdef product p
-    p.a_k, p.a_segment, p.K, p.segments = 1, 0, packed.I, 1
-    p.init, p.init_row, p.c_row = norm.zero if normed else packed.bias, 0, size
-    if B == 1 or T == 1 or x_t == B * x_b:
-        p.a, p.a_row, p.c = x, x_t if B == 1 else x_b, c
-        multiply(&packed.x, T * B, p, init_panel, c_panel)
+    p.a_k, p.a_segment, p.K, p.segments = 1, 0, s.w.K, 1
+    p.init, p.init_row, p.c_row = s.norm.zero if normed else s.bias, 0, size
+    if B == 1 or T == 1 or (s.x_t == B * s.x_b and s.z_t == B * size):
+        p.a, p.a_row, p.c = s.x, s.x_t if B == 1 else s.x_b, c
+        p.c_row = s.z_t if B == 1 else size
+        multiply(s.w, T * B, p, init_panel, c_panel)
     elif B < T:
-        p.a_row, p.c_row = x_t, B * size
+        p.a_row, p.c_row = s.x_t, s.z_t
         for b in range(B):
-            p.a, p.c = x + b * x_b, c + b * size
-            multiply(&packed.x, T, p, init_panel, c_panel)
+            p.a, p.c = s.x + b * s.x_b, c + b * size
+            multiply(s.w, T, p, init_panel, c_panel)
     else:
-        p.a_row = x_b
+        p.a_row = s.x_b
         for t in range(T):
-            p.a, p.c = x + t * x_t, c + t * B * size
-            multiply(&packed.x, B, p, init_panel, c_panel)
-    slot = 0 if normed else packed.layout.x.first + packed.layout.x.count
-    for slot in range(slot, packed.layout.slots):
-        for block in range(packed.blocks):
-            for t in range(T * B):
-                vstore(
-                    z + block * z_panel + t * size + slot * VL,
-                    vload(packed.bias + block * size + slot * VL),
-                )
+            p.a, p.c = s.x + t * s.x_t, c + t * s.z_t
+            multiply(s.w, B, p, init_panel, c_panel)
+    for slot in range(0 if normed else s.w.first + s.w.gates, s.slots):
+        for block in range(s.w.blocks):
+            for t in range(T):
+                for b in range(B):
+                    vstore(
+                        s.z + block * s.z_panel + t * s.z_t + b * size + slot * VL,
+                        vload(s.bias + block * size + slot * VL),
+                    )
     if normed:
-        normalise(
-            norm, packed.layout.x.first, packed.layout.x.count, T * B, packed.blocks, packed.H,
-            z, z_panel,
-        )
+        for t in range(T):
+            normalise_step(s, t)
 
 
-cdef Step new_step(Packed packed, ptrdiff_t B) noexcept:
+cdef inline void normalise_step(const Projection *s, ptrdiff_t t) noexcept nogil:
+    cdef Norm norm = norm_at(&s.norm, t * s.z_t // (s.slots * VL))
+    normalise(
+        &norm, s.w.first, s.w.gates, s.B, s.w.blocks, s.H, s.z + t * s.z_t, s.z_panel
+    )
+
+
+cdef Step new_step(const Weights *w) noexcept nogil:
     cdef Step s
     memset(&s, 0, sizeof(Step))
-    s.B, s.H, s.blocks, s.slots = B, packed.H, packed.blocks, packed.layout.slots
-    s.w_hh = &packed.h
-    s.w_hn = &packed.n
-    s.peephole, s.norm_c = packed.peephole, packed.norm_c
-    s.norm = packed.norm(packed.gain_h)
+    s.H, s.blocks, s.slots = w.H, w.blocks, w.layout.slots
+    s.w_hh, s.w_hn = &w.h, &w.n
+    s.peephole, s.norm_c = w.peephole, w.norm_c
+    s.norm = norm_of(w, w.gain_h)
+    s.threads = 1
     return s
 
 
 cdef void project_output(
-    Packed packed, ptrdiff_t B, const real *out, real *blocked, real *h, ptrdiff_t h_row
+    const Weights *w, ptrdiff_t B, const real *out, real *blocked, real *h, ptrdiff_t h_row
 ) noexcept nogil:
     """h = W_hr out (Sak et al. 2014): (B, H) to (B, P), by way of blocks (P blocks, B, VL)."""
     cdef ptrdiff_t b, panel = B * VL
     cdef product p
-    memset(blocked, 0, packed.r.blocks * panel * sizeof(real))
-    p.a, p.a_row, p.a_k, p.a_segment = out, packed.H, 1, 0
-    p.K, p.segments = packed.H, 1
+    memset(blocked, 0, w.r.blocks * panel * sizeof(real))
+    p.a, p.a_row, p.a_k, p.a_segment = out, w.H, 1, 0
+    p.K, p.segments = w.H, 1
     p.init, p.init_row = blocked, VL
     p.c, p.c_row = blocked, VL
-    multiply(&packed.r, B, p, panel, panel)
+    multiply(&w.r, B, p, panel, panel)
     for b in range(B):
-        unblock_row(h + b * h_row, blocked + b * VL, panel, packed.P)
+        unblock_row(h + b * h_row, blocked + b * VL, panel, w.P)
+
+
+cdef struct Forward:
+    # All that the threads of one forward share.
+    const Weights *w
+    Rows rows
+    ptrdiff_t chunk         # steps whose inputs are projected at once
+    bint keep
+    bint by_blocks          # threads share each step's blocks; else each has rows of its own
+    meeting others
+    const real *x
+    ptrdiff_t x_t
+    ptrdiff_t x_b
+    real *y                 # or NULL
+    ptrdiff_t y_t
+    ptrdiff_t y_b
+    real *h_n
+    real *c_n
+    const char *reset       # or NULL
+    ptrdiff_t reset_t
+    ptrdiff_t reset_b
+    real *xs                # rows that run, side by side: (chunk * B, I), or NULL for x as it is
+    real *z                 # (blocks, chunk * B, size), or the tape's
+    ptrdiff_t z_rows
+    real *h[2]              # (B, P): old and new; one and the same unless by blocks
+    real *out               # (B, H)
+    real *projected         # (P blocks, B, VL)
+    real *c                 # (blocks, B, VL)
+    real *rh                # (B, H)
+    real *c_hat             # (blocks, B, VL)
+    real *tape_h
+    real *tape_c
+    Norm x_norm
+    Norm h_norm
+
+
+cdef inline ptrdiff_t place_of(
+    const Forward *f, ptrdiff_t t, ptrdiff_t t0, bint apart
+) noexcept nogil:
+    """Where the rows of step t stand in z, xs and the hats, for a chunk that begins at t0."""
+    if f.keep:
+        return offset(&f.rows, t)
+    if apart:
+        # Threads are in different chunks at times: rows must keep to their own places.
+        return (t - t0) * f.rows.B
+    return offset(&f.rows, t) - offset(&f.rows, t0)
+
+
+cdef void forward_share(int index, int count, void *what) noexcept nogil:
+    """What one of `count` threads does."""
+    cdef Forward *f = <Forward *>what
+    cdef const Weights *w = f.w
+    cdef const Rows *rows = &f.rows
+    cdef ptrdiff_t T = rows.T, B = rows.B, I = w.I, P = w.P, size = w.size
+    cdef bint has_c = w.layout.has_c, normed = w.gain_x is not NULL
+    cdef bint apart = count > 1 and not f.by_blocks
+    # My rows, my blocks, and the units of the output in these.
+    cdef ptrdiff_t b0 = 0, b1 = B, u0 = 0, u1 = w.blocks, n0 = 0, n1 = P
+    if f.by_blocks:
+        u0, u1 = share_blocks(w.blocks, index, count), share_blocks(w.blocks, index + 1, count)
+        n0, n1 = u0 * VL, min(u1 * VL, P)
+    else:
+        b0, b1 = share_rows(rows, index, count), share_rows(rows, index + 1, count)
+    cdef Panels w_x = some_panels(&w.x, u0, u1), w_h = some_panels(&w.h, u0, u1)
+    cdef ptrdiff_t i, t, t0, n, mine, b, u, place
+    cdef real *h
+    cdef real *h_new
+    cdef Projection x
+    memset(&x, 0, sizeof(Projection))
+    x.w, x.bias, x.slots, x.H = &w_x, w.bias + u0 * size, w.layout.slots, w.H
+    x.z_panel, x.norm = f.z_rows * size, f.x_norm
+    cdef Step s = new_step(w)
+    s.H, s.blocks, s.w_hh = w.H - u0 * VL, u1 - u0, &w_h
+    s.z_panel = f.z_rows * size
+    s.h_row = P
+    s.out_row = w.H if w.projects else P
+    if has_c:
+        s.c, s.c_row, s.c_panel = f.c + (u0 * B + b0) * VL, VL, B * VL
+    if w.peephole is not NULL:
+        s.peephole = w.peephole + u0 * 3 * VL
+    if f.rh is not NULL:
+        s.rh = f.rh + b0 * w.H
+    if f.c_hat is not NULL:
+        s.c_hat, s.hat_panel = f.c_hat + b0 * VL, B * VL
+    if f.by_blocks:
+        s.threads, s.others = count, &f.others
+    for i in range(parts(T, f.chunk)):
+        t0 = i * f.chunk
+        n = min(f.chunk, T - t0)
+        if f.xs is not NULL:
+            # By rows, each thread goes on with its own; else all of them are needed first.
+            for t in range(t0, t0 + n):
+                if f.by_blocks and t % count != index:
+                    continue
+                mine = min(b1, count_rows(rows, t)) - b0
+                place = place_of(f, t, t0, apart) + b0
+                for b in range(mine):
+                    memcpy(
+                        f.xs + (place + b) * I, f.x + t * f.x_t + row(rows, b0 + b) * f.x_b,
+                        I * sizeof(real),
+                    )
+                if apart and mine > 0:
+                    project_rows(&x, f, place, mine, u0)
+            if f.by_blocks:
+                meet(&f.others, count)
+            mine = offset(rows, t0 + n) - offset(rows, t0)
+            if not apart and mine > 0:
+                project_rows(&x, f, place_of(f, t0, t0, apart), mine, u0)
+        else:
+            x.T, x.B, x.x_t, x.x_b, x.z_t = n, b1 - b0, f.x_t, f.x_b, B * size
+            x.x = f.x + t0 * f.x_t + b0 * f.x_b
+            x.z = f.z + u0 * x.z_panel + b0 * size
+            x.norm = norm_at(&f.x_norm, b0)
+            if x.B > 0:
+                project(&x)
+        for t in range(t0, t0 + n):
+            mine = min(b1, count_rows(rows, t)) - b0
+            place = place_of(f, t, t0, apart) + b0
+            h, h_new = f.h[t & 1], f.h[(t + 1) & 1]
+            if mine > 0:
+                if f.reset is not NULL:
+                    reset_rows(
+                        rows, b0, b0 + mine, f.reset + t * f.reset_t, f.reset_b, h, 0, 1, P, P
+                    )
+                    if has_c:
+                        reset_rows(
+                            rows, b0, b0 + mine, f.reset + t * f.reset_t, f.reset_b, f.c, B * VL,
+                            w.blocks, VL, VL,
+                        )
+                if f.keep:
+                    for b in range(mine):
+                        memcpy(
+                            f.tape_h + (place + b) * P + n0, h + (b0 + b) * P + n0,
+                            (n1 - n0) * sizeof(real),
+                        )
+                    if has_c:
+                        for u in range(u0, u1):
+                            memcpy(
+                                f.tape_c + (u * rows.N + place) * VL, f.c + (u * B + b0) * VL,
+                                mine * VL * sizeof(real),
+                            )
+                s.B = mine
+                s.z = f.z + u0 * s.z_panel + place * size
+                s.h, s.h_own = h + b0 * P, h + b0 * P + n0
+                s.out = f.out + b0 * w.H if w.projects else h_new + b0 * P + n0
+                if normed:
+                    s.norm = norm_at(&f.h_norm, place if f.keep else b0)
+                w.layout.forward(&s)
+                if w.projects:
+                    project_output(
+                        w, mine, s.out, f.projected + b0 * w.r.blocks * VL, h_new + b0 * P, P
+                    )
+            if f.y is not NULL:
+                for b in range(b0, b1):
+                    if b - b0 < mine:
+                        memcpy(
+                            f.y + t * f.y_t + row(rows, b) * f.y_b + n0, h_new + b * P + n0,
+                            (n1 - n0) * sizeof(real),
+                        )
+                    else:
+                        memset(
+                            f.y + t * f.y_t + row(rows, b) * f.y_b + n0, 0,
+                            (n1 - n0) * sizeof(real),
+                        )
+    for b in range(b0, b1):
+        memcpy(f.h_n + row(rows, b) * P + n0, f.h[T & 1] + b * P + n0, (n1 - n0) * sizeof(real))
+        if has_c:
+            unblock_row(
+                f.c_n + row(rows, b) * w.H + u0 * VL, f.c + (u0 * B + b) * VL, B * VL,
+                min(u1 * VL, w.H) - u0 * VL,
+            )
+
+
+cdef inline void project_rows(
+    Projection *x, const Forward *f, ptrdiff_t place, ptrdiff_t count, ptrdiff_t u0
+) noexcept nogil:
+    """Project rows that stand side by side in xs."""
+    x.T, x.B, x.x_b = 1, count, x.w.K
+    x.x = f.xs + place * x.w.K
+    x.z = f.z + u0 * x.z_panel + place * x.slots * VL
+    x.norm = norm_at(&f.x_norm, place)
+    project(x)
 
 
 def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, reset=None):
     """Run a layer over a sequence: see ``_reference.scan.forward``."""
-    cdef ptrdiff_t T = x.shape[0], B = x.shape[1], I = packed.I, H = packed.H, P = packed.P
-    cdef ptrdiff_t blocks = packed.blocks, size = packed.layout.slots * VL
-    cdef bint has_c = packed.layout.has_c
-    cdef ptrdiff_t chunk = CHUNK_BYTES // (B * size * blocks * <ptrdiff_t>sizeof(real))
-    chunk = max(1, min(chunk, T))
-    cdef const real *x_data = data(x)
-    cdef real *y_data = data(y)
-    cdef ptrdiff_t x_t = stride(x, 0), x_b = stride(x, 1)
-    cdef ptrdiff_t y_t = 0 if y is None else stride(y, 0), y_b = 0 if y is None else stride(y, 1)
-    cdef const real *h_0 = data(state[0])
-    cdef const real *c_0 = data(state[1]) if has_c else NULL
-    cdef real *h_n = data(state_n[0])
-    cdef real *c_n = data(state_n[1]) if has_c else NULL
-    cdef const char *reset_data = NULL
-    cdef ptrdiff_t reset_t = 0, reset_b = 0
+    cdef const Weights *w = &packed.w
+    cdef ptrdiff_t T = x.shape[0], B = x.shape[1], blocks = w.blocks
+    cdef Forward f
+    assert x.shape[2] == w.I and (y is None or y.shape == (T, B, w.P))
+    memset(&f, 0, sizeof(Forward))
+    f.w, f.keep = w, keep
+    f.chunk = CHUNK_BYTES // (B * w.size * blocks * <ptrdiff_t>sizeof(real))
+    f.chunk = max(1, min(f.chunk, T))
+    f.x, f.x_t, f.x_b = data(x), stride(x, 0), stride(x, 1)
+    if y is not None:
+        f.y, f.y_t, f.y_b = data(y), stride(y, 0), stride(y, 1)
+    f.h_n = data(state_n[0])
+    if w.layout.has_c:
+        f.c_n = data(state_n[1])
     if reset is not None:
-        reset_data = <const char *>cnp.PyArray_DATA(<cnp.ndarray>reset)
-        reset_t, reset_b = reset.strides
-    assert x.shape[2] == I and (y is None or y.shape == (T, B, P))
+        f.reset = <const char *>cnp.PyArray_DATA(<cnp.ndarray>reset)
+        f.reset_t, f.reset_b = reset.strides
 
-    cdef Rows rows = Rows(T, B, spans)
-    cdef Tape tape = Tape(packed, rows, reset) if keep else None
-    # Where x is not read as it stands: rows that run, side by side.
-    cdef bint packs_x = keep or spans is not None
-    cdef Buffer xs = (tape.x if keep else Buffer(chunk * B * I)) if packs_x else None
-    cdef Buffer z = tape.z if keep else Buffer(blocks * chunk * B * size)
-    cdef Buffer h = Buffer(B * P)
-    cdef Buffer out = Buffer(B * H) if packed.projects else h
-    cdef Buffer projected = Buffer(parts(P, VL) * B * VL) if packed.projects else None
-    cdef Buffer c = Buffer(blocks * B * VL) if has_c else None
-    cdef Buffer rh = Buffer(B * H) if packed.layout.n.count else None
-    cdef Hats x_hats = None, h_hats = None
-    cdef Buffer c_hat = Buffer(blocks * B * VL) if packed.norm_c is not NULL else None
-    cdef Norm x_norm = packed.norm(packed.gain_x), h_norm = packed.norm(packed.gain_h)
-    cdef bint normed = packed.gain_x is not NULL
-    cdef real *z_data
-    cdef real *xs_data
-    cdef ptrdiff_t i, t, t0, n, at, count, b, block
-    cdef Step s = new_step(packed, B)
-    s.z_panel = (rows.N if keep else chunk * B) * size
-    s.h, s.h_row = h.data, P
-    s.out, s.out_row = out.data, H
-    s.c_row, s.c_panel = VL, B * VL
-    if packed.layout.n.count:
-        s.rh = rh.data
-    if has_c:
-        s.c = c.data
-    if normed:
-        x_hats = tape.x_hats if keep else Hats(packed, chunk * B)
-        h_hats = tape.h_hats if keep else Hats(packed, B)
-        s.norm = h_hats.of(h_norm, 0)
-    if packed.norm_c is not NULL:
-        s.c_hat = c_hat.data
+    cdef Tape tape = None
+    cdef list memory = []
+    f.rows = new_rows(T, B, spans, memory)
+    cdef int threads = threads_for(w, &f.rows, reset is not None, &f.by_blocks)
+    cdef Hats x_hats, h_hats
+    if keep:
+        tape = Tape(packed, reset)
+        tape.rows, tape.memory = f.rows, memory
+        tape.allocate()
+        f.xs, f.z, f.z_rows, f.tape_h = tape.x.data, tape.z.data, f.rows.N, tape.h.data
+        if w.layout.has_c:
+            f.tape_c = tape.c.data
+        x_hats, h_hats = tape.x_hats, tape.h_hats
+    else:
+        f.z_rows = f.chunk * B
+        f.z = scratch(memory, blocks * f.z_rows * w.size)
+        if spans is not None:
+            f.xs = scratch(memory, f.z_rows * w.I)
+        if w.gain_x is not NULL:
+            x_hats, h_hats = Hats(packed, f.z_rows), Hats(packed, B)
+    if w.gain_x is not NULL:
+        f.x_norm, f.h_norm = x_hats.norm(w, w.gain_x), h_hats.norm(w, w.gain_h)
+    f.h[0] = f.h[1] = scratch(memory, B * w.P)
+    if f.by_blocks:
+        f.h[1] = scratch(memory, B * w.P)
+    if w.projects:
+        f.out = scratch(memory, B * w.H)
+        f.projected = scratch(memory, w.r.blocks * B * VL)
+    if w.layout.has_c:
+        f.c = scratch(memory, blocks * B * VL)
+    if w.layout.n.count:
+        f.rh = scratch(memory, B * w.H)
+    if w.norm_c is not NULL:
+        f.c_hat = scratch(memory, blocks * B * VL)
+    cdef const real *h_0 = data(state[0])
+    cdef const real *c_0 = data(state[1]) if w.layout.has_c else NULL
+    cdef ptrdiff_t b
     with nogil:
         for b in range(B):
-            memcpy(h.data + b * P, h_0 + rows.row(b) * P, P * sizeof(real))
-        if has_c:
-            block_rows(rows, c.data, c_0, H)
-        for i in range(parts(T, chunk)):
-            t0 = i * chunk
-            n = min(chunk, T - t0)
-            at = rows.offset(t0)
-            z_data = z.data + (at * size if keep else 0)
-            if normed:
-                x_norm = x_hats.of(x_norm, at if keep else 0)
-            if packs_x:
-                xs_data = xs.data + (at * I if keep else 0)
-                for t in range(t0, t0 + n):
-                    gather(rows, t, xs_data + (rows.offset(t) - at) * I, x_data + t * x_t, x_b, I)
-                count = rows.offset(t0 + n) - at
-                if count:
-                    project(packed, 1, count, xs_data, 0, I, z_data, s.z_panel, &x_norm)
-            else:
-                project(
-                    packed, n, B, x_data + t0 * x_t, x_t, x_b, z_data, s.z_panel, &x_norm
-                )
-            for t in range(t0, t0 + n):
-                count = rows.count(t)
-                if reset_data is not NULL:
-                    reset_rows(
-                        rows, t, reset_data + t * reset_t, reset_b, h.data, 0, 1, P, P
-                    )
-                    if has_c:
-                        reset_rows(
-                            rows, t, reset_data + t * reset_t, reset_b, c.data, s.c_panel,
-                            blocks, VL, VL,
-                        )
-                if keep:
-                    memcpy(tape.h.data + rows.offset(t) * P, h.data, count * P * sizeof(real))
-                    if has_c:
-                        for block in range(blocks):
-                            memcpy(
-                                tape.c.data + (block * rows.N + rows.offset(t)) * VL,
-                                c.data + block * s.c_panel, count * VL * sizeof(real),
-                            )
-                s.B = count
-                s.z = z_data + (rows.offset(t) - at) * size
-                if normed and keep:
-                    s.norm = h_hats.of(h_norm, rows.offset(t))
-                if count:
-                    packed.layout.forward(&s)
-                    if packed.projects:
-                        project_output(packed, count, out.data, projected.data, h.data, P)
-                if y_data is not NULL:
-                    scatter(rows, t, y_data + t * y_t, y_b, h.data, P)
-        for b in range(B):
-            memcpy(h_n + rows.row(b) * P, h.data + b * P, P * sizeof(real))
-            if has_c:
-                unblock_row(c_n + rows.row(b) * H, c.data + b * VL, s.c_panel, H)
+            memcpy(f.h[0] + b * w.P, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
+        if w.layout.has_c:
+            block_rows(&f.rows, f.c, c_0, w.H)
+        run(threads, forward_share, &f)
     return tape

@@ -22,7 +22,7 @@ cdef inline void gru_forward(const Step *s) noexcept nogil:
             r = vsigmoid(vload(gates + VL))
             z = vsigmoid(vload(gates + 2 * VL))
             n = vtanh(vload(gates) + r * vload(gates + 3 * VL))
-            h = settle(vload_first(s.h + b * s.h_row + u * VL, m))
+            h = settle(vload_first(s.h_own + b * s.h_row + u * VL, m))
             vstore(gates, n)
             vstore(gates + VL, r)
             vstore(gates + 2 * VL, z)
@@ -43,7 +43,7 @@ cdef inline void gru_backward(const StepBack *s) noexcept nogil:
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             dh = s.dh + u * s.d_panel + b * VL
             n, r, z = vload(gates), vload(gates + VL), vload(gates + 2 * VL)
-            h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
+            h = settle(vload_first(s.h_prev + b * s.h_row + u * VL, m))
             d = vload(dh)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
@@ -66,7 +66,7 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 3 * VL
             r = vsigmoid(vload(gates + VL))
-            h = settle(vload_first(s.h + b * s.h_row + u * VL, m))
+            h = settle(vload_first(s.h_own + b * s.h_row + u * VL, m))
             vstore(gates + VL, r)
             vstore_first(s.rh + b * s.H + u * VL, r * h, m)
     recur(s, s.w_hn, s.rh, s.H)
@@ -76,7 +76,7 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
             gates = s.z + u * s.z_panel + b * 3 * VL
             n = vtanh(vload(gates))
             z = vsigmoid(vload(gates + 2 * VL))
-            h = settle(vload_first(s.h + b * s.h_row + u * VL, m))
+            h = settle(vload_first(s.h_own + b * s.h_row + u * VL, m))
             vstore(gates, n)
             vstore(gates + 2 * VL, z)
             vstore_first(s.out + b * s.out_row + u * VL, (vset(1) - z) * n + z * h, m)
@@ -95,7 +95,7 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
             dz = s.dz + u * s.dz_panel + b * 3 * VL
             at = u * s.d_panel + b * VL
             n, z = vload(gates), vload(gates + 2 * VL)
-            h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
+            h = settle(vload_first(s.h_prev + b * s.h_row + u * VL, m))
             d = vload(s.dh + at)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
@@ -110,7 +110,7 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
             dz = s.dz + u * s.dz_panel + b * 3 * VL
             at = u * s.d_panel + b * VL
             r = vload(s.z + u * s.z_panel + b * 3 * VL + VL)
-            h = settle(vload_first(s.h_prev + b * s.H + u * VL, m))
+            h = settle(vload_first(s.h_prev + b * s.h_row + u * VL, m))
             d_rh = vload(s.drh + at)
             vstore(dz + VL, vfirst(d_rh * h * r * (one - r), m))
             vstore(s.dh + at, vload(s.dh + at) + d_rh * r)

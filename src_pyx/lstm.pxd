@@ -42,17 +42,17 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
             vstore(z + 3 * VL, o)
             vstore(c_state, c)
             if norm:
-                vstore(s.c_hat + (u * s.B + b) * VL, vfirst(c, n))
+                vstore(s.c_hat + u * s.hat_panel + b * VL, vfirst(c, n))
             else:
                 vstore_first(s.out + b * s.out_row + u * VL, o * vtanh(c), n)
     if norm:
         for b in range(s.B):
-            normalise_row(s.c_hat + b * VL, s.B * VL, 1, s.blocks, s.H)
+            normalise_row(s.c_hat + b * VL, s.hat_panel, 1, s.blocks, s.H)
         for u in range(s.blocks):
             w = s.norm_c + u * 2 * VL
             for b in range(s.B):
                 o = vload(s.z + u * s.z_panel + b * 4 * VL + 3 * VL)
-                c = vload(s.c_hat + (u * s.B + b) * VL) * vload(w) + vload(w + VL)
+                c = vload(s.c_hat + u * s.hat_panel + b * VL) * vload(w) + vload(w + VL)
                 vstore_first(s.out + b * s.out_row + u * VL, o * vtanh(c), s.H - u * VL)
 
 
@@ -65,12 +65,11 @@ cdef inline vf d_output(const StepBack *s, ptrdiff_t u, ptrdiff_t b) noexcept no
 
 
 cdef inline void normalise_cell(const StepBack *s) noexcept nogil:
-    """c_hat anew, and in dc_hat the gradient that reaches c through it."""
-    cdef ptrdiff_t u, b, at, n, panel = s.B * VL
+    """c_hat anew, d_seen, the gradient of LN(c'), and dc_hat, what of it reaches c'."""
+    cdef ptrdiff_t u, b, at, panel = s.hat_panel
     cdef const real *z
-    cdef real *dw
     cdef real scale
-    cdef vf c, hat, tanh_c, d, gain, bias, one = vset(1)
+    cdef vf c, tanh_c, d, gain, one = vset(1)
     for b in range(s.B):
         for u in range(s.blocks):
             z = s.z + u * s.z_panel + b * 4 * VL
@@ -80,54 +79,47 @@ cdef inline void normalise_cell(const StepBack *s) noexcept nogil:
         scale = normalise_row(s.c_hat + b * VL, panel, 1, s.blocks, s.H)
         for u in range(s.blocks):
             at = u * panel + b * VL
-            n = s.H - u * VL
-            hat = vload(s.c_hat + at)
-            gain, bias = vload(s.norm_c + u * 2 * VL), vload(s.norm_c + u * 2 * VL + VL)
-            tanh_c = vtanh(hat * gain + bias)
+            gain = vload(s.norm_c + u * 2 * VL)
+            tanh_c = vtanh(vload(s.c_hat + at) * gain + vload(s.norm_c + u * 2 * VL + VL))
             d = d_output(s, u, b) * vload(s.z + u * s.z_panel + b * 4 * VL + 3 * VL)
-            d = vfirst(d * (one - tanh_c * tanh_c), n)
-            dw = s.dnorm_c + u * 2 * VL
-            vstore(dw, vload(dw) + d * hat)
-            vstore(dw + VL, vload(dw + VL) + d)
-            vstore(s.dc_hat + at, d * gain)
+            d = vfirst(d * (one - tanh_c * tanh_c), s.H - u * VL)
+            vstore(s.d_seen + at, d)
+            vstore(s.dc_hat + u * s.d_panel + b * VL, d * gain)
         normalise_row_back(
-            s.dc_hat + b * VL, panel, s.c_hat + b * VL, panel, scale, 1, s.blocks, s.H
+            s.dc_hat + b * VL, s.d_panel, s.c_hat + b * VL, panel, scale, 1, s.blocks, s.H
         )
 
 
 cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept nogil:
-    cdef ptrdiff_t u, b, n, at
+    cdef ptrdiff_t u, b, n
     cdef const real *z
     cdef const real *w
     cdef const real *w_c
     cdef real *dz
     cdef real *dc
-    cdef real *dw
-    cdef vf i, f, g, o, c_prev, c, tanh_c, d_h, d_c, dzi, dzf, dzo
-    cdef vf one = vset(1), dwi = vset(0), dwf = vset(0), dwo = vset(0)
+    cdef vf i, f, g, o, c_prev, c, seen, tanh_c, d_h, d_c, dzi, dzf, dzo
+    cdef vf one = vset(1)
     if norm:
         normalise_cell(s)
     for u in range(s.blocks):
         n = s.H - u * VL
         w = s.peephole + u * 3 * VL
         w_c = s.norm_c + u * 2 * VL
-        dwi = dwf = dwo = vset(0)
         for b in range(s.B):
             z = s.z + u * s.z_panel + b * 4 * VL
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             dc = s.dc + u * s.d_panel + b * VL
-            at = (u * s.B + b) * VL
             i, f, g, o = vload(z), vload(z + VL), vload(z + 2 * VL), vload(z + 3 * VL)
             c_prev = settle(vload(s.c_prev + u * s.c_panel + b * VL))
             c = f * c_prev + i * g
+            seen = c
             if norm:
-                tanh_c = vtanh(vload(s.c_hat + at) * vload(w_c) + vload(w_c + VL))
-            else:
-                tanh_c = vtanh(c)
+                seen = vload(s.c_hat + u * s.hat_panel + b * VL) * vload(w_c) + vload(w_c + VL)
+            tanh_c = vtanh(seen)
             d_h = d_output(s, u, b)
             dzo = vfirst(d_h * tanh_c * o * (one - o), n)
             if norm:
-                d_c = vload(dc) + vload(s.dc_hat + at)
+                d_c = vload(dc) + vload(s.dc_hat + u * s.d_panel + b * VL)
             else:
                 d_c = vload(dc) + d_h * o * (one - tanh_c * tanh_c)
             if peephole:
@@ -141,17 +133,9 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
             d_c = d_c * f
             if peephole:
                 d_c = d_c + dzi * vload(w) + dzf * vload(w + VL)
-                dwi = dwi + dzi * c_prev
-                dwf = dwf + dzf * c_prev
-                dwo = dwo + dzo * c
             vstore(dc, settle(d_c))
             if s.out is not NULL:
                 vstore_first(s.out + b * s.H + u * VL, o * tanh_c, n)
-        if peephole:
-            dw = s.dpeephole + u * 3 * VL
-            vstore(dw, vload(dw) + dwi)
-            vstore(dw + VL, vload(dw + VL) + dwf)
-            vstore(dw + 2 * VL, vload(dw + 2 * VL) + dwo)
     clear_dh(s)
     recur_back(s, s.w_hh, 0, 4, s.dh)
 

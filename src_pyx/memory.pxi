@@ -52,6 +52,13 @@ cdef Buffer zeros(Py_ssize_t count):
     return buffer
 
 
+cdef real *scratch(list memory, Py_ssize_t count) except NULL:
+    """Numbers that live as long as `memory`."""
+    cdef Buffer buffer = Buffer(count)
+    memory.append(buffer)
+    return buffer.data
+
+
 cdef inline real *data(object array) noexcept:
     return NULL if array is None else <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
 

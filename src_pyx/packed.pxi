@@ -2,7 +2,7 @@
 
 from libc.string cimport memcmp, memset
 from norm cimport Norm
-from panels cimport Panels, group_blocks, parts
+from panels cimport Panels, panels_for, parts
 from vec cimport VL, real
 
 from fastrnn._cells import GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
@@ -18,7 +18,7 @@ cdef inline ptrdiff_t panel_offset(
     if w.gates > 1:
         row[0] = w.gates * VL
         return block * w.K * row[0] + gate * VL
-    n = group_blocks(w, &run)
+    n, run = w.width, w.wider
     if block < run * (n + 1):
         group = block // (n + 1)
         row[0] = (n + 1) * VL
@@ -90,6 +90,30 @@ cdef void take_vector(
         vector[unit] = packed[(unit // VL * slots + slot) * VL + unit % VL]
 
 
+cdef struct Weights:
+    # What the kernels read: weights in panels, vectors in slots.
+    Layout layout
+    ptrdiff_t I, H, P, blocks, size     # size: numbers of a row in a block, slots * VL
+    bint projects
+    Panels x, h, n, r
+    Panels x_back, h_back, n_back, r_back
+    real *bias              # (blocks, size)
+    real *peephole          # (blocks, 3 * VL), or NULL
+    real *gain_x            # (blocks, size), or NULL
+    real *gain_h            # (blocks, size), or NULL
+    real *norm_c            # (blocks, 2 * VL), or NULL
+    real *zero              # size zeros
+
+
+cdef inline Norm norm_of(const Weights *w, const real *gain) noexcept nogil:
+    """Layer normalisation of a product; where its values go is left open."""
+    cdef Norm norm
+    memset(&norm, 0, sizeof(Norm))
+    norm.gain, norm.zero = gain, w.zero
+    norm.groups, norm.slots = &w.layout.groups[0], w.layout.slots
+    return norm
+
+
 cdef class Packed:
     """An immutable copy of a layer's weights, in panels.
 
@@ -105,68 +129,59 @@ cdef class Packed:
     cdef tuple copies
     cdef dict named             # the same by their names
     cdef list buffers
-    cdef Layout layout
-    cdef ptrdiff_t I, H, P, blocks
-    cdef Panels x, h, n, r
-    cdef Panels x_back, h_back, n_back, r_back
-    cdef bint has_back, projects
-    cdef real *bias             # (blocks, slots * VL)
-    cdef real *peephole         # (blocks, 3 * VL), or NULL
-    cdef real *gain_x           # (blocks, slots * VL), or NULL
-    cdef real *gain_h           # (blocks, slots * VL), or NULL
-    cdef real *norm_c           # (blocks, 2 * VL), or NULL
-    cdef real *zero             # slots * VL
+    cdef Weights w
+    cdef bint has_back
 
     def __init__(self, cell, weights):
+        cdef Weights *w = &self.w
         self.cell = cell
-        self.copies = tuple([None if w is None else w.copy() for w in weights])
+        self.copies = tuple([None if a is None else a.copy() for a in weights])
         self.named = named = dict.fromkeys(ALL_WEIGHTS)
         named.update(zip(cell.weights, self.copies, strict=False))
-        self.layout = layouts[<int>LAYOUTS[cell.name]]
         self.buffers = []
-        self.I = named["weight_ih"].shape[1]
-        self.H = len(named["weight_ih"]) // len(cell.gates)
-        self.P = named["weight_hh"].shape[1]
-        self.blocks = parts(self.H, VL)
-        self.x = self._pack(&self.layout.x, named["weight_ih"])
-        self.h = self._pack(&self.layout.h, named["weight_hh"])
-        self.n = self._pack(&self.layout.n, named["weight_hh"])
-        self.projects = named["weight_hr"] is not None
-        if self.projects:
-            self.r = self._panels(self.H, parts(self.P, VL), 1, 0)
-            pack(&self.r, &OUTPUT, data(named["weight_hr"]), self.P)
-        self.bias = self._zeros(self.layout.slots)
-        self._add(self.bias, &self.layout.x, data(named["bias_ih"]))
-        self._add(self.bias, &self.layout.h, data(named["bias_hh"]))
-        self._add(self.bias, &self.layout.n, data(named["bias_hh"]))
+        w.layout = layouts[<int>LAYOUTS[cell.name]]
+        w.I = named["weight_ih"].shape[1]
+        w.H = len(named["weight_ih"]) // len(cell.gates)
+        w.P = named["weight_hh"].shape[1]
+        w.blocks, w.size = parts(w.H, VL), w.layout.slots * VL
+        w.x = self._pack(&w.layout.x, named["weight_ih"])
+        w.h = self._pack(&w.layout.h, named["weight_hh"])
+        w.n = self._pack(&w.layout.n, named["weight_hh"])
+        w.projects = named["weight_hr"] is not None
+        if w.projects:
+            w.r = self._panels(w.H, parts(w.P, VL), 1, 0)
+            pack(&w.r, &OUTPUT, data(named["weight_hr"]), w.P)
+        w.zero = self._zeros(w.layout.slots)
+        w.bias = self._zeros(w.layout.slots)
+        self._add(w.bias, &w.layout.x, data(named["bias_ih"]))
+        self._add(w.bias, &w.layout.h, data(named["bias_hh"]))
+        self._add(w.bias, &w.layout.n, data(named["bias_hh"]))
         if named["weight_ci"] is not None:
-            self.peephole = self._vectors(PEEPHOLES)
+            w.peephole = self._vectors(PEEPHOLES)
         if named["gain_ih"] is not None:
-            self.zero = self._zeros(self.layout.slots)
-            self.gain_x = self._zeros(self.layout.slots)
-            self.gain_h = self._zeros(self.layout.slots)
-            self._add(self.gain_x, &self.layout.x, data(named["gain_ih"]))
-            self._add(self.gain_h, &self.layout.h, data(named["gain_hh"]))
-            self._add(self.gain_h, &self.layout.n, data(named["gain_hh"]))
+            w.gain_x, w.gain_h = self._zeros(w.layout.slots), self._zeros(w.layout.slots)
+            self._add(w.gain_x, &w.layout.x, data(named["gain_ih"]))
+            self._add(w.gain_h, &w.layout.h, data(named["gain_hh"]))
+            self._add(w.gain_h, &w.layout.n, data(named["gain_hh"]))
         if named["gain_c"] is not None:
-            self.norm_c = self._vectors(STATE_NORM)
+            w.norm_c = self._vectors(STATE_NORM)
 
     cdef real *_zeros(self, ptrdiff_t slots) except NULL:
         """Zeros (blocks, slots * VL)."""
-        cdef Buffer buffer = zeros(self.blocks * slots * VL)
+        cdef Buffer buffer = zeros(self.w.blocks * slots * VL)
         self.buffers.append(buffer)
         return buffer.data
 
     cdef Panels _panels(self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first):
-        cdef Panels w = Panels(NULL, K, blocks, gates, first)
+        cdef Panels w = panels_for(K, blocks, gates, first)
         cdef Buffer buffer = zeros(K * blocks * gates * VL)
         self.buffers.append(buffer)
         w.w = buffer.data
         return w
 
     cdef Panels _pack(self, Gates *gates, weight):
-        cdef Panels w = self._panels(weight.shape[1], self.blocks, gates.count, gates.first)
-        pack(&w, gates, data(weight), self.H)
+        cdef Panels w = self._panels(weight.shape[1], self.w.blocks, gates.count, gates.first)
+        pack(&w, gates, data(weight), self.w.H)
         return w
 
     cdef Panels _pack_back(self, Gates *gates, weight, ptrdiff_t H):
@@ -181,7 +196,7 @@ cdef class Packed:
         cdef real *found = self._zeros(len(names))
         for slot, name in enumerate(names):
             if self.named[name] is not None:
-                add_vector(found, len(names), slot, data(self.named[name]), self.H)
+                add_vector(found, len(names), slot, data(self.named[name]), self.w.H)
         return found
 
     cdef void _add(self, real *packed, Gates *gates, const real *vectors) noexcept:
@@ -191,26 +206,19 @@ cdef class Packed:
             return
         for gate in range(gates.count):
             add_vector(
-                packed, self.layout.slots, gates.first + gate,
-                vectors + gates.index[gate] * self.H, self.H,
+                packed, self.w.layout.slots, gates.first + gate,
+                vectors + gates.index[gate] * self.w.H, self.w.H,
             )
-
-    cdef Norm norm(self, real *gain) noexcept:
-        """Layer normalisation of a product; where its values go is left open."""
-        cdef Norm norm
-        memset(&norm, 0, sizeof(Norm))
-        norm.gain, norm.zero = gain, self.zero
-        norm.groups, norm.slots = &self.layout.groups[0], self.layout.slots
-        return norm
 
     cdef int need_back(self) except -1:
         """Pack what BPTT reads, at first need."""
+        cdef Weights *w = &self.w
         if not self.has_back:
-            self.x_back = self._pack_back(&self.layout.x, self.named["weight_ih"], self.H)
-            self.h_back = self._pack_back(&self.layout.h, self.named["weight_hh"], self.H)
-            self.n_back = self._pack_back(&self.layout.n, self.named["weight_hh"], self.H)
-            if self.projects:
-                self.r_back = self._pack_back(&OUTPUT, self.named["weight_hr"], self.P)
+            w.x_back = self._pack_back(&w.layout.x, self.named["weight_ih"], w.H)
+            w.h_back = self._pack_back(&w.layout.h, self.named["weight_hh"], w.H)
+            w.n_back = self._pack_back(&w.layout.n, self.named["weight_hh"], w.H)
+            if w.projects:
+                w.r_back = self._pack_back(&OUTPUT, self.named["weight_hr"], w.P)
             self.has_back = True
         return 0
 

@@ -17,6 +17,9 @@ cdef struct Panels:
     ptrdiff_t blocks
     ptrdiff_t gates     # vectors of a block
     ptrdiff_t first     # slot in which the first of them stands
+    # Where there is one gate only: `wider` groups of `width` + 1 blocks, then groups of `width`.
+    ptrdiff_t width
+    ptrdiff_t wider
 
 # A tile is at most this many vectors wide.
 cdef enum:
@@ -66,11 +69,34 @@ cdef inline void sweep(
         p.init, p.c = init + init_group, c + c_group
 
 
-cdef inline ptrdiff_t group_blocks(const Panels *w, ptrdiff_t *first_run) noexcept nogil:
-    """How blocks are grouped: a first run of groups of n + 1, then of n, which is returned."""
-    cdef ptrdiff_t count = parts(w.blocks, WIDEST)
-    first_run[0] = w.blocks % count
-    return w.blocks // count
+cdef inline Panels panels_for(
+    ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first
+) noexcept nogil:
+    """How panels of these sizes are laid out."""
+    cdef ptrdiff_t groups = parts(blocks, WIDEST)
+    return Panels(NULL, K, blocks, gates, first, blocks // groups, blocks % groups)
+
+
+cdef inline ptrdiff_t share(ptrdiff_t n, int index, int count) noexcept nogil:
+    """Where part `index` of n begins when n is cut into `count` parts."""
+    return n * index // count
+
+
+cdef inline ptrdiff_t share_blocks(ptrdiff_t blocks, int index, int count) noexcept nogil:
+    """The same for blocks, which are cut only between groups."""
+    cdef Panels w = panels_for(1, blocks, 1, 0)
+    cdef ptrdiff_t group = share(parts(blocks, WIDEST), index, count)
+    return group * w.width + min(group, w.wider)
+
+
+cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
+    """The panels of some blocks, cut as by `share_blocks`."""
+    cdef Panels found = w[0]
+    cdef ptrdiff_t wide = w.wider * (w.width + 1)
+    found.w += begin * w.K * w.gates * VL
+    found.blocks = end - begin
+    found.wider = max(0, min(end, wide) - begin) // (w.width + 1)
+    return found
 
 
 cdef inline void multiply(
@@ -89,7 +115,7 @@ cdef inline void multiply(
         sweep(w.gates, w.blocks, rows, p, w.K * p.w_k, init_panel, c_panel)
     else:
         p.w_vec, p.init_vec, p.c_vec = VL, init_panel, c_panel
-        n = group_blocks(w, &run)
+        n, run = w.width, w.wider
         if run:
             p.w_k = (n + 1) * VL
             sweep(n + 1, run, rows, p, w.K * p.w_k, (n + 1) * init_panel, (n + 1) * c_panel)
@@ -97,7 +123,9 @@ cdef inline void multiply(
             p.init += run * (n + 1) * init_panel
             p.c += run * (n + 1) * c_panel
         p.w_k = n * VL
-        sweep(n, parts(w.blocks, WIDEST) - run, rows, p, w.K * p.w_k, n * init_panel, n * c_panel)
+        sweep(
+            n, (w.blocks - run * (n + 1)) // n, rows, p, w.K * p.w_k, n * init_panel, n * c_panel
+        )
     restore_mode(mode)
 
 
@@ -124,12 +152,14 @@ cdef inline void accumulate(
         sweep(dw.gates, dw.blocks, dw.K, p, dz_panel, 0, dw.K * p.c_row)
     else:
         p.w_vec = dz_panel
-        n = group_blocks(dw, &run)
+        n, run = dw.width, dw.wider
         if run:
             p.c_row = (n + 1) * VL
             sweep(n + 1, run, dw.K, p, (n + 1) * dz_panel, 0, dw.K * p.c_row)
             p.w += run * (n + 1) * dz_panel
             p.c += run * dw.K * p.c_row
         p.c_row = n * VL
-        sweep(n, parts(dw.blocks, WIDEST) - run, dw.K, p, n * dz_panel, 0, dw.K * p.c_row)
+        sweep(
+            n, (dw.blocks - run * (n + 1)) // n, dw.K, p, n * dz_panel, 0, dw.K * p.c_row
+        )
     restore_mode(mode)

@@ -1,8 +1,17 @@
-"""What one step of a cell reads and writes, forward and back. B rows, H units in blocks of VL."""
+"""What one step of a cell reads and writes, forward and back. B rows, H units in blocks of VL.
+
+Where several threads share a step, each has some of its blocks: pointers are to the first of them,
+H counts the units from there on, and only what a product goes over (h, dz_all) is whole.
+"""
 
 from norm cimport Norm, normalise, normalise_back
 from panels cimport Panels, multiply
 from vec cimport VL, product, real, vset, vstore
+
+cdef extern from "pool.h" nogil:
+    ctypedef struct meeting:
+        pass
+    void meet(meeting *m, int count)
 
 cdef struct Step:
     ptrdiff_t B
@@ -12,6 +21,7 @@ cdef struct Step:
     real *z                 # in: input projection with biases; out: gates. (blocks, B, slots * VL)
     ptrdiff_t z_panel
     const real *h           # old (B, P), where P is H unless there is a projection
+    const real *h_own       # the same from the first unit of these blocks on
     ptrdiff_t h_row
     real *out               # out (B, H), may be h
     ptrdiff_t out_row
@@ -23,8 +33,11 @@ cdef struct Step:
     Norm norm               # of the products with h
     const real *norm_c      # gain and bias of the cell state's (blocks, 2 * VL), or NULL
     real *c_hat             # scratch (blocks, B, VL)
+    ptrdiff_t hat_panel
     const Panels *w_hh
     const Panels *w_hn      # the candidate's own, where its product is not with h
+    int threads             # that share the step
+    meeting *others         # where they wait for each other
 
 cdef struct StepBack:
     ptrdiff_t B
@@ -33,30 +46,35 @@ cdef struct StepBack:
     ptrdiff_t slots
     const real *z           # gates (blocks, B, slots * VL)
     ptrdiff_t z_panel
-    const real *h_prev      # (B, H)
+    const real *h_prev      # (B, P)
+    ptrdiff_t h_row
     const real *c_prev      # (blocks, B, VL)
     ptrdiff_t c_panel
     const real *dy          # (B, H), or NULL for zeros
     ptrdiff_t dy_row
     real *dz                # out: gradient before the activations (blocks, B, slots * VL)
+    const real *dz_all      # of all blocks
+    ptrdiff_t all_blocks
     ptrdiff_t dz_panel
     const real *d_out       # in: of the output, but for dy. (blocks, B, VL), may be dh
     real *dh                # out: of h_prev. (P blocks, B, VL)
     ptrdiff_t dh_blocks
     real *dc                # in: of c; out: of c_prev. (blocks, B, VL)
     real *drh               # scratch (blocks, B, VL)
-    ptrdiff_t d_panel       # of d_out, dh, dc and drh
+    ptrdiff_t d_panel       # of d_out, dh, dc, drh and dc_hat
     real *out               # out: the output, anew (B, H), or NULL
     const real *peephole    # (blocks, 3 * VL), or NULL
-    real *dpeephole         # sums (blocks, 3 * VL)
     Norm norm               # of the products with h
     real *dzh               # out: gradient of those products, as dz
     const real *norm_c      # as forward
-    real *dnorm_c           # sums (blocks, 2 * VL)
-    real *c_hat             # scratch (blocks, B, VL)
+    real *c_hat             # out: LN(c) without gain and bias (blocks, B, VL)
+    real *d_seen            # out: the gradient of LN(c), as c_hat
+    ptrdiff_t hat_panel
     real *dc_hat            # scratch (blocks, B, VL)
     const Panels *w_hh      # transposed
     const Panels *w_hn      # transposed
+    int threads             # as forward
+    meeting *others
 
 
 cdef inline void recur(
@@ -64,6 +82,9 @@ cdef inline void recur(
 ) noexcept nogil:
     """z += h w, or LN(h w)."""
     cdef product p
+    if s.threads > 1:
+        # All of h is there, and nobody reads any more what this step overwrites.
+        meet(s.others, s.threads)
     p.a, p.a_row, p.a_k, p.a_segment = h, h_row, 1, 0
     p.K, p.segments = w.K, 1
     p.init_row = p.c_row = s.slots * VL
@@ -91,14 +112,16 @@ cdef inline void recur_back(
 ) noexcept nogil:
     """d += dz w, for the dz of `gates` gates from slot `first` on; d is (blocks, B, VL)."""
     cdef product p
-    cdef const real *dz = s.dz
+    cdef const real *dz = s.dz_all
+    if s.threads > 1:
+        meet(s.others, s.threads)
     if s.norm.gain is not NULL:
         normalise_back(
             &s.norm, first, gates, s.B, s.blocks, s.H, s.dz, s.dzh, s.dz_panel
         )
         dz = s.dzh
     p.a, p.a_row, p.a_k = dz + first * VL, s.slots * VL, 1
-    p.a_segment, p.segments, p.K = s.dz_panel, s.blocks, gates * VL
+    p.a_segment, p.segments, p.K = s.dz_panel, s.all_blocks, gates * VL
     p.init = d
     p.c = d
     p.init_row = p.c_row = VL

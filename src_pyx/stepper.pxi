@@ -1,8 +1,7 @@
 # One step at a time. Included in kernels.pyx.
 
 cimport numpy as cnp
-from libc.string cimport memcpy
-from norm cimport Norm
+from libc.string cimport memcpy, memset
 from panels cimport parts
 from step cimport Step
 from vec cimport VL, real
@@ -42,59 +41,71 @@ cdef class Stepper:
     cdef object copy            # the settled Copy of the weights that is in use, or None
     cdef readonly tuple state
     cdef Packed packed
-    cdef Buffer z, rh, out, projected, c_hat
+    cdef list memory
+    cdef real *z
+    cdef real *rh
+    cdef real *out
+    cdef real *projected
+    cdef real *c_hat
     cdef Hats x_hats, h_hats
-    cdef Norm x_norm
     cdef Step s
-    cdef ptrdiff_t B, I, H, P
+    cdef Projection x
+    cdef ptrdiff_t B, I, P
     cdef bint busy
 
     def __init__(self, weights, kernels, ptrdiff_t batch_size, convert):
         cdef Packed packed = weights.packed(kernels)
-        cdef ptrdiff_t B = batch_size, H = packed.H, P = packed.P, padded = packed.blocks * VL
-        cdef ptrdiff_t size = packed.layout.slots * VL
+        cdef const Weights *w = &packed.w
+        cdef ptrdiff_t B = batch_size, padded = w.blocks * VL
         self.weights, self.kernels, self.convert = weights, kernels, convert
-        self.packed, self.B, self.I, self.H, self.P = packed, B, packed.I, H, P
-        self.z = Buffer(packed.blocks * B * size)
-        self.rh = Buffer(B * H)
-        self.out = Buffer(B * H)
-        self.projected = Buffer(parts(P, VL) * B * VL)
-        self.c_hat = Buffer(packed.blocks * B * VL)
+        self.B, self.I, self.P = B, w.I, w.P
+        self.memory = []
+        self.z = scratch(self.memory, w.blocks * B * w.size)
+        self.rh, self.out = scratch(self.memory, B * w.H), scratch(self.memory, B * w.H)
+        self.projected = scratch(self.memory, parts(w.P, VL) * B * VL)
+        self.c_hat = scratch(self.memory, w.blocks * B * VL)
         self.x_hats, self.h_hats = Hats(packed, B), Hats(packed, B)
         memory = np.zeros((2, B, padded), np.dtype(f"f{sizeof(real)}"))
-        self.state = (memory[0, :, :P], memory[1, :, :H])[: 1 + packed.layout.has_c]
+        self.state = (memory[0, :, :w.P], memory[1, :, :w.H])[: 1 + w.layout.has_c]
         self._refresh()
 
     cdef int _refresh(self) except -1:
         """Take the weights as they are now."""
         cdef Packed packed = self.weights.packed(self.kernels)
-        cdef ptrdiff_t padded = packed.blocks * VL
+        cdef const Weights *w = &packed.w
+        cdef ptrdiff_t padded = w.blocks * VL
+        cdef Step *s = &self.s
+        cdef Projection *x = &self.x
         copy = self.weights.copy
         self.copy = copy if copy.settled and copy.packed is packed else None
         self.packed = packed
-        self.s = new_step(packed, self.B)
-        self.s.z, self.s.z_panel = self.z.data, self.B * packed.layout.slots * VL
-        self.s.rh = self.rh.data
-        self.s.h = self.s.out = data(self.state[0])
-        self.s.h_row = self.s.out_row = padded
-        self.x_norm = self.x_hats.of(packed.norm(packed.gain_x), 0)
-        self.s.norm = self.h_hats.of(packed.norm(packed.gain_h), 0)
-        self.s.c_hat = self.c_hat.data
-        if packed.projects:
-            self.s.out, self.s.out_row = self.out.data, self.H
-        if packed.layout.has_c:
-            self.s.c = data(self.state[1])
-            self.s.c_row, self.s.c_panel = padded, VL
+        s[0] = new_step(w)
+        s.B = self.B
+        s.z, s.z_panel, s.rh = self.z, self.B * w.size, self.rh
+        s.h = s.h_own = s.out = data(self.state[0])
+        s.h_row = s.out_row = padded
+        s.norm = self.h_hats.norm(w, w.gain_h)
+        s.c_hat, s.hat_panel = self.c_hat, self.B * VL
+        if w.projects:
+            s.out, s.out_row = self.out, w.H
+        if w.layout.has_c:
+            s.c, s.c_row, s.c_panel = data(self.state[1]), padded, VL
+        memset(x, 0, sizeof(Projection))
+        x.w, x.bias, x.slots, x.H = &w.x, w.bias, w.layout.slots, w.H
+        x.T, x.B, x.x_b = 1, self.B, w.I
+        x.z, x.z_panel = self.z, s.z_panel
+        x.norm = self.x_hats.norm(w, w.gain_x)
         return 0
 
     cdef void _step(self, const real *x, real *y) noexcept nogil:
         cdef ptrdiff_t b
-        project(self.packed, 1, self.B, x, 0, self.I, self.s.z, self.s.z_panel, &self.x_norm)
-        self.packed.layout.forward(&self.s)
-        if self.packed.projects:
+        cdef const Weights *w = &self.packed.w
+        self.x.x = x
+        project(&self.x)
+        w.layout.forward(&self.s)
+        if w.projects:
             project_output(
-                self.packed, self.B, self.out.data, self.projected.data, <real *>self.s.h,
-                self.s.h_row,
+                w, self.B, self.out, self.projected, <real *>self.s.h, self.s.h_row
             )
         for b in range(self.B):
             memcpy(y + b * self.P, self.s.h + b * self.s.h_row, self.P * sizeof(real))
@@ -123,7 +134,7 @@ cdef class Stepper:
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
         if self.weights.copy is not self.copy:
             self._refresh()
-        if self.B * self.H * (self.I + self.H) < STEP_HOLDS_GIL:
+        if self.B * self.packed.w.H * (self.I + self.packed.w.H) < STEP_HOLDS_GIL:
             self._step(x_data, y_data)
         else:
             self.busy = True

@@ -172,7 +172,9 @@ def test_matches_the_reference(compiled, cell, dtype, case):
     given_bias = dict(zip(("bias_ih", "bias_hh"), c.bias, strict=True))
     lstm = cell.name == "lstm"
     P = c.P if lstm and c.P < c.H else 0
-    shapes = cell.weight_shapes(c.I, c.H, P, c.peephole and lstm, c.norm and bool(cell.norm_groups))
+    # Two normalised units are 1 and -1 whatever they were, and their gradients cancel to nothing.
+    norm = c.norm and bool(cell.norm_groups) and c.H > 4
+    shapes = cell.weight_shapes(c.I, c.H, P, c.peephole and lstm, norm)
     weights = [
         rng.uniform(-1, 1, shapes[name]).astype(dtype) / dtype.type(shapes[name][-1] ** 0.5)
         if name in shapes and given_bias.get(name, True)

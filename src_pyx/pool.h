@@ -1,0 +1,146 @@
+/* A pool of threads: started when first needed, asleep when idle, begun anew after a fork.
+ *
+ * Work is a function that runs once in each of `count` threads at the same time, with an index from 0
+ * to count - 1; the caller's own is 0. While the pool is taken, others run their work alone, with a
+ * count of 1.
+ */
+#ifndef FASTRNN_POOL_H
+#define FASTRNN_POOL_H
+
+typedef void (*work_function)(int index, int count, void *what);
+typedef void (*run_function)(int count, work_function work, void *what);
+
+/* Where the threads of one work wait for each other. */
+typedef struct {
+    int arrived, meetings;
+} meeting;
+
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
+#include <sched.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#define RELAX() _mm_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ volatile("yield")
+#else
+#define RELAX() ((void)0)
+#endif
+
+/* How often to look for another thread before letting go of the CPU: 20 to 50 us, about what it costs
+ * to wake a thread. */
+#define PATIENCE 700
+
+#define LOOK(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
+
+static inline void meet(meeting *m, int count) {
+    int before = LOOK(m->meetings);
+    if (__atomic_add_fetch(&m->arrived, 1, __ATOMIC_ACQ_REL) == count) {
+        m->arrived = 0;
+        __atomic_store_n(&m->meetings, before + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int looks = 0; LOOK(m->meetings) == before; looks++) {
+        if (looks < PATIENCE) RELAX();
+        else sched_yield();
+    }
+}
+
+#ifdef FASTRNN_POOL /* for the one module that has the pool */
+#include <pthread.h>
+#include <signal.h>
+
+#define MAX_THREADS 64
+
+static struct {
+    pthread_mutex_t taken, lock;
+    pthread_cond_t wake, done;
+    int threads;                 /* beside the caller's */
+    int jobs, seen[MAX_THREADS]; /* jobs so far, and before a thread's first one */
+    int count, unfinished;
+    work_function work;
+    void *what;
+} pool;
+
+static void pool_reset(void) {
+    pthread_mutex_init(&pool.taken, NULL);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pthread_cond_init(&pool.done, NULL);
+    pool.threads = pool.jobs = pool.unfinished = 0;
+}
+
+static void pool_init(void) {
+    pool_reset();
+    pthread_atfork(NULL, NULL, pool_reset); /* a child has none of the threads */
+}
+
+static void *pool_thread(void *argument) {
+    int index = (int)(size_t)argument, seen = pool.seen[index];
+    for (;;) {
+        for (int looks = 0; looks < PATIENCE && LOOK(pool.jobs) == seen; looks++) RELAX();
+        pthread_mutex_lock(&pool.lock);
+        while (pool.jobs == seen) pthread_cond_wait(&pool.wake, &pool.lock);
+        seen = pool.jobs;
+        int count = pool.count;
+        work_function work = pool.work;
+        void *what = pool.what;
+        pthread_mutex_unlock(&pool.lock);
+        if (index >= count) continue;
+        work(index, count, what);
+        if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_ACQ_REL) == 0) {
+            pthread_mutex_lock(&pool.lock);
+            pthread_cond_signal(&pool.done);
+            pthread_mutex_unlock(&pool.lock);
+        }
+    }
+    return NULL;
+}
+
+/* Start threads until there are `wanted`, or as many as can be had. */
+static void pool_start(int wanted) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the interpreter's */
+    while (pool.threads < wanted) {
+        int index = pool.threads + 1;
+        pthread_t thread;
+        pool.seen[index] = pool.jobs;
+        if (pthread_create(&thread, NULL, pool_thread, (void *)(size_t)index) != 0) break;
+        pthread_detach(thread);
+        pool.threads = index;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void pool_run(int count, work_function work, void *what) {
+    if (count > MAX_THREADS) count = MAX_THREADS;
+    if (count < 2 || pthread_mutex_trylock(&pool.taken) != 0) {
+        work(0, 1, what);
+        return;
+    }
+    if (pool.threads < count - 1) pool_start(count - 1);
+    if (pool.threads < count - 1) count = pool.threads + 1;
+    pthread_mutex_lock(&pool.lock);
+    pool.work = work;
+    pool.what = what;
+    pool.count = count;
+    pool.unfinished = count - 1;
+    __atomic_store_n(&pool.jobs, pool.jobs + 1, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.lock);
+    work(0, count, what);
+    for (int looks = 0; looks < PATIENCE && LOOK(pool.unfinished) > 0; looks++) RELAX();
+    pthread_mutex_lock(&pool.lock);
+    while (LOOK(pool.unfinished) > 0) pthread_cond_wait(&pool.done, &pool.lock);
+    pthread_mutex_unlock(&pool.lock);
+    pthread_mutex_unlock(&pool.taken);
+}
+#endif
+#else
+static void meet(meeting *m, int count) { (void)m, (void)count; }
+#ifdef FASTRNN_POOL
+static void pool_init(void) {}
+static void pool_run(int count, work_function work, void *what) { (void)count, work(0, 1, what); }
+#endif
+#endif
+#endif

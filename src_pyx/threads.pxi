@@ -1,0 +1,44 @@
+# Who does what when a call is shared by threads. Included in kernels.pyx.
+
+from cpython.pycapsule cimport PyCapsule_Import
+from panels cimport WIDEST, parts
+
+cdef extern from "pool.h" nogil:
+    ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
+
+cdef struct Pool:       # as in threads.pyx
+    void (*run)(int count, work_function work, void *what) noexcept nogil
+    int most
+    ptrdiff_t least_call
+    ptrdiff_t least_step
+
+cdef Pool *pool = <Pool *>PyCapsule_Import("fastrnn._threads.pool", False)
+
+cdef enum:
+    # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
+    OWN_ROWS = 4
+
+
+cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
+    """Into how many threads to split a call, and whether by blocks of units rather than by rows."""
+    cdef ptrdiff_t gates = w.x.gates * w.blocks * VL, most = pool.most
+    cdef bint can_split_blocks = (
+        rows.offsets is NULL and not has_reset and not w.projects and w.gain_x is NULL
+        and w.layout.n.count == 0 and parts(w.blocks, WIDEST) >= most
+    )
+    by_blocks[0] = False
+    if most == 1 or rows.N * gates * (w.I + w.P) < pool.least_call:
+        return 1
+    if rows.B < most * OWN_ROWS and can_split_blocks:
+        if rows.B * gates * w.P < pool.least_step:
+            return 1
+        by_blocks[0] = True
+        return most
+    return min(most, rows.B)
+
+
+cdef inline void run(int threads, work_function work, void *what) noexcept nogil:
+    if threads == 1:
+        work(0, 1, what)
+    else:
+        pool.run(threads, work, what)

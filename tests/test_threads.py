@@ -1,0 +1,159 @@
+"""Threads of the kernels: the same bits for any number, safe after fork and under Python threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastrnn
+
+pytest.importorskip("fastrnn._threads")
+from fastrnn import _threads  # noqa: E402 (may not be there)
+
+COUNTS = (1, 2, 3, 5)
+
+
+@pytest.fixture(autouse=True)
+def _shared_whatever_the_size():
+    """Small sizes are split as well, so that every path is."""
+    threads, least = fastrnn.get_num_threads(), _threads.set_least_work(0, 0)
+    yield
+    fastrnn.set_num_threads(threads)
+    _threads.set_least_work(*least)
+
+
+def everything(layer, x, state, **options):
+    """Inference, forward, and backward."""
+    y, state_n = layer(x, state, **options)
+    y_2, state_2, tape = layer.forward(x, state, **options)
+    dy = np.cos(np.arange(y.size)).reshape(y.shape)
+    return y, state_n, y_2, state_2, *layer.backward(tape, dy, state_n)
+
+
+OPTIONS = {
+    "rnn_tanh": [{}],
+    "rnn_relu": [{}],
+    "gru": [{}, {"layer_norm": True}],
+    "gru_reset_before": [{}, {"layer_norm": True}],
+    "lstm": [{}, {"peephole": True}, {"proj_size": 5}, {"layer_norm": True, "peephole": True}],
+}
+
+
+# H of one block, and of several groups of blocks, by which few rows are shared.
+@pytest.mark.parametrize(("H", "B"), [(7, 3), (35, 37), (131, 1), (99, 2), (67, 11)])
+def test_same_bits(cell, compiled, dtype, make_layer, make_state, same_bits, rng, H, B):
+    for options in OPTIONS[cell.name]:
+        T, I = 40, 9
+        layer = make_layer(cell, I, H, dtype=dtype, **options)
+        P = getattr(layer, "proj_size", 0) or H
+        x = rng.normal(size=(T, B, I)).astype(dtype)
+        h, c = (rng.uniform(-1, 1, (1, B, n)).astype(dtype) for n in (P, H))
+        state = (h, c) if len(cell.states) > 1 else h
+        lengths = rng.integers(1, T + 1, B)
+        for rows in ({}, {"lengths": lengths}, {"reset": rng.random((T, B)) < 0.1}):
+            results = []
+            for count in COUNTS:
+                fastrnn.set_num_threads(count)
+                results.append(everything(layer, x, state, **rows))
+            for count, result in zip(COUNTS, results, strict=True):
+                assert same_bits(result, results[0]), (count, options, list(rows))
+
+
+def test_python_threads_at_the_same_time(compiled, same_bits, rng):
+    """One of them has the pool, the others go on alone: the same bits."""
+    fastrnn.set_num_threads(3)
+    layer = fastrnn.LSTM(5, 130, seed=0)
+    x = rng.normal(size=(40, 6, 5)).astype(np.float32)
+    want = everything(layer, x, None)
+
+    def one(_):
+        with fastrnn.use_backend(compiled):
+            return everything(layer, x, None)
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(one, range(64)):
+            assert same_bits(found, want)
+
+
+def _child(connection, layer, x):
+    connection.send(everything(layer, x, None))
+    connection.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_after_fork(compiled, same_bits, rng):
+    """Also of a fork while another Python thread is in a kernel."""
+    fastrnn.set_num_threads(2)
+    layer = fastrnn.GRU(5, 70, seed=0)
+    x = rng.normal(size=(50, 8, 5)).astype(np.float32)
+    want, stop = everything(layer, x, None), threading.Event()
+
+    def busy():
+        while not stop.is_set():
+            layer(x)
+
+    others = threading.Thread(target=busy)
+    others.start()
+    context = multiprocessing.get_context("fork")
+    try:
+        for _ in range(5):
+            mine, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_child, args=(theirs, layer, x))
+            process.start()
+            assert mine.poll(60), "the child hangs"
+            assert same_bits(mine.recv(), want)
+            process.join()
+    finally:
+        stop.set()
+        others.join()
+
+
+def _tasks() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads by /proc")
+def test_started_when_needed_and_asleep_when_idle():
+    code = """
+import os, time, numpy as np, fastrnn
+tasks = lambda: len(os.listdir("/proc/self/task"))
+before = tasks()
+layer, x = fastrnn.LSTM(64, 128, seed=0), np.ones((100, 32, 64), np.float32)
+fastrnn.set_num_threads(1)
+layer(x)
+assert tasks() == before, "threads that nobody asked for"
+fastrnn.set_num_threads(3)
+layer(x)
+assert tasks() == before + 2, tasks()
+fastrnn.LSTM(4, 8)(np.ones((5, 2, 4)))
+time.sleep(0.1)
+start = time.process_time()
+time.sleep(0.5)
+assert time.process_time() - start < 0.05, "idle threads use the CPU"
+"""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    environment.pop("FASTRNN_BACKEND", None)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+
+
+def test_signals_reach_the_interpreter(rng):
+    """Ctrl-C is handled by Python's main thread, whatever the pool does."""
+    import signal
+
+    fastrnn.set_num_threads(3)
+    layer, x = fastrnn.LSTM(5, 70, seed=0), rng.normal(size=(20, 8, 5))
+    layer(x)
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(1000):
+            layer(x)
+            time.sleep(0.001)
