@@ -224,7 +224,7 @@ def one(nest, k):
 def turned(a, lengths):
     """Each row's own steps from its last to its first."""
     found = a.copy()
-    for b, n in enumerate(np.full(a.shape[1], len(a)) if lengths is None else lengths):
+    for b, n in enumerate(lengths):
         found[:n, b] = a[:n, b][::-1]
     return found
 
@@ -240,18 +240,19 @@ def test_made_of_single_layers(cell, build, case):
     L, D = stack.num_layers, 1 + stack.bidirectional
     suffixes = [f"_l{layer}{direction}" for layer in range(L) for direction in ("", "_reverse")[:D]]
 
-    def turn(a, k):
-        """Into the order of scan k, or back; None and last outputs, (B, P), have no order."""
-        ordered = a is not None and (a.ndim == 3 or a.dtype == np.bool_)
-        return turned(a, whole.lengths) if ordered and k % D else a
+    lengths = np.full(case.B, case.T) if whole.lengths is None else whole.lengths
+    last = lengths - 1, np.arange(case.B)
 
-    below, scans, ends = whole.x, [], []
+    def turn(a, k):
+        """Into the order of scan k, or back."""
+        return a if a is None or k % D == 0 else turned(a, lengths)
+
+    below, scans, outs, ends = whole.x, [], [], []
     for k, suffix in enumerate(suffixes):
-        top = k >= (L - 1) * D
         scan = build(
             replace(
                 case, I=below.shape[2], num_layers=1, bidirectional=False, batch_first=False,
-                return_sequences=not top or case.return_sequences,
+                return_sequences=True,
             )
         )  # fmt: skip
         weights = stack.state_dict()
@@ -260,18 +261,24 @@ def test_made_of_single_layers(cell, build, case):
             turn(below, k), one(whole.state, k), lengths=whole.lengths, reset=turn(whole.reset, k)
         )
         scans.append((scan, tape))
-        ends.append((turn(out, k), end))
+        top = k >= (L - 1) * D
+        outs.append(turn(out, k) if case.return_sequences or not top else out[last])
+        ends.append(end)
         if (k + 1) % D == 0:
-            below = np.concatenate([out for out, _ in ends[-D:]], axis=-1)
-            below = below * (0 if case.dropout and not top else 1)
-    assert_close(found, (below, stacked([end for _, end in ends])), 1e-14)
+            below = np.concatenate(outs[-D:], axis=-1) * (0 if case.dropout and not top else 1)
+    assert_close(found, (below, stacked(ends)), 1e-14)
 
     d_below, d_starts, sums = whole.dy, [], {}
     for k, (scan, tape) in reversed(list(enumerate(scans))):
         if (k + 1) % D == 0:
             dy, d_below = d_below, 0
         part = None if dy is None else np.split(dy, D, axis=-1)[k % D]
-        dx, d_start, more = scan.backward(tape, turn(part, k), one(whole.dstate, k))
+        if part is not None and part.ndim == 2:
+            d_last, part = part, np.zeros((case.T, *part.shape))
+            part[last] = d_last
+        else:
+            part = turn(part, k)
+        dx, d_start, more = scan.backward(tape, part, one(whole.dstate, k))
         d_below = d_below + turn(dx, k) * (0 if case.dropout and k >= D else 1)
         d_starts.insert(0, d_start)
         sums |= {n + suffixes[k]: more[f"{n}_l0"] for n in names(scan)}
