@@ -266,6 +266,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="run only this configuration")
     arguments = parser.parse_args()
+    if arguments.count < 1:
+        parser.error(f"--count: expected a whole number of at least 1, got {arguments.count}")
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     fastrnn.show_config()
