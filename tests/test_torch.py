@@ -126,9 +126,8 @@ def test_default_state(pair, dtype, rng):
     assert_close(ours(x)[0], theirs(torch.from_numpy(x))[0], TOLERANCE[dtype.name][0], "y")
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=str)
-def test_weights_there_and_back(pair, same_bits, stack):
-    theirs, ours = pair(**stack)
+def check_weights_there_and_back(theirs, ours, same_bits):
+    """From torch to `ours`, which has loaded them, and back."""
     assert list(ours.parameters()) == list(theirs.state_dict())  # in the same order
     want = {n: p.numpy().copy() for n, p in theirs.state_dict().items()}
     assert same_bits(ours.state_dict(), want)
@@ -140,6 +139,12 @@ def test_weights_there_and_back(pair, same_bits, stack):
     assert same_bits({n: p.numpy() for n, p in theirs.state_dict().items()}, want)
     ours.load_state_dict(dict(theirs.named_parameters()))  # these require gradients
     assert same_bits(ours.state_dict(), want)
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_weights_there_and_back(pair, same_bits, stack):
+    options = {"batch_first": True, "dropout": 0.25 if "num_layers" in stack else 0}
+    check_weights_there_and_back(*pair(**stack, **options), same_bits)
 
 
 @pytest.mark.parametrize("stack", [*STACKS, {"num_layers": 2, "dropout": 0.25}], ids=str)
@@ -227,10 +232,7 @@ def test_single_step(single, cell, dtype, rng, make_state, batch, with_state):
 
 def test_single_step_as_an_object(single, same_bits):
     theirs, ours = single
-    want = {n: p.numpy() for n, p in theirs.state_dict().items()}
-    assert list(ours.parameters()) == list(want)
-    assert same_bits(ours.state_dict(), want)
-    theirs.load_state_dict({n: torch.from_numpy(a) for n, a in ours.state_dict().items()})
+    check_weights_there_and_back(theirs, ours, same_bits)
     # Ours tells of the dtype, and puts the nonlinearity in quotes.
     assert repr(ours).replace(", dtype=float64", "").replace("'", "") == repr(theirs)
 
@@ -261,17 +263,18 @@ def test_ragged_as_packed_sequences(pair, cell, dtype, rng, stack):
         assert_close(grads[name], parameter.grad, gradient, name)
 
 
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
 @pytest.mark.parametrize("stack", STACKS, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_projection(backend, rng, layout, stack):
+def test_projection(backend, rng, same_bits, layout, stack, bias):
     P, L, D = 5, stack.get("num_layers", 1), 1 + stack.get("bidirectional", False)
     torch.manual_seed(3)
-    batch_first = layout == "batch_first"
-    theirs = torch.nn.LSTM(I, H, proj_size=P, batch_first=batch_first, dtype=torch.float64, **stack)
-    ours = fastrnn.LSTM(I, H, proj_size=P, batch_first=batch_first, dtype=np.float64, **stack)
-    assert list(ours.parameters()) == list(theirs.state_dict())
+    options = {"proj_size": P, "bias": bias, "batch_first": layout == "batch_first", **stack}
+    theirs = torch.nn.LSTM(I, H, dtype=torch.float64, **options)
+    ours = fastrnn.LSTM(I, H, dtype=np.float64, **options)
     assert repr(ours).replace(", dtype=float64", "") == repr(theirs)
     ours.load_state_dict(theirs.state_dict())
+    check_weights_there_and_back(theirs, ours, same_bits)
     lead = {"time_first": (T, B), "batch_first": (B, T), "unbatched": (T,)}[layout]
     batch = () if layout == "unbatched" else (B,)
     x, dy = rng.normal(size=(*lead, I)), rng.normal(size=(*lead, D * P))
