@@ -108,7 +108,7 @@ def chosen(patterns: str) -> list[str]:
     """Names of classes that fit any of the patterns."""
     found = [n for n in CLASSES if any(fnmatchcase(n, p) for p in patterns.split(","))]
     if not found:
-        raise ValueError(f"rows: expected patterns of {', '.join(CLASSES)}, got {patterns!r}")
+        raise argparse.ArgumentTypeError(f"{patterns!r} fits none of {', '.join(CLASSES)}")
     return found
 
 
