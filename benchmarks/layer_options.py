@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib.util
 
 import numpy as np
-from timing import paired
 
 import fastrnn
+from fastrnn._bench.timing import Contender, paired
 
 I, H, T, B = 64, 128, 200, 64
 
@@ -61,7 +61,7 @@ def torch_calls(x, dy, lengths):
 
 def report(title, plain, other):
     for name in plain:
-        usual, mine = paired([plain[name], other[name]], 7, 0.2)
+        usual, mine = paired([Contender(plain[name]), Contender(other[name])], 7, 0.2)
         print(
             f"{title:32} {name:9} {mine * 1e3:9.2f} {usual * 1e3:9.2f} {mine / usual:7.2f}",
             flush=True,

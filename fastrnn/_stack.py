@@ -28,6 +28,8 @@ class StackTape:
     factors: Sequence[Array | None]
 
 
+# What is infinite or NaN goes on as in the kernels, without a warning.
+@np.errstate(over="ignore", invalid="ignore")
 def forward(
     weights: Sequence[Weights],
     x: Array,
@@ -80,6 +82,7 @@ def forward(
     return _stacked(ends), StackTape(kept, factors) if keep else None
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def backward(
     tape: StackTape, dy: Array | None, dstate_n: Sequence[Array | None], dx: Array
 ) -> tuple[States, list[tuple[Array | None, ...]]]:

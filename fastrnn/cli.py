@@ -1,4 +1,4 @@
-"""The command line: ``fastrnn demo``, ``fastrnn info``, ``fastrnn lm train|generate``."""
+"""The command line: ``fastrnn demo``, ``info``, ``bench``, ``lm train|generate``."""
 
 from __future__ import annotations
 
@@ -85,6 +85,22 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "info", _info, "print version, backends, CPU features and threads")
 
+    bench = _command(commands, "bench", _bench, "measure speed beside NumPy and what is installed")
+    bench.add_argument(
+        "--peers",
+        type=lambda names: names.split(","),
+        metavar="NAME,...",
+        help="some of reference, numpy, torch, onnxruntime (default: all that are installed)",
+    )
+    bench.add_argument(
+        "--threads",
+        type=int,
+        default=fastrnn.get_num_threads(),
+        help="all are at their better of 1 and so many (default: %(default)s)",
+    )
+    bench.add_argument("--quick", action="store_true", help="small sizes: does it work?")
+    bench.add_argument("--json", metavar="FILE", help="to write what was measured to")
+
     lm = commands.add_parser("lm", help="character language models")
     lm_commands = lm.add_subparsers(required=True, metavar="command")
     train = _command(lm_commands, "train", _lm_train, "train a model on a text")
@@ -129,6 +145,12 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 def _info(args: argparse.Namespace) -> None:
     fastrnn.show_config()
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from fastrnn._bench import short
+
+    short.run(args.peers, args.threads, args.quick, args.json)
 
 
 def _lm_train(args: argparse.Namespace) -> None:

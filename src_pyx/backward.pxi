@@ -112,18 +112,18 @@ cdef void sum_rows(
     real *sums, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows,
     const real *a, ptrdiff_t a_panel, const real *b, ptrdiff_t b_panel,
 ) noexcept nogil:
-    """sums += the sum over rows of a, or of a b unless that is NULL. The first sums of rows."""
+    """sums += the sum over rows of a, or of a b unless that is NULL."""
     cdef ptrdiff_t block, v, row, at
-    cdef vf total
+    cdef vf total, term
     for block in range(blocks):
         for v in range(vectors):
             total = vset(0)
             for row in range(rows):
                 at = (row * vectors + v) * VL
-                if b is NULL:
-                    total = total + vload(a + block * a_panel + at)
-                else:
-                    total = total + vload(a + block * a_panel + at) * vload(b + block * b_panel + at)
+                term = vload(a + block * a_panel + at)
+                if b is not NULL:
+                    term = term * vload(b + block * b_panel + at)
+                total = total + term
             add_vector_to(sums + (block * vectors + v) * VL, total)
 
 
@@ -341,7 +341,7 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
 cdef void sum_chunk(
     Backward *f, ptrdiff_t at, ptrdiff_t count, ptrdiff_t u0, ptrdiff_t u1
 ) noexcept nogil:
-    """Add the weight gradients of `count` rows from place `at` on, those of some blocks of units."""
+    """Add the weight gradients of `count` rows from place `at` on, those of some blocks."""
     cdef const Weights *w = f.w
     cdef const Sums *sums = f.sums
     cdef ptrdiff_t size = w.size, N = f.rows.N, blocks = u1 - u0, slots = w.layout.slots
@@ -396,7 +396,8 @@ cdef void input_gradients(
     cdef const Weights *w = f.w
     cdef const Rows *rows = &f.rows
     cdef ptrdiff_t t, b, at = offset(rows, t0), total = offset(rows, t0 + n) - at
-    cdef ptrdiff_t begin = at + share(total, index, count), end = at + share(total, index + 1, count)
+    cdef ptrdiff_t begin = at + share(total, index, count)
+    cdef ptrdiff_t end = at + share(total, index + 1, count), first, last
     cdef ptrdiff_t panel = f.chunk * rows.B * w.size, dx_panel = f.chunk * rows.B * VL
     cdef product p
     if end > begin:
@@ -406,7 +407,9 @@ cdef void input_gradients(
         p.c, p.c_row = f.dxs + (begin - at) * VL, VL
         multiply(&w.x_back, end - begin, p, 0, dx_panel)
     for t in range(t0, t0 + n):
-        for b in range(max(begin - offset(rows, t), 0), min(end - offset(rows, t), count_rows(rows, t))):
+        first = max(begin - offset(rows, t), 0)
+        last = min(end - offset(rows, t), count_rows(rows, t))
+        for b in range(first, last):
             unblock_row(
                 f.dx + t * f.dx_t + row(rows, b) * f.dx_b,
                 f.dxs + (offset(rows, t) - at + b) * VL, dx_panel, w.I,

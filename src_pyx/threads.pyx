@@ -1,4 +1,4 @@
-"""The threads that all kernels share: see pool.h. Kernels find them through the capsule ``pool``."""
+"""The threads that all kernels share: see pool.h. Kernels find them by the capsule ``pool``."""
 
 from cpython.pycapsule cimport PyCapsule_New
 
@@ -17,7 +17,8 @@ cdef struct Pool:
     ptrdiff_t least_call    # multiply-adds of a call from which on a second thread pays,
     ptrdiff_t least_step    # and of one step where threads meet at each
 
-# Waking a thread takes about 10 us, meeting it about 0.5 us; a core does 20 to 50 multiply-adds a ns.
+# Waking a thread takes about 10 us, meeting it about 0.5 us; a core does 20 to 50 multiply-adds in
+# a nanosecond.
 cdef Pool the_pool = Pool(pool_run, 1, 1000000, 60000)
 pool_init()
 pool = PyCapsule_New(&the_pool, "fastrnn._threads.pool", NULL)

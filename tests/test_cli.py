@@ -52,7 +52,9 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
         assert said in out
 
 
-@pytest.mark.parametrize("args", [["--version"], ["--help"], ["demo", "--help"], ["lm", "-h"]])
+@pytest.mark.parametrize(
+    "args", [["--version"], ["--help"], ["demo", "--help"], ["bench", "--help"], ["lm", "-h"]]
+)
 def test_help_and_version(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(args)
@@ -171,6 +173,10 @@ def test_demo_text_is_pythons_documentation(
         (["lm", "generate", "model.safetensors", "--temperature", "-1"], "temperature: expected"),
         (["lm", "generate", "model.safetensors", "--top-k", "0"], "top_k: expected"),
         (["lm", "generate", "model.safetensors", "--seed", "-1"], "seed: expected"),
+        (["bench", "--peers", "numpy,mkl"], "peers: expected some of reference, numpy, torch"),
+        (["bench", "--threads", "0"], "threads: expected a whole number of at least 1"),
+        (["bench", "--threads", "many"], "--threads: invalid int value"),
+        (["bench", "--json", "no/b.json"], "no/b.json: No such file"),
         (["demo", "--text", "nowhere.txt"], "nowhere.txt: No such file"),
         (["demo", "--text", "short.txt"], "text: expected 2 characters or more"),
         (["demo", "--text", "text.txt", "--seconds", "0"], "max_seconds: expected"),

@@ -1,4 +1,4 @@
-"""Threads of the kernels: the same bits for any number, safe after fork and under Python threads."""
+"""Threads of the kernels: the same bits for any number, safe after fork, friends of Python's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import fastrnn
 
 pytest.importorskip("fastrnn._threads")
-from fastrnn import _threads  # noqa: E402 (may not be there)
+from fastrnn import _threads
 
 COUNTS = (1, 2, 3, 5)
 
@@ -153,7 +153,11 @@ def test_signals_reach_the_interpreter(rng):
     layer, x = fastrnn.LSTM(5, 70, seed=0), rng.normal(size=(20, 8, 5))
     layer(x)
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def work():
         for _ in range(1000):
             layer(x)
             time.sleep(0.001)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()

@@ -1,0 +1,351 @@
+"""Our times beside those of every peer installed, over one grid of work.
+
+python benchmarks/grid.py                                     all rows: an hour or more
+python benchmarks/grid.py --rows 'lstm-*' --peers torch,onnxruntime --json out.json
+python benchmarks/grid.py --rows '*-batch,*-training' --backend avx2
+
+Each peer, and ours, runs in processes of its own, one per number of threads. They are timed in
+turn, one at a time, for so many rounds; what counts is the median, at everybody's better number of
+threads. A peer whose numbers disagree with the float64 NumPy reference is refused. "of limit" is
+our part of what the cores in use can do at most, which is timed in the same rounds: multiply-adds,
+or, for inference of one sequence, loads of its weights from the cache they fit in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import limits
+from peers import ALL
+from workers import Worker
+
+import fastrnn
+from fastrnn._bench import report
+from fastrnn._bench.rows import Problem, Row
+from fastrnn._config import available_cpus
+
+#: I, H, T, B.
+SIZES = {
+    "step": [(8, 16, 1, 1), (32, 32, 1, 1), (64, 128, 1, 1), (128, 256, 1, 1), (256, 512, 1, 1)],
+    "sequence": [(8, 16, 100, 1), (32, 32, 100, 1), (64, 128, 100, 1), (256, 512, 50, 1)],
+    "batch": [(32, 32, 100, 32), (64, 128, 100, 32), (256, 256, 50, 64), (512, 512, 35, 20)],
+}
+SIZES["training"] = SIZES["sequence"][:3] + SIZES["batch"]
+_ODD = [((H + 1) // 2, H) for H in (20, 37, 50, 100, 200)]
+_ODD_BATCH = [(*IH, 50, B) for IH in _ODD for B in (5, 7, 13, 100)]
+SIZES |= {
+    "odd-step": [(*IH, 1, 1) for IH in _ODD],
+    "odd-sequence": [(*IH, 100, 1) for IH in _ODD],
+    "odd-batch": _ODD_BATCH,
+    "odd-training": [(*IH, 50, 1) for IH in _ODD] + _ODD_BATCH,
+    # The batch is a multiple of all register tiles: how near to the limit do they come?
+    "tiles": [(256, 256, 50, 64), (512, 512, 35, 24)],
+    "tiles-training": [(256, 256, 50, 64), (512, 512, 35, 24)],
+}
+CELLS = ("LSTM", "GRU", "RNN")
+
+
+def _mode(of: str) -> str:
+    kind = of.rpartition("-")[2]
+    return kind if kind in ("step", "training") else "forward"
+
+
+CLASSES = {
+    f"{cell.lower()}-{of}": [Row(cell, _mode(of), *size) for size in sizes]
+    for cell in CELLS
+    for of, sizes in SIZES.items()
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the ratios of some classes must be: the least one and the geometric mean."""
+
+    name: str
+    classes: str
+    least: float
+    mean: float
+    peer: str | None = None
+
+
+_INFERENCE = ("step", "sequence", "batch")
+GOALS = [
+    Goal("LSTM step", "lstm-step", 1.2, 7),
+    Goal("LSTM one sequence", "lstm-sequence", 1.2, 2.2),
+    Goal("LSTM batch", "lstm-batch", 1.05, 1.4),
+    Goal("LSTM training", "lstm-training", 1.2, 3),
+    Goal(
+        "GRU and RNN inference",
+        ",".join(f"{cell}-{of}" for cell in ("gru", "rnn") for of in _INFERENCE),
+        1.05,
+        2.5,
+    ),
+    Goal("GRU and RNN training", "gru-training,rnn-training", 2, 4),
+]
+GOALS += [
+    replace(
+        goal,
+        name=f"{goal.name}, odd sizes",
+        classes=",".join(name.replace("-", "-odd-") for name in goal.classes.split(",")),
+        mean=0,
+    )
+    for goal in GOALS
+]
+GOALS += [
+    Goal("everything over the plain loop", "*", 2.5, 20, "numpy"),
+    Goal("batch and training over torch held to AVX2", "*-batch,*-training", 1, 0, "torch-avx2"),
+]
+
+
+def chosen(patterns: str) -> list[str]:
+    """Names of classes that fit any of the patterns."""
+    found = [n for n in CLASSES if any(fnmatchcase(n, p) for p in patterns.split(","))]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{patterns!r} fits none of {', '.join(CLASSES)}")
+    return found
+
+
+class Limits:
+    """Timings of what the cores can do at most at a row; empty without a compiler."""
+
+    def __init__(self, row: Row, threads: Sequence[int]) -> None:
+        width = limits.WIDTHS.get(fastrnn.backend(), 16)
+        self.row = row
+        self.loads = row.B == 1 and row.mode != "training"
+        if self.loads:
+            measures = {n: limits.loads(width, row.step_bytes // n) for n in threads}
+        else:
+            measures = dict.fromkeys(threads, limits.multiply_adds(width, row.dtype))
+        self.measures = {n: m for n, m in measures.items() if m is not None}
+        self.rates: dict[int, list[float]] = {n: [] for n in self.measures}
+        self.calls = {n: m[0].calls_for(0.005) for n, m in self.measures.items()}
+
+    def time(self) -> None:
+        """Measure once."""
+        for n, (contender, amount) in self.measures.items():
+            self.rates[n].append(amount / contender.seconds(self.calls[n]))
+
+    def fraction(self, seconds: float, threads: int) -> float | None:
+        """Our part of it: so many seconds on so many cores, each with its part of the work."""
+        if threads not in self.rates:
+            return None
+        amount = self.row.step_bytes * self.row.T if self.loads else self.row.flops
+        return amount / seconds / (threads * statistics.median(self.rates[threads]))
+
+
+def measured(
+    name: str, row: Row, workers: list[Worker], rounds: int, seconds: float
+) -> report.Line:
+    """Time a row in all workers in turn."""
+    truth = Problem.of(row).truth()
+    notes, ready = {}, []
+    for worker in list(workers):
+        try:
+            can, note = worker.prepare(row, truth, seconds)
+        except RuntimeError as error:
+            can, note = False, f"ended: {error}"
+            workers.remove(worker)
+        if can:
+            ready.append(worker)
+        if note:
+            notes[worker.peer] = note
+    limit = Limits(row, sorted({worker.threads for worker in workers}))
+    times: dict[Worker, list[float]] = {worker: [] for worker in ready}
+    for _ in range(rounds):
+        limit.time()
+        for worker in ready:
+            times[worker].append(worker.seconds())
+    medians: dict[str, dict[int, float]] = {}
+    for worker, mine in times.items():
+        medians.setdefault(worker.peer, {})[worker.threads] = statistics.median(mine)
+    if "fastrnn" not in medians:
+        raise RuntimeError(f"{row}: our own result is refused: {notes.get('fastrnn')}")
+    best = {peer: min(of.values()) for peer, of in medians.items()}
+    threads = min(medians["fastrnn"], key=medians["fastrnn"].__getitem__)
+    ours = best.pop("fastrnn")
+    details = {
+        "class": name,
+        "threads": threads,
+        "medians": medians,
+        "limit": "loads" if limit.loads else "multiply-adds",
+        "limit per second and core": {n: statistics.median(r) for n, r in limit.rates.items()},
+        "of limit": limit.fraction(ours, threads),
+    }
+    return report.Line(row, ours, best, notes, details)
+
+
+def cells(line: report.Line, peers: Sequence[str]) -> list[str]:
+    """Cells of the table: those of a line, and our threads and part of the limit."""
+    fraction = line.details["of limit"]
+    what = "load" if line.details["limit"] == "loads" else "fma"
+    limit = "" if fraction is None else f"{fraction:.0%} {what}"
+    first = line.cells(peers)
+    return [*first[:3], str(line.details["threads"]), *first[3:4], limit, *first[4:]]
+
+
+def heading(peers: Sequence[str]) -> list[str]:
+    first = report.heading(peers)
+    return [*first[:3], "threads", *first[3:4], "of limit", *first[4:]]
+
+
+def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
+    """Cells of the summary, a line per goal of which something was measured."""
+    yield ["peer / ours", "rows", "least", "goal", "geometric mean", "goal", "least at"]
+    for goal in GOALS:
+        of = [line for line in lines if line.details["class"] in chosen(goal.classes)]
+        found = [
+            (line.ratio(peer), line)
+            for line in of
+            if (peer := goal.peer or line.best) is not None and peer in line.peers
+        ]
+        if found:
+            least, line = min(found, key=lambda pair: pair[0])
+            mean = math.exp(statistics.fmean(math.log(ratio) for ratio, _ in found))
+            yield [
+                goal.name,
+                str(len(found)),
+                f"{least:.2f}",
+                f"{goal.least:g}",
+                f"{mean:.2f}",
+                f"{goal.mean:g}" if goal.mean else "",
+                f"{line.row.cell} {line.row.mode} {line.row.shape}",
+            ]
+
+
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def draw(lines: Sequence[report.Line], peers: Sequence[str], path: str) -> None:
+    """Draw each peer's time over ours, row by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.5 + 0.22 * len(lines)), layout="constrained")
+    axes = figure.add_subplot(
+        xscale="log", xlabel="peer's time / ours (right of 1: ours is faster)"
+    )
+    for name, marker in zip(peers, "os^vD<>Px*" * len(peers), strict=False):
+        points = [(line.ratio(name), n) for n, line in enumerate(lines) if name in line.peers]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker, label=name)
+    axes.axvline(1, color="black")
+    axes.set_yticks(range(len(lines)), [f"{x.row.cell} {x.row.mode} {x.row.shape}" for x in lines])
+    axes.grid(alpha=0.3)
+    axes.invert_yaxis()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+    figure.savefig(path)
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in ALL or name == "fastrnn":
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(list(ALL)[1:])}")
+    return names
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected NAME=PATH, got {text!r}")
+    return name, value
+
+
+def _numbers(text: str) -> list[int]:
+    return sorted({int(number) for number in text.split(",")})
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", type=chosen, default=list(CLASSES), help=f"patterns of {', '.join(CLASSES)}"
+    )
+    parser.add_argument("--peers", type=_names, help=f"some of {', '.join(list(ALL)[1:])}")
+    parser.add_argument(
+        "--peer-python",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="the interpreter of a peer that can't be installed beside the others",
+    )
+    parser.add_argument("--backend", choices=fastrnn.backends(), default=fastrnn.backend())
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--threads",
+        type=_numbers,
+        default=sorted({1, min(2, available_cpus())}),
+        help="numbers to try (default: 1,2)",
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=0.05, help="of one timing")
+    parser.add_argument("--quick", action="store_true", help="a row of each class: does it work?")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--markdown", metavar="FILE")
+    parser.add_argument("--picture", metavar="FILE", help="needs matplotlib")
+    found = parser.parse_args()
+    if found.peers is None:
+        found.peers = [n for n in list(ALL)[1:] if n != "torch-avx2" or found.backend == "avx2"]
+    if found.quick:
+        found.rounds, found.seconds = 1, 1e-3
+    return found
+
+
+def main() -> None:
+    args = options()
+    pythons = dict(args.peer_python)
+    with ExitStack() as stack:
+        stack.enter_context(fastrnn.use_backend(args.backend))
+        workers = []
+        versions = {}
+        for name in ("fastrnn", *args.peers):
+            for n in args.threads:
+                worker = Worker(name, n, pythons.get(name, sys.executable), args.backend)
+                stack.callback(worker.close)
+                version = worker.about()
+                versions[name] = version or "not installed"
+                if version is None:
+                    break
+                workers.append(worker)
+        peers = [name for name in args.peers if versions[name] != "not installed"]
+        machine = report.machine() | {"threads": f"the better of {args.threads}"}
+        about = machine | versions
+        for name, value in about.items():
+            print(f"{name + ':':14}{value}")
+        print()
+        table = report.Table(heading(peers), (14, 14, 11, 7))
+        lines = []
+        for name in args.rows:
+            for row in CLASSES[name][: 1 if args.quick else None]:
+                row = replace(row, dtype=args.dtype)
+                lines.append(measured(name, row, workers, args.rounds, args.seconds))
+                table.print(cells(lines[-1], peers))
+    print()
+    head, *body = summary(lines)
+    table = report.Table(head, (44, 4, 7, 5, 14, 5, 30))
+    for found in body:
+        table.print(found)
+    if args.json:
+        report.write_json(args.json, {"machine": machine, "versions": versions}, lines)
+    if args.markdown:
+        with open(args.markdown, "w", encoding="utf-8") as file:
+            file.write(markdown([("", ""), *about.items()]) + "\n")
+            file.write(markdown([heading(peers), *(cells(line, peers) for line in lines)]) + "\n")
+            file.write(markdown([head, *body]))
+    if args.picture:
+        draw(lines, peers, args.picture)
+
+
+if __name__ == "__main__":
+    main()

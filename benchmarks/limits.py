@@ -1,0 +1,67 @@
+"""What one core of this machine can do at most, measured by a few lines of C."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn._bench.timing import Contender
+
+#: Bytes of the vectors that each backend of ours computes with, at most.
+WIDTHS = {"avx512": 64, "avx2": 32}
+_REALS = {"float32": "float", "float64": "double"}
+
+
+@cache
+def _library(width: int, dtype: str) -> ctypes.CDLL | None:
+    """The compiled limits.c; None without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder, suppress(subprocess.CalledProcessError):
+        target = Path(folder) / "limits.so"
+        flags = ["-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
+        macros = [f"-DWIDTH={width}", f"-DREAL={_REALS[dtype]}"]
+        source = Path(__file__).with_name("limits.c")
+        subprocess.run([compiler, *flags, *macros, str(source), "-o", str(target)], check=True)
+        library = ctypes.CDLL(str(target))
+        library.multiply_adds.restype = ctypes.c_double
+        library.multiply_adds.argtypes = [ctypes.c_size_t, ctypes.c_double, ctypes.c_double]
+        library.loads.restype = ctypes.c_longlong
+        library.loads.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+        return library
+    return None
+
+
+def multiply_adds(width: int, dtype: str) -> tuple[Contender, int] | None:
+    """Multiply-adds in registers, and how many additions and multiplications a call does."""
+    library = _library(width, dtype)
+    if library is None:
+        return None
+    times = 10_000
+    lanes = width // np.dtype(dtype).itemsize
+    return Contender(lambda: library.multiply_adds(times, 0.5, 1.0)), 2 * 12 * lanes * times
+
+
+def loads(width: int, size: int) -> tuple[Contender, int] | None:
+    """Loads of a buffer of about `size` bytes, again and again, and how many bytes a call loads."""
+    library = _library(width, "float32")
+    if library is None:
+        return None
+    piece = 8 * width
+    size = max(piece, size // piece * piece)
+    buffer = np.ones(size + width, np.uint8)
+    start = buffer.ctypes.data + -buffer.ctypes.data % width
+    times = max(1, 1_000_000 // size)
+
+    def call(buffer: np.ndarray = buffer) -> int:
+        return library.loads(start, size, times)
+
+    return Contender(call), size * times

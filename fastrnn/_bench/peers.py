@@ -1,0 +1,302 @@
+"""Who does the same work: ours, NumPy, torch and ONNX Runtime.
+
+A peer gives its contenders for a problem on so many threads: the ways to do it that may be its
+fastest, none where it can't do such work. All get the problem's arrays and weights beforehand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn._bench.plain import PLAIN
+from fastrnn._bench.rows import BOUNDS, STEPS, Problem, difference, gradients
+from fastrnn._bench.timing import Array, Contender
+
+Make = Callable[[Problem, int], Sequence[Contender]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Somebody to be measured.
+
+    Attributes
+    ----------
+    make : callable
+        From a problem and a number of threads to contenders.
+    modules : tuple of str
+        What it imports; the first one's version is told.
+    about : str
+        What it is, where the name doesn't say.
+    sets_threads : bool
+        Whether `make` can set the number of threads; otherwise that is the process's own.
+    """
+
+    make: Make
+    modules: tuple[str, ...]
+    about: str = ""
+    sets_threads: bool = True
+
+    def missing(self) -> list[str]:
+        """Which of its modules are not installed."""
+        return [name for name in self.modules if importlib.util.find_spec(name) is None]
+
+    def version(self) -> str:
+        """What it is, and the version of its first module."""
+        version = f"{self.modules[0]} {importlib.import_module(self.modules[0]).__version__}"
+        return f"{self.about}, {version}" if self.about else version
+
+
+def ours(problem: Problem, threads: int) -> list[Contender]:
+    """The current backend."""
+    return _layer(problem, partial(_our_threads, threads))
+
+
+def reference(problem: Problem, threads: int) -> list[Contender]:
+    """Our NumPy reference."""
+    return _layer(problem, partial(fastrnn.use_backend, "reference"))
+
+
+@contextmanager
+def _our_threads(threads: int) -> Iterator[None]:
+    before = fastrnn.get_num_threads()
+    fastrnn.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        fastrnn.set_num_threads(before)
+
+
+def _layer(problem: Problem, scope: Callable[[], AbstractContextManager[Any]]) -> list[Contender]:
+    layer, state, x, dy = problem.layer(), problem.layer_state(), problem.x, problem.dy
+
+    def training() -> tuple[Array, dict[str, Array]]:
+        y, _, tape = layer.forward(x, state)
+        return y, layer.backward(tape, dy)
+
+    match problem.row.mode:
+        case "step":
+            with scope():
+                stream = layer.stream(problem.row.B)
+            stream.state = state
+            step = partial(stream.step, x[0], np.empty_like(dy[0]))
+            return [Contender(step, lambda y: {"y": y}, scope)]
+        case "forward":
+            return [Contender(partial(layer, x, state), lambda r: {"y": r[0]}, scope)]
+        case _:
+            return [Contender(training, lambda r: {"y": r[0]} | gradients(r[1]), scope)]
+
+
+def plain_numpy(problem: Problem, threads: int) -> list[Contender]:
+    """NumPy as in a tutorial."""
+    cell, x, dy, state = PLAIN[problem.row.cell](problem), problem.x, problem.dy, problem.state
+
+    def step() -> Array:
+        nonlocal state
+        state, _ = cell.step(x[0], state)
+        return state[0]
+
+    def training() -> dict[str, Array]:
+        y, saved = cell.forward(x, state)
+        return {"y": y} | cell.backward(x, saved, dy)
+
+    match problem.row.mode:
+        case "step":
+            return [Contender(step, lambda h: {"y": h})]
+        case "forward":
+            return [Contender(lambda: cell.forward(x, state)[0], lambda y: {"y": y})]
+        case _:
+            return [Contender(training, lambda results: results)]
+
+
+def torch(problem: Problem, threads: int) -> list[Contender]:
+    """``torch.nn``'s layer; for a step also torch's function for a single one."""
+    torch: Any = importlib.import_module("torch")
+    row = problem.row
+    module = getattr(torch.nn, row.cell)(row.I, row.H, dtype=getattr(torch, row.dtype))
+    module.load_state_dict({f"{n}_l0": torch.from_numpy(w) for n, w in problem.weights.items()})
+    x, dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
+    states = [torch.from_numpy(s)[None] for s in problem.state]
+
+    def as_state(tensors: Any) -> Any:
+        return tuple(tensors) if len(tensors) > 1 else tensors[0]
+
+    @contextmanager
+    def scope(inference: bool) -> Iterator[None]:
+        torch.set_num_threads(threads)
+        with torch.inference_mode(inference):
+            yield
+
+    def sequence() -> Any:
+        return module(x, as_state(states))[0]
+
+    state = as_state(states)
+
+    def step() -> Any:
+        nonlocal state
+        y, state = module(x, state)
+        return y[0]
+
+    one_step = {"RNN": torch.rnn_tanh_cell, "LSTM": torch.lstm_cell, "GRU": torch.gru_cell}[
+        row.cell
+    ]
+    weights = list(module.parameters())
+    x_t, state_t = x[0], as_state([s[0] for s in states])
+
+    def function() -> Any:
+        nonlocal state_t
+        state_t = one_step(x_t, state_t, *weights)
+        return state_t[0] if row.cell == "LSTM" else state_t
+
+    wanted = [t.clone().requires_grad_() for t in (x, *states)]
+
+    def training() -> Any:
+        y, _ = module(wanted[0], as_state(wanted[1:]))
+        return y, torch.autograd.grad(y, [*wanted, *weights], dy)
+
+    def trained(returned: Any) -> dict[str, Array]:
+        y, found = returned
+        dx, *grads = (g.numpy() for g in found)
+        named = dict(zip(problem.weights, grads[len(states) :], strict=True))
+        of_states = {f"d{n}": g[0] for n, g in zip(row.of.states, grads, strict=False)}
+        return {"y": y.detach().numpy(), "dx": dx} | of_states | named
+
+    def output(y: Any) -> dict[str, Array]:
+        return {"y": y.numpy()}
+
+    match row.mode:
+        case "step":
+            return [Contender(call, output, partial(scope, True)) for call in (step, function)]
+        case "forward":
+            return [Contender(sequence, output, partial(scope, True))]
+        case _:
+            return [Contender(training, trained, partial(scope, False))]
+
+
+def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
+    """A session on NumPy arrays, and one on arrays bound beforehand; float32, no training."""
+    if problem.row.mode == "training" or problem.row.dtype != "float32":
+        return []
+    ort: Any = importlib.import_module("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(onnx_model(problem), options, providers=["CPUExecutionProvider"])
+    names = problem.row.of.states
+    feed = {"x": problem.x} | {n: s[None] for n, s in zip(names, problem.state, strict=True)}
+    step = problem.row.mode == "step"
+    results = [f"{n}_n" for n in names] if step else ["y"]
+
+    def run() -> Any:
+        found = session.run(results, feed)
+        if step:
+            feed.update(zip(names, found, strict=True))
+        return found[0]
+
+    # Two bindings in turn: what one writes the other reads, and no state is copied.
+    def value(array: Array) -> Any:
+        return ort.OrtValue.ortvalue_from_numpy(array)
+
+    ends = [{n: value(feed[n].copy()) for n in names} for _ in range(2)]
+    x, y = value(problem.x), value(np.empty_like(problem.dy[:, None]))
+    bindings = []
+    for source, target in (ends, ends[::-1]):
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("x", x)
+        for n in names:
+            binding.bind_ortvalue_input(n, source[n])
+        for n, output in {f"{n}_n": target[n] for n in names}.items() if step else [("y", y)]:
+            binding.bind_ortvalue_output(n, output)
+        # A binding does not keep the arrays alive, these values do.
+        bindings.append((binding, target["h"] if step else y, (x, source, target)))
+    turns = cycle(bindings if step else bindings[:1])
+
+    def run_bound() -> Any:
+        binding, output, _ = next(turns)
+        session.run_with_iobinding(binding)
+        return output
+
+    def named(y: Array) -> dict[str, Array]:
+        return {"y": y[0] if step else y[:, 0]}
+
+    return [Contender(run, named), Contender(run_bound, lambda y: named(y.numpy()))]
+
+
+#: The order of ONNX's gates in torch's.
+_ONNX_GATES = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
+
+
+def onnx_model(problem: Problem) -> bytes:
+    """A model of one node: x, h (and c) to y, h_n (and c_n).
+
+    ONNX orders the gates i, o, f, c and z, r, h; we i, f, g, o and r, z, n.
+    """
+    onnx: Any = importlib.import_module("onnx")
+    helper, row, names = onnx.helper, problem.row, problem.row.of.states
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(row.dtype))
+
+    def reordered(name: str) -> Array:
+        gates = np.split(problem.weights[name], len(row.of.gates))
+        return np.concatenate([gates[g] for g in _ONNX_GATES[row.cell]])
+
+    tensors = {
+        "W": reordered("weight_ih")[None],
+        "R": reordered("weight_hh")[None],
+        "B": np.concatenate([reordered("bias_ih"), reordered("bias_hh")])[None],
+    }
+    options = {"linear_before_reset": 1} if row.cell == "GRU" else {}
+    node = helper.make_node(
+        row.cell,
+        ["x", "W", "R", "B", "", *names],
+        ["y", *(f"{n}_n" for n in names)],
+        hidden_size=row.H,
+        **options,
+    )
+    info, state = helper.make_tensor_value_info, [1, row.B, row.H]
+    graph = helper.make_graph(
+        [node],
+        row.cell,
+        [info("x", kind, list(problem.x.shape)), *(info(n, kind, state) for n in names)],
+        [info("y", kind, [row.T, 1, row.B, row.H]), *(info(f"{n}_n", kind, state) for n in names)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    # Versions that every runtime of the last years reads.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+OURS = Peer(ours, ("fastrnn",))
+PEERS = {
+    "reference": Peer(reference, ("numpy",), "fastrnn's own reference", sets_threads=False),
+    "numpy": Peer(plain_numpy, ("numpy",), "a loop over time as in a tutorial", sets_threads=False),
+    "torch": Peer(torch, ("torch",)),
+    "onnxruntime": Peer(onnxruntime, ("onnxruntime", "onnx")),
+}
+
+
+def accepted(
+    peer: Peer, problem: Problem, threads: int, truth: Mapping[str, Array]
+) -> tuple[list[Contender], str]:
+    """A peer's contenders whose results agree with `truth`, and what is wrong with the others."""
+    calls, bound = STEPS if problem.row.mode == "step" else 1, BOUNDS[problem.row.dtype]
+    found, note = [], ""
+    # A peer of any version may fail in any way; the table then says so.
+    try:
+        for contender in peer.make(problem, threads):
+            off = difference(contender.results(calls), truth)
+            if off <= bound:
+                found.append(contender)
+            else:
+                note = f"refused: off by {off:.0e}"
+    except Exception as error:
+        note = f"failed: {type(error).__name__}: {error}"
+    return found, note

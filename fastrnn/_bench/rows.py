@@ -1,0 +1,170 @@
+"""Rows of a table of timings: what work, how much of it, and what must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn._bench.timing import Array
+from fastrnn._cells import CELLS, Cell
+
+#: Steps after which the outputs of a stream are compared.
+STEPS = 3
+
+#: How far a result may be off, relative to the array's largest entry. A sum of n products is off by
+#: sqrt(n) u at most, for all but unlikely data (Higham and Mary 2019); 1e-4 is that for the longest
+#: sums here (T*B = 5000, u = 6e-8), times 20 for the activations' errors, carried over the steps.
+BOUNDS = {"float32": 1e-4, "float64": 1e-12}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A piece of work.
+
+    Attributes
+    ----------
+    cell : {"LSTM", "GRU", "RNN"}
+    mode : {"step", "forward", "training"}
+        One step of a stream; inference of a sequence; forward and BPTT with all gradients.
+    I, H, T, B : int
+    dtype : {"float32", "float64"}
+    """
+
+    cell: str
+    mode: str
+    I: int
+    H: int
+    T: int
+    B: int
+    dtype: str = "float32"
+
+    @property
+    def of(self) -> Cell:
+        """The cell as data."""
+        return CELLS["rnn_tanh" if self.cell == "RNN" else self.cell.lower()]
+
+    @property
+    def shape(self) -> str:
+        """``I,H,T,B``."""
+        return f"{self.I},{self.H},{self.T},{self.B}"
+
+    @property
+    def flops(self) -> int:
+        """Additions and multiplications of the matrix products.
+
+        Training takes three times the forward's: its own products, those for dx and dh, and those
+        for the gradients of the weights.
+        """
+        forward = 2 * self.T * self.B * len(self.of.gates) * self.H * (self.I + self.H)
+        return 3 * forward if self.mode == "training" else forward
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that a time step of one sequence must read.
+
+        Of a whole sequence only the recurrent ones: its input is projected many steps at a time.
+        """
+        rows = len(self.of.gates) * self.H
+        columns = self.H + (self.I if self.mode == "step" else 0)
+        return np.dtype(self.dtype).itemsize * rows * columns
+
+    def __str__(self) -> str:
+        return f"{self.cell} {self.mode} {self.shape} {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The arrays of a row: the same from the same row.
+
+    Attributes
+    ----------
+    row : Row
+    x : (T, B, I) array
+    dy : (T, B, H) array
+        Gradient with respect to y.
+    state : tuple of (B, H) array
+        The initial h, and c of an LSTM.
+    weights : dict of str to array
+        torch's layouts, without a layer's suffix.
+    """
+
+    row: Row
+    x: Array
+    dy: Array
+    state: tuple[Array, ...]
+    weights: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, row: Row) -> Problem:
+        """Make the arrays; weights are uniform in +-1/sqrt(H), as torch initializes them."""
+        rng = np.random.default_rng(0)
+        T, B, I, H = row.T, row.B, row.I, row.H
+
+        def uniform(bound: float, shape: tuple[int, ...]) -> Array:
+            return rng.uniform(-bound, bound, shape).astype(row.dtype)
+
+        return cls(
+            row,
+            uniform(1, (T, B, I)),
+            uniform(1, (T, B, H)),
+            tuple(uniform(1, (B, H)) for _ in row.of.states),
+            {name: uniform(H**-0.5, s) for name, s in row.of.weight_shapes(I, H).items()},
+        )
+
+    def layer(self, dtype: Any = None) -> Any:
+        """Our layer with these weights."""
+        layer = getattr(fastrnn, self.row.cell)(
+            self.row.I, self.row.H, dtype=dtype or self.row.dtype, seed=0
+        )
+        layer.load_state_dict({f"{name}_l0": w for name, w in self.weights.items()})
+        return layer
+
+    def layer_state(self) -> Any:
+        """The state as our layers and torch's take it, (1, B, H) each."""
+        state = tuple(s[None] for s in self.state)
+        return state if len(state) > 1 else state[0]
+
+    def truth(self) -> dict[str, Array]:
+        """What must come out, from the NumPy reference in float64."""
+        if self.row.mode == "step":
+            steps = replace(self, x=np.repeat(self.x, STEPS, axis=0))
+            y, _ = steps._in_float64(training=False)
+            return {"y": y[-1]}
+        y, gradients = self._in_float64(self.row.mode == "training")
+        return {"y": y} | gradients
+
+    def _in_float64(self, training: bool) -> tuple[Array, dict[str, Array]]:
+        layer = self.layer(np.float64)
+        with fastrnn.use_backend("reference"):
+            if not training:
+                return layer(self.x, self.layer_state())[0], {}
+            y, _, tape = layer.forward(self.x, self.layer_state())
+            return y, gradients(layer.backward(tape, self.dy))
+
+
+def gradients(found: tuple[Array, Any, Mapping[str, Array]]) -> dict[str, Array]:
+    """What a layer's ``backward`` returned, as arrays by name."""
+    dx, dstate, grads = found
+    states = dstate if isinstance(dstate, tuple) else (dstate,)
+    named = {f"d{name}": s[0] for name, s in zip(("h", "c"), states, strict=False)}
+    return {"dx": dx} | named | {n.removesuffix("_l0"): g for n, g in grads.items()}
+
+
+def difference(found: Mapping[str, Array], truth: Mapping[str, Array]) -> float:
+    """The largest difference of any array, relative to that array's largest entry.
+
+    Infinite if arrays are missing, or of another shape.
+    """
+    if found.keys() != truth.keys():
+        return np.inf
+    worst = 0.0
+    for name, expected in truth.items():
+        if found[name].shape != expected.shape:
+            return np.inf
+        off = float(np.abs(found[name] - expected).max() / np.abs(expected).max())
+        worst = max(worst, off if off == off else np.inf)
+    return worst
