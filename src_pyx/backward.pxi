@@ -4,7 +4,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from norm cimport Norm, normalise_back
 from panels cimport Panels, accumulate, multiply, parts, share, share_blocks, some_panels
-from step cimport StepBack, meet, meeting
+from step cimport StepBack, meet
 from vec cimport VL, product, real, settle, vf, vfirst, vload, vload_first, vset, vstore
 
 cdef enum:
@@ -470,4 +470,4 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, Gradients gradients):
         block_rows(&f.rows, f.dh, dh_n, w.P)
         if w.layout.has_c:
             block_rows(&f.rows, f.dc, dc_n, w.H)
-        run(threads, backward_share, &f)
+        run(threads, backward_share, &f, &f.others)

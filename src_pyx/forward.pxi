@@ -4,7 +4,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from norm cimport Norm, normalise
 from panels cimport Panels, multiply, parts, share_blocks, some_panels
-from step cimport Step, meet, meeting
+from step cimport Step, meet
 from vec cimport VL, product, real, vload, vstore
 
 cdef enum:
@@ -403,5 +403,5 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
             memcpy(f.h[0] + b * w.P, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
         if w.layout.has_c:
             block_rows(&f.rows, f.c, c_0, w.H)
-        run(threads, forward_share, &f)
+        run(threads, forward_share, &f, &f.others)
     return tape

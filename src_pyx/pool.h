@@ -10,9 +10,9 @@
 typedef void (*work_function)(int index, int count, void *what);
 typedef void (*run_function)(int count, work_function work, void *what);
 
-/* Where the threads of one work wait for each other. */
+/* Where the threads of one work wait for each other; `late` counts those that tried one's patience. */
 typedef struct {
-    int arrived, meetings;
+    int arrived, meetings, late;
 } meeting;
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
@@ -40,6 +40,7 @@ static inline void meet(meeting *m, int count) {
         return;
     }
     for (int looks = 0; LOOK(m->meetings) == before; looks++) {
+        if (looks == PATIENCE) __atomic_add_fetch(&m->late, 1, __ATOMIC_RELAXED);
         if (looks < PATIENCE) RELAX();
         else sched_yield();
     }

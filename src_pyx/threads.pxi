@@ -2,6 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_Import
 from panels cimport WIDEST, parts
+from step cimport meeting
 
 cdef extern from "pool.h" nogil:
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
@@ -11,12 +12,17 @@ cdef struct Pool:       # as in threads.pyx
     int most
     ptrdiff_t least_call
     ptrdiff_t least_step
+    int crowded
 
 cdef Pool *pool = <Pool *>PyCapsule_Import("fastrnn._threads.pool", False)
 
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
     OWN_ROWS = 4
+    # Where other programs have the CPUs, threads that meet at each step lose a time slice at each:
+    # so many late meetings in a call, and the next calls go without.
+    MOST_LATE = 4
+    CROWDED_CALLS = 200
 
 
 cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
@@ -32,13 +38,20 @@ cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *b
     if rows.B < most * OWN_ROWS and can_split_blocks:
         if rows.B * gates * w.P < pool.least_step:
             return 1
+        if pool.crowded > 0:
+            pool.crowded -= 1
+            return 1
         by_blocks[0] = True
         return most
     return min(most, rows.B)
 
 
-cdef inline void run(int threads, work_function work, void *what) noexcept nogil:
+cdef inline void run(
+    int threads, work_function work, void *what, const meeting *others
+) noexcept nogil:
     if threads == 1:
         work(0, 1, what)
-    else:
-        pool.run(threads, work, what)
+        return
+    pool.run(threads, work, what)
+    if others.late > MOST_LATE:
+        pool.crowded = CROWDED_CALLS
