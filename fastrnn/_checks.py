@@ -102,6 +102,8 @@ def numeric(value: Any, name: str) -> Array:
 
 def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     """`value` as an array of `dtype` that a kernel can read: aligned, last axis contiguous."""
+    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
+        return value
     found = numeric(value, name)
     if found.dtype != dtype:
         return np.ascontiguousarray(found, dtype=dtype).reshape(found.shape)

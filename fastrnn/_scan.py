@@ -19,7 +19,7 @@ from fastrnn._weights import Weights
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Checkpoints:
     """Where a scan can be taken up again: its inputs, and the states every `steps` steps.
 
@@ -30,32 +30,36 @@ class Checkpoints:
     spans: Array | None
     reset: Array | None
     steps: int
-    states: list[tuple[Array, ...]]
+    states: list[Sequence[Array | None]]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class ScanTape:
     """What `backward` needs of a `forward`: the kernels that ran, and what was kept.
 
-    `kept` is the kernels' own tape, or checkpoints.
+    `kept` is the kernels' own tape, or checkpoints; `kind` is that of the weights.
     """
 
-    cell: Cell
+    kind: tuple[Any, ...]
     kernels: ModuleType
     packed: Any
     kept: Any
     shape: tuple[int, int, int]
-    states: tuple[tuple[int, ...], ...]
-    weights: tuple[tuple[int, ...] | None, ...]
-    dtype: np.dtype[Any]
     reverse: bool
+
+    @property
+    def cell(self) -> Cell:
+        """What ran."""
+        found: Cell = self.kind[0]
+        return found
 
 
 def forward(
     weights: Weights,
     x: Array,
-    state: Sequence[Array],
+    state: Sequence[Array | None],
     y: Array | None,
+    state_n: Sequence[Array],
     keep: bool,
     *,
     reverse: bool = False,
@@ -63,13 +67,19 @@ def forward(
     reset: Array | None = None,
     checkpoint_every: int | None = None,
     owned: bool = False,
-) -> tuple[tuple[Array, ...], ScanTape | None]:
+) -> ScanTape | None:
     """Run the current kernels over `x` (T, B, I) from `state` (B, H) each, into `y` (T, B, H).
 
     Parameters
     ----------
-    y : array or None
+    state : sequence of array or None
+        None stands for zeros.
+    y : array or None, out
         None where only the final state is wanted.
+    state_n : sequence of array, out
+        The final state.
+    keep : bool
+        Whether to return a tape.
     reverse : bool
         Whether to run from the last time step to the first.
     lengths : (B,) array of int64, optional
@@ -80,12 +90,6 @@ def forward(
         Keep states only every so many steps, or a few more.
     owned : bool
         Whether `x` is nobody else's, so that a tape can hold it as it is.
-
-    Returns
-    -------
-    state_n : tuple of (B, H)
-    tape : ScanTape or None
-        None unless `keep`.
     """
     kernels = _dispatch.kernels(weights.dtype)
     packed = weights.packed(kernels)
@@ -100,42 +104,37 @@ def forward(
         steps = kernels.segment_steps(x.shape[1], checkpoint_every)
         x, reset = x if owned else x.copy(), None if reset is None else reset.copy()
         kept = Checkpoints(x, spans, reset, steps, [])
-        state_n = _forward_checkpointed(kernels, packed, kept, state, y)
+        _forward_checkpointed(kernels, packed, kept, state, y, state_n)
     else:
-        state_n = tuple(np.empty_like(s, order="C") for s in state)
         kept = kernels.forward(packed, x, state, y, state_n, keep, spans, reset)
-    if not keep:
-        return state_n, None
-    tape = ScanTape(
-        weights.cell, kernels, packed, kept, x.shape, tuple(s.shape for s in state_n),
-        weights.shapes, weights.dtype, reverse,
-    )  # fmt: skip
-    return state_n, tape
+    return ScanTape(weights.kind, kernels, packed, kept, x.shape, reverse) if keep else None
 
 
 def backward(
-    tape: ScanTape, dy: Array | None, dstate_n: Sequence[Array | None], dx: Array
-) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
-    """Backpropagate through a `forward`, into `dx` (T, B, I).
+    tape: ScanTape,
+    dy: Array | None,
+    dstate_n: Sequence[Array | None],
+    dx: Array,
+    dstate: Sequence[Array],
+) -> list[Array | None]:
+    """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (B, H) each.
 
     Returns
     -------
-    dstate : tuple of (B, H)
-        Gradients of the initial states.
-    grads : tuple of array or None
+    grads : list of array or None
         Gradients of the weights, in the order of `cell.weights`.
     """
     if tape.reverse:
         dy, dx = None if dy is None else dy[::-1], dx[::-1]
+    _, shapes, dtype = tape.kind
     gradients = tape.kernels.Gradients(tape.packed)
     if isinstance(tape.kept, Checkpoints):
-        dstate = _backward_checkpointed(tape, dy, dstate_n, dx, gradients)
+        _backward_checkpointed(tape, dy, dstate_n, dx, dstate, gradients)
     else:
-        dstate = tuple(np.empty(shape, tape.dtype) for shape in tape.states)
         tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, gradients)
-    grads = tuple(None if s is None else np.empty(s, tape.dtype) for s in tape.weights)
+    grads = [None if s is None else np.empty(s, dtype) for s in shapes]
     gradients.write(grads)
-    return dstate, grads
+    return grads
 
 
 def _segments(kept: Checkpoints) -> Iterator[tuple[slice, Array | None, Array | None]]:
@@ -147,16 +146,22 @@ def _segments(kept: Checkpoints) -> Iterator[tuple[slice, Array | None, Array | 
 
 
 def _forward_checkpointed(
-    kernels: ModuleType, packed: Any, kept: Checkpoints, state: Sequence[Array], y: Array | None
-) -> tuple[Array, ...]:
+    kernels: ModuleType,
+    packed: Any,
+    kept: Checkpoints,
+    state: Sequence[Array | None],
+    y: Array | None,
+    state_n: Sequence[Array],
+) -> None:
     """Run segment by segment, and keep the states between them."""
-    now = tuple(s.copy() for s in state)
+    kept.states.append([None if s is None else s.copy() for s in state])
     for steps, spans, reset in _segments(kept):
-        kept.states.append(now)
-        now = tuple(np.empty_like(s) for s in now)
+        last = steps.stop >= len(kept.x)
+        end = state_n if last else [np.empty_like(s) for s in state_n]
         y_part = None if y is None else y[steps]
-        kernels.forward(packed, kept.x[steps], kept.states[-1], y_part, now, False, spans, reset)
-    return now
+        kernels.forward(packed, kept.x[steps], kept.states[-1], y_part, end, False, spans, reset)
+        if not last:
+            kept.states.append(end)
 
 
 def _backward_checkpointed(
@@ -164,17 +169,19 @@ def _backward_checkpointed(
     dy: Array | None,
     dstate_n: Sequence[Array | None],
     dx: Array,
+    dstate: Sequence[Array],
     gradients: Any,
-) -> tuple[Array, ...]:
+) -> None:
     """Run each segment again, the last one first, and go back through it."""
     kernels, kept = tape.kernels, tape.kept
+    scratch = [np.empty_like(d) for d in dstate]
     for (steps, spans, reset), state in zip(
         reversed(list(_segments(kept))), reversed(kept.states), strict=True
     ):
-        x, scratch = kept.x[steps], tuple(np.empty_like(s) for s in state)
-        segment = kernels.forward(tape.packed, x, state, None, scratch, True, spans, reset)
+        segment = kernels.forward(
+            tape.packed, kept.x[steps], state, None, scratch, True, spans, reset
+        )
         dy_part = None if dy is None else dy[steps]
-        dstate = tuple(np.empty(shape, tape.dtype) for shape in tape.states)
+        # Either twin has read the one before it writes the other.
         kernels.backward(segment, dy_part, dstate_n, dx[steps], dstate, gradients)
         dstate_n = dstate
-    return dstate

@@ -17,127 +17,118 @@ from fastrnn._scan import ScanTape
 from fastrnn._weights import Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
-States = tuple[Array, ...]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class StackTape:
     """What `backward` needs of a `forward`: L*D scans, and what was multiplied in between."""
 
-    scans: tuple[ScanTape, ...]
+    scans: Sequence[ScanTape]
     factors: Sequence[Array | None]
 
 
-# What is infinite or NaN goes on as in the kernels, without a warning.
-@np.errstate(over="ignore", invalid="ignore")
 def forward(
     weights: Sequence[Weights],
     x: Array,
-    state: Sequence[Array],
+    state: Sequence[Array | None],
     y: Array | None,
+    state_n: Sequence[Array],
     factors: Sequence[Array | None],
     keep: bool,
     lengths: Array | None = None,
     reset: Array | None = None,
     checkpoint_every: int | None = None,
-) -> tuple[States, StackTape | None]:
+) -> StackTape | None:
     """Run L layers over `x` (T, B, I) from `state` (L*D, B, H) each, into `y` (T, B, D*H).
 
     Parameters
     ----------
-    y : array or None
+    state : sequence of array or None
+        None stands for zeros.
+    y : array or None, out
         None where only the final state is wanted.
+    state_n : sequence of (L*D, B, H), out
     factors : sequence of (T, B, D*H) or None
         What to multiply the output of each of the L-1 lower layers with; None stands for ones.
+    keep : bool
+        Whether to return a tape.
     lengths, reset, checkpoint_every
         As in ``_scan.forward``.
+    """
+    L = len(factors) + 1
+    D = len(weights) // L
+    scans: list[ScanTape | None] = []
+    for layer in range(L):
+        top = layer == L - 1
+        out = y if top else np.empty((*x.shape[:2], D * weights[0].output_size), x.dtype)
+        for d in range(D):
+            k = layer * D + d
+            scan = _scan.forward(
+                weights[k], x, _of_scan(state, k), _part(out, d, D), [s[k] for s in state_n], keep,
+                reverse=d == 1, lengths=lengths, reset=reset, checkpoint_every=checkpoint_every,
+                owned=layer > 0,
+            )  # fmt: skip
+            scans.append(scan)
+        if not top and out is not None:
+            x = _times(out, factors[layer])
+    return StackTape([scan for scan in scans if scan is not None], factors) if keep else None
+
+
+def backward(
+    tape: StackTape,
+    dy: Array | None,
+    dstate_n: Sequence[Array | None],
+    dx: Array,
+    dstate: Sequence[Array],
+) -> list[list[Array | None]]:
+    """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (L*D, B, H) each.
 
     Returns
     -------
-    state_n : tuple of (L*D, B, H)
-    tape : StackTape or None
-        None unless `keep`.
+    grads : list of list of array or None
+        Gradients of each of the L*D weights.
     """
-    D = len(weights) // (len(factors) + 1)
-    width = D * weights[0].output_size
-    rows = list(zip(*state, strict=True))
-    ends: list[States] = []
-    scans: list[ScanTape | None] = []
-    for layer, factor in enumerate((*factors, None)):
-        mine = slice(layer * D, (layer + 1) * D)
-        out = y if layer == len(factors) else np.empty((*x.shape[:2], width), x.dtype)
-        parts = _parts(out, D)
-        for d, (w, s, part) in enumerate(zip(weights[mine], rows[mine], parts, strict=True)):
-            end, scan = _scan.forward(
-                w, x, s, part, keep, reverse=d == 1, lengths=lengths, reset=reset,
-                checkpoint_every=checkpoint_every, owned=layer > 0,
-            )  # fmt: skip
-            ends.append(end)
-            scans.append(scan)
-        if out is not None:
-            if factor is not None:
-                out *= factor
-            x = out
-    kept = tuple(scan for scan in scans if scan is not None)
-    return _stacked(ends), StackTape(kept, factors) if keep else None
+    scans, factors = tape.scans, tape.factors
+    L = len(factors) + 1
+    D = len(scans) // L
+    grads: list[list[Array | None]] = [[]] * len(scans)
+    for layer in reversed(range(L)):
+        into = np.empty(scans[layer * D].shape, dx.dtype) if layer else dx
+        for d in range(D):
+            k = layer * D + d
+            mine = np.empty_like(into) if d else into
+            grads[k] = _scan.backward(
+                scans[k], _part(dy, d, D), _of_scan(dstate_n, k), mine, [s[k] for s in dstate]
+            )
+            if d:
+                _add(into, mine)
+        # A layer's input is the output of the layer below, times a factor.
+        dy = _times(into, factors[layer - 1]) if layer else into
+    return grads
+
+
+def _of_scan(states: Sequence[Array | None], k: int) -> list[Array | None]:
+    """The states of scan k."""
+    return [None if s is None else s[k] for s in states]
+
+
+def _part(a: Array | None, d: int, D: int) -> Array | None:
+    """Direction d's part of the last axis."""
+    if a is None or D == 1:
+        return a
+    H = a.shape[-1] // D
+    return a[..., d * H : (d + 1) * H]
+
+
+# What is infinite or NaN goes on as in the kernels, without a warning.
+@np.errstate(over="ignore", invalid="ignore")
+def _times(a: Array, factor: Array | None) -> Array:
+    """`a`, multiplied in place."""
+    if factor is not None:
+        a *= factor
+    return a
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def backward(
-    tape: StackTape, dy: Array | None, dstate_n: Sequence[Array | None], dx: Array
-) -> tuple[States, list[tuple[Array | None, ...]]]:
-    """Backpropagate through a `forward`, into `dx` (T, B, I).
-
-    Returns
-    -------
-    dstate : tuple of (L*D, B, H)
-        Gradients of the initial states.
-    grads : list of tuple of array or None
-        Gradients of each of the L*D weights.
-    """
-    D = len(tape.scans) // (len(tape.factors) + 1)
-    none = [None] * len(tape.scans)
-    rows = list(zip(*(none if s is None else s for s in dstate_n), strict=True))
-    found: list[tuple[States, tuple[Array | None, ...]]] = []
-    # A layer's input is the output of the layer below, times a factor.
-    for layer, factor in reversed(list(enumerate((None, *tape.factors)))):
-        mine = slice(layer * D, (layer + 1) * D)
-        scans = tape.scans[mine]
-        into = np.empty(scans[0].shape, dx.dtype) if layer else dx
-        found[:0] = _backward(scans, dy, rows[mine], into)
-        if factor is not None:
-            into *= factor
-        dy = into
-    return _stacked([dstate for dstate, _ in found]), [grads for _, grads in found]
-
-
-def _backward(
-    scans: Sequence[ScanTape],
-    dy: Array | None,
-    dstate_n: Sequence[Sequence[Array | None]],
-    dx: Array,
-) -> list[tuple[States, tuple[Array | None, ...]]]:
-    """One layer: `dx` is the sum over its directions."""
-    dxs = [dx, *(np.empty_like(dx) for _ in scans[1:])]
-    found = [
-        _scan.backward(scan, part, dstate, into)
-        for scan, part, dstate, into in zip(
-            scans, _parts(dy, len(scans)), dstate_n, dxs, strict=True
-        )
-    ]
-    for other in dxs[1:]:
-        dx += other
-    return found
-
-
-def _parts(a: Array | None, D: int) -> list[Array | None]:
-    """Each direction's part of the last axis; None of None."""
-    if a is None:
-        return [None] * D
-    H = a.shape[-1] // D
-    return [a[..., d * H : (d + 1) * H] for d in range(D)]
-
-
-def _stacked(states: Sequence[States]) -> States:
-    """L*D tuples of (B, H) as one tuple of (L*D, B, H)."""
-    return tuple(map(np.array, zip(*states, strict=True)))  # faster than np.stack
+def _add(a: Array, b: Array) -> None:
+    a += b

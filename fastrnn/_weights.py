@@ -50,6 +50,8 @@ class Weights:
     ----------
     shapes : tuple of tuple of int or None
         Of the arrays.
+    kind : tuple
+        Cell, shapes and dtype: what a tape and its layer must have in common.
     input_size, hidden_size, output_size : int
         I, H, and P: H, or the size of a projection.
     dtype : dtype
@@ -58,7 +60,8 @@ class Weights:
     """
 
     __slots__ = (
-        "_arrays", "cell", "copy", "dtype", "hidden_size", "input_size", "output_size", "shapes",
+        "_arrays", "cell", "copy", "dtype", "hidden_size", "input_size", "kind", "output_size",
+        "shapes",
     )  # fmt: skip
 
     def __init__(self, cell: Cell, arrays: Sequence[Array | None]) -> None:
@@ -72,6 +75,7 @@ class Weights:
         self.hidden_size: int = rows // len(cell.gates)
         self.output_size: int = P
         self.dtype: np.dtype[Any] = next(a.dtype for a in arrays if a is not None)
+        self.kind = (cell, self.shapes, self.dtype)
         self.copy = Copy()
 
     def __reduce__(self) -> tuple[Any, ...]:

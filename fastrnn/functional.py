@@ -272,11 +272,11 @@ def _forward(
         np.ascontiguousarray(_checks.shaped(given[n], n, dtype, shapes[n])) if n in given else None
         for n in WEIGHTS
     ]
-    zeros = np.zeros((B, H), dtype)
     states = _checks.states(state, state_name, cell.states, dtype, [(B, H)] * len(cell.states))
     y = np.empty((T, B, H), dtype)
-    state_n, tape = _scan.forward(
-        Weights(cell, arrays), x, [zeros if s is None else s for s in states], y, keep=True,
+    state_n = tuple(np.empty((B, H), dtype) for _ in cell.states)
+    tape = _scan.forward(
+        Weights(cell, arrays), x, states, y, state_n, keep=True,
         lengths=_checks.lengths(lengths, T, (B,)), reset=_checks.reset(reset, T, (B,)),
     )  # fmt: skip
     assert tape is not None
@@ -290,9 +290,12 @@ def _backward(
         raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
     if tape.cell.name not in cells:
         raise ValueError(f"tape: expected one of {' or '.join(cells)}, got one of {tape.cell.name}")
+    cell, shapes, dtype = tape.kind
+    (T, B, _), (_, H) = tape.shape, shapes[WEIGHTS.index("weight_hh")]
     if dy is not None:
-        dy = _checks.shaped(dy, "dy", tape.dtype, (tape.shape[0], *tape.states[0]))
-    dstate_n = _checks.states(dstate, dstate_name, tape.cell.states, tape.dtype, tape.states)
-    dx = np.empty(tape.shape, tape.dtype)
-    dstate_0, grads = _scan.backward(tape, dy, dstate_n, dx)
+        dy = _checks.shaped(dy, "dy", dtype, (T, B, H))
+    dstate_n = _checks.states(dstate, dstate_name, cell.states, dtype, [(B, H)] * len(cell.states))
+    dx = np.empty(tape.shape, dtype)
+    dstate_0 = tuple(np.empty((B, H), dtype) for _ in cell.states)
+    grads = _scan.backward(tape, dy, dstate_n, dx, dstate_0)
     return dx, dstate_0, {n: g for n, g in zip(WEIGHTS, grads, strict=True) if g is not None}

@@ -399,8 +399,10 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
     cdef const real *c_0 = data(state[1]) if w.layout.has_c else NULL
     cdef ptrdiff_t b
     with nogil:
-        for b in range(B):
-            memcpy(f.h[0] + b * w.P, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
+        memset(f.h[0], 0, B * w.P * sizeof(real))
+        if h_0 is not NULL:
+            for b in range(B):
+                memcpy(f.h[0] + b * w.P, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
         if w.layout.has_c:
             block_rows(&f.rows, f.c, c_0, w.H)
         run(threads, forward_share, &f, &f.others)

@@ -129,7 +129,7 @@ def _zero(arrays: Sequence[Array], rows: Array | None) -> tuple[Array, ...]:
 def forward(
     packed: Packed,
     x: Array,
-    state: Sequence[Array],
+    state: Sequence[Array | None],
     y: Array | None,
     state_n: Sequence[Array],
     keep: bool = False,
@@ -142,8 +142,8 @@ def forward(
     ----------
     packed : Packed
     x : (T, B, I)
-    state : sequence of (B, H)
-        One for each of the cell's states.
+    state : sequence of (B, H) or None
+        One for each of the cell's states; None stands for zeros.
     y : (T, B, P), out, or None for none
         0 where a row does not run. P is H, or the size of a projection.
     state_n : sequence of (B, H), out
@@ -170,7 +170,9 @@ def forward(
     zx = (projected.value + w["bias_ih"]).reshape(T, B, -1)
     tape = Tape(packed, x.shape, projected, running, reset) if keep else None
     step = STEPS[cell.name].forward
-    now = tuple(s.copy() for s in state)
+    now = tuple(
+        np.zeros_like(n) if s is None else s.copy() for s, n in zip(state, state_n, strict=True)
+    )
     for t in range(T):
         rows = slice(None) if running is None else np.flatnonzero(running[t])
         now = _zero(now, None if reset is None else reset[t])

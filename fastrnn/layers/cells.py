@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,9 +74,9 @@ class RecurrentCell(CellLayer):
         lead = () if x.ndim == 1 else ("B",)
         _checks.expect_shape(x, "x", (*lead, self.input_size))
         steps = x.reshape(1, -1, self.input_size)
-        y = np.empty((*steps.shape[:2], self.hidden_size), self.dtype)
-        states = [np.zeros_like(y[0]) if s is None else s for s in self._rows(state, "state", x)]
-        state_n, scan = _scan.forward(self._weights[""], steps, states, y, keep)
+        state_n = self._new_rows(steps.shape[1])
+        states = self._rows(state, "state", x)
+        scan = _scan.forward(self._weights[""], steps, states, None, state_n, keep)
         return self._state(state_n, x), None if scan is None else CellTape(scan, x.shape)
 
     def backward(self, tape: CellTape, dstate: Any = None) -> tuple[Array, Any, dict[str, Array]]:
@@ -103,7 +104,9 @@ class RecurrentCell(CellLayer):
         dx = np.empty(tape.x_shape, self.dtype)
         steps = dx.reshape(1, -1, self.input_size)
         self._expect_own([tape.scan], steps.shape)
-        dstate_0, grads = _scan.backward(tape.scan, None, self._rows(dstate, "dstate", dx), steps)
+        dstate_0 = self._new_rows(steps.shape[1])
+        dstate_n = self._rows(dstate, "dstate", dx)
+        grads = _scan.backward(tape.scan, None, dstate_n, steps, dstate_0)
         return dx, self._state(dstate_0, dx), self._named([grads])
 
     def _rows(self, state: Any, name: str, x: Array) -> list[Array | None]:
@@ -113,7 +116,11 @@ class RecurrentCell(CellLayer):
         given = _checks.states(state, name, names, self.dtype, shapes)
         return [None if s is None else s.reshape(-1, self.hidden_size) for s in given]
 
-    def _state(self, rows: tuple[Array, ...], x: Array) -> Any:
+    def _new_rows(self, B: int) -> list[Array]:
+        """Room for one state each."""
+        return [np.empty((B, self.hidden_size), self.dtype) for _ in self._cell.states]
+
+    def _state(self, rows: Sequence[Array], x: Array) -> Any:
         """One (B, H) each as the caller's state."""
         found = tuple(s.reshape(*x.shape[:-1], self.hidden_size) for s in rows)
         return found[0] if len(found) == 1 else found

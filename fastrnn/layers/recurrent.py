@@ -19,7 +19,7 @@ from fastrnn.layers.dropout import drawn_factors
 from fastrnn.layers.stream import Stream
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Tape:
     """What a layer's ``backward`` needs of its ``forward``. Opaque; belongs to the caller.
 
@@ -117,9 +117,8 @@ class CellLayer(Layer):
 
     def _expect_own(self, scans: Sequence[ScanTape], shape: tuple[int, ...]) -> None:
         """Refuse the tape of a layer that is unlike this one."""
-        made = [(scan.cell, scan.weights, scan.dtype) for scan in scans]
-        own = [(self._cell, weights.shapes, self.dtype) for weights in self._weights.values()]
-        if made != own or scans[0].shape != shape:
+        own = [weights.kind for weights in self._weights.values()]
+        if [scan.kind for scan in scans] != own or scans[0].shape != shape:
             raise ValueError("tape: is from the forward of another layer")
 
     def __repr__(self) -> str:
@@ -269,32 +268,34 @@ class Recurrent(CellLayer):
         checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape | None]:  # fmt: skip
         x = _checks.array(x, "x", self.dtype)
-        lead = ("T",) if x.ndim == 2 else ("B", "T") if self.batch_first else ("T", "B")
-        _checks.expect_shape(x, "x", (*lead, self.input_size))
-        D, P = self._directions, self._first.output_size
-        x_steps = self._steps(x)
-        T, B, _ = x_steps.shape
+        if x.ndim != 3 or x.shape[2] != self.input_size or not x.size:
+            lead = ("T",) if x.ndim == 2 else ("B", "T") if self.batch_first else ("T", "B")
+            _checks.expect_shape(x, "x", (*lead, self.input_size))
+        steps = self._steps(x)
+        T, B, _ = steps.shape
         batch = (B,) if x.ndim == 3 else ()
+        weights = list(self._weights.values())
+        D, P = self._directions, self._first.output_size
         y = np.empty((*x.shape[:-1], D * P), self.dtype) if self.return_sequences else None
-        states = [
-            np.zeros((len(self._weights), B, n), self.dtype) if s is None else s
-            for s, n in zip(self._rows(state, "state", batch), self._sizes, strict=True)
-        ]
-        factors: list[Array | None] = [None] * (self.num_layers - 1)
-        if keep and self.training and self.dropout > 0:
-            # A generator locks itself, so that threads may share the layer.
-            factors = [
-                drawn_factors(self._rng, self.dropout, (T, B, D * P), self.dtype) for _ in factors
-            ]
-        state_n, stack = _stack.forward(
-            list(self._weights.values()), x_steps, states, None if y is None else self._steps(y),
-            factors, keep, _checks.lengths(lengths, T, batch), _checks.reset(reset, T, batch),
-            checkpoint_every,
+        states, state_n = self._rows(state, "state", batch), self._new_rows(B)
+        stack = _stack.forward(
+            weights, steps, states, None if y is None else self._steps(y), state_n,
+            self._factors(T, B, drop=keep and self.training), keep,
+            _checks.lengths(lengths, T, batch), _checks.reset(reset, T, batch), checkpoint_every,
         )  # fmt: skip
         if y is None:
             # Each direction's last output is its final h.
             y = np.concatenate(state_n[0][-D:], axis=-1).reshape(*batch, -1)
         return y, self._state(state_n, batch), None if stack is None else Tape(stack, x.shape)
+
+    def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
+        """What the output of each layer but the last is multiplied with; None for nothing."""
+        factors: list[Array | None] = [None] * (self.num_layers - 1)
+        if not drop or self.dropout == 0:
+            return factors
+        shape = T, B, self._directions * self._first.output_size
+        # A generator locks itself, so that threads may share the layer.
+        return [drawn_factors(self._rng, self.dropout, shape, self.dtype) for _ in factors]
 
     def backward(
         self, tape: Tape, dy: Any = None, dstate: Any = None
@@ -324,7 +325,8 @@ class Recurrent(CellLayer):
         dx = np.empty(tape.x_shape, self.dtype)
         dx_steps = self._steps(dx)
         self._expect_own(tape.stack.scans, dx_steps.shape)
-        batch = dx_steps[0].shape[:-1] if dx.ndim == 3 else ()
+        B = dx_steps.shape[1]
+        batch = (B,) if dx.ndim == 3 else ()
         dh, *rest = self._rows(dstate, "dstate", batch)
         if dy is not None:
             D, P = self._directions, self._first.output_size
@@ -333,10 +335,11 @@ class Recurrent(CellLayer):
             if self.return_sequences:
                 dy = self._steps(dy)
             else:
-                top = np.zeros((len(self._weights), dx_steps.shape[1], P), self.dtype)
+                top = np.zeros((len(self._weights), B, P), self.dtype)
                 top[-D:] = dy.reshape(-1, D, P).swapaxes(0, 1)
                 dh, dy = top if dh is None else dh + top, None
-        dstate_0, grads = _stack.backward(tape.stack, dy, (dh, *rest), dx_steps)
+        dstate_0 = self._new_rows(B)
+        grads = _stack.backward(tape.stack, dy, (dh, *rest), dx_steps, dstate_0)
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _steps(self, a: Array) -> Array:
@@ -345,15 +348,21 @@ class Recurrent(CellLayer):
             return a[:, None]
         return a.swapaxes(0, 1) if self.batch_first else a
 
-    def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> list[Array | None]:
+    def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> Sequence[Array | None]:
         """The caller's state as one (L*D, B, P or H) each, None where None was given."""
+        if state is None:
+            return (None,) * len(self._cell.states)
         shapes = [(len(self._weights), *batch, n) for n in self._sizes]
         given = _checks.states(state, name, self._cell.states, self.dtype, shapes)
         return [None if s is None else s.reshape(len(s), -1, s.shape[-1]) for s in given]
 
-    def _state(self, rows: tuple[Array, ...], batch: tuple[int, ...]) -> Any:
+    def _new_rows(self, B: int) -> list[Array]:
+        """Room for one state each."""
+        return [np.empty((len(self._weights), B, n), self.dtype) for n in self._sizes]
+
+    def _state(self, rows: Sequence[Array], batch: tuple[int, ...]) -> Any:
         """One (L*D, B, H) each as the caller's state."""
-        found = tuple(s.reshape(len(s), *batch, s.shape[-1]) for s in rows)
+        found = tuple(rows if batch else (s[:, 0] for s in rows))
         return found[0] if len(found) == 1 else found
 
     def stream(self, batch_size: int = 1) -> Stream:
