@@ -1,4 +1,4 @@
-"""The four binary sequences of length 2, told apart after the last step: whether the two bits differ.
+"""The four binary sequences of length 2, told apart after the last step by whether the bits differ.
 
 Once with an RNN and once with an LSTM that is written over the concatenation [h, x],
 
