@@ -54,6 +54,11 @@ def positive(value: Any, name: str) -> float:
     return real(value, name, "a finite number above 0", lambda v: 0 < v < float("inf"))
 
 
+def not_negative(value: Any, name: str) -> float:
+    """A finite number of at least 0."""
+    return real(value, name, "a finite number >= 0", lambda v: 0 <= v < float("inf"))
+
+
 def fraction(value: Any, name: str) -> float:
     """A number in 0 <= value < 1."""
     return real(value, name, "a number in [0, 1)", lambda v: 0 <= v < 1)
