@@ -156,6 +156,13 @@ def expect_shape(found: Array, name: str, shape: Sequence[int | str]) -> Array:
     return found
 
 
+def expect_dtype(found: Array, name: str, dtype: np.dtype[Any]) -> Array:
+    """`found`, if it is of `dtype`."""
+    if found.dtype != dtype:
+        raise ValueError(f"{name}: expected dtype {dtype}, got {found.dtype}")
+    return found
+
+
 def shaped(value: Any, name: str, dtype: np.dtype[Any], shape: Sequence[int | str]) -> Array:
     """`value` as a readable array of `dtype` and `shape`."""
     return expect_shape(array(value, name, dtype), name, shape)

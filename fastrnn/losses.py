@@ -100,18 +100,24 @@ def _mean(terms: Array, grad: Array, w: Array | None, lead: tuple[int, ...]) -> 
     return float(np.add.reduce(weighted, axis=None, dtype=np.float64))
 
 
-class _Elementwise(Loss):
-    """A loss of each element of `output` and the one of `target` in the same place."""
+class Elementwise(Loss):
+    """A loss of each element of `output` and the one of `target` in the same place.
+
+    Not for direct use.
+    """
 
     def checked_target(self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Targets in the shape of `output`."""
-        return _checks.shaped(target, "target", dtype, shape)
+        """Targets in the shape of `output`; a last axis of size 1 may be left out."""
+        t = _checks.array(target, "target", dtype)
+        if shape[-1:] == (1,) and t.shape == shape[:-1]:
+            t = t[..., None]
+        return _checks.expect_shape(t, "target", shape)
 
     def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
         """Value and gradient."""
         # What is not finite gives NaN or infinity, as in torch, and not a warning.
         with np.errstate(over="ignore", invalid="ignore"):
-            terms, grad = self._terms(np.ascontiguousarray(z), t)
+            terms, grad = self._terms(np.ascontiguousarray(z), np.ascontiguousarray(t))
             value = _mean(terms, grad, w, t.shape)
         return value, grad
 
@@ -120,7 +126,7 @@ class _Elementwise(Loss):
         """The loss of each element, and its derivative: new arrays."""
 
 
-class MSE(_Elementwise):
+class MSE(Elementwise):
     """Mean squared error (z - t)^2, as ``torch.nn.MSELoss``. `target` has the shape of `output`."""
 
     def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
@@ -128,7 +134,7 @@ class MSE(_Elementwise):
         return d * d, d + d
 
 
-class MAE(_Elementwise):
+class MAE(Elementwise):
     """Mean absolute error |z - t|, as ``torch.nn.L1Loss``. `target` has the shape of `output`.
 
     The gradient is 0 where both are equal.
@@ -139,7 +145,7 @@ class MAE(_Elementwise):
         return np.abs(d), np.sign(d)
 
 
-class Huber(_Elementwise):
+class Huber(Elementwise):
     """(z - t)^2 / 2 up to `delta`, delta (|z - t| - delta / 2) beyond (Huber 1964).
 
     As ``torch.nn.HuberLoss``. `target` has the shape of `output`.
@@ -161,7 +167,7 @@ class Huber(_Elementwise):
         return d, grad
 
 
-class BinaryCrossEntropy(_Elementwise):
+class BinaryCrossEntropy(Elementwise):
     """Cross-entropy of logits z and probabilities t: log(1 + exp z) - t z, in nats.
 
     As ``torch.nn.BCEWithLogitsLoss``. `target` has the shape of `output` and is within 0..1; the

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fastrnn import _checks, _files
+from fastrnn import _checks, _modelfile
 from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
 from fastrnn.losses import cross_entropy
 from fastrnn.optim import Adam
@@ -44,7 +42,6 @@ _SECONDS_PER_LINE = 5.0
 _PIECE, _WARM_UP, _MAX_PIECES = 2000, 200, 64
 
 _DTYPE = np.dtype(np.float32)
-_FORMAT, _VERSION = "fastrnn.text.CharLM", "1"
 
 
 class Record(NamedTuple):
@@ -350,19 +347,10 @@ class CharLM:
         The file's metadata holds format, version, and as JSON the vocabulary and what was passed to
         the constructor; there is no code in it.
         """
-        from safetensors.numpy import save
-
         tensors = self._fitted().parameters()
         names = [field.name for field in dataclasses.fields(self) if field.init]
         header = {name: getattr(self, name) for name in names} | {"vocabulary": self.vocabulary}
-        model = json.dumps(header)
-        metadata = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "model": model,
-            "crc32": _crc32(model, tensors),
-        }
-        _files.write(path, save(tensors, metadata))
+        _modelfile.write(path, "CharLM", header, tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -375,32 +363,8 @@ class CharLM:
         OSError
             If there is no such file, or it can't be read.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        where = os.fspath(path)
-        with open(path, "rb") as file:
-            data = file.read()
-        try:
-            tensors = load(data)
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{where}: is not a safetensors file, or damaged: {error}") from None
-        # safetensors has found the header to be in order, but hands out only the tensors.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header.get("__metadata__", {})
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{where}: is not a fastrnn CharLM model")
-        if metadata.get("version") != _VERSION:
-            raise ValueError(
-                f"{where}: expected format version {_VERSION}, got {metadata.get('version')!r}"
-            )
-        model = metadata.get("model", "")
-        if metadata.get("crc32") != _crc32(model, tensors):
-            raise ValueError(f"{where}: is damaged: the checksum differs")
-        try:
-            return cls._from_file(json.loads(model), tensors)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{where}: is damaged: {error}") from None
+        found: Self = _modelfile.load(path, cls)
+        return found
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
@@ -415,11 +379,13 @@ class CharLM:
         if shapes.keys() != tensors.keys():
             raise ValueError(f"tensors: expected {sorted(shapes)}, got {sorted(tensors)}")
         # All this before anything of a size that the header claims is made.
-        checked = {n: _checks.shaped(tensors[n], n, _DTYPE, shape) for n, shape in shapes.items()}
+        for name, shape in shapes.items():
+            _checks.expect_dtype(tensors[name], name, _DTYPE)
+            _checks.expect_shape(tensors[name], name, shape)
         self.vocabulary = vocabulary
         self._net = self._new_net()
         for name, array in self._net.parameters().items():
-            array[...] = checked[name]
+            array[...] = tensors[name]
         return self
 
 
@@ -560,14 +526,6 @@ def _text(value: Any, name: str) -> str:
 def _codes(text: str) -> Array:
     """Code points of a text."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def _crc32(model: str, tensors: dict[str, Array]) -> str:
-    """A checksum against damage, not against malice."""
-    found = zlib.crc32(model.encode())
-    for name in sorted(tensors):
-        found = zlib.crc32(np.ascontiguousarray(tensors[name]).tobytes(), found)
-    return f"{found:08x}"
 
 
 def _bits(net: _Net, ids: Array) -> float:

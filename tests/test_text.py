@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load, save
 
 import fastrnn
+from fastrnn import _modelfile
 from fastrnn import text as fastrnn_text
 from fastrnn._ngram import ngram_bits_per_char
 from fastrnn.text import CharLM, split
@@ -418,7 +419,7 @@ def test_headers_that_do_not_fit(file: Path, change: Any, message: str) -> None:
     if isinstance(change, dict):
         change = json.loads(header["model"]) | change
     header["model"] = change if isinstance(change, str) else json.dumps(change)
-    header["crc32"] = fastrnn_text._crc32(header["model"], tensors)
+    header["crc32"] = _modelfile.checksum(header["kind"], header["model"], tensors)
     file.write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=message):
         CharLM.load(file)
@@ -440,8 +441,9 @@ def test_no_header_makes_more_than_the_file_holds(tmp_path: Path) -> None:
             "recurrent.bias_hh_l0": (4 * H,),
         }.items()
     }
-    header = {"format": "fastrnn.text.CharLM", "version": "1", "model": json.dumps(options)}
-    header["crc32"] = fastrnn_text._crc32(header["model"], tensors)
+    header = {"format": "fastrnn", "kind": "CharLM", "version": "1"}
+    header["model"] = json.dumps(options)
+    header["crc32"] = _modelfile.checksum(header["kind"], header["model"], tensors)
     (tmp_path / "m").write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=r"recurrent\.weight_hh_l0: expected shape"):
         CharLM.load(tmp_path / "m")

@@ -1,0 +1,300 @@
+"""What happens while ``Sequential.fit`` trains: watching, stopping, keeping."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastrnn import _checks
+from fastrnn._history import History as History
+
+if TYPE_CHECKING:
+    from fastrnn._training import Run
+    from fastrnn.sequential import Sequential
+
+Logs = Mapping[str, float]
+
+#: Where stderr is no terminal, a line of progress is printed this often within an epoch.
+_SECONDS_PER_LINE = 5.0
+
+#: A bar is drawn anew this often, as tqdm does it.
+_SECONDS_PER_DRAWING = 0.1
+
+
+class Callback:
+    """Hooks that ``fit`` calls, with Keras's names; override those of interest.
+
+    `logs` has the losses and metrics so far: of the epoch in ``on_train_batch_end``, and with
+    those of the validation in ``on_epoch_end``.
+
+    Attributes
+    ----------
+    model : Sequential
+        Being trained. Set ``model.stop_training = True`` to end the training.
+    params : dict
+        ``epochs``, ``steps`` (an epoch's, None where it varies) and ``samples``.
+    """
+
+    model: Sequential
+    params: dict[str, Any]
+    _run: Run
+    #: Whether it keeps the state of the other callbacks, and so comes after them.
+    _keeps_others = False
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self, logs: Logs) -> None:
+        """After the last epoch, and when the training ends by an error or Ctrl-C."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
+        """Before an epoch, the first being 0."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """After an epoch and its validation."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
+        """Before a step of the optimizer, the first of an epoch being 0."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """After a step of the optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs to know: numbers, strings, arrays, and dicts of them."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+
+
+class _Monitor(Callback):
+    """What follows one number; less is better, or with mode "max" more."""
+
+    def __init__(self, monitor: str, min_delta: float, mode: str) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor: expected a str, got {type(monitor).__name__}")
+        self.monitor, self.mode = monitor, mode
+        self.min_delta = _checks.not_negative(min_delta, "min_delta")
+        self.on_train_begin({})
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Forget the training before."""
+        self.best = math.inf
+        self.wait = 0
+
+    def _better(self, logs: Logs) -> bool:
+        """Whether the number is the best so far; counts the epochs since one was."""
+        if self.monitor not in logs:
+            raise ValueError(f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}")
+        value = logs[self.monitor] * (1 if self.mode == "min" else -1)
+        better = value < self.best - self.min_delta
+        self.best = value if better else self.best
+        self.wait = 0 if better else self.wait + 1
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, and how long ago it was."""
+        return {"best": self.best, "wait": self.wait}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self.best, self.wait = state["best"], state["wait"]
+
+
+class EarlyStopping(_Monitor):
+    """End the training when a number has not become better for a while.
+
+    Parameters
+    ----------
+    monitor : str
+        Which of the logs, such as ``"val_loss"``.
+    patience : int
+        So many epochs without a better number are waited out; one more ends the training. At
+        least 1.
+    min_delta : float
+        What is less than this better is not better.
+    mode : {"min", "max"}
+        Whether less or more is better.
+    restore_best_weights : bool
+        Whether the training, however it ends, leaves the model with the weights of the best epoch.
+
+    Attributes
+    ----------
+    stopped_epoch : int or None
+        The epoch after which it ended the training.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 1,
+        min_delta: float = 0.0,
+        mode: str = "min",
+        restore_best_weights: bool = False,
+    ) -> None:
+        self.patience = _checks.size(patience, "patience")
+        self.restore_best_weights = bool(restore_best_weights)
+        super().__init__(monitor, min_delta, mode)
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Forget the training before."""
+        super().on_train_begin(logs)
+        self.stopped_epoch: int | None = None
+        self._weights: dict[str, Any] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Look at the number."""
+        if self._better(logs):
+            if self.restore_best_weights:
+                self._weights = self.model.state_dict()
+        elif self.wait >= self.patience:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs) -> None:
+        """Restore the best weights."""
+        if self._weights:
+            self.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it goes by, and the best weights."""
+        return super().state_dict() | {"stopped": self.stopped_epoch, "weights": self._weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        super().load_state_dict(state)
+        self.stopped_epoch, self._weights = state["stopped"], dict(state["weights"])
+
+
+class ReduceLROnPlateau(_Monitor):
+    """Lower the learning rate when a number has not become better for a while.
+
+    As ``torch.optim.lr_scheduler.ReduceLROnPlateau`` and Keras's. The optimizer's `lr` has to be a
+    number, not a schedule.
+
+    Parameters
+    ----------
+    monitor : str
+        Which of the logs, such as ``"val_loss"``.
+    factor : float
+        What the rate is multiplied with, 0 to 1.
+    patience : int
+        Epochs without a better number after which it is.
+    min_delta : float
+        What is less than this better is not better.
+    mode : {"min", "max"}
+        Whether less or more is better.
+    min_lr : float
+        The rate goes no lower.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 1e-4,
+        mode: str = "min",
+        min_lr: float = 0.0,
+    ) -> None:
+        self.factor = _checks.real(factor, "factor", "a number in (0, 1)", lambda v: 0 < v < 1)
+        self.patience = _checks.size(patience, "patience")
+        self.min_lr = _checks.not_negative(min_lr, "min_lr")
+        super().__init__(monitor, min_delta, mode)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Look at the number."""
+        optimizer = self.model.optimizer
+        assert optimizer is not None
+        if callable(optimizer.lr):
+            raise ValueError("ReduceLROnPlateau: expected an optimizer whose lr is a number")
+        if not self._better(logs) and self.wait >= self.patience:
+            optimizer.lr = max(optimizer.lr * self.factor, self.min_lr)
+            self.wait = 0
+
+
+class ProgressBar(Callback):
+    """Progress on stderr: a bar for each epoch on a terminal, else lines.
+
+    ``fit(verbose=1)`` is the same as having one among the callbacks.
+
+    Parameters
+    ----------
+    batches : bool
+        Whether to show something while an epoch lasts, or only a line after it.
+    """
+
+    def __init__(self, batches: bool = True) -> None:
+        self.batches = bool(batches)
+        self._bar: Any = None
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Look whether there is a terminal."""
+        self._terminal = sys.stderr.isatty()
+
+    def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
+        """Start a bar."""
+        self._start = self._next = time.perf_counter()
+        self._title = f"epoch {epoch + 1}/{self.params['epochs']}"
+        self._from = self._run.sequences_done
+        if self.batches and self._terminal:
+            from tqdm import tqdm  # type: ignore[import-untyped]
+
+            shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+            self._bar = tqdm(
+                total=self.params["samples"],
+                initial=self._from,
+                desc=self._title,
+                bar_format=shape,
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
+        else:
+            self._next += _SECONDS_PER_LINE
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Move on."""
+        now = time.perf_counter()
+        if not self.batches or now < self._next:
+            return
+        done, samples = self._run.sequences_done, self.params["samples"]
+        said = self._said(logs, done, now)
+        if self._bar is not None:
+            self._next = now + _SECONDS_PER_DRAWING
+            self._bar.set_postfix_str(said, refresh=False)
+            self._bar.update(done - self._bar.n)
+        else:
+            self._next = now + _SECONDS_PER_LINE
+            left = (now - self._start) * (samples - done) / max(done - self._from, 1)
+            self._print(f"{done / samples:4.0%}  {said}, {left:.0f} s left")
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Show the epoch with its validation."""
+        now = time.perf_counter()
+        said = self._said(logs, self.params["samples"], now)
+        if self._bar is not None:
+            self._bar.set_postfix_str(said, refresh=False)
+            self._bar.update(self.params["samples"] - self._bar.n)
+            self._bar.close()
+            self._bar = None
+        else:
+            self._print(f"{now - self._start:.1f} s  {said}")
+
+    def on_train_end(self, logs: Logs) -> None:
+        """Leave the bar of an epoch that was not finished."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _said(self, logs: Logs, done: int, now: float) -> str:
+        speed = (done - self._from) / max(now - self._start, 1e-9)
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in logs.items())
+        return f"{numbers}, {speed:,.0f} seq/s"
+
+    def _print(self, said: str) -> None:
+        print(f"{self._title}  {said}", file=sys.stderr, flush=True)
