@@ -9,7 +9,11 @@ from typing import Any
 from fastrnn import _modelfile
 
 #: Where each kind of model is defined.
-_KINDS = {"Sequential": "fastrnn.sequential", "CharLM": "fastrnn.text"}
+_KINDS = {
+    "Sequential": "fastrnn.sequential",
+    "CharLM": "fastrnn.text",
+    "TextClassifier": "fastrnn.text",
+}
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -1,56 +1,25 @@
-"""Text: a character language model."""
+"""A character language model."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
-import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
-from fastrnn import _checks, _modelfile
-from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
-from fastrnn.losses import cross_entropy
-from fastrnn.optim import Adam
+from fastrnn import _checks, _modelfile, _nets
+from fastrnn.layers import Dropout, Embedding, Linear
+from fastrnn.text._net import Net, mean_bits, sample
+from fastrnn.text._progress import Progress
+from fastrnn.text._training import Record, Training
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_CELLS: dict[str, type[RNN | LSTM | GRU]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
-
-#: The default budget: what takes a text of a megabyte to where its curve flattens (about 6 epochs),
-#: and no more epochs than this over a small one.
-_CHARACTERS = 6_000_000
-_MAX_EPOCHS = 50
-
-#: Rounds of training between two validations take as many characters as this many validation parts;
-#: a validation, forward only, then costs a small part of the time.
-_VALIDATE_EVERY = 5
-
-#: A small text gets fewer streams, so that the state is carried over this many chunks or more.
-_CHUNKS_PER_STREAM = 8
-
-#: Where stderr is no terminal, a line of progress is printed this often.
-_SECONDS_PER_LINE = 5.0
-
-#: Evaluation cuts a text into pieces of at least so many characters, run side by side, each after
-#: a warm-up on the characters before it.
-_PIECE, _WARM_UP, _MAX_PIECES = 2000, 200, 64
-
 _DTYPE = np.dtype(np.float32)
-
-
-class Record(NamedTuple):
-    """A line of :attr:`CharLM.history`."""
-
-    seconds: float  #: Since the start of `fit`.
-    characters: int  #: Trained on so far.
-    loss: float  #: Training loss since the line before, nats per character.
-    validation_bits: float  #: Bits per character of the validation part; NaN without one.
 
 
 def split(text: str, validation_fraction: float) -> tuple[str, str]:
@@ -78,43 +47,6 @@ def training_speed(model: CharLM, text: str) -> float:
         net.loss_and_grads(ids[:-1], ids[1:], None)
         best = min(best, time.perf_counter() - start)
     return model.seq_len * model.batch_size / best
-
-
-@dataclasses.dataclass(frozen=True)
-class _Net:
-    """Embedding, recurrent, dropout, linear; time-major: (T, B) indices to (T, B, V) logits."""
-
-    embedding: Embedding
-    recurrent: RNN | LSTM | GRU
-    dropout: Dropout
-    linear: Linear
-
-    def parameters(self) -> dict[str, Array]:
-        return {
-            f"{field.name}.{name}": array
-            for field in dataclasses.fields(self)
-            for name, array in getattr(self, field.name).parameters().items()
-        }
-
-    def logits(self, x: Array, state: Any) -> tuple[Array, Any]:
-        y, state = self.recurrent(self.embedding(x), state)
-        return self.linear(y), state
-
-    def loss_and_grads(
-        self, x: Array, target: Array, state: Any
-    ) -> tuple[float, dict[str, Array], Any]:
-        """Loss in nats, gradients by the names of `parameters`, and the state to go on from."""
-        y, tape_e = self.embedding.forward(x)
-        y, state, tape_r = self.recurrent.forward(y, state)
-        y, tape_d = self.dropout.forward(y)
-        y, tape_l = self.linear.forward(y)
-        loss, d = cross_entropy.value_and_grad(y, target)
-        d, grads_l = self.linear.backward(tape_l, d)
-        d, _ = self.dropout.backward(tape_d, d)
-        d, _, grads_r = self.recurrent.backward(tape_r, d)
-        _, grads_e = self.embedding.backward(tape_e, d)
-        grads = {"embedding": grads_e, "recurrent": grads_r, "linear": grads_l}
-        return loss, {f"{p}.{n}": g for p, of in grads.items() for n, g in of.items()}, state
 
 
 @dataclasses.dataclass(eq=False)
@@ -179,12 +111,10 @@ class CharLM:
     vocabulary: str = dataclasses.field(default="", init=False, repr=False)
     history: list[Record] = dataclasses.field(default_factory=list, init=False, repr=False)
     interrupted: bool = dataclasses.field(default=False, init=False, repr=False)
-    _net: _Net | None = dataclasses.field(default=None, init=False, repr=False)
+    _net: Net | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.cell not in _CELLS:
-            expected = ", ".join(map(repr, _CELLS))
-            raise ValueError(f"cell: expected one of {expected}, got {self.cell!r}")
+        _nets.cell(self.cell)
         for name in ("embedding_dim", "hidden_size", "seq_len", "batch_size"):
             _checks.size(getattr(self, name), name)
         for name in ("lr", "clip_norm"):
@@ -232,8 +162,8 @@ class CharLM:
         self.history = []
         self.interrupted = True
         net = self._new_net()
-        training = _Training(self, net, self._ids(train), self._ids(validation))
-        with _Progress(verbose) as progress, suppress(KeyboardInterrupt):
+        training = Training(self, net, self._ids(train), self._ids(validation))
+        with Progress(verbose) as progress, suppress(KeyboardInterrupt):
             for record in training.run(progress):
                 self.history.append(record)
             self.interrupted = False
@@ -244,17 +174,17 @@ class CharLM:
         self._net = net
         return self
 
-    def _new_net(self) -> _Net:
+    def _new_net(self) -> Net:
         V, D, H = len(self.vocabulary), self.embedding_dim, self.hidden_size
         seeds = np.random.SeedSequence(self.seed).generate_state(4, np.uint64).tolist()
-        return _Net(
+        return Net(
             Embedding(V, D, seed=seeds[0]),
-            _CELLS[self.cell](D, H, seed=seeds[1]),
+            _nets.cell(self.cell)(D, H, seed=seeds[1]),
             Dropout(self.dropout, seed=seeds[2]),
             Linear(H, V, seed=seeds[3]),
         )
 
-    def _fitted(self) -> _Net:
+    def _fitted(self) -> Net:
         if self._net is None:
             raise ValueError("CharLM: expected a fitted or loaded model; call fit first")
         return self._net
@@ -288,7 +218,7 @@ class CharLM:
         net = self._fitted()
         if len(_text(text, "text")) < 2:
             raise ValueError(f"text: expected 2 characters or more, got {len(text)}")
-        return _bits(net, self._ids(text))
+        return mean_bits(net, self._ids(text))
 
     def generate(
         self,
@@ -336,7 +266,7 @@ class CharLM:
         start = len(written)
         for _ in range(length):
             stream.step(table[written[-1]], out=y)
-            written.append(_sample(net.linear(y), temperature, k, rng))
+            written.append(sample(net.linear(y), temperature, k, rng))
         return "".join(self.vocabulary[i] for i in written[start:])
 
     # Files.
@@ -373,7 +303,7 @@ class CharLM:
         if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
             raise ValueError("vocabulary: expected sorted, distinct characters")
         V, D, H = len(vocabulary), self.embedding_dim, self.hidden_size
-        recurrent = _CELLS[self.cell](1, 1)._cell.weight_shapes(D, H)
+        recurrent = _nets.cell(self.cell)(1, 1)._cell.weight_shapes(D, H)
         shapes = {"embedding.weight": (V, D), "linear.weight": (V, H), "linear.bias": (V,)}
         shapes |= {f"recurrent.{name}_l0": shape for name, shape in recurrent.items()}
         if shapes.keys() != tensors.keys():
@@ -389,134 +319,6 @@ class CharLM:
         return self
 
 
-class _Training:
-    """One run of `CharLM.fit`: the data as streams, the budget, and the best weights."""
-
-    def __init__(self, model: CharLM, net: _Net, train: Array, validation: Array) -> None:
-        n = len(train) - 1
-        self.net, self.validation = net, validation
-        self.T = min(model.seq_len, n)
-        self.B = max(1, min(model.batch_size, n // (self.T * _CHUNKS_PER_STREAM)))
-        self.L = n // self.B
-        self.x, self.target = (
-            np.ascontiguousarray(ids[: self.B * self.L].reshape(self.B, self.L).T)
-            for ids in (train[:-1], train[1:])
-        )
-        self.max_seconds = model.max_seconds or math.inf
-        epochs = model.epochs
-        if epochs is None:
-            default = min(_MAX_EPOCHS, _CHARACTERS / n)
-            epochs = math.inf if model.max_seconds else default
-        self.steps = max(1, epochs * (self.L // self.T))
-        self.lr = model.lr
-        self.adam = Adam(lambda _: self.lr_now(), clip_norm=model.clip_norm)
-        self.rng = np.random.default_rng(model.seed)
-        self.parameters = net.parameters()
-        self.best: tuple[float, dict[str, Array]] | None = None
-        self.losses: list[float] = []
-        self.characters = 0
-        self.start = time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.start
-
-    def done(self) -> float:
-        """How much of the budget is used up, 0 to 1."""
-        time_used = 0.0 if self.max_seconds == math.inf else self.seconds() / self.max_seconds
-        return min(1.0, max(self.adam.steps / self.steps, time_used))
-
-    def lr_now(self) -> float:
-        return self.lr * (1 + math.cos(math.pi * self.done())) / 2
-
-    def chunks(self) -> Iterator[tuple[Array, Array, bool]]:
-        """Inputs, targets, and whether the state starts anew; for ever."""
-        while True:
-            # Chunks begin elsewhere in each epoch, so that other characters are left over.
-            offset = int(self.rng.integers(self.L % self.T + 1))
-            for t in range(offset, self.L - self.T + 1, self.T):
-                yield self.x[t : t + self.T], self.target[t : t + self.T], t == offset
-
-    def run(self, progress: _Progress) -> Iterator[Record]:
-        """Train until the budget is used up; yields at each validation."""
-        state = None
-        every = _VALIDATE_EVERY * len(self.validation) or self.x.size
-        next_validation = every
-        for x, target, anew in self.chunks():
-            loss, grads, state = self.net.loss_and_grads(x, target, None if anew else state)
-            if not math.isfinite(loss):
-                raise ValueError(f"lr: expected a smaller value, training diverged at {self.lr}")
-            self.adam.step(self.parameters, grads)
-            self.losses.append(loss)
-            self.characters += x.size
-            done = self.done()
-            if done >= 1 or self.characters >= next_validation:
-                next_validation = self.characters + every
-                record = self.validate()
-                progress.record(record)
-                yield record
-            progress.show(done, self.seconds(), self.characters, loss)
-            if done >= 1:
-                return
-
-    def validate(self) -> Record:
-        """Measure, and remember the weights if they are the best so far."""
-        bits = _bits(self.net, self.validation) if self.validation.size else math.nan
-        if self.validation.size and (self.best is None or bits < self.best[0]):
-            self.best = bits, {name: array.copy() for name, array in self.parameters.items()}
-        loss = float(np.mean(self.losses)) if self.losses else math.nan
-        self.losses.clear()
-        return Record(self.seconds(), self.characters, loss, bits)
-
-    def restore_best(self) -> None:
-        if self.best is not None:
-            for name, array in self.best[1].items():
-                self.parameters[name][...] = array
-
-
-class _Progress:
-    """Progress on stderr: a bar on a terminal, else lines."""
-
-    def __init__(self, verbose: int) -> None:
-        self.bar: Any = None
-        self.lines = bool(verbose) and not sys.stderr.isatty()
-        self.next_line = 0.0
-        self.bits = ""
-        self.line = ""
-        if verbose and not self.lines:
-            from tqdm import tqdm  # type: ignore[import-untyped]
-
-            shape = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {desc}"
-            self.bar = tqdm(total=1.0, bar_format=shape, dynamic_ncols=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        self.print_line()
-
-    def show(self, done: float, seconds: float, characters: int, loss: float) -> None:
-        said = f"loss {loss:.3f}{self.bits}, {characters / seconds:,.0f} char/s"
-        if self.bar is not None:
-            self.bar.set_description_str(said, refresh=False)
-            self.bar.update(done - self.bar.n)
-        if self.lines:
-            self.line = f"{done:4.0%} {seconds:6.1f} s  {said}"
-            if seconds >= self.next_line:
-                self.next_line = seconds + _SECONDS_PER_LINE
-                self.print_line()
-
-    def print_line(self) -> None:
-        if self.line:
-            print(self.line, file=sys.stderr, flush=True)
-        self.line = ""
-
-    def record(self, record: Record) -> None:
-        if not math.isnan(record.validation_bits):
-            self.bits = f", validation {record.validation_bits:.3f} bits/char"
-
-
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
@@ -526,39 +328,3 @@ def _text(value: Any, name: str) -> str:
 def _codes(text: str) -> Array:
     """Code points of a text."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def _bits(net: _Net, ids: Array) -> float:
-    """Bits per character of all but the first of `ids`."""
-    n = len(ids) - 1
-    pieces = max(1, min(n // _PIECE, _MAX_PIECES))
-    L = n // pieces
-    starts = np.arange(pieces) * L
-    nats = 0.0
-    state: Any = None
-    if pieces > 1:
-        # The first piece has nothing before it: it warms up on something, and is reset.
-        _, state = net.logits(ids[starts + np.arange(-_WARM_UP, 0)[:, None]], None)
-        for s in state if isinstance(state, tuple) else (state,):
-            s[:, 0] = 0
-    for t in range(0, L, _WARM_UP):
-        at = starts + np.arange(t, min(t + _WARM_UP, L))[:, None]
-        logits, state = net.logits(ids[at], state)
-        nats += cross_entropy(logits, ids[at + 1]) * at.size
-    rest = ids[pieces * L :]
-    if len(rest) > 1:
-        # What the division left over goes on from the last piece.
-        last = tuple(s[:, -1:] for s in state) if isinstance(state, tuple) else state[:, -1:]
-        logits, _ = net.logits(rest[:-1, None], last)
-        nats += cross_entropy(logits, rest[1:, None]) * (len(rest) - 1)
-    return nats / n / math.log(2)
-
-
-def _sample(logits: Array, temperature: float, k: int, rng: np.random.Generator) -> int:
-    """One of the `k` likeliest, drawn from softmax(logits / temperature)."""
-    likeliest = np.argsort(-logits, kind="stable")[:k]
-    if temperature == 0:
-        return int(likeliest[0])
-    z = logits[likeliest].astype(np.float64) / temperature
-    p = np.exp(z - z[0])
-    return int(likeliest[np.searchsorted(p.cumsum(), rng.random() * p.sum(), side="right")])
