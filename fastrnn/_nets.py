@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._history import History
 from fastrnn.layers import GRU, LSTM, RNN, Dropout, Linear
 from fastrnn.layers.base import Layer
 from fastrnn.optim import Adam
@@ -63,6 +64,20 @@ def last_step_net(
         Linear(features, outputs, dtype=dtype, seed=for_linear),
     ]
     return Sequential([*first, recurrent, *head], seed=for_training)
+
+
+def fit(net: Sequential, x: Any, y: Array, **options: Any) -> History:
+    """Train to the end: a half-trained net that looks like a trained one is no use to anyone.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Where ``net.fit`` would end early.
+    """
+    history = net.fit(x, y, **options)
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return history
 
 
 def softmax(logits: Array) -> Array:

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would flush what is left at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError, OverflowError, MemoryError) as error:
+    except (ImportError, OSError, ValueError, OverflowError, MemoryError) as error:
         print(f"fastrnn: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -250,6 +250,8 @@ def _classify_train(args: argparse.Namespace) -> None:
         raise ValueError(f"expected a text or more to train on, got {len(texts)} in all")
     model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
     model.save(args.output)
+    if model.history is not None and model.history.interrupted:
+        print("interrupted; this is the model so far")
     if n:
         accuracy = model.score([texts[i] for i in held], labels[held])
         print(f"accuracy on {n:,} texts held out: {accuracy:.1%}")
@@ -296,9 +298,10 @@ def _forecast(args: argparse.Namespace) -> None:
         _files.check_writable(file)
     values = np.column_stack(list(series.values()))
     if args.backtest:
-        print(f"{model.backtest(values, args.horizon)}\n")
+        one = values[:, 0] if len(series) == 1 else values
+        print(f"{model.backtest(one, args.horizon)}\n")
     columns = {"step": np.arange(1, args.horizon + 1)}
-    model.fit(values, verbose=0)
+    model.fit(values)
     forecast = model.predict(args.horizon)
     bounds = model.predict_interval(args.horizon, level=args.level) if args.level else ()
     for k, name in enumerate(series):

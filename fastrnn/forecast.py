@@ -165,7 +165,7 @@ class Forecaster:
 
     # Training.
 
-    def fit(self, series: Any, *, verbose: int = 1) -> Self:
+    def fit(self, series: Any, *, verbose: int = 0) -> Self:
         """Train from scratch.
 
         Parameters
@@ -173,7 +173,8 @@ class Forecaster:
         series : (n,) or (n, K) array-like
             One series, or K side by side, oldest value first, at equal distances.
         verbose : int
-            As in :meth:`fastrnn.Sequential.fit`; 0 is silent.
+            0 is silent, as most series take a second; otherwise as in
+            :meth:`fastrnn.Sequential.fit`.
 
         Returns
         -------
@@ -209,7 +210,7 @@ class Forecaster:
         epochs = self.epochs or -(-_UPDATES // batches)
         adam = _nets.adam(self.lr, self.clip_norm, len(x), self.batch_size, epochs)
         net.compile(adam, "mse")
-        net.fit(x, y, epochs=epochs, batch_size=self.batch_size, verbose=verbose)
+        _nets.fit(net, x, y, epochs=epochs, batch_size=self.batch_size, verbose=verbose)
         return net
 
     def _inputs(self, windows: Array, origins: Array) -> Array:
@@ -378,8 +379,10 @@ class Forecaster:
         matplotlib.figure.Figure
             For ``figure.savefig(path)``; a notebook shows it.
         """
-        from matplotlib.figure import Figure
-
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ImportError("plot needs matplotlib: pip install 'fastrnn[plot]'") from None
         lower, upper = self.predict_interval(horizon, level=level)
         forecast = self.predict(horizon)
         _fit, values = self._fitted(None)

@@ -93,8 +93,8 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         elif anew or not self._incremental:
             self.net_.compile(Adam(self.lr, clip_norm=self.clip_norm), self._loss)
         self._incremental = epochs is None
-        history = self.net_.fit(
-            X, y, epochs=epochs or 1, batch_size=batch_size, sample_weight=sample_weight,
+        history = _nets.fit(
+            self.net_, X, y, epochs=epochs or 1, batch_size=batch_size, sample_weight=sample_weight,
             verbose=self.verbose,
         )  # fmt: skip
         self.loss_curve_ += history.history["loss"]
@@ -108,17 +108,16 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     def _inputs(self, X: Any, *, reset: bool) -> Any:
         """`X` checked and standardised, as the net takes it; `reset` learns what to expect."""
         sequences = _sequences(X)
+        if sequences is None and getattr(X, "ndim", 2) == 3:
+            sequences = check_array(X, dtype=_DTYPES, allow_nd=True, estimator=self)
+            _checks.expect_shape(sequences, "X", ("n", "T", "F"))
         if sequences is None:
-            if getattr(X, "ndim", 2) == 3:
-                sequences = check_array(X, dtype=_DTYPES, allow_nd=True, estimator=self)
-            else:
-                found = validate_data(self, X, dtype=_DTYPES, reset=reset)
-                sequences = found[:, :, None]
+            sequences = validate_data(self, X, dtype=_DTYPES, reset=reset)[:, :, None]
+        elif reset:
+            self.n_features_in_ = sequences[0].shape[1]
         F = sequences[0].shape[1]
         if reset:
             self._features, self._dtype = F, sequences[0].dtype
-            if getattr(X, "ndim", None) != 2:
-                self.n_features_in_ = getattr(self, "n_features_in_", F)
             self._scale = (np.zeros(F), np.ones(F))
             if self.standardize:
                 self._scale = _scale(np.concatenate(list(sequences)))
@@ -156,7 +155,7 @@ def _sequences(X: Any) -> list[Array] | None:
     found: list[Array] = []
     for i, a in enumerate(arrays):
         a = a.astype(np.float32 if all_float32 else np.float64)
-        a = _checks.expect_shape(a.reshape(len(a), -1), f"X[{i}]", ("T", "F"))
+        a = _checks.expect_shape(a[:, None] if a.ndim == 1 else a, f"X[{i}]", ("T", "F"))
         _checks.expect_shape(a, f"X[{i}]", ("T", found[0].shape[1] if found else a.shape[1]))
         if not np.isfinite(a).all():
             raise ValueError(f"X[{i}]: expected finite numbers, got NaN or infinity")

@@ -106,6 +106,8 @@ class TextClassifier:
     ) -> Self:
         """Train from scratch.
 
+        KeyboardInterrupt (Ctrl-C) ends the training, and the model so far is kept.
+
         Parameters
         ----------
         texts : sequence of str
