@@ -47,6 +47,7 @@ def last_step_net(
     seed: int | None = None,
 ) -> Sequential:
     """`first`, then recurrent layers of this kind, dropout, and a linear map of the last step."""
+    _checks.fraction(dropout, "dropout")
     for_recurrent, for_dropout, for_linear, for_training = seeds(seed, 4)
     recurrent = cell(kind)(
         input_size,

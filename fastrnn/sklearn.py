@@ -10,7 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_array, check_random_state, compute_class_weight
+from sklearn.utils import (
+    assert_all_finite,
+    check_array,
+    check_random_state,
+    compute_class_weight,
+)
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -111,10 +116,16 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         if sequences is None and getattr(X, "ndim", 2) == 3:
             sequences = check_array(X, dtype=_DTYPES, allow_nd=True, estimator=self)
             _checks.expect_shape(sequences, "X", ("n", "T", "F"))
-        if sequences is None:
+        if sequences is not None:
+            if reset:
+                self.n_features_in_ = sequences[0].shape[1]
+                self._table = False
+        elif reset or self._table:
+            # scikit-learn watches that a table has the columns of the one fitted.
             sequences = validate_data(self, X, dtype=_DTYPES, reset=reset)[:, :, None]
-        elif reset:
-            self.n_features_in_ = sequences[0].shape[1]
+            self._table = True
+        else:
+            sequences = check_array(X, dtype=_DTYPES, estimator=self)[:, :, None]
         F = sequences[0].shape[1]
         if reset:
             self._features, self._dtype = F, sequences[0].dtype
@@ -367,6 +378,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         _required(y, self)
         x = self._inputs(X, reset=reset)
         y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         check_consistent_length(x, y)
         if reset:
