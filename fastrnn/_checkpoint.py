@@ -117,7 +117,9 @@ def restore(run: Run, callbacks: Sequence[Callback], state: dict[str, Any]) -> N
 def about(run: Run) -> dict[str, Any]:
     """What has to be the same for a training to go on to the same bits."""
     data, optimizer = run.data, run.optimizer
-    options = {n: v for n, v in vars(optimizer).items() if n[0] != "_" and n not in ("lr", "steps")}
+    options = [
+        f"{n}={v!r}" for n, v in vars(optimizer).items() if n[0] != "_" and n not in ("lr", "steps")
+    ]
     arrays = (data.x, data.lengths, data.starts, data.y, data.weight)
     checksum = 0
     for a in arrays:
@@ -127,7 +129,7 @@ def about(run: Run) -> dict[str, Any]:
         "model": repr(run.model),
         "loss": repr(run.means.loss),
         "metrics": list(run.means.metrics),
-        "optimizer": f"{type(optimizer).__name__} {options}",
+        "optimizer": f"{type(optimizer).__name__}({', '.join(options)})",
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
         "bptt": run.bptt,

@@ -197,14 +197,18 @@ class Run:
         logs = self.logs()
         if self.validation is not None:
             logs |= measure(model, self.validation, self.batch_size, "val_")
+        # They may add to the logs, and so to the history; whoever keeps all that comes after.
+        for callback in self.callbacks:
+            if not callback._keeps_others:
+                callback.on_epoch_end(epoch, logs)
         self.history.add(epoch, logs)
         self.epoch, self.batch = epoch + 1, 0
         self.order = model._rng.bit_generator.state
         self.means.clear()
-        self.sequences_done = 0
         self.state = None
         for callback in self.callbacks:
-            callback.on_epoch_end(epoch, logs)
+            if callback._keeps_others:
+                callback.on_epoch_end(epoch, logs)
 
     def _steps(self) -> Iterator[tuple[Batch, Array | None]]:
         """The epoch's batches from here on, each with the rows of the state that go on."""

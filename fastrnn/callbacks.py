@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastrnn._training import Run
     from fastrnn.sequential import Sequential
 
-Logs = Mapping[str, float]
+Logs = dict[str, float]
 
 #: Where stderr is no terminal, a line of progress is printed this often within an epoch.
 _SECONDS_PER_LINE = 5.0
@@ -29,7 +29,7 @@ class Callback:
     """Hooks that ``fit`` calls, with Keras's names; override those of interest.
 
     `logs` has the losses and metrics so far: of the epoch in ``on_train_batch_end``, and with
-    those of the validation in ``on_epoch_end``.
+    those of the validation in ``on_epoch_end``; what is added to it there goes into the history.
 
     Attributes
     ----------
@@ -175,8 +175,8 @@ class EarlyStopping(_Monitor):
 class ReduceLROnPlateau(_Monitor):
     """Lower the learning rate when a number has not become better for a while.
 
-    As ``torch.optim.lr_scheduler.ReduceLROnPlateau`` and Keras's. The optimizer's `lr` has to be a
-    number, not a schedule.
+    As Keras's; torch's waits one epoch more. The optimizer's `lr` has to be a number, not a
+    schedule. The rate of each epoch goes into the history as ``"lr"``.
 
     Parameters
     ----------
@@ -214,6 +214,7 @@ class ReduceLROnPlateau(_Monitor):
         assert optimizer is not None
         if callable(optimizer.lr):
             raise ValueError("ReduceLROnPlateau: expected an optimizer whose lr is a number")
+        logs["lr"] = optimizer.lr
         if not self._better(logs) and self.wait >= self.patience:
             optimizer.lr = max(optimizer.lr * self.factor, self.min_lr)
             self.wait = 0
