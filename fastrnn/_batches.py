@@ -117,20 +117,20 @@ class Data:
         """The same with targets, and with weights or None."""
         s = self.signature
         if not s.per_step:
-            target = loss.checked_target(_asarray(y, "y"), (len(self), s.outputs), s.dtype)
+            target = loss.checked_target(y, (len(self), s.outputs), s.dtype, "y")
         else:
             y = self._per_step(y, "y")
-            target = loss.checked_target(y, (*y.shape[: self._lead], s.outputs), s.dtype)
+            target = loss.checked_target(y, (*y.shape[: self._lead], s.outputs), s.dtype, "y")
         if sample_weight is None:
             return replace(self, y=target, weight=None)
-        if not np.ndim(sample_weight) and not isinstance(sample_weight, list | tuple):
-            raise TypeError("sample_weight: expected one number for each sequence, got one")
+        name = "sample_weight"
+        if not hasattr(sample_weight, "__len__"):
+            raise TypeError(f"{name}: expected an array or a list, got {sample_weight!r}")
         if s.per_step and len(sample_weight) and np.ndim(sample_weight[0]):
-            weight = self._per_step(sample_weight, "sample_weight")
-            weight = checked_weight(weight, target, s.dtype)
+            weight = checked_weight(self._per_step(sample_weight, name), target, s.dtype, name)
         else:
-            weight = _checks.shaped(sample_weight, "sample_weight", s.dtype, (len(self),))
-            weight = checked_weight(weight, weight, s.dtype)
+            weight = _checks.shaped(sample_weight, name, s.dtype, (len(self),))
+            weight = checked_weight(weight, weight, s.dtype, name)
         return replace(self, y=target, weight=weight)
 
     @property
@@ -141,17 +141,19 @@ class Data:
     def _per_step(self, value: Any, name: str) -> Array:
         """Data per step like `x`; padding is 0."""
         N = len(self)
+        if not hasattr(value, "__len__"):
+            raise TypeError(f"{name}: expected an array or a list, got {type(value).__name__}")
         if len(value) != N:
             raise ValueError(f"{name}: expected {N} sequences as in X, got {len(value)}")
         if self.starts is None:
-            found = _asarray(value, name)
+            found = _checks.numeric(value, name)
             _checks.expect_shape(found, name, (*self.x.shape[:2], *found.shape[2:]))
             if self.lengths is not None:
                 found = np.array(found)
                 found[np.arange(found.shape[1]) >= self.lengths[:, None]] = 0
             return found
         assert self.lengths is not None
-        items = [_asarray(v, f"{name}[{i}]") for i, v in enumerate(value)]
+        items = [_checks.numeric(v, f"{name}[{i}]") for i, v in enumerate(value)]
         if not isinstance(value, list | tuple):  # padded
             _checks.expect_shape(items[0], f"{name}[0]", ("T", *items[0].shape[1:]))
             items = [v[:n] for v, n in zip(items, self.lengths, strict=True)]
@@ -258,10 +260,6 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
             weight = None if weight is None else weight[:, on]
         left = None if lengths is None else np.minimum(lengths - start, len(x[at]))
         yield Batch(x[at], left, target[at], None if weight is None else weight[at]), on
-
-
-def _asarray(value: Any, name: str) -> Array:
-    return _checks.numeric(value, name)
 
 
 def _end_to_end(items: Sequence[Array]) -> Array:

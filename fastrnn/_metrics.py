@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,18 +42,20 @@ def get(metric: Any, loss: Loss) -> tuple[str, Metric]:
     if isinstance(metric, Loss):
         if isinstance(metric, Elementwise) != isinstance(loss, Elementwise):
             raise ValueError(f"metrics: {name} has other targets than {type(loss).__name__}")
-        of_loss: Loss = metric
-        return name, lambda z, t, w: of_loss.compute(z, t, w)[0]
+        return name, partial(_of_loss, metric)
     if not callable(metric):
         raise TypeError(f"metrics: expected names or functions, got {type(metric).__name__}")
-    function: Callable[[Array, Array], float] = metric
+    return name, partial(_of_valid, metric)
 
-    def of_valid(z: Array, t: Array, w: Array | None) -> float:
-        if w is not None:
-            z, t = z[w > 0], t[w > 0]
-        return float(function(z, t))
 
-    return name, of_valid
+def _of_loss(loss: Loss, z: Array, t: Array, w: Array | None) -> float:
+    return loss.compute(z, t, w)[0]
+
+
+def _of_valid(function: Any, z: Array, t: Array, w: Array | None) -> float:
+    if w is not None:
+        z, t = z[w > 0], t[w > 0]
+    return float(function(z, t))
 
 
 def _classes(z: Array, t: Array, w: Array | None) -> float:

@@ -124,7 +124,10 @@ class Run:
         self.epochs, self.batch_size, self.shuffle = epochs, batch_size, shuffle
         self.bptt, self.stateful = bptt, stateful
         self.means = Means(model)
+        assert model.optimizer is not None
+        self.optimizer = model.optimizer
         self.history = model.history = History()
+        self.callbacks: list[Callback] = []
         self.epoch = 0  #: Epochs done.
         self.batch = 0  #: Steps of the optimizer done in this epoch.
         self.order = model._rng.bit_generator.state  #: At the start of the epoch.
@@ -159,7 +162,8 @@ class Run:
             with suppress(KeyboardInterrupt):
                 for callback in everyone:
                     callback.on_train_begin({})
-                while self.epoch < self.epochs and not model.stop_training:
+                # One that was stopped in the middle of an epoch still has to be brought to its end.
+                while self.epoch < self.epochs and (self.batch or not model.stop_training):
                     self._one_epoch()
                 self.history.interrupted = False
         finally:
@@ -180,6 +184,8 @@ class Run:
             callback.on_epoch_begin(epoch, {})
         begin, end = self._hooks("on_train_batch_begin"), self._hooks("on_train_batch_end")
         for batch, on in steps:
+            if model.stop_training:
+                break
             for hook in begin:
                 hook(self.batch, {})
             self._learn(batch, on)
@@ -188,19 +194,21 @@ class Run:
                 logs = self.logs()
                 for hook in end:
                     hook(self.batch - 1, logs)
-            if model.stop_training:
-                break
         logs = self.logs()
         if self.validation is not None:
             logs |= measure(model, self.validation, self.batch_size, "val_")
+        # They may add to the logs, and so to the history; whoever keeps all that comes after.
+        for callback in self.callbacks:
+            if not callback._keeps_others:
+                callback.on_epoch_end(epoch, logs)
         self.history.add(epoch, logs)
         self.epoch, self.batch = epoch + 1, 0
         self.order = model._rng.bit_generator.state
         self.means.clear()
-        self.sequences_done = 0
         self.state = None
         for callback in self.callbacks:
-            callback.on_epoch_end(epoch, logs)
+            if callback._keeps_others:
+                callback.on_epoch_end(epoch, logs)
 
     def _steps(self) -> Iterator[tuple[Batch, Array | None]]:
         """The epoch's batches from here on, each with the rows of the state that go on."""
@@ -224,8 +232,6 @@ class Run:
     def _learn(self, batch: Batch, on: Array | None) -> None:
         """One step of the optimizer."""
         model = self.model
-        optimizer = model.optimizer
-        assert optimizer is not None
         state = self.state
         if state is not None and on is not None:
             state = [_rows(s, on) for s in state]
@@ -240,9 +246,9 @@ class Run:
         _, grads = model.run_back(tape, dy)
         if self.parameters is None:
             self.parameters = model.parameters()
-            optimizer.step(self.parameters, grads)
+            self.optimizer.step(self.parameters, grads)
         else:
-            optimizer.apply(self.parameters, grads)
+            self.optimizer.apply(self.parameters, grads)
         self.state = tape.state
 
     def _hooks(self, name: str) -> list[Callable[[int, dict[str, float]], None]]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastrnn import _checks
+from fastrnn import _checkpoint, _checks, _files
 from fastrnn._history import History as History
 
 if TYPE_CHECKING:
     from fastrnn._training import Run
     from fastrnn.sequential import Sequential
 
-Logs = Mapping[str, float]
+Logs = dict[str, float]
 
 #: Where stderr is no terminal, a line of progress is printed this often within an epoch.
 _SECONDS_PER_LINE = 5.0
@@ -28,7 +29,7 @@ class Callback:
     """Hooks that ``fit`` calls, with Keras's names; override those of interest.
 
     `logs` has the losses and metrics so far: of the epoch in ``on_train_batch_end``, and with
-    those of the validation in ``on_epoch_end``.
+    those of the validation in ``on_epoch_end``; what is added to it there goes into the history.
 
     Attributes
     ----------
@@ -174,8 +175,8 @@ class EarlyStopping(_Monitor):
 class ReduceLROnPlateau(_Monitor):
     """Lower the learning rate when a number has not become better for a while.
 
-    As ``torch.optim.lr_scheduler.ReduceLROnPlateau`` and Keras's. The optimizer's `lr` has to be a
-    number, not a schedule.
+    As Keras's; torch's waits one epoch more. The optimizer's `lr` has to be a number, not a
+    schedule. The rate of each epoch goes into the history as ``"lr"``.
 
     Parameters
     ----------
@@ -213,9 +214,69 @@ class ReduceLROnPlateau(_Monitor):
         assert optimizer is not None
         if callable(optimizer.lr):
             raise ValueError("ReduceLROnPlateau: expected an optimizer whose lr is a number")
+        logs["lr"] = optimizer.lr
         if not self._better(logs) and self.wait >= self.patience:
             optimizer.lr = max(optimizer.lr * self.factor, self.min_lr)
             self.wait = 0
+
+
+class Checkpoint(Callback):
+    """Keep the whole training in a file, and go on from it if it is there.
+
+    The file has weights, optimizer, random states, position in the data, history and the other
+    callbacks' states; a training that was killed at any moment, and is started again in the same
+    way, ends in the same bits as one that was not. It is replaced as a whole: killed while writing,
+    the file before is still there. A training that has ended is not begun again; remove the file
+    for that.
+
+    Parameters
+    ----------
+    path : str or path-like
+    every : int, optional
+        Write after so many steps of the optimizer too. Default: after each epoch only.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``: if the file is damaged, or of a training with another model, loss, optimizer,
+        data, batch size and so on. The learning rate is taken from the file, the number of epochs
+        is not.
+    """
+
+    _keeps_others = True
+
+    def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
+        self.path = os.fspath(path)
+        self.every = None if every is None else _checks.size(every, "every")
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Go on from the file."""
+        _files.check_writable(self.path)
+        _files.remove_left_over(self.path)
+        try:
+            state = _checkpoint.read(self.path)
+        except FileNotFoundError:
+            return
+        try:
+            _checkpoint.restore(self._run, self._others(), state)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{self.path}: does not fit this training: {error}") from None
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Write."""
+        if self.every is not None and (batch + 1) % self.every == 0:
+            self._write()
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Write."""
+        self._write()
+
+    def _write(self) -> None:
+        _checkpoint.write(self.path, _checkpoint.state_of(self._run, self._others()))
+
+    def _others(self) -> list[Callback]:
+        """Who has something to keep."""
+        return [c for c in self._run.callbacks if not isinstance(c, Checkpoint | ProgressBar)]
 
 
 class ProgressBar(Callback):

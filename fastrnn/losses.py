@@ -58,7 +58,9 @@ class Loss(ABC):
         return z, self.checked_target(target, z.shape, z.dtype)
 
     @abstractmethod
-    def checked_target(self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def checked_target(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+    ) -> Array:
         """Targets as an array that :meth:`compute` takes, for an output of `shape` and `dtype`."""
 
     @abstractmethod
@@ -70,12 +72,12 @@ class Loss(ABC):
         return f"{type(self).__name__}({said})"
 
 
-def checked_weight(weight: Any, target: Array, dtype: np.dtype[Any]) -> Array:
+def checked_weight(weight: Any, target: Array, dtype: np.dtype[Any], name: str = "weight") -> Array:
     """Weights of the first axes of `target`."""
-    w = _checks.array(weight, "weight", dtype)
-    _checks.expect_shape(w, "weight", target.shape[: w.ndim])
+    w = _checks.array(weight, name, dtype)
+    _checks.expect_shape(w, name, target.shape[: w.ndim])
     if not (np.isfinite(w) & (w >= 0)).all():
-        raise ValueError("weight: expected finite numbers >= 0")
+        raise ValueError(f"{name}: expected finite numbers >= 0")
     return w
 
 
@@ -106,12 +108,14 @@ class Elementwise(Loss):
     Not for direct use.
     """
 
-    def checked_target(self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def checked_target(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+    ) -> Array:
         """Targets in the shape of `output`; a last axis of size 1 may be left out."""
-        t = _checks.array(target, "target", dtype)
+        t = _checks.array(target, name, dtype)
         if shape[-1:] == (1,) and t.shape == shape[:-1]:
             t = t[..., None]
-        return _checks.expect_shape(t, "target", shape)
+        return _checks.expect_shape(t, name, shape)
 
     def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
         """Value and gradient."""
@@ -174,12 +178,14 @@ class BinaryCrossEntropy(Elementwise):
     exponent is never above 0, so that nothing overflows.
     """
 
-    def checked_target(self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def checked_target(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+    ) -> Array:
         """Targets in the shape of `output`, within 0..1."""
-        t = super().checked_target(target, shape, dtype)
+        t = super().checked_target(target, shape, dtype, name)
         wrong = ~((t >= 0) & (t <= 1))
         if wrong.any():
-            raise ValueError(f"target: expected numbers in [0, 1], got {t[wrong][0]}")
+            raise ValueError(f"{name}: expected numbers in [0, 1], got {t[wrong][0]}")
         return t
 
     def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
@@ -201,12 +207,14 @@ class CrossEntropy(Loss):
     overflows.
     """
 
-    def checked_target(self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def checked_target(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+    ) -> Array:
         """Class indices, one for each row of logits."""
         if not shape:
             raise ValueError("output: expected shape (..., V) with all sizes >= 1, got ()")
-        t = _checks.indices(target, "target", shape[-1])
-        return _checks.expect_shape(t, "target", shape[:-1])
+        t = _checks.indices(target, name, shape[-1])
+        return _checks.expect_shape(t, name, shape[:-1])
 
     def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
         """Value, and (softmax(z) - onehot(t)) / N."""
