@@ -146,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         ("num_layers", int, "recurrent layers"),
         ("dropout", float, "probability"),
         ("min_count", int, "words seen less often share a vector"),
+        ("max_length", int, "words read of a text"),
         ("lr", float, "learning rate at the start"),
         ("batch_size", int, "texts side by side"),
         ("epochs", int, "times through the texts"),

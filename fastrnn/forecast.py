@@ -300,7 +300,7 @@ class Forecaster:
 
     def backtest(
         self,
-        series: Any,
+        series: Any = None,
         horizon: int | None = None,
         *,
         test_fraction: float = 0.2,
@@ -316,7 +316,8 @@ class Forecaster:
 
         Parameters
         ----------
-        series : (n,) or (n, K) array-like
+        series : (n,) or (n, K) array-like, optional
+            Default: the series fitted.
         horizon : int, optional
             Default: `steps`.
         test_fraction : float
@@ -337,6 +338,9 @@ class Forecaster:
         horizon = self.steps if horizon is None else _checks.size(horizon, "horizon")
         stride = _checks.size(stride, "stride")
         _checks.fraction(test_fraction, "test_fraction")
+        if series is None:
+            fit, known = self._fitted(None)
+            series = fit.shown(known)
         values = self._series(series, "series", horizon)
         n = len(values)
         cut = n - max(int(n * test_fraction), horizon)

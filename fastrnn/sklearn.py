@@ -9,23 +9,29 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import (
-    assert_all_finite,
-    check_array,
-    check_random_state,
-    compute_class_weight,
-)
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
 
 from fastrnn import _checks, _nets
 from fastrnn.optim import Adam
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils import (
+        assert_all_finite,
+        check_array,
+        check_random_state,
+        compute_class_weight,
+    )
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import (
+        check_consistent_length,
+        check_is_fitted,
+        column_or_1d,
+        validate_data,
+    )
+except ImportError:
+    raise ImportError(
+        "fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'"
+    ) from None
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -104,6 +104,13 @@ def test_words() -> None:
     np.testing.assert_array_equal(unknown[0], unknown[2])
 
 
+def test_max_length() -> None:
+    texts, labels = ["a b", "b a"] * 20, [0, 1] * 20
+    model = TextClassifier(**SMALL, epochs=20, max_length=1).fit(iter(texts), labels, verbose=0)
+    assert model.score(["a b b", "b a a"], [0, 1]) == 1
+    np.testing.assert_array_equal(model.predict_proba(["a b"]), model.predict_proba(["a"]))
+
+
 def test_characters() -> None:
     model = TextClassifier("characters", **SMALL, epochs=20, min_count=1)
     texts = ["aab", "aba", "Baa", "b\na"] * 20
@@ -176,7 +183,7 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
         (lambda m: TextClassifier().fit(["a"], [0.5]), TypeError, "labels: expected str, int or b"),
         (lambda m: TextClassifier().predict(["a"]), ValueError, "call fit first"),
         (lambda m: TextClassifier().save("m"), ValueError, "call fit first"),
-        (lambda m: m.score(["a"], ["a", "b"]), ValueError, "labels: expected"),
+        (lambda m: m.fit(["a", "b"], [0, 1], verbose=0).score(["a"], [0, 1]), ValueError, "labels: expected"),
         (
             lambda m: m.fit(["a"], [0], validation_data=(["a"], [1]), verbose=0),
             ValueError,

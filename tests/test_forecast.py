@@ -93,8 +93,15 @@ def test_backtest_is_what_predict_says() -> None:
     for i, origin in enumerate(found.origins):
         expected = fitted.predict(6, history=y[:origin])
         np.testing.assert_allclose(found.forecasts["forecaster"][i], expected, rtol=1e-5)
+    again = model.fit(y).backtest(horizon=6)
+    np.testing.assert_array_equal(again.forecasts["forecaster"], found.forecasts["forecaster"])
+
+
+def test_backtest_leaves_the_forecaster_as_it_was() -> None:
+    model = Forecaster(**SMALL)
+    model.backtest(series())
     with pytest.raises(ValueError, match="call fit first"):
-        model.predict(1)  # a backtest leaves it as it was
+        model.predict(1)
 
 
 def test_longer_forecasts_go_on_from_their_own() -> None:

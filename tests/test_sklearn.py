@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -210,6 +212,14 @@ def test_refused_options(options: dict[str, Any], said: str) -> None:
     model = SequenceClassifier(**{**QUICK, **options})
     with pytest.raises(ValueError, match=said):
         model.fit(*ragged(10))
+
+
+def test_says_what_to_install() -> None:
+    code = "import sys; sys.modules['sklearn'] = None; import fastrnn; fastrnn.sklearn"
+    process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert process.stderr.endswith(
+        "ImportError: fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'\n"
+    )
 
 
 def test_other_features_than_fitted() -> None:

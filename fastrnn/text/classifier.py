@@ -47,6 +47,8 @@ class TextClassifier:
     dropout : float
         Probability, of the vectors, between layers and before the output.
     min_count : int
+    max_length : int, optional
+        Words or characters of a text that are read, from its start. Default: all.
     lr, clip_norm : float
         Learning rate at the start, and the largest joint norm of the gradients.
     batch_size, epochs : int
@@ -72,6 +74,7 @@ class TextClassifier:
     bidirectional: bool = True
     dropout: float = 0.5
     min_count: int = 2
+    max_length: int | None = None
     lr: float = 2e-3
     clip_norm: float = 1.0
     batch_size: int = 64
@@ -91,6 +94,8 @@ class TextClassifier:
             _checks.size(getattr(self, name), name)
         for name in ("batch_size", "epochs"):
             _checks.size(getattr(self, name), name)
+        if self.max_length is not None:
+            _checks.size(self.max_length, "max_length")
         for name in ("lr", "clip_norm"):
             _checks.positive(getattr(self, name), name)
         _checks.fraction(self.dropout, "dropout")
@@ -122,7 +127,8 @@ class TextClassifier:
         TextClassifier
             Itself.
         """
-        found, given = _texts(texts, "texts"), _labels(labels, "labels", len(texts))
+        found = _texts(texts, "texts")
+        given = _labels(labels, "labels", len(found))
         classes, target = np.unique(given, return_inverse=True)
         counts = Counter(token for text in found for token in self._tokens(text))
         vocabulary = sorted(token for token, n in counts.items() if n >= self.min_count)
@@ -154,7 +160,8 @@ class TextClassifier:
         )  # fmt: skip
 
     def _tokens(self, text: str) -> list[str]:
-        return _UNITS[self.unit].findall(text.lower() if self.unit == "words" else text)
+        found = _UNITS[self.unit].findall(text.lower() if self.unit == "words" else text)
+        return found[: self.max_length]
 
     def _ids(self, texts: Sequence[str], vocabulary: Sequence[str]) -> list[Array]:
         """Tokens as indices: 0 for all unknown ones, and for an empty text."""
@@ -213,8 +220,8 @@ class TextClassifier:
         float
             0 to 1.
         """
-        given = _labels(labels, "labels", len(texts))
-        return float(np.mean(self.predict(texts) == given))
+        predicted = self.predict(texts)
+        return float(np.mean(predicted == _labels(labels, "labels", len(predicted))))
 
     # Files.
 
