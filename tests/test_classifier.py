@@ -183,7 +183,11 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
         (lambda m: TextClassifier().fit(["a"], [0.5]), TypeError, "labels: expected str, int or b"),
         (lambda m: TextClassifier().predict(["a"]), ValueError, "call fit first"),
         (lambda m: TextClassifier().save("m"), ValueError, "call fit first"),
-        (lambda m: m.fit(["a", "b"], [0, 1], verbose=0).score(["a"], [0, 1]), ValueError, "labels: expected"),
+        (
+            lambda m: m.fit(["a", "b"], [0, 1], verbose=0).score(["a"], [0, 1]),
+            ValueError,
+            "labels: expected",
+        ),
         (
             lambda m: m.fit(["a"], [0], validation_data=(["a"], [1]), verbose=0),
             ValueError,
