@@ -292,17 +292,22 @@ def _classify_predict(args: argparse.Namespace) -> None:
         print(f"{model.classes[p.argmax()]}\t{p.max():.3f}\t{line}")
 
 
+#: Shorter series are forecast within seconds, and in more epochs than anyone wants to read of.
+_LONG_SERIES = 20_000
+
+
 def _forecast(args: argparse.Namespace) -> None:
     model = _made(Forecaster, args)
     series = _series(args.file, args.column)
     for file in filter(None, (args.out, args.plot)):
         _files.check_writable(file)
     values = np.column_stack(list(series.values()))
+    verbose = int(len(values) > _LONG_SERIES)
     if args.backtest:
         one = values[:, 0] if len(series) == 1 else values
-        print(f"{model.backtest(one, args.horizon)}\n")
+        print(f"{model.backtest(one, args.horizon, verbose=verbose)}\n")
     columns = {"step": np.arange(1, args.horizon + 1)}
-    model.fit(values)
+    model.fit(values, verbose=verbose)
     forecast = model.predict(args.horizon)
     bounds = model.predict_interval(args.horizon, level=args.level) if args.level else ()
     for k, name in enumerate(series):

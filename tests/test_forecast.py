@@ -187,7 +187,10 @@ def test_ctrl_c_leaves_no_half_trained_net(monkeypatch: pytest.MonkeyPatch) -> N
         (lambda: Forecaster(season=-1), "season: expected"),
         (lambda: Forecaster(dropout=1), "dropout: expected"),
         (lambda: Forecaster(seed=-1), "seed: expected"),
-        (lambda: Forecaster(**SMALL).fit(np.ones(15)), "series: expected at least 16 values, got"),
+        (
+            lambda: Forecaster(**SMALL).fit(np.ones(15)),
+            r"series: expected at least 16 values \(window \+ steps\), got 15",
+        ),
         (lambda: Forecaster(**SMALL).fit(np.ones((9, 9, 9))), r"series: expected shape \(n,\) or"),
         (lambda: Forecaster(**SMALL).fit([1.0] * 20 + [np.nan]), "finite numbers, got nan at pos"),
         (lambda: Forecaster(**SMALL, log=True).fit(np.arange(30)), "above 0, for log, got 0.0"),
