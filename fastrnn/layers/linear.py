@@ -106,7 +106,7 @@ class Linear(Layer):
         rows, drows = tape.x.reshape(-1, self.in_features), dy.reshape(-1, self.out_features)
         grads = {"weight": drows.T @ rows}
         if self.bias:
-            grads["bias"] = drows.sum(axis=0)
+            grads["bias"] = np.add.reduce(drows, axis=0)
         return (drows @ tape.weight).reshape(tape.x.shape), grads
 
     def _checked(self, x: Any) -> Array:
