@@ -29,14 +29,14 @@ def dtype(value: Any) -> np.dtype[Any]:
     return found
 
 
-def size(value: Any, name: str) -> int:
-    """A whole number of at least 1."""
+def size(value: Any, name: str, least: int = 1) -> int:
+    """A whole number of at least 1, or of at least `least`."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected a whole number, got {type(value).__name__}") from None
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     if number > sys.maxsize:
         raise ValueError(f"{name}: expected at most {sys.maxsize}, got {number}")
     return number

@@ -155,7 +155,7 @@ class Run:
                 "samples": len(self.data),
                 "steps": -(-len(self.data) // self.batch_size) if one_length else None,
             }
-        was_training = model.training
+        modes = [(layer, layer.training) for layer in (model, *model.layers)]
         model.train()
         model.stop_training = False
         self.history.interrupted = True
@@ -170,7 +170,8 @@ class Run:
         finally:
             for callback in everyone:
                 callback.on_train_end(self._last)
-            model.train(was_training)
+            for layer, mode in modes:
+                layer.training = mode
         return self.history
 
     @property

@@ -438,6 +438,9 @@ def test_modes_are_as_they_were(rng: np.random.Generator) -> None:
     model.compile("sgd", "mse")
     model.fit(X, y, verbose=0)
     assert not any(layer.training for layer in (model, *model.layers))
+    model.layers[1].train()
+    model.fit(X, y, verbose=0)
+    assert [layer.training for layer in model.layers] == [False, True, False]
     np.testing.assert_array_equal(model.predict(X), model.predict(X))
 
 
