@@ -232,7 +232,7 @@ class Data:
     def _gathered(self, a: Array, rows: Array, T: int, valid: Array | None) -> Array:
         """(T, B, ...) of data per step; 0 where it is not valid."""
         if self.starts is None:
-            found = a.take(rows, axis=0)[:, :T].swapaxes(0, 1)
+            found = a.take(rows, axis=0).swapaxes(0, 1)[:T]
             if valid is not None:
                 found[~valid] = 0
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._batches import Signature
 from fastrnn.layers.base import Array, Layer
-from fastrnn.layers.dropout import Dropout
+from fastrnn.layers.embedding import Embedding
+from fastrnn.layers.linear import Linear
 from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.stream import Stream
 
 
 class ModelStream:
@@ -22,15 +25,24 @@ class ModelStream:
 
     def __init__(self, layers: Sequence[Layer], signature: Signature, batch_size: int) -> None:
         self._signature, self._batch_size = signature, batch_size
-        self._streams = [
-            layer.stream(batch_size) for layer in layers if isinstance(layer, Recurrent)
-        ]
-        streams = iter(self._streams)
-        self._steps: list[Callable[[Any], Array]] = [
-            next(streams).step if isinstance(layer, Recurrent) else layer  # type: ignore[misc]
-            for layer in layers
-            if not isinstance(layer, Dropout)
-        ]
+        self._streams: list[Stream] = []
+        self._stages: list[Callable[[Array, Array], Any]] = []
+        self._buffers: list[Array] = []
+        for layer in layers:
+            if isinstance(layer, Recurrent):
+                self._streams.append(layer.stream(batch_size))
+                self._stages.append(self._streams[-1].step)
+                size = getattr(layer, "proj_size", 0) or layer.hidden_size
+            elif isinstance(layer, Linear):
+                self._stages.append(layer.map_rows)
+                size = layer.out_features
+            elif isinstance(layer, Embedding):
+                self._stages.append(partial(_look_up, layer.parameters()["weight"]))
+                size = layer.embedding_dim
+            else:  # dropout, which inference has none of
+                continue
+            self._buffers.append(np.empty((batch_size, size), signature.dtype))
+        self._buffers.pop()
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:
         """Advance by one time step.
@@ -40,7 +52,8 @@ class ModelStream:
         x_t : (B, F) array-like, or (B,) of int where the first layer is an Embedding
             (F,), or a single token, is taken too where B is 1.
         out : (B, O) array, optional
-            Where to write the output; (O,) for an `x_t` of (F,).
+            Where to write the output: writeable, C-contiguous and of the model's dtype; (O,) for an
+            `x_t` of (F,). With it, no arrays are made.
 
         Returns
         -------
@@ -49,16 +62,21 @@ class ModelStream:
         """
         s, B = self._signature, self._batch_size
         x = np.asarray(x_t)
-        rows = () if B == 1 and x.ndim == (s.vocabulary is None) else (B,)
-        x = s.array(x, "x_t", rows)
-        if out is not None:
-            _checks.writable(out, "out", s.dtype, (*rows, s.outputs))
-        for step in self._steps:
-            x = step(x)
-        if out is None:
-            return x
-        out[...] = x
-        return out
+        lead = () if B == 1 and x.ndim == (s.vocabulary is None) else (B,)
+        # Checked before any layer moves: a refused step is no step.
+        x = s.array(x, "x_t", lead)
+        shape = (*lead, s.outputs)
+        y = (
+            np.empty(shape, s.dtype)
+            if out is None
+            else _checks.writable(out, "out", s.dtype, shape)
+        )
+        x = x.reshape(B, *x.shape[len(lead) :])
+        targets = (*self._buffers, y.reshape(B, s.outputs))
+        for stage, target in zip(self._stages, targets, strict=True):
+            stage(x, target)
+            x = target
+        return y
 
     @property
     def state(self) -> list[Any]:
@@ -90,3 +108,8 @@ class ModelStream:
         """
         for stream in self._streams:
             stream.reset(rows)
+
+
+def _look_up(table: Array, tokens: Array, out: Array) -> None:
+    # Tokens are checked; with another mode, take makes a copy of what it writes.
+    table.take(tokens, axis=0, out=out, mode="clip")

@@ -57,8 +57,9 @@ def measure(model: Sequential, data: Data, batch_size: int, prefix: str = "") ->
     means = Means(model)
     for rows in _by_length(data, batch_size):
         batch = data.batch(rows)
-        y, _ = model.run(batch.x, batch.lengths, None, keep=False)
-        means.add(y, batch)
+        with np.errstate(over="ignore", invalid="ignore"):
+            y, _ = model.run(batch.x, batch.lengths, None, keep=False)
+            means.add(y, batch)
     return means.logs(prefix)
 
 
@@ -154,7 +155,7 @@ class Run:
                 "samples": len(self.data),
                 "steps": -(-len(self.data) // self.batch_size) if one_length else None,
             }
-        was_training = model.training
+        modes = [(layer, layer.training) for layer in (model, *model.layers)]
         model.train()
         model.stop_training = False
         self.history.interrupted = True
@@ -169,7 +170,8 @@ class Run:
         finally:
             for callback in everyone:
                 callback.on_train_end(self._last)
-            model.train(was_training)
+            for layer, mode in modes:
+                layer.training = mode
         return self.history
 
     @property
@@ -235,20 +237,23 @@ class Run:
         state = self.state
         if state is not None and on is not None:
             state = [_rows(s, on) for s in state]
-        y, tape = model.run(batch.x, batch.lengths, state, keep=True)
-        assert tape is not None
-        loss, dy = self.means.add(y, batch)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"fit: the loss became {loss} in epoch {self.epoch + 1}, batch {self.batch + 1}; "
-                "look for NaN or infinity in X and y, or try a smaller lr or clip_norm"
-            )
-        _, grads = model.run_back(tape, dy)
-        if self.parameters is None:
-            self.parameters = model.parameters()
-            self.optimizer.step(self.parameters, grads)
-        else:
-            self.optimizer.apply(self.parameters, grads)
+        # What is not finite is an error here, and warnings of it only noise.
+        with np.errstate(over="ignore", invalid="ignore"):
+            y, tape = model.run(batch.x, batch.lengths, state, keep=True)
+            assert tape is not None
+            loss, dy = self.means.add(y, batch)
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"fit: the loss became {loss} in epoch {self.epoch + 1}, batch "
+                    f"{self.batch + 1}; look for NaN or infinity in X and y, or try a smaller lr "
+                    "or clip_norm"
+                )
+            _, grads = model.run_back(tape, dy)
+            if self.parameters is None:
+                self.parameters = model.parameters()
+                self.optimizer.step(self.parameters, grads)
+            else:
+                self.optimizer.apply(self.parameters, grads)
         self.state = tape.state
 
     def _hooks(self, name: str) -> list[Callable[[int, dict[str, float]], None]]:

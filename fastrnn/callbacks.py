@@ -72,14 +72,15 @@ class Callback:
 
 
 class _Monitor(Callback):
-    """What follows one number; less is better, or with mode "max" more."""
+    """What follows one number."""
 
-    def __init__(self, monitor: str, min_delta: float, mode: str) -> None:
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
+    def __init__(self, monitor: str, patience: int, min_delta: float, mode: str) -> None:
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode: expected 'auto', 'min' or 'max', got {mode!r}")
         if not isinstance(monitor, str):
             raise TypeError(f"monitor: expected a str, got {type(monitor).__name__}")
         self.monitor, self.mode = monitor, mode
+        self.patience = _checks.size(patience, "patience", 0)
         self.min_delta = _checks.not_negative(min_delta, "min_delta")
         self.on_train_begin({})
 
@@ -92,7 +93,8 @@ class _Monitor(Callback):
         """Whether the number is the best so far; counts the epochs since one was."""
         if self.monitor not in logs:
             raise ValueError(f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}")
-        value = logs[self.monitor] * (1 if self.mode == "min" else -1)
+        more = self.monitor.endswith("accuracy") if self.mode == "auto" else self.mode == "max"
+        value = -logs[self.monitor] if more else logs[self.monitor]
         better = value < self.best - self.min_delta
         self.best = value if better else self.best
         self.wait = 0 if better else self.wait + 1
@@ -115,12 +117,11 @@ class EarlyStopping(_Monitor):
     monitor : str
         Which of the logs, such as ``"val_loss"``.
     patience : int
-        So many epochs without a better number are waited out; one more ends the training. At
-        least 1.
+        The training ends after so many epochs without a better number; 0 is as good as 1.
     min_delta : float
         What is less than this better is not better.
-    mode : {"min", "max"}
-        Whether less or more is better.
+    mode : {"auto", "min", "max"}
+        Whether less or more is better; "auto" is "max" for accuracies only.
     restore_best_weights : bool
         Whether the training, however it ends, leaves the model with the weights of the best epoch.
 
@@ -133,14 +134,13 @@ class EarlyStopping(_Monitor):
     def __init__(
         self,
         monitor: str = "val_loss",
-        patience: int = 1,
+        patience: int = 0,
         min_delta: float = 0.0,
-        mode: str = "min",
+        mode: str = "auto",
         restore_best_weights: bool = False,
     ) -> None:
-        self.patience = _checks.size(patience, "patience")
         self.restore_best_weights = bool(restore_best_weights)
-        super().__init__(monitor, min_delta, mode)
+        super().__init__(monitor, patience, min_delta, mode)
 
     def on_train_begin(self, logs: Logs) -> None:
         """Forget the training before."""
@@ -185,11 +185,11 @@ class ReduceLROnPlateau(_Monitor):
     factor : float
         What the rate is multiplied with, 0 to 1.
     patience : int
-        Epochs without a better number after which it is.
+        Epochs without a better number after which it is; 0 is as good as 1.
     min_delta : float
         What is less than this better is not better.
-    mode : {"min", "max"}
-        Whether less or more is better.
+    mode : {"auto", "min", "max"}
+        Whether less or more is better; "auto" is "max" for accuracies only.
     min_lr : float
         The rate goes no lower.
     """
@@ -200,13 +200,12 @@ class ReduceLROnPlateau(_Monitor):
         factor: float = 0.1,
         patience: int = 10,
         min_delta: float = 1e-4,
-        mode: str = "min",
+        mode: str = "auto",
         min_lr: float = 0.0,
     ) -> None:
         self.factor = _checks.real(factor, "factor", "a number in (0, 1)", lambda v: 0 < v < 1)
-        self.patience = _checks.size(patience, "patience")
         self.min_lr = _checks.not_negative(min_lr, "min_lr")
-        super().__init__(monitor, min_delta, mode)
+        super().__init__(monitor, patience, min_delta, mode)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Look at the number."""

@@ -43,7 +43,9 @@ class Loss(ABC):
         """
         z, t = self.checked(output, target)
         w = None if weight is None else checked_weight(weight, t, z.dtype)
-        return self.compute(z, t, w)
+        # What is not finite gives NaN or infinity, as in torch, and not a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.compute(z, t, w)
 
     def __call__(self, output: Any, target: Any, weight: Any = None) -> float:
         """The loss."""
@@ -84,7 +86,7 @@ def checked_weight(weight: Any, target: Array, dtype: np.dtype[Any], name: str =
 def _mean(terms: Array, grad: Array, w: Array | None, lead: tuple[int, ...]) -> float:
     """The (weighted) mean of `terms`; scales `grad`, which has one entry or more for each."""
     if w is None:
-        grad *= grad.dtype.type(1 / terms.size)
+        grad *= 1 / terms.size
         return float(np.add.reduce(terms, axis=None, dtype=np.float64)) / terms.size
     total = float(np.add.reduce(w, axis=None, dtype=np.float64))
     if not total:
@@ -119,11 +121,8 @@ class Elementwise(Loss):
 
     def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
         """Value and gradient."""
-        # What is not finite gives NaN or infinity, as in torch, and not a warning.
-        with np.errstate(over="ignore", invalid="ignore"):
-            terms, grad = self._terms(np.ascontiguousarray(z), np.ascontiguousarray(t))
-            value = _mean(terms, grad, w, t.shape)
-        return value, grad
+        terms, grad = self._terms(np.ascontiguousarray(z), np.ascontiguousarray(t))
+        return _mean(terms, grad, w, t.shape), grad
 
     @abstractmethod
     def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
@@ -220,20 +219,18 @@ class CrossEntropy(Loss):
         """Value, and (softmax(z) - onehot(t)) / N."""
         V = z.shape[-1]
         rows = z.reshape(-1, V)
-        # An infinite logit gives NaN in its own row, as it does in torch, and not a warning.
-        with np.errstate(invalid="ignore"):
-            grad = rows - rows.max(axis=-1, keepdims=True)
-            # One index into the flat array for each row: faster than a pair of them.
-            chosen = np.arange(0, grad.size, V)
-            chosen += t.reshape(-1)
-            flat = grad.reshape(-1)
-            terms = -flat[chosen]
-            np.exp(grad, out=grad)
-            total = grad.sum(axis=-1, keepdims=True)
-            terms += np.log(total[:, 0])
-            grad /= total
-            flat[chosen] -= 1
-            value = _mean(terms, grad, w, t.shape)
+        grad = rows - rows.max(axis=-1, keepdims=True)
+        # One index into the flat array for each row: faster than a pair of them.
+        chosen = np.arange(0, grad.size, V)
+        chosen += t.reshape(-1)
+        flat = grad.reshape(-1)
+        terms = -flat[chosen]
+        np.exp(grad, out=grad)
+        total = grad.sum(axis=-1, keepdims=True)
+        terms += np.log(total[:, 0])
+        grad /= total
+        flat[chosen] -= 1
+        value = _mean(terms, grad, w, t.shape)
         return value, grad.reshape(z.shape)
 
 

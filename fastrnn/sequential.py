@@ -259,7 +259,7 @@ class Sequential(Layer):
     def compile(
         self,
         optimizer: str | optim.Optimizer = "adam",
-        loss: str | losses.Loss = "mse",
+        loss: str | losses.Loss = "cross_entropy",
         metrics: Sequence[Any] = (),
     ) -> None:
         """Say how :meth:`fit` trains.

@@ -46,11 +46,11 @@ def data(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 class Script(Callback):
     """Puts numbers of its own into the logs, as if they had been measured."""
 
-    def __init__(self, values: list[float]) -> None:
-        self.values = values
+    def __init__(self, values: list[float], name: str = "scripted") -> None:
+        self.values, self.name = values, name
 
     def on_epoch_end(self, epoch: int, logs: Any) -> None:
-        logs["scripted"] = self.values[epoch]
+        logs[self.name] = self.values[epoch]
 
 
 def test_hooks_come_in_order(data: Any) -> None:
@@ -102,10 +102,15 @@ def test_early_stopping(restore: bool, data: Any) -> None:
     assert (len(history.epoch), stop.stopped_epoch) == (4, None)  # it forgets
 
 
-def test_early_stopping_where_more_is_better(data: Any) -> None:
-    stop = EarlyStopping("scripted", mode="max")
-    history = small().fit(*data, epochs=5, callbacks=[Script([1, 2, 2, 3, 4]), stop], verbose=0)
-    assert len(history.epoch) == 3
+@pytest.mark.parametrize(
+    ("name", "mode", "epochs"),
+    [("scripted", "max", 3), ("scripted", "auto", 2), ("accuracy", "auto", 3)],
+)
+def test_early_stopping_where_more_is_better(name: str, mode: str, epochs: int, data: Any) -> None:
+    stop = EarlyStopping(name, mode=mode)
+    script = Script([1, 2, 2, 3, 4], name)
+    history = small().fit(*data, epochs=5, callbacks=[script, stop], verbose=0)
+    assert len(history.epoch) == epochs
     with pytest.raises(
         ValueError, match=r"monitor: expected one of \['loss', 'mae'\], got 'val_lo"
     ):
@@ -145,9 +150,9 @@ def test_reduce_lr_against_torch(data: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: EarlyStopping(patience=0), ValueError, "patience: expected"),
+        (lambda: EarlyStopping(patience=-1), ValueError, "patience: expected"),
         (lambda: EarlyStopping(min_delta=-1), ValueError, "min_delta: expected"),
-        (lambda: EarlyStopping(mode="best"), ValueError, "mode: expected 'min' or 'max'"),
+        (lambda: EarlyStopping(mode="best"), ValueError, "mode: expected 'auto', 'min' or 'max'"),
         (lambda: EarlyStopping(3), TypeError, "monitor: expected a str"),  # type: ignore[arg-type]
         (lambda: ReduceLROnPlateau(factor=1), ValueError, "factor: expected"),
         (lambda: ReduceLROnPlateau(min_lr=-1), ValueError, "min_lr: expected"),

@@ -438,6 +438,9 @@ def test_modes_are_as_they_were(rng: np.random.Generator) -> None:
     model.compile("sgd", "mse")
     model.fit(X, y, verbose=0)
     assert not any(layer.training for layer in (model, *model.layers))
+    model.layers[1].train()
+    model.fit(X, y, verbose=0)
+    assert [layer.training for layer in model.layers] == [False, True, False]
     np.testing.assert_array_equal(model.predict(X), model.predict(X))
 
 
@@ -446,27 +449,37 @@ def test_modes_are_as_they_were(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_stream_is_the_model_step_by_step(
-    batch_size: int, backend: str, rng: np.random.Generator
+    batch_size: int, compiled: str, dtype: np.dtype, rng: np.random.Generator
 ) -> None:
-    model = Sequential(
-        [Embedding(V, 4), GRU(4, 5, num_layers=2), Dropout(0.5), LSTM(5, 6), Linear(6, 2)], seed=0
-    )
+    """Bit for bit; and so are a batch and its rows alone, whatever their lengths."""
+    kind = {"dtype": dtype}
+    layers = [
+        Embedding(V, 37, **kind), Linear(37, 11, **kind), GRU(11, 35, num_layers=2, **kind),
+        Dropout(0.5), LSTM(35, 33, proj_size=19, **kind), Linear(19, 45, **kind),
+    ]  # fmt: skip
+    model = Sequential(layers, seed=0)
     x = rng.integers(0, V, (batch_size, 7))
     y = model.predict(x)
+    np.testing.assert_array_equal(model(x), y)
+    for n in range(batch_size):
+        np.testing.assert_array_equal(model.predict(x[n : n + 1]), y[n : n + 1])
+    cut = model.predict([row[: 7 - n] for n, row in enumerate(x)])
+    for n, of_row in enumerate(cut):
+        np.testing.assert_array_equal(of_row, y[n, : 7 - n])
     stream = model.stream(batch_size)
     for t in range(4):
-        np.testing.assert_allclose(stream.step(x[:, t]), y[:, t], rtol=1e-6, atol=1e-7)
+        np.testing.assert_array_equal(stream.step(x[:, t]), y[:, t])
     kept = stream.state
-    after = stream.step(x[:, 4])
-    stream.state = kept
-    out = np.empty((batch_size, 2), np.float32)
+    out = np.empty((batch_size, 45), dtype)
     assert stream.step(x[:, 4], out=out) is out
-    np.testing.assert_array_equal(out, after)
+    np.testing.assert_array_equal(out, y[:, 4])
+    stream.state = kept
+    np.testing.assert_array_equal(stream.step(x[:, 4]), y[:, 4])
     stream.reset([0])
-    np.testing.assert_allclose(stream.step(x[:, 0])[0], y[0, 0], rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(stream.step(x[:, 0])[0], y[0, 0])
     stream.reset()
-    model.parameters()["4.bias"][...] += 1  # a changed weight is seen
-    np.testing.assert_allclose(stream.step(x[:, 0]), y[:, 0] + 1, rtol=1e-6)
+    model.parameters()["5.bias"][...] += 1  # a changed weight is seen
+    np.testing.assert_allclose(stream.step(x[:, 0]), y[:, 0] + 1, rtol=1e-5)
 
 
 def test_stream_of_one_row_and_what_it_refuses(rng: np.random.Generator) -> None:

@@ -93,7 +93,9 @@ class Training:
         every = _VALIDATE_EVERY * len(self.validation) or self.x.size
         next_validation = every
         for x, target, anew in self.chunks():
-            loss, grads, state = self.net.loss_and_grads(x, target, None if anew else state)
+            # What is not finite is an error here, and warnings of it only noise.
+            with np.errstate(over="ignore", invalid="ignore"):
+                loss, grads, state = self.net.loss_and_grads(x, target, None if anew else state)
             if not math.isfinite(loss):
                 raise ValueError(f"lr: expected a smaller value, training diverged at {self.lr}")
             self.adam.step(self.parameters, grads)
