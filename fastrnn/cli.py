@@ -350,16 +350,25 @@ def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
 def _table(path: str, encoding: str) -> dict[str, list[str]]:
     """Columns of a file of comma-separated values, or tab-separated ones if it ends so."""
     lines = io.StringIO(_read(path, encoding), newline="")
-    rows = [
-        row for row in csv.reader(lines, "excel-tab" if path.endswith(".tsv") else "excel") if row
-    ]
-    header, *rows = rows
+    dialect = "excel-tab" if path.endswith(".tsv") else "excel"
+    try:
+        header, *rows = [row for row in csv.reader(lines, dialect) if row] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not rows or len(set(header)) < len(header) or all(map(_is_number, header)):
+        raise ValueError(f"{path}: expected a header of distinct names, and a row or more")
     for i, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise ValueError(f"{path}: row {i}: expected {len(header)} columns, got {len(row)}")
-    if not rows:
-        raise ValueError(f"{path}: expected a header and a row or more")
     return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -426,6 +435,7 @@ def _read(path: str, encoding: str = "utf-8") -> str:
         raise ValueError(f"{path}: is not {encoding.upper()} text: {error.reason}") from None
     except LookupError:
         raise ValueError(f"--encoding: expected one that Python knows, got {encoding!r}") from None
+    text = text.removeprefix("\ufeff")  # a byte-order mark is not text
     if "\0" in text:
         raise ValueError(f"{path}: is not text: it has NUL characters")
     if not text:

@@ -28,7 +28,13 @@ class _Scale:
     @classmethod
     def of(cls, values: Array, log: bool) -> Self:
         z = np.log(values) if log else values
-        deviation = z.std(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            deviation = z.std(axis=0)
+        if not np.isfinite(deviation).all():
+            raise ValueError(
+                "series: expected numbers with a finite standard deviation, "
+                f"got some as large as {np.abs(values).max():.3g}"
+            )
         return cls(log, z.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
 
     def to(self, values: Array) -> Array:

@@ -169,6 +169,12 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
         (lambda m: TextClassifier(dropout=1), ValueError, "dropout: expected"),
         (lambda m: TextClassifier(epochs=0), ValueError, "epochs: expected"),
         (lambda m: TextClassifier().fit("text", ["a"]), TypeError, "texts: expected a sequence"),
+        (lambda m: TextClassifier().fit(None, []), TypeError, "texts: expected a sequence of str"),
+        (
+            lambda m: m.fit(["a"], [0], validation_data=["a"], verbose=0),
+            ValueError,
+            "validation_data: expected a pair",
+        ),
         (lambda m: TextClassifier().fit([], []), ValueError, "texts: expected one text or more"),
         (
             lambda m: TextClassifier().fit(["a", 1], [0, 1]),

@@ -194,6 +194,10 @@ def test_ctrl_c_leaves_no_half_trained_net(monkeypatch: pytest.MonkeyPatch) -> N
         (lambda: Forecaster(**SMALL).fit(np.ones((9, 9, 9))), r"series: expected shape \(n,\) or"),
         (lambda: Forecaster(**SMALL).fit([1.0] * 20 + [np.nan]), "finite numbers, got nan at pos"),
         (lambda: Forecaster(**SMALL, log=True).fit(np.arange(30)), "above 0, for log, got 0.0"),
+        (
+            lambda: Forecaster(**SMALL).fit(np.arange(30) * 1e300),
+            "with a finite standard deviation",
+        ),
         (lambda: Forecaster(**SMALL).predict(1), "Forecaster: expected a fitted one; call fit"),
         (lambda: Forecaster(**SMALL).fit(series()).predict(0), "horizon: expected"),
         (lambda: Forecaster(**SMALL).fit(series()).predict(1, history=np.ones(20)), "history: exp"),
@@ -240,6 +244,7 @@ def test_command(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert rows[3][1] in printed
     assert "forecaster, series 1" in printed
 
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"when,", b"waves ago,"))
     assert main([*args, "--column=growth", "--level=0"]) == 0
     assert out.read_text().startswith("step,growth\n")
 
@@ -264,7 +269,11 @@ def test_command_draws(table: Path, tmp_path: Path) -> None:
         (["series.csv", "--out=no/f.csv"], "no/f.csv: No such file"),
         (["ragged.csv"], "ragged.csv: row 3: expected 2 columns, got 1"),
         (["words.csv"], "words.csv: expected a column of numbers, got a, b"),
-        (["header.csv"], "header.csv: expected a header and a row or more"),
+        (["header.csv"], "header.csv: expected a header of distinct names, and a row or more"),
+        (["twice.csv"], "twice.csv: expected a header of distinct names"),
+        (["headless.csv"], "headless.csv: expected a header of distinct names"),
+        (["blank.csv"], "blank.csv: expected a header"),
+        (["long.csv"], "long.csv: field larger than field limit"),
     ],
 )
 def test_command_refuses(
@@ -274,6 +283,10 @@ def test_command_refuses(
     Path("ragged.csv").write_text("a,b\n1,2\n3\n")
     Path("words.csv").write_text("a,b\nc,d\n")
     Path("header.csv").write_text("a,b\n")
+    Path("twice.csv").write_text("a,a\n1,2\n")
+    Path("headless.csv").write_text("1,2\n3,4\n")
+    Path("blank.csv").write_text("\n")
+    Path("long.csv").write_text("a\n" + "1" * 200_000)
     assert main(["forecast", *QUICK, *args]) == 2
     err = capsys.readouterr().err
     assert err.startswith("fastrnn: error: ")

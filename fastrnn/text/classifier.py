@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -136,6 +136,8 @@ class TextClassifier:
         ids = self._ids(found, vocabulary)
         validation = None
         if validation_data is not None:
+            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+                raise ValueError("validation_data: expected a pair (texts, labels)")
             more, more_labels = validation_data
             more = _texts(more, "validation_data")
             more_labels = _labels(more_labels, "validation_data", len(more))
@@ -287,8 +289,8 @@ def _expect_sizes(model: TextClassifier, tensors: dict[str, Array]) -> None:
 
 
 def _texts(value: Any, name: str) -> list[str]:
-    if isinstance(value, str):
-        raise TypeError(f"{name}: expected a sequence of str, got one str")
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected a sequence of str, got {type(value).__name__}")
     found = list(value)
     if not found:
         raise ValueError(f"{name}: expected one text or more, got none")
