@@ -336,7 +336,7 @@ class Sequential(Layer):
             Whether the state is carried from batch to batch too: row i of a batch goes on where
             row i of the one before ended. For streams that were cut: nothing is shuffled, N has to
             be a multiple of `batch_size`, and all sequences have the same length. The state is
-            zeroed at the start of each epoch.
+            zeroed at the start of each epoch, and for each batch of validation and prediction.
 
         Returns
         -------
@@ -461,9 +461,15 @@ class Sequential(Layer):
         The file is replaced as a whole or left alone. There is no code in it, and nothing of
         :meth:`compile`; ``fastrnn.callbacks.Checkpoint`` keeps a training.
         """
-        layers = [
-            {"class": type(layer).__name__, "config": _config(layer)} for layer in self.layers
-        ]
+        layers = []
+        for i, layer in enumerate(self.layers):
+            name = type(layer).__name__
+            if type(layer) is not KINDS.get(name):
+                raise TypeError(
+                    f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name}, a class derived "
+                    "from one, which no file can hold"
+                )
+            layers.append({"class": name, "config": _config(layer)})
         _modelfile.write(path, "Sequential", {"layers": layers}, self.parameters())
 
     @classmethod

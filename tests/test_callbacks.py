@@ -206,7 +206,7 @@ def test_progress_as_a_bar(
 def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     history = small().fit(*data, epochs=3, validation_split=0.2, verbose=0)
     assert repr(history).startswith("History(epochs=3, last={'loss': ")
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib").use("agg")
     figure = history.plot()
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "mae"]
     drawn = [line.get_ydata() for line in figure.axes[0].lines]
