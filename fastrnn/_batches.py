@@ -95,6 +95,11 @@ class Data:
     def __len__(self) -> int:
         return len(self.x if self.starts is None else self.starts)
 
+    @property
+    def steps(self) -> int:
+        """T, of the longest."""
+        return self.x.shape[1] if self.lengths is None else int(self.lengths.max())
+
     @classmethod
     def of(cls, signature: Signature, X: Any, lengths: Any = None) -> Self:
         """Inputs alone: an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
@@ -221,7 +226,7 @@ class Data:
         The latter two are None where all lengths are the same.
         """
         if self.lengths is None:
-            return self._gathered(self.x, rows, self.x.shape[1], None), None, None
+            return self._gathered(self.x, rows, self.steps, None), None, None
         lengths = self.lengths[rows]
         T = int(lengths.max())
         if lengths.min() == T:

@@ -33,7 +33,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{os.fspath(path)}: is not a checkpoint but a {kind}")
     try:
         found: dict[str, Any] = _unpacked(tree, tensors)
-    except (KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)}: is damaged: {error}") from None
     return found
 

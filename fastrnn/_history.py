@@ -41,10 +41,10 @@ class History:
         Returns
         -------
         figure : matplotlib.figure.Figure
-            Shown by a notebook; ``figure.savefig(path)`` writes it.
+            ``figure.savefig(path)`` writes it, ``matplotlib.pyplot.show()`` shows it.
         """
         try:
-            from matplotlib.figure import Figure
+            from matplotlib import pyplot
         except ImportError:
             raise ImportError(
                 "history.plot needs matplotlib: pip install 'fastrnn[plot]'"
@@ -53,8 +53,10 @@ class History:
         unknown = [n for n in shown if n not in self.history]
         if unknown or not shown:
             raise ValueError(f"names: expected some of {list(self.history)}, got {list(shown)}")
-        figure = Figure(figsize=(5 * len(shown), 4), layout="constrained")
-        for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        figure, grid = pyplot.subplots(
+            1, len(shown), squeeze=False, figsize=(5 * len(shown), 4), layout="constrained"
+        )
+        for axes, name in zip(grid[0], shown, strict=True):
             for key, label in ((name, "training"), (f"val_{name}", "validation")):
                 if key in self.history:
                     axes.plot([e + 1 for e in self.epoch], self.history[key], label=label)

@@ -147,13 +147,12 @@ class Run:
         # Who keeps the state of the others comes after them.
         everyone.sort(key=lambda c: c._keeps_others)
         self.callbacks = everyone
-        one_length = self.data.lengths is None or self.bptt is None
         for callback in everyone:
             callback.model, callback._run = model, self
             callback.params = {
                 "epochs": self.epochs,
                 "samples": len(self.data),
-                "steps": -(-len(self.data) // self.batch_size) if one_length else None,
+                "steps": self._steps_per_epoch(),
             }
         modes = [(layer, layer.training) for layer in (model, *model.layers)]
         model.train()
@@ -211,6 +210,12 @@ class Run:
         for callback in self.callbacks:
             if callback._keeps_others:
                 callback.on_epoch_end(epoch, logs)
+
+    def _steps_per_epoch(self) -> int | None:
+        batches = -(-len(self.data) // self.batch_size)
+        if self.bptt is None:
+            return batches
+        return None if self.data.lengths is not None else batches * -(-self.data.steps // self.bptt)
 
     def _steps(self) -> Iterator[tuple[Batch, Array | None]]:
         """The epoch's batches from here on, each with the rows of the state that go on."""

@@ -275,10 +275,13 @@ class Sequential(Layer):
             outputs and targets of a batch, without padding. Each is averaged over batches.
         """
         chosen = losses.get(loss)
-        named = dict(_metrics.get(m, chosen) for m in _sequence(metrics, "metrics"))
+        found = [_metrics.get(m, chosen) for m in _sequence(metrics, "metrics")]
+        names = [name for name, _ in found]
+        if len({"loss", *names}) <= len(names):
+            raise ValueError(f"metrics: expected names that differ, also from 'loss', got {names}")
         self.optimizer, self.loss = optim.get(optimizer), chosen
         self.metrics = tuple(metrics)
-        self._metrics = named
+        self._metrics = dict(found)
 
     def fit(
         self,
@@ -336,7 +339,7 @@ class Sequential(Layer):
             Whether the state is carried from batch to batch too: row i of a batch goes on where
             row i of the one before ended. For streams that were cut: nothing is shuffled, N has to
             be a multiple of `batch_size`, and all sequences have the same length. The state is
-            zeroed at the start of each epoch.
+            zeroed at the start of each epoch, and for each batch of validation and prediction.
 
         Returns
         -------
@@ -351,7 +354,13 @@ class Sequential(Layer):
             which names epoch and batch. ``model.history`` then has the epochs before.
         """
         from fastrnn._training import Run
+        from fastrnn.callbacks import Callback
 
+        for i, callback in enumerate(_sequence(callbacks, "callbacks")):
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    f"callbacks[{i}]: expected a Callback, got {type(callback).__name__}"
+                )
         loss = self._compiled()
         data = Data.of(self._signature, X, lengths).with_targets(loss, y, sample_weight)
         split = _checks.fraction(validation_split, "validation_split")
@@ -378,7 +387,7 @@ class Sequential(Layer):
             bptt=None if bptt is None else _checks.size(bptt, "bptt"),
             stateful=bool(stateful),
         )
-        return run.run(_sequence(callbacks, "callbacks"), verbose)
+        return run.run(callbacks, verbose)
 
     def evaluate(
         self,
@@ -461,9 +470,15 @@ class Sequential(Layer):
         The file is replaced as a whole or left alone. There is no code in it, and nothing of
         :meth:`compile`; ``fastrnn.callbacks.Checkpoint`` keeps a training.
         """
-        layers = [
-            {"class": type(layer).__name__, "config": _config(layer)} for layer in self.layers
-        ]
+        layers = []
+        for i, layer in enumerate(self.layers):
+            name = type(layer).__name__
+            if type(layer) is not KINDS.get(name):
+                raise TypeError(
+                    f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name}, a class derived "
+                    "from one, which no file can hold"
+                )
+            layers.append({"class": name, "config": _config(layer)})
         _modelfile.write(path, "Sequential", {"layers": layers}, self.parameters())
 
     @classmethod

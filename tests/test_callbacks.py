@@ -83,6 +83,27 @@ def test_hooks_come_in_order(data: Any) -> None:
     assert said == ["begin", *epochs, ("end", *names)]
 
 
+def test_steps_are_told(rng: np.random.Generator) -> None:
+    X = rng.integers(0, V, (7, 5))
+    told: list[Any] = []
+
+    class Told(Callback):
+        def on_train_begin(self, logs: Any) -> None:
+            told.append(self.params["steps"])
+            self.seen = 0
+
+        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+            self.seen += 1
+
+        def on_train_end(self, logs: Any) -> None:
+            assert told[-1] in (None, self.seen)
+
+    for lengths, bptt in ((None, None), (None, 2), ([5, 1, 3, 4, 5, 5, 2], 2)):
+        options = {"batch_size": 3, "bptt": bptt, "lengths": lengths, "verbose": 0}
+        ragged_model().fit(X, X, callbacks=[Told()], **options)
+    assert told == [3, 9, None]
+
+
 @pytest.mark.parametrize("restore", [False, True])
 def test_early_stopping(restore: bool, data: Any) -> None:
     values = [5.0, 4.0, 3.95, 4.2, 3.95, 1.0, 0.0]
@@ -206,7 +227,7 @@ def test_progress_as_a_bar(
 def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     history = small().fit(*data, epochs=3, validation_split=0.2, verbose=0)
     assert repr(history).startswith("History(epochs=3, last={'loss': ")
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib").use("agg")
     figure = history.plot()
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "mae"]
     drawn = [line.get_ydata() for line in figure.axes[0].lines]

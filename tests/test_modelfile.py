@@ -70,6 +70,16 @@ def test_load_knows_every_kind(tmp_path: Path) -> None:
         fastrnn.load(tmp_path / "nowhere")
 
 
+def test_no_file_can_hold_a_class_of_ones_own(tmp_path: Path) -> None:
+    class Special(Linear):
+        pass
+
+    with pytest.raises(
+        TypeError, match=r"layers\[0\]: expected one of .*, got Special, a class derived"
+    ):
+        Sequential([Special(2, 2)]).save(tmp_path / "m")
+
+
 def test_a_thousand_damaged_files(tmp_path: Path) -> None:
     """Cut, flipped, swapped, with numbers of the header changed: an error, or the same model."""
     rng = np.random.default_rng(1000)

@@ -608,6 +608,7 @@ X34, Y3 = np.zeros((3, 4, F)), np.zeros(3)
         ({"stateful": True, "batch_size": 2}, ValueError, "stateful: expected .* batch_size=2"),
         ({"stateful": True, "lengths": [1, 2, 3]}, ValueError, "stateful: .* differing lengths"),
         ({"callbacks": "x"}, TypeError, "callbacks: expected a list"),
+        ({"callbacks": [print]}, TypeError, r"callbacks\[0\]: expected a Callback, got builtin"),
     ],
 )
 def test_fit_checks(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -647,6 +648,7 @@ def test_compile_checks() -> None:
         (("sgd", "mse", ["accuracy"]), ValueError, "metrics: expected a loss of classes"),
         (("sgd", "mse", ["cross_entropy"]), ValueError, "metrics: cross_entropy has other"),
         (("sgd", "mse", ["nonsense"]), ValueError, "metrics: expected 'accuracy'"),
+        (("sgd", "mse", ["mae", losses.mae]), ValueError, "metrics: expected names that differ"),
         (("sgd", "mse", [3]), TypeError, "metrics: expected names or functions, got int"),
     ]:
         with pytest.raises(error, match=message):
