@@ -197,7 +197,7 @@ def _options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any, st
     """Options for fields of a dataclass, with their defaults; `max_seconds` is ``--seconds``."""
     usual = {field.name: field.default for field in dataclasses.fields(of)}
     for name, kind, text in rows:
-        flag = "--" + name.removeprefix("max_").replace("_", "-")
+        flag = "--" + name.replace("max_seconds", "seconds").replace("_", "-")
         shown = text if usual[name] is None else f"{text} (default: {usual[name]})"
         parser.add_argument(flag, type=kind, dest=name, default=usual[name], help=shown)
 

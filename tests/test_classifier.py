@@ -235,7 +235,7 @@ QUICK = ["-o", "m", "-q"] + [f"--{name.replace('_', '-')}={value}" for name, val
     "source",
     [
         ["praise=praise", "blame=blame"],
-        ["all.csv"],
+        ["all.csv", "--max-length=50"],
         ["all.tsv", "--text-column=said", "--label-column=kind"],
     ],
 )
