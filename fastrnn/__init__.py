@@ -10,6 +10,7 @@ from fastrnn._config import show_config as show_config
 from fastrnn._dispatch import backend as backend
 from fastrnn._dispatch import backends as backends
 from fastrnn._dispatch import use_backend as use_backend
+from fastrnn._load import load as load
 from fastrnn._version import __version__ as __version__
 from fastrnn.layers import GRU as GRU
 from fastrnn.layers import LSTM as LSTM
@@ -21,9 +22,10 @@ from fastrnn.layers import Linear as Linear
 from fastrnn.layers import LSTMCell as LSTMCell
 from fastrnn.layers import RNNCell as RNNCell
 from fastrnn.layers import Stream as Stream
+from fastrnn.sequential import Sequential as Sequential
 
 #: Modules that are imported when they are first asked for.
-_LAZY = frozenset({"text"})
+_LAZY = frozenset({"callbacks", "forecast", "sklearn", "text"})
 
 
 def __getattr__(name: str) -> Any:

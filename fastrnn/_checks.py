@@ -17,6 +17,8 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 def dtype(value: Any) -> np.dtype[Any]:
     """`value` as one of the dtypes that the kernels are built for."""
+    if value in DTYPES and isinstance(value, np.dtype):
+        return value
     expected = f"dtype: expected float32 or float64, got {value!r}"
     try:
         found: np.dtype[Any] = np.dtype(value)
@@ -27,14 +29,14 @@ def dtype(value: Any) -> np.dtype[Any]:
     return found
 
 
-def size(value: Any, name: str) -> int:
-    """A whole number of at least 1."""
+def size(value: Any, name: str, least: int = 1) -> int:
+    """A whole number of at least 1, or of at least `least`."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected a whole number, got {type(value).__name__}") from None
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     if number > sys.maxsize:
         raise ValueError(f"{name}: expected at most {sys.maxsize}, got {number}")
     return number
@@ -52,6 +54,11 @@ def real(value: Any, name: str, expected: str, fits: Callable[[float], bool]) ->
 def positive(value: Any, name: str) -> float:
     """A finite number above 0."""
     return real(value, name, "a finite number above 0", lambda v: 0 < v < float("inf"))
+
+
+def not_negative(value: Any, name: str) -> float:
+    """A finite number of at least 0."""
+    return real(value, name, "a finite number >= 0", lambda v: 0 <= v < float("inf"))
 
 
 def fraction(value: Any, name: str) -> float:
@@ -102,8 +109,10 @@ def numeric(value: Any, name: str) -> Array:
 
 def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     """`value` as an array of `dtype` that a kernel can read: aligned, last axis contiguous."""
-    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
-        return value
+    if type(value) is np.ndarray and value.dtype == dtype:
+        flags = value.flags
+        if flags.c_contiguous and flags.aligned:  # as it mostly is: asked first, for speed
+            return value
     found = numeric(value, name)
     if found.dtype != dtype:
         return np.ascontiguousarray(found, dtype=dtype).reshape(found.shape)
@@ -140,6 +149,8 @@ def indices(value: Any, name: str, below: int) -> Array:
 
 def expect_shape(found: Array, name: str, shape: Sequence[int | str]) -> Array:
     """`found`, if it has `shape`; a letter in `shape` stands for any size of at least 1."""
+    if found.shape == shape:
+        return found
     fits = len(found.shape) == len(shape) and all(
         have >= 1 if isinstance(want, str) else have == want
         for have, want in zip(found.shape, shape, strict=True)
@@ -150,6 +161,13 @@ def expect_shape(found: Array, name: str, shape: Sequence[int | str]) -> Array:
         raise ValueError(
             f"{name}: expected shape {shape_text(shape)}{where}, got {shape_text(found.shape)}"
         )
+    return found
+
+
+def expect_dtype(found: Array, name: str, dtype: np.dtype[Any]) -> Array:
+    """`found`, if it is of `dtype`."""
+    if found.dtype != dtype:
+        raise ValueError(f"{name}: expected dtype {dtype}, got {found.dtype}")
     return found
 
 

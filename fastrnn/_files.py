@@ -23,6 +23,15 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         pass
 
 
+def remove_left_over(path: str | os.PathLike[str]) -> None:
+    """Remove what processes that were killed while they wrote this file have left beside it."""
+    folder, name = os.path.split(os.path.realpath(path))
+    for entry in os.listdir(folder):
+        if entry.startswith(f".{name}.") and entry.endswith(".tmp"):
+            with suppress(OSError):
+                os.unlink(os.path.join(folder, entry))
+
+
 @contextmanager
 def _temporary(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """The real path, and a temporary one beside it; errors are about the path that was given."""

@@ -1,8 +1,9 @@
-"""The command line: ``fastrnn demo``, ``info``, ``bench``, ``lm train|generate``."""
+"""The command line: ``fastrnn demo``, ``info``, ``bench``, ``lm``, ``classify``, ``forecast``."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import io
 import os
@@ -11,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 import fastrnn
 from fastrnn import _files
 from fastrnn._ngram import ngram_bits_per_char
-from fastrnn.text import CharLM, Record, split, training_speed
-
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(CharLM)}
+from fastrnn.forecast import Forecaster
+from fastrnn.text import CharLM, Record, TextClassifier, split, training_speed
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would flush what is left at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError, OverflowError, MemoryError) as error:
+    except (ImportError, OSError, ValueError, OverflowError, MemoryError) as error:
         print(f"fastrnn: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -106,23 +108,22 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(lm_commands, "train", _lm_train, "train a model on a text")
     train.add_argument("text", metavar="FILE", help="the text, UTF-8")
     train.add_argument("-o", "--output", required=True, metavar="MODEL", help="file to write")
-    for flag, kind, default, text in (
-        ("--cell", str, "cell", "lstm, gru or rnn"),
-        ("--embedding-dim", int, "embedding_dim", "size of a character's vector"),
-        ("--hidden-size", int, "hidden_size", "hidden units"),
-        ("--dropout", float, "dropout", "probability"),
-        ("--seq-len", int, "seq_len", "characters per chunk"),
-        ("--batch-size", int, "batch_size", "streams side by side"),
-        ("--lr", float, "lr", "learning rate at the start"),
-        ("--clip-norm", float, "clip_norm", "largest joint norm of the gradients"),
-        ("--epochs", float, "epochs", "times through the text; by the text's size"),
-        ("--seconds", float, "max_seconds", "longest time of training"),
-        ("--validation-fraction", float, "validation_fraction", "of the text, at its end"),
-        ("--seed", int, "seed", "for equal results"),
-    ):
-        usual = _DEFAULTS[default]
-        shown = text if usual is None else f"{text} (default: {usual})"
-        train.add_argument(flag, type=kind, dest=default, default=usual, help=shown)
+    _options(
+        train,
+        CharLM,
+        ("cell", str, "lstm, gru or rnn"),
+        ("embedding_dim", int, "size of a character's vector"),
+        ("hidden_size", int, "hidden units"),
+        ("dropout", float, "probability"),
+        ("seq_len", int, "characters per chunk"),
+        ("batch_size", int, "streams side by side"),
+        ("lr", float, "learning rate at the start"),
+        ("clip_norm", float, "largest joint norm of the gradients"),
+        ("epochs", float, "times through the text; by the text's size"),
+        ("max_seconds", float, "longest time of training"),
+        ("validation_fraction", float, "of the text, at its end"),
+        ("seed", int, "for equal results"),
+    )
     train.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
     generate = _command(lm_commands, "generate", _lm_generate, "write on from a prompt")
@@ -134,7 +135,93 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--top-k", type=int, help="choose among the likeliest only")
     generate.add_argument("--seed", type=int, help="for equal results")
+
+    classify = commands.add_parser("classify", help="classes of texts")
+    classify_commands = classify.add_subparsers(required=True, metavar="command")
+    train = _command(classify_commands, "train", _classify_train, "train a classifier of texts")
+    train.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="one CSV or TSV file with a header; or for each class LABEL=FILE, a text per line",
+    )
+    train.add_argument("-o", "--output", required=True, metavar="MODEL", help="file to write")
+    train.add_argument("--text-column", default="text", help="of a CSV file (default: text)")
+    train.add_argument("--label-column", default="label", help="of a CSV file (default: label)")
+    train.add_argument("--encoding", default="utf-8", help="of the files (default: utf-8)")
+    train.add_argument(
+        "--holdout", type=float, default=0.1, help="part to measure accuracy on (default: 0.1)"
+    )
+    _options(
+        train,
+        TextClassifier,
+        ("unit", str, "words or characters"),
+        ("cell", str, "gru, lstm or rnn"),
+        ("embedding_dim", int, "size of a word's vector"),
+        ("hidden_size", int, "hidden units"),
+        ("num_layers", int, "recurrent layers"),
+        ("dropout", float, "probability"),
+        ("min_count", int, "words seen less often share a vector"),
+        ("max_length", int, "words read of a text"),
+        ("lr", float, "learning rate at the start"),
+        ("batch_size", int, "texts side by side"),
+        ("epochs", int, "times through the texts"),
+        ("seed", int, "for equal results"),
+    )
+    train.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    predict = _command(classify_commands, "predict", _classify_predict, "tell texts' classes")
+    predict.add_argument("model", metavar="MODEL", help="what classify train wrote")
+    predict.add_argument(
+        "file", nargs="?", metavar="FILE", help="a text per line (default: standard input)"
+    )
+    predict.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
+
+    forecast = _command(commands, "forecast", _forecast, "forecast time series")
+    forecast.add_argument("file", metavar="FILE", help="CSV with a header, oldest row first")
+    forecast.add_argument(
+        "--column",
+        action="append",
+        metavar="NAME",
+        help="may be repeated (default: all of numbers)",
+    )
+    forecast.add_argument("--horizon", type=int, default=12, help="steps ahead (default: 12)")
+    forecast.add_argument(
+        "--level", type=float, default=0.9, help="of the interval; 0 for none (default: 0.9)"
+    )
+    forecast.add_argument(
+        "--backtest", action="store_true", help="also tell errors on the last fifth"
+    )
+    forecast.add_argument("--out", metavar="FILE", help="CSV file to write")
+    forecast.add_argument("--plot", metavar="FILE", help="PNG picture to write")
+    _options(
+        forecast,
+        Forecaster,
+        ("season", int, "values per season"),
+        ("window", int, "values that the net reads"),
+        ("steps", int, "values that it says at once"),
+        ("cell", str, "gru, lstm or rnn"),
+        ("hidden_size", int, "hidden units"),
+        ("lr", float, "learning rate at the start"),
+        ("epochs", int, "times through the series; by its length"),
+        ("seed", int, "for equal results"),
+    )
+    forecast.add_argument("--log", action="store_true", help="work with logarithms")
     return parser
+
+
+def _options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any, str]) -> None:
+    """Options for fields of a dataclass, with their defaults; `max_seconds` is ``--seconds``."""
+    usual = {field.name: field.default for field in dataclasses.fields(of)}
+    for name, kind, text in rows:
+        flag = "--" + name.replace("max_seconds", "seconds").replace("_", "-")
+        shown = text if usual[name] is None else f"{text} (default: {usual[name]})"
+        parser.add_argument(flag, type=kind, dest=name, default=usual[name], help=shown)
+
+
+def _made(of: Any, args: argparse.Namespace) -> Any:
+    """The dataclass with what was passed on the command line."""
+    names = {field.name for field in dataclasses.fields(of) if field.init}
+    return of(**{name: value for name, value in vars(args).items() if name in names})
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -154,8 +241,7 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _lm_train(args: argparse.Namespace) -> None:
-    options = {name: value for name, value in vars(args).items() if name in _DEFAULTS}
-    model = CharLM(**options)
+    model = _made(CharLM, args)
     text = _read(args.text)
     _files.check_writable(args.output)
     model.fit(text, verbose=not args.quiet)
@@ -172,6 +258,139 @@ def _lm_generate(args: argparse.Namespace) -> None:
     model = CharLM.load(args.model)
     written = model.generate(args.prompt, args.length, args.temperature, args.top_k, args.seed)
     print(args.prompt + written)
+
+
+def _classify_train(args: argparse.Namespace) -> None:
+    model = _made(TextClassifier, args)
+    if not 0 <= args.holdout < 1:
+        raise ValueError(f"--holdout: expected a number in [0, 1), got {args.holdout}")
+    texts, labels = _labelled(args)
+    _files.check_writable(args.output)
+    order = np.random.default_rng(args.seed).permutation(len(texts))
+    n = round(len(texts) * args.holdout)
+    held, rest = order[:n], order[n:]
+    if not len(rest):
+        raise ValueError(f"expected a text or more to train on, got {len(texts)} in all")
+    model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
+    model.save(args.output)
+    if model.history is not None and model.history.interrupted:
+        print("interrupted; this is the model so far")
+    if n:
+        accuracy = model.score([texts[i] for i in held], labels[held])
+        print(f"accuracy on {n:,} texts held out: {accuracy:.1%}")
+    print(f"wrote {args.output}")
+
+
+def _labelled(args: argparse.Namespace) -> tuple[list[str], Any]:
+    """Texts and labels of the files of ``classify train``."""
+    if len(args.files) == 1 and "=" not in args.files[0]:
+        table = _table(args.files[0], args.encoding)
+        for column in (args.text_column, args.label_column):
+            if column not in table:
+                raise ValueError(
+                    f"{args.files[0]}: expected a column {column!r}, got {', '.join(table)}"
+                )
+        return table[args.text_column], np.array(table[args.label_column])
+    texts: list[str] = []
+    labels: list[str] = []
+    for file in args.files:
+        label, equals, path = file.partition("=")
+        if not (label and equals and path):
+            raise ValueError(f"FILE: expected one CSV file, or LABEL=FILE for each, got {file!r}")
+        lines = [line for line in _read(path, args.encoding).splitlines() if line.strip()]
+        texts += lines
+        labels += [label] * len(lines)
+    return texts, np.array(labels)
+
+
+def _classify_predict(args: argparse.Namespace) -> None:
+    model = TextClassifier.load(args.model)
+    text = sys.stdin.read() if args.file is None else _read(args.file, args.encoding)
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("expected a line of text or more")
+    probabilities = model.predict_proba(lines)
+    for line, p in zip(lines, probabilities, strict=True):
+        print(f"{model.classes[p.argmax()]}\t{p.max():.3f}\t{line}")
+
+
+#: Shorter series are forecast within seconds, and in more epochs than anyone wants to read of.
+_LONG_SERIES = 20_000
+
+
+def _forecast(args: argparse.Namespace) -> None:
+    model = _made(Forecaster, args)
+    series = _series(args.file, args.column)
+    for file in filter(None, (args.out, args.plot)):
+        _files.check_writable(file)
+    values = np.column_stack(list(series.values()))
+    verbose = int(len(values) > _LONG_SERIES)
+    if args.backtest:
+        one = values[:, 0] if len(series) == 1 else values
+        print(f"{model.backtest(one, args.horizon, verbose=verbose)}\n")
+    columns = {"step": np.arange(1, args.horizon + 1)}
+    model.fit(values, verbose=verbose)
+    forecast = model.predict(args.horizon)
+    bounds = model.predict_interval(args.horizon, level=args.level) if args.level else ()
+    for k, name in enumerate(series):
+        columns[name] = forecast[:, k]
+        for side, bound in zip(("lower", "upper"), bounds, strict=False):
+            columns[f"{name} {side}"] = bound[:, k]
+    rows = [[f"{value:.6g}" for value in row] for row in zip(*columns.values(), strict=True)]
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in ([*columns], *rows):
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    if args.out:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([[*columns], *rows])
+        _files.write(args.out, text.getvalue().encode())
+        print(f"\nwrote {args.out}")
+    if args.plot:
+        picture = io.BytesIO()
+        model.plot(args.horizon, level=args.level or 0.9).savefig(picture, format="png")
+        _files.write(args.plot, picture.getvalue())
+        print(f"\nwrote {args.plot}")
+
+
+def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
+    """Columns of a CSV file as numbers: these, or all that are numbers throughout."""
+    table = _table(path, "utf-8")
+    found = {}
+    for name in names or table:
+        if name not in table:
+            raise ValueError(f"{path}: expected a column {name!r}, got {', '.join(table)}")
+        try:
+            found[name] = np.array(table[name], dtype=np.float64)
+        except ValueError as error:
+            if names:
+                raise ValueError(f"{path}: column {name!r}: {error}") from None
+    if not found:
+        raise ValueError(f"{path}: expected a column of numbers, got {', '.join(table)}")
+    return found
+
+
+def _table(path: str, encoding: str) -> dict[str, list[str]]:
+    """Columns of a file of comma-separated values, or tab-separated ones if it ends so."""
+    lines = io.StringIO(_read(path, encoding), newline="")
+    dialect = "excel-tab" if path.endswith(".tsv") else "excel"
+    try:
+        header, *rows = [row for row in csv.reader(lines, dialect) if row] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not rows or len(set(header)) < len(header) or all(map(_is_number, header)):
+        raise ValueError(f"{path}: expected a header of distinct names, and a row or more")
+    for i, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ValueError(f"{path}: row {i}: expected {len(header)} columns, got {len(row)}")
+    return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -231,11 +450,14 @@ def _demo_text(path: str | None) -> tuple[str, str]:
     return "pydoc_data.topics", "\n\n".join(topics[name] for name in sorted(topics))
 
 
-def _read(path: str) -> str:
+def _read(path: str, encoding: str = "utf-8") -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding=encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 text: {error.reason}") from None
+        raise ValueError(f"{path}: is not {encoding.upper()} text: {error.reason}") from None
+    except LookupError:
+        raise ValueError(f"--encoding: expected one that Python knows, got {encoding!r}") from None
+    text = text.removeprefix("\ufeff")  # a byte-order mark is not text
     if "\0" in text:
         raise ValueError(f"{path}: is not text: it has NUL characters")
     if not text:

@@ -16,6 +16,10 @@ from fastrnn import _checks, _scan
 from fastrnn._cells import CELLS, WEIGHTS, Cell
 from fastrnn._scan import ScanTape
 from fastrnn._weights import Weights
+from fastrnn.layouts import pack_lstm as pack_lstm
+from fastrnn.layouts import pack_rnn as pack_rnn
+from fastrnn.layouts import unpack_lstm as unpack_lstm
+from fastrnn.layouts import unpack_rnn as unpack_rnn
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = tuple[Array, ...]

@@ -18,66 +18,243 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Loss(ABC):
-    """The mean of a loss over all elements."""
+    """The mean of a loss over all elements, or a weighted mean; not for direct use."""
 
-    @abstractmethod
-    def value_and_grad(self, output: Any, target: Any) -> tuple[float, Array]:
-        """The loss, and its gradient with respect to `output`, in the shape of that."""
-
-    def __call__(self, output: Any, target: Any) -> float:
-        """The loss."""
-        return self.value_and_grad(output, target)[0]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-
-class CrossEntropy(Loss):
-    """Softmax cross-entropy of logits and class indices: mean of log(sum_v exp z_v) - z_target.
-
-    In nats, as ``torch.nn.CrossEntropyLoss`` with the classes on the last axis. The largest logit
-    is taken off first, so that no exp overflows.
-    """
-
-    def value_and_grad(self, output: Any, target: Any) -> tuple[float, Array]:
-        """The loss and its gradient, (softmax(z) - onehot(target)) / N.
+    def value_and_grad(self, output: Any, target: Any, weight: Any = None) -> tuple[float, Array]:
+        """The loss, and its gradient with respect to `output`.
 
         Parameters
         ----------
-        output : (..., V) array-like
-            Logits z; float64 stays, everything else becomes float32.
-        target : (...) array-like of int
-            The right class of each, in 0..V-1.
+        output : array-like
+            Float64 stays, everything else becomes float32.
+        target : array-like
+            What `output` should be; the class says in which shape.
+        weight : array-like, optional
+            Finite weights >= 0, in the shape of the first axes of `target`, as many as wanted: one
+            for each sequence (B,) or each step (B, T), say. The loss is then sum(w l) / sum(w),
+            with l the mean over the other axes; where w is 0, neither output nor target counts,
+            not even NaN. If all are 0, so are loss and gradient. Default: all the same.
 
         Returns
         -------
         value : float
-            In nats.
-        grad : (..., V) array
+        grad : array
+            In the shape of `output`.
         """
-        z, target = self._checked(output, target)
-        # An infinite logit gives NaN in its own row, as it does in torch, and not a warning.
-        with np.errstate(invalid="ignore"):
-            grad = z - z.max(axis=-1, keepdims=True)
-            chosen = (np.arange(len(target)), target)
-            at_target = grad[chosen]
-            np.exp(grad, out=grad)
-            total = grad.sum(axis=-1, keepdims=True)
-            value = np.mean(np.log(total[:, 0]) - at_target, dtype=np.float64)
-            grad /= total * len(target)
-        grad[chosen] -= grad.dtype.type(1 / len(target))
-        return float(value), grad.reshape(np.shape(output))
+        z, t = self.checked(output, target)
+        w = None if weight is None else checked_weight(weight, t, z.dtype)
+        # What is not finite gives NaN or infinity, as in torch, and not a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.compute(z, t, w)
 
-    @staticmethod
-    def _checked(output: Any, target: Any) -> tuple[Array, Array]:
-        """Logits (N, V) and targets (N,)."""
+    def __call__(self, output: Any, target: Any, weight: Any = None) -> float:
+        """The loss."""
+        return self.value_and_grad(output, target, weight)[0]
+
+    def checked(self, output: Any, target: Any) -> tuple[Array, Array]:
+        """Both as arrays that :meth:`compute` takes."""
         z = _checks.floats(output, "output")
-        if z.ndim == 0 or z.size == 0:
+        if z.size == 0:
             shape = _checks.shape_text(z.shape)
-            raise ValueError(f"output: expected shape (..., V) with all sizes >= 1, got {shape}")
-        target = _checks.indices(target, "target", z.shape[-1])
-        _checks.expect_shape(target, "target", z.shape[:-1])
-        return z.reshape(-1, z.shape[-1]), target.reshape(-1)
+            raise ValueError(f"output: expected shape (...) with all sizes >= 1, got {shape}")
+        return z, self.checked_target(target, z.shape, z.dtype)
+
+    @abstractmethod
+    def checked_target(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+    ) -> Array:
+        """Targets as an array that :meth:`compute` takes, for an output of `shape` and `dtype`."""
+
+    @abstractmethod
+    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
+        """What :meth:`value_and_grad` does, of arrays that are checked; not for direct use."""
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({said})"
 
 
+def checked_weight(weight: Any, target: Array, dtype: np.dtype[Any], name: str = "weight") -> Array:
+    """Weights of the first axes of `target`."""
+    w = _checks.array(weight, name, dtype)
+    _checks.expect_shape(w, name, target.shape[: w.ndim])
+    if not (np.isfinite(w) & (w >= 0)).all():
+        raise ValueError(f"{name}: expected finite numbers >= 0")
+    return w
+
+
+def _mean(terms: Array, grad: Array, w: Array | None, lead: tuple[int, ...]) -> float:
+    """The (weighted) mean of `terms`; scales `grad`, which has one entry or more for each."""
+    if w is None:
+        grad *= 1 / terms.size
+        return float(np.add.reduce(terms, axis=None, dtype=np.float64)) / terms.size
+    total = float(np.add.reduce(w, axis=None, dtype=np.float64))
+    if not total:
+        grad[...] = 0
+        return 0.0
+    size = np.prod(lead[w.ndim :], dtype=int)  # elements that share a weight
+    per_weight = terms.reshape(w.size, size)
+    share = (w / (total * size)).astype(w.dtype).reshape(-1, 1)
+    rows = grad.reshape(w.size, -1)
+    none = w.reshape(-1) == 0
+    rows *= share
+    rows[none] = 0
+    weighted = per_weight * share
+    weighted[none] = 0
+    return float(np.add.reduce(weighted, axis=None, dtype=np.float64))
+
+
+class Elementwise(Loss):
+    """A loss of each element of `output` and the one of `target` in the same place.
+
+    Not for direct use.
+    """
+
+    def checked_target(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+    ) -> Array:
+        """Targets in the shape of `output`; a last axis of size 1 may be left out."""
+        t = _checks.array(target, name, dtype)
+        if shape[-1:] == (1,) and t.shape == shape[:-1]:
+            t = t[..., None]
+        return _checks.expect_shape(t, name, shape)
+
+    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
+        """Value and gradient."""
+        terms, grad = self._terms(np.ascontiguousarray(z), np.ascontiguousarray(t))
+        return _mean(terms, grad, w, t.shape), grad
+
+    @abstractmethod
+    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
+        """The loss of each element, and its derivative: new arrays."""
+
+
+class MSE(Elementwise):
+    """Mean squared error (z - t)^2, as ``torch.nn.MSELoss``. `target` has the shape of `output`."""
+
+    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
+        d = z - t
+        return d * d, d + d
+
+
+class MAE(Elementwise):
+    """Mean absolute error |z - t|, as ``torch.nn.L1Loss``. `target` has the shape of `output`.
+
+    The gradient is 0 where both are equal.
+    """
+
+    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
+        d = z - t
+        return np.abs(d), np.sign(d)
+
+
+class Huber(Elementwise):
+    """(z - t)^2 / 2 up to `delta`, delta (|z - t| - delta / 2) beyond (Huber 1964).
+
+    As ``torch.nn.HuberLoss``. `target` has the shape of `output`.
+
+    Parameters
+    ----------
+    delta : float
+    """
+
+    def __init__(self, delta: float = 1.0) -> None:
+        self.delta = _checks.positive(delta, "delta")
+
+    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
+        d = z - t
+        grad = np.clip(d, -self.delta, self.delta)
+        # d^2/2 where grad is d, and delta |d| - delta^2/2 where it is +-delta.
+        d -= grad * grad.dtype.type(0.5)
+        d *= grad
+        return d, grad
+
+
+class BinaryCrossEntropy(Elementwise):
+    """Cross-entropy of logits z and probabilities t: log(1 + exp z) - t z, in nats.
+
+    As ``torch.nn.BCEWithLogitsLoss``. `target` has the shape of `output` and is within 0..1; the
+    exponent is never above 0, so that nothing overflows.
+    """
+
+    def checked_target(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+    ) -> Array:
+        """Targets in the shape of `output`, within 0..1."""
+        t = super().checked_target(target, shape, dtype, name)
+        wrong = ~((t >= 0) & (t <= 1))
+        if wrong.any():
+            raise ValueError(f"{name}: expected numbers in [0, 1], got {t[wrong][0]}")
+        return t
+
+    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
+        e = np.exp(-np.abs(z))
+        terms = np.log1p(e)
+        terms += np.maximum(z, 0)
+        terms -= z * t
+        grad = np.where(z < 0, e, np.ones_like(e))  # sigmoid(z) (1 + e)
+        grad /= e + 1
+        grad -= t
+        return terms, grad
+
+
+class CrossEntropy(Loss):
+    """Softmax cross-entropy of logits and class indices: log(sum_v exp z_v) - z_target, in nats.
+
+    As ``torch.nn.CrossEntropyLoss`` with the classes on the last axis: `output` is (..., V), and
+    `target` (...) whole numbers in 0..V-1. The largest logit is taken off first, so that no exp
+    overflows.
+    """
+
+    def checked_target(
+        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+    ) -> Array:
+        """Class indices, one for each row of logits."""
+        if not shape:
+            raise ValueError("output: expected shape (..., V) with all sizes >= 1, got ()")
+        t = _checks.indices(target, name, shape[-1])
+        return _checks.expect_shape(t, name, shape[:-1])
+
+    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
+        """Value, and (softmax(z) - onehot(t)) / N."""
+        V = z.shape[-1]
+        rows = z.reshape(-1, V)
+        grad = rows - rows.max(axis=-1, keepdims=True)
+        # One index into the flat array for each row: faster than a pair of them.
+        chosen = np.arange(0, grad.size, V)
+        chosen += t.reshape(-1)
+        flat = grad.reshape(-1)
+        terms = -flat[chosen]
+        np.exp(grad, out=grad)
+        total = grad.sum(axis=-1, keepdims=True)
+        terms += np.log(total[:, 0])
+        grad /= total
+        flat[chosen] -= 1
+        value = _mean(terms, grad, w, t.shape)
+        return value, grad.reshape(z.shape)
+
+
+mse = MSE()
+mae = MAE()
+huber = Huber()
 cross_entropy = CrossEntropy()
+binary_cross_entropy = BinaryCrossEntropy()
+
+NAMES: dict[str, Loss] = {
+    "mse": mse,
+    "mae": mae,
+    "huber": huber,
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+}
+
+
+def get(loss: str | Loss) -> Loss:
+    """A loss by its name, or itself."""
+    if isinstance(loss, str) and loss in NAMES:
+        return NAMES[loss]
+    if isinstance(loss, str):
+        raise ValueError(f"loss: expected one of {', '.join(map(repr, NAMES))}, got {loss!r}")
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss: expected a name or a Loss, got {type(loss).__name__}")
+    return loss

@@ -1,4 +1,4 @@
-"""Cross-entropy: its value, its gradient, and numbers that are hard."""
+"""Losses: their values, gradients, weights, and numbers that are hard."""
 
 from __future__ import annotations
 
@@ -10,19 +10,84 @@ import pytest
 from fastrnn import losses
 from fastrnn.losses import cross_entropy
 
+#: Ours, the same of torch.nn by name and options, and a target for outputs z.
+PAIRS = {
+    "mse": (losses.mse, "MSELoss", {}),
+    "mae": (losses.mae, "L1Loss", {}),
+    "huber": (losses.huber, "HuberLoss", {}),
+    "huber-delta": (losses.Huber(2.5), "HuberLoss", {"delta": 2.5}),
+    "cross_entropy": (losses.cross_entropy, "CrossEntropyLoss", {}),
+    "binary_cross_entropy": (losses.binary_cross_entropy, "BCEWithLogitsLoss", {}),
+}
 
-@pytest.mark.parametrize("shape", [(), (4,), (3, 2), (2, 3, 2)])
-def test_gradient_by_central_differences(shape: tuple[int, ...], rng: np.random.Generator) -> None:
-    z = rng.standard_normal((*shape, 5)) * 3
-    target = rng.integers(0, 5, shape)
-    value, grad = cross_entropy.value_and_grad(z, target)
-    assert value == cross_entropy(z, target)
+
+def drawn(
+    loss: losses.Loss, shape: tuple[int, ...], rng: np.random.Generator, dtype: Any = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of `shape`, and targets that fit."""
+    z = (rng.standard_normal(shape) * 3).astype(dtype)
+    if isinstance(loss, losses.CrossEntropy):
+        return z, rng.integers(0, shape[-1], shape[:-1])
+    if isinstance(loss, losses.BinaryCrossEntropy):
+        return z, rng.uniform(0, 1, shape).astype(dtype)
+    return z, (rng.standard_normal(shape) * 3).astype(dtype)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 2, 5), (2, 3, 2, 5)])
+@pytest.mark.parametrize("weighted", [0, 1, 2])
+def test_gradient_by_central_differences(
+    name: str, shape: tuple[int, ...], weighted: int, rng: np.random.Generator
+) -> None:
+    loss = PAIRS[name][0]
+    z, target = drawn(loss, shape, rng)
+    weight = rng.uniform(0.5, 2, target.shape[: weighted - 1]) if weighted else None
+    value, grad = loss.value_and_grad(z, target, weight)
+    assert value == loss(z, target, weight)
     assert grad.shape == z.shape
     for i in np.ndindex(z.shape):
         d = np.zeros_like(z)
         d[i] = 1e-5
-        numeric = (cross_entropy(z + d, target) - cross_entropy(z - d, target)) / 2e-5
+        numeric = (loss(z + d, target, weight) - loss(z - d, target, weight)) / 2e-5
         assert abs(grad[i] - numeric) < 1e-9
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_weights_are_repetitions(name: str, rng: np.random.Generator) -> None:
+    loss = PAIRS[name][0]
+    z, target = drawn(loss, (4, 3, 2), rng)
+    times = np.array([2, 0, 1, 3])
+    value, grad = loss.value_and_grad(z, target, times)
+    repeated, of_each = loss.value_and_grad(z.repeat(times, 0), target.repeat(times, 0))
+    assert value == pytest.approx(repeated, rel=1e-14)
+    np.testing.assert_allclose(grad[2], of_each[2], rtol=1e-13)
+    np.testing.assert_allclose(grad[3] / 3, of_each[3], rtol=1e-13)
+    assert not grad[1].any()
+    per_step = np.broadcast_to(times[:, None], (4, 3))
+    assert loss(z, target, per_step) == pytest.approx(value, rel=1e-14)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_has_weight_0_counts_for_nothing(name: str, rng: np.random.Generator) -> None:
+    loss = PAIRS[name][0]
+    z, target = drawn(loss, (3, 2), rng)
+    weight = np.array([1.0, 0.0, 2.0])[: len(target)]
+    expected = loss(z[::2], target[::2], weight[::2])
+    z[1] = np.nan
+    value, grad = loss.value_and_grad(z, target, weight)
+    assert value == pytest.approx(expected, rel=1e-14)
+    assert not grad[1].any()
+    value, grad = loss.value_and_grad(z, target, np.zeros(3))
+    assert value == 0
+    assert not grad.any()
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+def test_weights_are_checked(weight: float) -> None:
+    with pytest.raises(ValueError, match="weight: expected finite numbers >= 0"):
+        losses.mse(np.zeros(2), np.zeros(2), [1.0, weight])
+    with pytest.raises(ValueError, match=r"weight: expected shape \(2,\), got \(3,\)"):
+        losses.mse(np.zeros((2, 3)), np.zeros((2, 3)), np.ones(3))
 
 
 def test_value_of_the_definition(rng: np.random.Generator) -> None:
@@ -85,17 +150,40 @@ def test_arguments_are_checked(
 
 def test_repr() -> None:
     assert repr(losses.CrossEntropy()) == "CrossEntropy()"
+    assert repr(losses.Huber(2)) == "Huber(delta=2.0)"
 
 
+@pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_against_torch(dtype: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
+def test_against_torch(name: str, dtype: str, scale: float, rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
-    z = (rng.standard_normal((20, 7)) * 5).astype(dtype)
-    target = rng.integers(0, 7, 20)
+    loss, theirs_name, options = PAIRS[name]
+    z, target = drawn(loss, (20, 7), rng, dtype)
+    z *= z.dtype.type(scale)
     theirs = torch.from_numpy(z).requires_grad_()
-    expected = torch.nn.functional.cross_entropy(theirs, torch.from_numpy(target))
+    expected = getattr(torch.nn, theirs_name)(**options)(theirs, torch.from_numpy(target))
     expected.backward()
-    value, grad = cross_entropy.value_and_grad(z, target)
+    value, grad = loss.value_and_grad(z, target)
     tight = {"rtol": 20 * np.finfo(dtype).eps, "atol": 2 * np.finfo(dtype).eps}
     np.testing.assert_allclose(value, expected.item(), **tight)
     np.testing.assert_allclose(grad, theirs.grad.numpy(), **tight)
+    assert grad.dtype == dtype
+
+
+def test_binary_cross_entropy_of_large_logits() -> None:
+    value, grad = losses.binary_cross_entropy.value_and_grad([1e4, -1e4, 1e4], [1, 0, 0])
+    assert value == pytest.approx(1e4 / 3)
+    np.testing.assert_allclose(grad * 3, [0, 0, 1])
+    for wrong in (-0.1, 1.1, np.nan):
+        with pytest.raises(ValueError, match=r"target: expected numbers in \[0, 1\], got "):
+            losses.binary_cross_entropy([0.0], [wrong])
+
+
+def test_get() -> None:
+    assert losses.get("huber") is losses.huber
+    assert losses.get(losses.mae) is losses.mae
+    with pytest.raises(ValueError, match=r"loss: expected one of 'mse', .* got 'hinge'"):
+        losses.get("hinge")
+    with pytest.raises(TypeError, match="loss: expected a name or a Loss, got function"):
+        losses.get(test_get)  # type: ignore[arg-type]

@@ -9,54 +9,163 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrnn.optim import SGD, Adam, clip_norm
+from fastrnn import optim
+from fastrnn.optim import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    CosineDecay,
+    ExponentialDecay,
+    Optimizer,
+    RMSprop,
+    StepDecay,
+    WarmUp,
+    clip_norm,
+)
 
-SHAPES = {"w": (4, 3), "b": (4,), "s": ()}
+#: "w" is updated in blocks, the others end to end.
+SHAPES = {"w": (129, 131), "b": (4,), "s": (), "none": (0, 3)}
+SMALL = {"w": (4, 3), "b": (4,), "s": ()}
 
-#: Ours, and the same of torch.optim by name and arguments.
-PAIRS = {
-    "sgd": (SGD(0.1), "SGD", {"lr": 0.1}),
-    "decay": (SGD(0.1, weight_decay=0.3), "SGD", {"lr": 0.1, "weight_decay": 0.3}),
-    "momentum": (SGD(0.1, 0.9), "SGD", {"lr": 0.1, "momentum": 0.9}),
-    "nesterov": (
-        SGD(0.1, 0.9, True, 0.01),
-        "SGD",
+#: Options, which torch.optim has under the same names.
+OPTIONS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
+    "sgd": (SGD, {"lr": 0.1}),
+    "sgd-decay": (SGD, {"lr": 0.1, "weight_decay": 0.3}),
+    "sgd-momentum": (SGD, {"lr": 0.1, "momentum": 0.9}),
+    "sgd-nesterov": (
+        SGD,
         {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
     ),
-    "adam": (Adam(0.05), "Adam", {"lr": 0.05}),
-    "adam-betas": (
-        Adam(0.05, (0.7, 0.8), 1e-3),
-        "Adam",
-        {"lr": 0.05, "betas": (0.7, 0.8), "eps": 1e-3},
+    "adam": (Adam, {"lr": 0.05}),
+    "adam-options": (Adam, {"lr": 0.05, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.1}),
+    "adamw": (AdamW, {"lr": 0.05}),
+    "adamw-options": (AdamW, {"lr": 0.05, "betas": (0.7, 0.8), "eps": 1e-3, "weight_decay": 0.3}),
+    "rmsprop": (RMSprop, {}),
+    "rmsprop-centered": (RMSprop, {"centered": True, "alpha": 0.9, "eps": 1e-4}),
+    "rmsprop-momentum": (RMSprop, {"momentum": 0.8, "weight_decay": 0.1}),
+    "rmsprop-all": (RMSprop, {"centered": True, "momentum": 0.8, "weight_decay": 0.1}),
+    "adagrad": (Adagrad, {}),
+    "adagrad-options": (
+        Adagrad,
+        {
+            "lr": 0.1,
+            "lr_decay": 0.01,
+            "weight_decay": 0.1,
+            "initial_accumulator_value": 0.2,
+            "eps": 1e-3,
+        },
     ),
 }
 
 
-def arrays(rng: np.random.Generator, dtype: Any = np.float64) -> dict[str, np.ndarray]:
-    return {name: np.array(rng.standard_normal(s), dtype) for name, s in SHAPES.items()}
+def arrays(
+    rng: np.random.Generator, dtype: Any = np.float64, shapes: Any = SMALL
+) -> dict[str, np.ndarray]:
+    return {name: np.array(rng.standard_normal(s), dtype) for name, s in shapes.items()}
+
+
+class Theirs:
+    """The same of torch: clipping by value, by norm, the optimizer and a schedule."""
+
+    def __init__(self, name: str, params: Any, clip: dict[str, float], options: Any) -> None:
+        self.torch = pytest.importorskip("torch")
+        self.params = {
+            n: self.torch.nn.Parameter(self.torch.from_numpy(p.copy())) for n, p in params.items()
+        }
+        self.optimizer = getattr(self.torch.optim, name)(self.params.values(), **options)
+        self.clip, self.schedule = clip, None
+
+    def step(self, grads: dict[str, np.ndarray]) -> None:
+        for n, p in self.params.items():
+            p.grad = self.torch.from_numpy(grads[n].copy())
+        utils = self.torch.nn.utils
+        if "clip_value" in self.clip:
+            utils.clip_grad_value_(self.params.values(), self.clip["clip_value"])
+        if "clip_norm" in self.clip:
+            utils.clip_grad_norm_(self.params.values(), self.clip["clip_norm"])
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+
+    def expect(self, params: dict[str, np.ndarray], **tight: float) -> None:
+        for n, p in self.params.items():
+            np.testing.assert_allclose(params[n], p.detach().numpy(), **tight)
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 3.0}, {"clip_norm": 2.0, "clip_value": 0.5}])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_200_steps_against_torch(
+    name: str, clip: dict[str, float], rng: np.random.Generator
+) -> None:
+    make, options = OPTIONS[name]
+    params = arrays(rng, shapes=SHAPES)
+    theirs = Theirs(make.__name__, params, clip, options)
+    optimizer = make(**options, **clip)
+    for _ in range(200):
+        grads = arrays(rng, shapes=SHAPES)
+        optimizer.step(params, grads)
+        theirs.step(grads)
+    theirs.expect(params, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", PAIRS)
-def test_steps_against_torch(name: str, dtype: str, rng: np.random.Generator) -> None:
-    torch = pytest.importorskip("torch")
-    optimizer, theirs_name, options = PAIRS[name]
-    optimizer = copy.deepcopy(optimizer)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_is_not_finite_against_torch(name: str, dtype: str, rng: np.random.Generator) -> None:
+    make, options = OPTIONS[name]
     params = arrays(rng, dtype)
-    theirs = {n: torch.nn.Parameter(torch.from_numpy(p.copy())) for n, p in params.items()}
-    reference = getattr(torch.optim, theirs_name)(theirs.values(), **options)
-    tight = {"rtol": 50 * np.finfo(dtype).eps, "atol": 10 * np.finfo(dtype).eps}
+    theirs = Theirs(make.__name__, params, {}, options)
+    optimizer = make(**options)
     for step in range(12):
         grads = arrays(rng, dtype)
         if step == 9:
             grads["w"][1, 1] = np.nan
             grads["b"][2] = np.inf
-        for n, p in theirs.items():
-            p.grad = torch.from_numpy(grads[n].copy())
         optimizer.step(params, grads)
-        reference.step()
-        for n, p in theirs.items():
-            np.testing.assert_allclose(params[n], p.detach().numpy(), **tight)
+        theirs.step(grads)
+        theirs.expect(params, rtol=100 * np.finfo(dtype).eps, atol=10 * np.finfo(dtype).eps)
+
+
+#: Ours, and how torch makes the same of an optimizer.
+SCHEDULES = {
+    "step": (StepDecay(0.1, 30, 0.5), lambda s, o: s.StepLR(o, 30, 0.5)),
+    "exponential": (ExponentialDecay(0.1, 0.99), lambda s, o: s.ExponentialLR(o, 0.99)),
+    "exponential-slow": (
+        ExponentialDecay(0.1, 0.5, 40),
+        lambda s, o: s.ExponentialLR(o, 0.5 ** (1 / 40)),
+    ),
+    "cosine": (CosineDecay(0.1, 200, 0.01), lambda s, o: s.CosineAnnealingLR(o, 200, 0.01)),
+    "warm-up": (WarmUp(0.1, 50, 0.2), lambda s, o: s.LinearLR(o, 0.2, 1.0, 50)),
+    "warm-up-cosine": (
+        WarmUp(CosineDecay(0.1, 150), 50, 0.1),
+        lambda s, o: s.SequentialLR(
+            o, [s.LinearLR(o, 0.1, 1.0, 50), s.CosineAnnealingLR(o, 150)], [50]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")  # of torch, by itself
+def test_schedules_against_torch(name: str, rng: np.random.Generator) -> None:
+    schedule, make = SCHEDULES[name]
+    params = arrays(rng)
+    theirs = Theirs("Adam", params, {}, {"lr": 0.1})
+    theirs.schedule = make(theirs.torch.optim.lr_scheduler, theirs.optimizer)
+    optimizer = Adam(schedule)
+    for _ in range(200):
+        grads = arrays(rng)
+        optimizer.step(params, grads)
+        theirs.step(grads)
+        theirs.expect(params, rtol=1e-9, atol=1e-12)
+
+
+def test_schedules_by_hand() -> None:
+    assert [StepDecay(8, 2, 0.5)(n) for n in range(5)] == [8, 8, 4, 4, 2]
+    assert [ExponentialDecay(8, 0.5, 2)(n) for n in (0, 2, 4)] == [8, 4, 2]
+    assert CosineDecay(1, 10, 0.2)(10) == CosineDecay(1, 10, 0.2)(99) == 0.2
+    assert [WarmUp(8, 4)(n) for n in range(6)] == [0, 2, 4, 6, 8, 8]
+    assert WarmUp(StepDecay(8, 1, 0.5), 2)(4) == 2
 
 
 @pytest.mark.parametrize("max_norm", [0.5, 3.0, 1e6, float("inf")])
@@ -68,7 +177,7 @@ def test_clip_norm_against_torch(
     grads = arrays(rng)
     if wrong is not None:
         grads["w"][0, 1] = wrong
-    theirs = [torch.nn.Parameter(torch.zeros(s, dtype=torch.float64)) for s in SHAPES.values()]
+    theirs = [torch.nn.Parameter(torch.zeros(s, dtype=torch.float64)) for s in SMALL.values()]
     for p, g in zip(theirs, grads.values(), strict=True):
         p.grad = torch.from_numpy(g.copy())
     expected = torch.nn.utils.clip_grad_norm_(theirs, max_norm)
@@ -130,15 +239,96 @@ def test_lr_may_be_a_schedule() -> None:
         SGD(lambda step: -1.0).step(p, {"a": [1.0]})
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9), Adam()], ids=["SGD", "Adam"])
-def test_pickle_goes_on_where_it_was(optimizer: Any, rng: np.random.Generator) -> None:
-    one = copy.deepcopy(optimizer)
-    params, grads = arrays(rng), arrays(rng)
-    one.step(params, grads)
-    two, same = pickle.loads(pickle.dumps(one)), copy.deepcopy(params)
-    one.step(params, grads)
-    two.step(same, grads)
+def again(optimizer: Optimizer, make: type[Optimizer], options: Any) -> Optimizer:
+    found = make(**options)
+    found.load_state_dict(optimizer.state_dict())
+    return found
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "renew", [lambda o, *_: pickle.loads(pickle.dumps(o)), lambda o, *_: copy.deepcopy(o), again]
+)
+def test_goes_on_where_it_was(name: str, renew: Any, rng: np.random.Generator) -> None:
+    make, options = OPTIONS[name]
+    one = make(**options)
+    params = arrays(rng, shapes=SHAPES)
+    for _ in range(3):
+        one.step(params, arrays(rng, shapes=SHAPES))
+    two, same = renew(one, make, options), copy.deepcopy(params)
+    np.testing.assert_equal(two.state_dict(), one.state_dict())
+    for _ in range(2):
+        grads = arrays(rng, shapes=SHAPES)
+        one.step(params, grads)
+        two.step(same, grads)
     np.testing.assert_equal(same, params)
+    np.testing.assert_equal(two.state_dict(), one.state_dict())
+
+
+def test_state_dict_has_torch_names(rng: np.random.Generator) -> None:
+    optimizer = Adam()
+    assert optimizer.state_dict() == {"steps": 0}
+    optimizer.step(arrays(rng), arrays(rng))
+    found = optimizer.state_dict()
+    assert found.keys() == {"steps"} | {
+        f"{slot}.{n}" for slot in ("exp_avg", "exp_avg_sq") for n in SMALL
+    }
+    found["exp_avg.w"][...] = 0  # a copy
+    assert optimizer.state_dict()["exp_avg.w"].all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"steps": None}, ValueError, "state_dict: expected steps"),
+        ({"steps": -1}, ValueError, "state_dict: expected steps"),
+        ({"steps": 0.5}, ValueError, "state_dict: expected steps"),
+        ({"exp_avg_sq.b": None}, ValueError, "state_dict: expected exp_avg, exp_avg_sq of each"),
+        ({"sum.b": np.zeros(4)}, ValueError, "state_dict: expected exp_avg, exp_avg_sq of each"),
+        ({"exp_avg_sq.b": np.zeros(3)}, ValueError, r"exp_avg_sq.b: expected shape \(4,\)"),
+        ({"exp_avg_sq.b": np.zeros(4, int)}, ValueError, "dtype: expected float32 or float64"),
+    ],
+)
+def test_state_dicts_are_checked(
+    change: Any, error: type[Exception], message: str, rng: np.random.Generator
+) -> None:
+    optimizer = Adam()
+    optimizer.step(arrays(rng), arrays(rng))
+    before = optimizer.state_dict()
+    with pytest.raises(error, match=message):
+        optimizer.load_state_dict({n: a for n, a in (before | change).items() if a is not None})
+    np.testing.assert_equal(optimizer.state_dict(), before)
+    with pytest.raises(TypeError, match="state_dict: expected a mapping"):
+        optimizer.load_state_dict([])  # type: ignore[arg-type]
+
+
+def test_any_layout_of_parameters(rng: np.random.Generator) -> None:
+    """Transposed, strided and mixed parameters change as contiguous ones do."""
+    shapes = {"a": (140, 130), "b": (6,), "c": (3, 2)}
+    plain = arrays(rng, shapes=shapes)
+    params = {
+        "a": np.asfortranarray(plain["a"]),
+        "b": np.repeat(plain["b"], 2)[::2],
+        "c": plain["c"].astype(np.float32),
+    }
+    one, two = Adam(0.1, clip_norm=5.0), Adam(0.1, clip_norm=5.0)
+    for _ in range(3):
+        grads = arrays(rng, shapes=shapes)
+        one.step(plain, grads)
+        two.step(params, grads)
+    for name, p in plain.items():
+        np.testing.assert_allclose(params[name], p, rtol=1e-6 if name == "c" else 1e-10, atol=1e-11)
+
+
+def test_get() -> None:
+    for name, kind in optim.NAMES.items():
+        assert type(optim.get(name)) is kind
+    adam = Adam(0.5)
+    assert optim.get(adam) is adam
+    with pytest.raises(ValueError, match="optimizer: expected one of 'sgd'"):
+        optim.get("adem")
+    with pytest.raises(TypeError, match="optimizer: expected a name or an Optimizer, got ABCMeta"):
+        optim.get(Adam)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -146,17 +336,17 @@ def test_pickle_goes_on_where_it_was(optimizer: Any, rng: np.random.Generator) -
     [
         ({"w": np.zeros((4, 3))}, ValueError, r"grads: missing \['b', 's'\], unexpected \[\]"),
         (
-            {**{n: np.zeros(s) for n, s in SHAPES.items()}, "x": 0},
+            {**{n: np.zeros(s) for n, s in SMALL.items()}, "x": 0},
             ValueError,
             r"unexpected \['x'\]",
         ),
         (
-            {**{n: np.zeros(s) for n, s in SHAPES.items()}, "b": np.zeros(3)},
+            {**{n: np.zeros(s) for n, s in SMALL.items()}, "b": np.zeros(3)},
             ValueError,
             r"grads b: expected shape \(4,\), got \(3,\)",
         ),
         (
-            {**{n: np.zeros(s) for n, s in SHAPES.items()}, "b": np.full(4, None)},
+            {**{n: np.zeros(s) for n, s in SMALL.items()}, "b": np.full(4, None)},
             TypeError,
             "grads b: expected an array of real numbers",
         ),
@@ -205,6 +395,17 @@ def test_parameters_are_checked(rng: np.random.Generator) -> None:
         (lambda: Adam(eps=-1), "eps: expected"),
         (lambda: Adam(clip_norm=0), "clip_norm: expected"),
         (lambda: Adam(clip_value=-1), "clip_value: expected"),
+        (lambda: AdamW(weight_decay=-1), "weight_decay: expected"),
+        (lambda: RMSprop(alpha=1), "alpha: expected"),
+        (lambda: RMSprop(momentum=-1), "momentum: expected"),
+        (lambda: Adagrad(lr_decay=-1), "lr_decay: expected"),
+        (lambda: Adagrad(initial_accumulator_value=-1), "initial_accumulator_value: expected"),
+        (lambda: StepDecay(-1, 1), "lr: expected"),
+        (lambda: StepDecay(1, 0), "step_size: expected"),
+        (lambda: ExponentialDecay(1, 0), "gamma: expected"),
+        (lambda: CosineDecay(1, 1, -1), "final: expected"),
+        (lambda: WarmUp(-1, 1), "after: expected"),
+        (lambda: WarmUp(1, 1, 2), "start: expected"),
     ],
 )
 def test_options_are_checked(make: Any, message: str) -> None:
@@ -214,5 +415,6 @@ def test_options_are_checked(make: Any, message: str) -> None:
 
 def test_repr() -> None:
     assert repr(Adam(0.1, clip_norm=1)) == (
-        "Adam(lr=0.1, clip_norm=1.0, clip_value=None, betas=(0.9, 0.999), eps=1e-08)"
+        "Adam(lr=0.1, clip_norm=1.0, clip_value=None, betas=(0.9, 0.999), eps=1e-08, "
+        "weight_decay=0.0)"
     )

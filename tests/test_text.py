@@ -18,9 +18,9 @@ import pytest
 from safetensors.numpy import load, save
 
 import fastrnn
-from fastrnn import text as fastrnn_text
+from fastrnn import _modelfile
 from fastrnn._ngram import ngram_bits_per_char
-from fastrnn.text import CharLM, split
+from fastrnn.text import CharLM, _net, _training, split
 
 PATTERN = "the quick brown fox jumps over the lazy dog.\n" * 40
 SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_size": 24, "seq_len": 20, "batch_size": 4}
@@ -80,7 +80,7 @@ def test_without_validation_the_last_weights_are_kept() -> None:
 
 def test_whole_model_gradient(rng: np.random.Generator) -> None:
     """Central differences through embedding, recurrent layer, linear and loss at once."""
-    net = fastrnn_text._Net(
+    net = _net.Net(
         fastrnn.Embedding(5, 3, dtype="float64", seed=1),
         fastrnn.LSTM(3, 4, dtype="float64", seed=2),
         fastrnn.Dropout(0),
@@ -103,14 +103,14 @@ def test_whole_model_gradient(rng: np.random.Generator) -> None:
 def test_the_state_is_carried_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks follow each other in each stream, and each goes on from the state before."""
     seen = []
-    usual = fastrnn_text._Net.loss_and_grads
+    usual = _net.Net.loss_and_grads
 
     def spy(net: Any, x: Any, target: Any, state: Any) -> Any:
         found = usual(net, x, target, state)
         seen.append((x, target, state, found[2]))
         return found
 
-    monkeypatch.setattr(fastrnn_text._Net, "loss_and_grads", spy)
+    monkeypatch.setattr(_net.Net, "loss_and_grads", spy)
     text = "".join(chr(0x4E00 + i) for i in range(900))  # every character once
     CharLM(**SMALL, epochs=1, seed=0).fit(text, verbose=0)
     assert len(seen) == 10
@@ -125,7 +125,7 @@ def test_the_state_is_carried_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatc
 
 
 def test_ctrl_c_keeps_the_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = fastrnn_text.Adam.step
+    usual = _training.Adam.step
     calls = []
 
     def step(self: Any, params: Any, grads: Any) -> None:
@@ -134,7 +134,7 @@ def test_ctrl_c_keeps_the_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         usual(self, params, grads)
 
-    monkeypatch.setattr(fastrnn_text.Adam, "step", step)
+    monkeypatch.setattr(_training.Adam, "step", step)
     model = CharLM(**SMALL, lr=2e-2, seed=0).fit(PATTERN, verbose=0)
     assert model.interrupted
     assert model.history[-1].characters == 29 * 20 * 4
@@ -235,7 +235,7 @@ def test_bits_per_char_in_pieces(
 ) -> None:
     text = "".join(rng.choice(list(model.vocabulary), length))
     found = model.bits_per_char(text)
-    monkeypatch.setattr(fastrnn_text, "_MAX_PIECES", 1)
+    monkeypatch.setattr(_net, "_MAX_PIECES", 1)
     assert found == pytest.approx(model.bits_per_char(text), rel=1e-3)
 
 
@@ -278,7 +278,7 @@ def test_samples_follow_the_probabilities(rng: np.random.Generator) -> None:
         (2, 1.0, [0, 2 / 3, 1 / 3]),
         (3, 0.5, [0.01 / 0.46, 0.36 / 0.46, 0.09 / 0.46]),
     ):
-        drawn = [fastrnn_text._sample(logits, temperature, k, rng) for _ in range(4000)]
+        drawn = [_net.sample(logits, temperature, k, rng) for _ in range(4000)]
         np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 4000, expected, atol=0.03)
 
 
@@ -418,7 +418,7 @@ def test_headers_that_do_not_fit(file: Path, change: Any, message: str) -> None:
     if isinstance(change, dict):
         change = json.loads(header["model"]) | change
     header["model"] = change if isinstance(change, str) else json.dumps(change)
-    header["crc32"] = fastrnn_text._crc32(header["model"], tensors)
+    header["crc32"] = _modelfile.checksum(header["kind"], header["model"], tensors)
     file.write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=message):
         CharLM.load(file)
@@ -440,8 +440,9 @@ def test_no_header_makes_more_than_the_file_holds(tmp_path: Path) -> None:
             "recurrent.bias_hh_l0": (4 * H,),
         }.items()
     }
-    header = {"format": "fastrnn.text.CharLM", "version": "1", "model": json.dumps(options)}
-    header["crc32"] = fastrnn_text._crc32(header["model"], tensors)
+    header = {"format": "fastrnn", "kind": "CharLM", "version": "1"}
+    header["model"] = json.dumps(options)
+    header["crc32"] = _modelfile.checksum(header["kind"], header["model"], tensors)
     (tmp_path / "m").write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=r"recurrent\.weight_hh_l0: expected shape"):
         CharLM.load(tmp_path / "m")

@@ -16,6 +16,16 @@ class Layer:
     """A layer: it holds weights and a mode, and nothing of any call."""
 
     training: bool = True
+    #: What the constructor was given. A model draws weights anew by it.
+    _given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    #: Whether weights were copied in, which no model may draw anew.
+    _loaded: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember the arguments."""
+        self = super().__new__(cls)
+        self._given = args, kwargs
+        return self
 
     def parameters(self) -> dict[str, Array]:
         """The weights themselves, by name. Change them in place; the next call sees it."""
@@ -52,6 +62,7 @@ class Layer:
         checked = {n: _checks.shaped(values[n], n, a.dtype, a.shape).copy() for n, a in own.items()}
         for name, array in own.items():
             array[...] = checked[name]
+        self._loaded = True
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode (or, with False, to evaluation); returns the layer."""

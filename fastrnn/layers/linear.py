@@ -60,7 +60,9 @@ class Linear(Layer):
         return dict(self._parameters)
 
     def __call__(self, x: Any) -> Array:
-        """Map the last axis.
+        """Map the last axis: each row by a product of its own.
+
+        That gives a row the same bits alone and among others.
 
         Parameters
         ----------
@@ -70,10 +72,25 @@ class Linear(Layer):
         -------
         y : (..., out_features) array
         """
-        return self._map(self._checked(x))
+        x = self._checked(x)
+        y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
+        self.map_rows(x.reshape(-1, self.in_features), y.reshape(-1, self.out_features))
+        return y
+
+    def map_rows(self, rows: Array, out: Array) -> None:
+        """Do what a plain call does, from (n, in_features) into (n, out_features).
+
+        Nothing is checked; not for direct use.
+        """
+        np.matmul(rows[:, None], self._parameters["weight"].T, out=out[:, None])
+        if self.bias:
+            out += self._parameters["bias"]
 
     def forward(self, x: Any) -> tuple[Array, LinearTape]:
-        """Map as a plain call does, and keep what :meth:`backward` needs.
+        """Map, and keep what :meth:`backward` needs.
+
+        All rows are mapped by one product, which is faster for many of them, and may differ from a
+        plain call in the last bits.
 
         Returns
         -------
@@ -81,7 +98,12 @@ class Linear(Layer):
         tape : LinearTape
         """
         x = self._checked(x)
-        return self._map(x), LinearTape(x.copy(), self._parameters["weight"].copy())
+        weight = self._parameters["weight"]
+        rows = x.reshape(-1, self.in_features) @ weight.T
+        if self.bias:
+            rows += self._parameters["bias"]
+        y = rows.reshape((*x.shape[:-1], self.out_features))
+        return y, LinearTape(x.copy(), weight.copy())
 
     def backward(self, tape: LinearTape, dy: Any) -> tuple[Array, dict[str, Array]]:
         """Gradients of the input and of the weights.
@@ -106,7 +128,7 @@ class Linear(Layer):
         rows, drows = tape.x.reshape(-1, self.in_features), dy.reshape(-1, self.out_features)
         grads = {"weight": drows.T @ rows}
         if self.bias:
-            grads["bias"] = drows.sum(axis=0)
+            grads["bias"] = np.add.reduce(drows, axis=0)
         return (drows @ tape.weight).reshape(tape.x.shape), grads
 
     def _checked(self, x: Any) -> Array:
@@ -115,14 +137,6 @@ class Linear(Layer):
             shape = _checks.shape_text(found.shape)
             raise ValueError(f"x: expected shape (..., {self.in_features}), got {shape}")
         return found
-
-    def _map(self, x: Array) -> Array:
-        # One product for all rows: a stack of matrices would be as many small ones.
-        rows = x.reshape(-1, self.in_features) @ self._parameters["weight"].T
-        if self.bias:
-            rows += self._parameters["bias"]
-        y: Array = rows.reshape((*x.shape[:-1], self.out_features))
-        return y
 
     def __repr__(self) -> str:
         bias = "" if self.bias else ", bias=False"

@@ -1,0 +1,69 @@
+"""What a training leaves behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class History:
+    """Losses and metrics of each epoch.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        ``"loss"``, ``"val_loss"``, and so for each metric: one number per epoch.
+    epoch : list of int
+        The epochs, from 0.
+    interrupted : bool
+        Whether the training was ended by KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+        self.interrupted = False
+
+    def add(self, epoch: int, logs: dict[str, float]) -> None:
+        """One more epoch."""
+        self.epoch.append(epoch)
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+
+    def plot(self, names: Any = None) -> Any:
+        """Draw the curves; needs matplotlib.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            What to draw, each with its validation. Default: everything, each thing in a picture of
+            its own beside the others.
+
+        Returns
+        -------
+        figure : matplotlib.figure.Figure
+            ``figure.savefig(path)`` writes it, ``matplotlib.pyplot.show()`` shows it.
+        """
+        try:
+            from matplotlib import pyplot
+        except ImportError:
+            raise ImportError(
+                "history.plot needs matplotlib: pip install 'fastrnn[plot]'"
+            ) from None
+        shown = [n for n in self.history if not n.startswith("val_")] if names is None else names
+        unknown = [n for n in shown if n not in self.history]
+        if unknown or not shown:
+            raise ValueError(f"names: expected some of {list(self.history)}, got {list(shown)}")
+        figure, grid = pyplot.subplots(
+            1, len(shown), squeeze=False, figsize=(5 * len(shown), 4), layout="constrained"
+        )
+        for axes, name in zip(grid[0], shown, strict=True):
+            for key, label in ((name, "training"), (f"val_{name}", "validation")):
+                if key in self.history:
+                    axes.plot([e + 1 for e in self.epoch], self.history[key], label=label)
+            axes.set(xlabel="epoch", ylabel=name)
+            axes.legend()
+        return figure
+
+    def __repr__(self) -> str:
+        last = {name: round(values[-1], 4) for name, values in self.history.items()}
+        return f"History(epochs={len(self.epoch)}, last={last})"

@@ -1,0 +1,43 @@
+"""Any model from its file."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+from fastrnn import _modelfile
+
+#: Where each kind of model is defined.
+_KINDS = {
+    "Sequential": "fastrnn.sequential",
+    "CharLM": "fastrnn.text",
+    "TextClassifier": "fastrnn.text",
+}
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a model of any kind from the file that its ``save`` wrote.
+
+    No code is in the file, and none of it is run.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    model : Sequential, CharLM, ...
+        A ``Sequential`` is to be compiled again before it is trained or evaluated.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, something else, or of an unknown version.
+    OSError
+        If there is no such file, or it can't be read.
+    """
+    kind, model, tensors = _modelfile.read(path)
+    if kind not in _KINDS:
+        raise ValueError(f"{os.fspath(path)}: expected one of {', '.join(_KINDS)}, got a {kind!r}")
+    return _modelfile.build(path, getattr(import_module(_KINDS[kind]), kind), model, tensors)

@@ -1,0 +1,106 @@
+"""Model files: safetensors whose metadata say what the tensors are; no code, ever.
+
+The metadata hold ``format``, ``version``, ``kind`` (a class), ``model`` (what it is made of, as
+JSON) and ``crc32``, a checksum over kind, model, and names, dtypes, shapes and bytes of tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _files
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FORMAT, VERSION = "fastrnn", "1"
+
+
+def write(
+    path: str | os.PathLike[str], kind: str, model: Mapping[str, Any], tensors: Mapping[str, Array]
+) -> None:
+    """Write a file, which is replaced as a whole or left alone."""
+    import json
+
+    from safetensors.numpy import save
+
+    contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()}
+    text = json.dumps(model)
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "model": text,
+        "crc32": checksum(kind, text, contiguous),
+    }
+    _files.write(path, save(contiguous, metadata))
+
+
+def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
+    """Kind, model and tensors of a file that :func:`write` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, something else, or of an unknown version.
+    OSError
+        If there is no such file, or it can't be read.
+    """
+    import json
+
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    where = os.fspath(path)
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        tensors = load(data)
+        # safetensors has found the header to be in order, but hands out only the tensors.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{where}: is not a safetensors file, or damaged: {error}") from None
+    metadata = header.get("__metadata__", {})
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{where}: is not a model of fastrnn")
+    if metadata.get("version") != VERSION:
+        raise ValueError(
+            f"{where}: expected format version {VERSION}, got {metadata.get('version')!r}"
+        )
+    kind, text = metadata.get("kind", ""), metadata.get("model", "")
+    if metadata.get("crc32") != checksum(kind, text, tensors):
+        raise ValueError(f"{where}: is damaged: the checksum differs")
+    try:
+        return kind, json.loads(text), tensors
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: is damaged: {error}") from None
+
+
+def load(path: str | os.PathLike[str], cls: Any) -> Any:
+    """A model of class `cls` from its file, by ``cls._from_file(model, tensors)``."""
+    kind, model, tensors = read(path)
+    if kind != cls.__name__:
+        raise ValueError(f"{os.fspath(path)}: is not a {cls.__name__} but a {kind}")
+    return build(path, cls, model, tensors)
+
+
+def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str, Array]) -> Any:
+    """What ``cls._from_file`` makes; that the file does not fit is an error that names it."""
+    try:
+        return cls._from_file(model, tensors)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)}: is damaged: {error}") from None
+
+
+def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
+    """A checksum against damage, not against malice."""
+    found = zlib.crc32(f"{kind}\n{model}".encode())
+    for name in sorted(tensors):
+        a = tensors[name]
+        found = zlib.crc32(f"\n{name} {a.dtype.str} {a.shape}".encode(), found)
+        found = zlib.crc32(a.data, found)
+    return f"{found:08x}"

@@ -1,0 +1,456 @@
+"""Time series: forecasts, how good they would have been, and how sure they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Self
+
+import numpy as np
+
+from fastrnn import _checks, _nets
+from fastrnn.sequential import Sequential
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: The default of `epochs` is this many optimizer steps' worth. With four times as many, the errors
+#: on the last fifth of sunspots and of temperatures are larger again.
+_UPDATES = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+    """Between a series (..., K) and what the net works with: mean 0 and standard deviation 1."""
+
+    log: bool
+    mean: Array
+    deviation: Array
+
+    @classmethod
+    def of(cls, values: Array, log: bool) -> Self:
+        z = np.log(values) if log else values
+        with np.errstate(over="ignore", invalid="ignore"):
+            deviation = z.std(axis=0)
+        if not np.isfinite(deviation).all():
+            raise ValueError(
+                "series: expected numbers with a finite standard deviation, "
+                f"got some as large as {np.abs(values).max():.3g}"
+            )
+        return cls(log, z.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+
+    def to(self, values: Array) -> Array:
+        z: Array = ((np.log(values) if self.log else values) - self.mean) / self.deviation
+        return z
+
+    def back(self, z: Array) -> Array:
+        values: Array = z * self.deviation + self.mean
+        return np.exp(values) if self.log else values
+
+
+@dataclasses.dataclass
+class _Fit:
+    """What `fit` leaves: the series (n, K), whether it came as (n,), and the net."""
+
+    values: Array
+    single: bool
+    scale: _Scale
+    net: Sequential
+    calibration_net: Sequential | None = None
+
+    def shown(self, found: Array) -> Array:
+        """(..., K) as the user has it."""
+        return found[..., 0] if self.single else found
+
+
+@dataclasses.dataclass(frozen=True)
+class Backtest:
+    """Forecasts that would have been made, beside what came; N of them, of `horizon` steps each.
+
+    Attributes
+    ----------
+    origins : (N,) array
+        How many values of the series were known.
+    actual : (N, horizon) or (N, horizon, K) array
+    forecasts : dict of str to array
+        In the shape of `actual`: ``"forecaster"``, ``"naive"`` and, with a season,
+        ``"seasonal naive"``.
+    """
+
+    origins: Array
+    actual: Array
+    forecasts: dict[str, Array]
+
+    def mae(self) -> dict[str, Any]:
+        """Mean absolute error of each: a float, or (K,) for several series."""
+        return {n: np.abs(f - self.actual).mean(axis=(0, 1)) for n, f in self.forecasts.items()}
+
+    def rmse(self) -> dict[str, Any]:
+        """Root of the mean squared error of each: a float, or (K,) for several series."""
+        return {
+            n: np.sqrt(np.square(f - self.actual).mean(axis=(0, 1)))
+            for n, f in self.forecasts.items()
+        }
+
+    def __str__(self) -> str:
+        N, horizon = self.actual.shape[:2]
+        lines = [f"{N} forecasts, {horizon} steps each" + f"{'MAE':>12}{'RMSE':>12}"]
+        mae, rmse = self.mae(), self.rmse()
+        for name in self.forecasts:
+            for k in range(np.size(mae[name])):
+                label = name if mae[name].ndim == 0 else f"{name}, series {k}"
+                errors = (np.ravel(of[name])[k] for of in (mae, rmse))
+                lines.append(
+                    f"{label:{len(lines[0]) - 24}}" + "".join(f"{e:12.4g}" for e in errors)
+                )
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(eq=False)
+class Forecaster:
+    """Forecasts of one or several series by a recurrent net.
+
+    The net reads the last `window` values, scaled to mean 0 and standard deviation 1 and also as
+    their distance from the last one, and says the next `steps` distances from the last one at once.
+    Longer forecasts go on from their own values. Trained on every window of the series: mean
+    squared error, Adam, with the learning rate falling to 0 along half a cosine.
+
+    Parameters
+    ----------
+    cell : {"gru", "lstm", "rnn"}
+    window : int
+        Values that the net reads.
+    steps : int
+        Values that it says at once; good forecasts need it to be about as long as they are.
+    season : int, optional
+        Values per season (12 for months of a year). The net then also reads each value's place in
+        the season, as sine and cosine; and :meth:`backtest` has a seasonal naive forecast.
+    log : bool
+        Whether to work with logarithms, for positive series that grow by percents.
+    hidden_size, num_layers : int
+    dropout : float
+        Probability, between layers and before the output.
+    lr, clip_norm : float
+        Learning rate at the start, and the largest joint norm of the gradients.
+    batch_size : int
+    epochs : int, optional
+        How often to go through the windows. Default: 400 optimizer steps' worth.
+    calibration_fraction : float
+        The last part of the series on which :meth:`predict_interval` measures residuals.
+    seed : int, optional
+        For the initial weights, dropout and the order of windows. Default: fresh each time.
+    """
+
+    cell: str = "gru"
+    _: dataclasses.KW_ONLY
+    window: int = 36
+    steps: int = 12
+    season: int | None = None
+    log: bool = False
+    hidden_size: int = 32
+    num_layers: int = 1
+    dropout: float = 0.0
+    lr: float = 5e-3
+    clip_norm: float = 1.0
+    batch_size: int = 32
+    epochs: int | None = None
+    calibration_fraction: float = 0.2
+    seed: int | None = None
+    _fit: _Fit | None = dataclasses.field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _nets.cell(self.cell)
+        for name in ("window", "steps", "hidden_size", "num_layers", "batch_size"):
+            _checks.size(getattr(self, name), name)
+        for name in ("season", "epochs"):
+            if getattr(self, name) is not None:
+                _checks.size(getattr(self, name), name)
+        for name in ("lr", "clip_norm"):
+            _checks.positive(getattr(self, name), name)
+        for name in ("dropout", "calibration_fraction"):
+            _checks.fraction(getattr(self, name), name)
+        _checks.seed(self.seed)
+
+    # Training.
+
+    def fit(self, series: Any, *, verbose: int = 0) -> Self:
+        """Train from scratch.
+
+        Parameters
+        ----------
+        series : (n,) or (n, K) array-like
+            One series, or K side by side, oldest value first, at equal distances.
+        verbose : int
+            0 is silent, as most series take a second; otherwise as in
+            :meth:`fastrnn.Sequential.fit`.
+
+        Returns
+        -------
+        Forecaster
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than ``window + steps`` values, or they are not finite, or, with
+            `log`, not above 0.
+        TypeError
+            If they are not real numbers.
+        """
+        values = self._series(series, "series", self.window + self.steps)
+        scale = _Scale.of(values, self.log)
+        net = self._train(scale.to(values), verbose)
+        self._fit = _Fit(values, np.ndim(series) == 1, scale, net)
+        return self
+
+    def _train(self, z: Array, verbose: int) -> Sequential:
+        """A net that knows the windows of `z` (n, K), scaled values."""
+        n, K = z.shape
+        origins = np.arange(self.window, n - self.steps + 1)
+        x = self._inputs(z[origins[:, None] + np.arange(-self.window, 0)], origins)
+        ahead = z[origins[:, None] + np.arange(self.steps)] - z[origins - 1, None]
+        y = ahead.reshape(len(origins), -1).astype(np.float32)
+        net = _nets.last_step_net(
+            (), self.cell, x.shape[2], self.hidden_size, self.steps * K,
+            num_layers=self.num_layers, dropout=self.dropout, seed=self.seed,
+        )  # fmt: skip
+        batches = -(-len(x) // self.batch_size)
+        epochs = self.epochs or -(-_UPDATES // batches)
+        adam = _nets.adam(self.lr, self.clip_norm, len(x), self.batch_size, epochs)
+        net.compile(adam, "mse")
+        _nets.fit(net, x, y, epochs=epochs, batch_size=self.batch_size, verbose=verbose)
+        return net
+
+    def _inputs(self, windows: Array, origins: Array) -> Array:
+        """What the net reads, (B, window, 2 K) and two more with a season: windows (B, window, K)
+        of scaled values that end before the origins (B,).
+        """
+        parts = [windows, windows - windows[:, -1:]]
+        if self.season is not None:
+            times = origins[:, None] + np.arange(-self.window, 0)
+            angle = 2 * np.pi / self.season * (times % self.season)[:, :, None]
+            parts += [np.sin(angle), np.cos(angle)]
+        return np.concatenate(parts, axis=2).astype(np.float32)
+
+    # Use.
+
+    def predict(self, horizon: int, *, history: Any = None) -> Array:
+        """The values that follow.
+
+        Parameters
+        ----------
+        horizon : int
+            How many.
+        history : (m,) or (m, K) array-like, optional
+            What they follow: the series as it is now, from the same first value on as the one
+            fitted. Default: the series fitted.
+
+        Returns
+        -------
+        (horizon,) or (horizon, K) array
+        """
+        fit, values = self._fitted(history)
+        horizon = _checks.size(horizon, "horizon")
+        z = self._roll(fit.net, fit.scale.to(values), np.array([len(values)]), horizon)
+        return fit.shown(fit.scale.back(z)[0])
+
+    def predict_interval(
+        self, horizon: int, *, level: float = 0.9, history: Any = None
+    ) -> tuple[Array, Array]:
+        """Between what the values that follow will lie, each with probability `level`.
+
+        Quantiles of residuals (as in split conformal prediction, Lei et al. 2018, which however
+        assumes that they are exchangeable): a second net, which has not seen the last
+        `calibration_fraction` of the series, forecasts it from every place in it. The first call
+        trains that net.
+
+        Parameters
+        ----------
+        horizon : int
+        level : float
+            Above 0 and below 1.
+        history : (m,) or (m, K) array-like, optional
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        lower, upper : (horizon,) or (horizon, K) array
+
+        Raises
+        ------
+        ValueError
+            If the series fitted is too short for so many residuals of so long a forecast.
+        """
+        expected = "a number above 0 and below 1"
+        level = _checks.real(level, "level", expected, lambda v: 0 < v < 1)
+        horizon = _checks.size(horizon, "horizon")
+        fit, values = self._fitted(history)
+        known = fit.scale.to(fit.values)
+        n = len(known)
+        cut = n - int(n * self.calibration_fraction)
+        if n - cut < horizon or cut < self.window + self.steps:
+            raise ValueError(
+                f"horizon: expected at most {n - cut} steps, the calibration part of the series, "
+                f"and {self.window + self.steps} values before that; got {horizon} and {cut}"
+            )
+        if fit.calibration_net is None:
+            fit.calibration_net = self._train(known[:cut], verbose=0)
+        origins = np.arange(cut, n)
+        past = self._roll(fit.calibration_net, known, origins, horizon)
+        z = self._roll(fit.net, fit.scale.to(values), np.array([len(values)]), horizon)[0]
+        bounds = np.empty((2, *z.shape))
+        for h in range(horizon):
+            # From the last origins, the h-th value has not come yet.
+            residuals = known[cut + h :] - past[: n - cut - h, h]
+            bounds[:, h] = z[h] + np.quantile(residuals, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        lower, upper = fit.shown(fit.scale.back(bounds))
+        return lower, upper
+
+    def backtest(
+        self,
+        series: Any = None,
+        horizon: int | None = None,
+        *,
+        test_fraction: float = 0.2,
+        stride: int = 1,
+        verbose: int = 0,
+    ) -> Backtest:
+        """How good forecasts of the end of a series would have been.
+
+        A new forecaster of the same settings is fitted on all but the last `test_fraction`, and
+        forecasts from one place in the rest after the other, each time from all values before.
+        Beside it the naive forecast, the last value; and with a `season` the seasonal naive one,
+        the value a season (or as many seasons as it takes) before.
+
+        Parameters
+        ----------
+        series : (n,) or (n, K) array-like, optional
+            Default: the series fitted.
+        horizon : int, optional
+            Default: `steps`.
+        test_fraction : float
+        stride : int
+            How far from one origin to the next.
+        verbose : int
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        Backtest
+
+        Raises
+        ------
+        ValueError, TypeError
+            As :meth:`fit` does, for the part that is not tested on.
+        """
+        horizon = self.steps if horizon is None else _checks.size(horizon, "horizon")
+        stride = _checks.size(stride, "stride")
+        _checks.fraction(test_fraction, "test_fraction")
+        if series is None:
+            fit, known = self._fitted(None)
+            series = fit.shown(known)
+        values = self._series(series, "series", horizon)
+        n = len(values)
+        cut = n - max(int(n * test_fraction), horizon)
+        if self.season is not None and cut < self.season:
+            raise ValueError(
+                f"series: expected a season, {self.season} values, before the test part, got {cut}"
+            )
+        model = dataclasses.replace(self)
+        model.fit(values[:cut], verbose=verbose)
+        fit, _ = model._fitted(None)
+        origins = np.arange(cut, n - horizon + 1, stride)
+        ahead = np.arange(horizon)
+        z = model._roll(fit.net, fit.scale.to(values), origins, horizon)
+        forecasts = {
+            "forecaster": fit.scale.back(z),
+            "naive": np.repeat(values[origins - 1, None], horizon, axis=1),
+        }
+        if self.season is not None:
+            back = self.season * (1 + ahead // self.season)
+            forecasts["seasonal naive"] = values[origins[:, None] + ahead - back]
+        actual = values[origins[:, None] + ahead]
+        if np.ndim(series) == 1:
+            actual = actual[..., 0]
+            forecasts = {name: found[..., 0] for name, found in forecasts.items()}
+        return Backtest(origins, actual, forecasts)
+
+    def plot(self, horizon: int, *, level: float = 0.9, shown: int | None = None) -> Any:
+        """Draw the end of the series fitted, the forecast and its interval, with matplotlib.
+
+        Parameters
+        ----------
+        horizon : int
+        level : float
+            Of the interval, as in :meth:`predict_interval`.
+        shown : int, optional
+            Values of the series. Default: five times the horizon.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            For ``figure.savefig(path)``; a notebook shows it.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ImportError("plot needs matplotlib: pip install 'fastrnn[plot]'") from None
+        lower, upper = self.predict_interval(horizon, level=level)
+        forecast = self.predict(horizon)
+        _fit, values = self._fitted(None)
+        n = len(values)
+        first = max(0, n - (5 * horizon if shown is None else _checks.size(shown, "shown")))
+        ahead = np.arange(n, n + horizon)
+        K = values.shape[1]
+        figure = Figure(figsize=(8, 2 + 3 * K), layout="constrained")
+        columns = (a.reshape(horizon, K) for a in (forecast, lower, upper))
+        for k, (f, lo, hi) in enumerate(zip(*(c.T for c in columns), strict=True)):
+            axes = figure.add_subplot(K, 1, k + 1)
+            axes.plot(np.arange(first, n), values[first:, k], label="series")
+            axes.plot(ahead, f, label="forecast")
+            axes.fill_between(ahead, lo, hi, alpha=0.25, label=f"{level:.0%} interval")
+            axes.legend()
+        return figure
+
+    def _roll(self, net: Sequential, z: Array, origins: Array, horizon: int) -> Array:
+        """Forecasts (B, horizon, K) of scaled values from origins (B,), by what is before them."""
+        windows = z[origins[:, None] + np.arange(-self.window, 0)]
+        found = np.empty((len(origins), horizon, z.shape[1]))
+        for start in range(0, horizon, self.steps):
+            said = net.predict(self._inputs(windows, origins + start))
+            block = windows[:, -1:] + said.reshape(len(origins), self.steps, -1)
+            found[:, start : start + self.steps] = block[:, : horizon - start]
+            windows = np.concatenate([windows, block], axis=1)[:, -self.window :]
+        return found
+
+    def _series(self, value: Any, name: str, least: int) -> Array:
+        """`value` as (n, K) float64, with `least` values or more."""
+        found = _checks.numeric(value, name)
+        shape = _checks.shape_text(found.shape)
+        if found.ndim not in (1, 2) or (found.ndim == 2 and not found.shape[1]):
+            raise ValueError(f"{name}: expected shape (n,) or (n, K), got {shape}")
+        if len(found) < least:
+            said = f"{least} values" + " (window + steps)" * (least == self.window + self.steps)
+            raise ValueError(f"{name}: expected at least {said}, got {len(found)}")
+        found = found.astype(np.float64).reshape(len(found), -1)
+        wrong = ~np.isfinite(found) | (found <= 0 if self.log else False)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            expected = "numbers above 0, for log" if self.log else "finite numbers"
+            raise ValueError(
+                f"{name}: expected {expected}, got {found[row, column]} at position {row}"
+            )
+        return found
+
+    def _fitted(self, history: Any) -> tuple[_Fit, Array]:
+        """What `fit` left, and the history (m, K) to forecast from."""
+        fit = self._fit
+        if fit is None:
+            raise ValueError("Forecaster: expected a fitted one; call fit first")
+        if history is None:
+            return fit, fit.values
+        values = self._series(history, "history", self.window)
+        if (np.ndim(history) == 1) != fit.single or values.shape[1] != fit.values.shape[1]:
+            wanted = "(m,)" if fit.single else f"(m, {fit.values.shape[1]})"
+            raise ValueError(
+                f"history: expected shape {wanted}, got {_checks.shape_text(np.shape(history))}"
+            )
+        return fit, values

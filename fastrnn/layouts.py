@@ -1,0 +1,235 @@
+"""Weights as tutorials write them, to those of :mod:`fastrnn.functional` and back.
+
+Two ways to write a product are common: "columns", ``W @ x`` with column vectors and weights
+(H, I), and "rows", ``x @ W`` with row vectors and weights (I, H). Both are converted by one call;
+its inverse brings gradients to the tutorial's shapes, for whose update code nothing changes::
+
+    weights = pack_rnn(W_xh, W_hh, b_h)
+    y, h_n, tape = rnn(x, h0, **weights)
+    dx, dh0, grads = rnn_backward(tape, dy)
+    dW_xh, dW_hh, db_h = unpack_rnn(grads)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _checks
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_LAYOUTS = ("columns", "rows")
+
+
+def pack_rnn(W_xh: Any, W_hh: Any, b_h: Any = None, *, layout: str = "columns") -> dict[str, Array]:
+    """Weights of ``h' = tanh(W_xh @ x + W_hh @ h + b_h)``, as :func:`fastrnn.functional.rnn` wants.
+
+    Parameters
+    ----------
+    W_xh : (H, I) array-like, or (I, H) in rows
+    W_hh : (H, H) array-like
+    b_h : (H,) array-like, optional
+        (H, 1) and (1, H) are taken too. Default: none.
+    layout : {"columns", "rows"}
+        "rows" for ``h' = tanh(x @ W_xh + h @ W_hh + b_h)``.
+
+    Returns
+    -------
+    dict of str to array
+        Copies by their argument's names: ``weight_ih``, ``weight_hh`` and, with a bias,
+        ``bias_ih``. There is no ``bias_hh``, for one bias is all that the formula has.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit the others, or there is no such layout.
+    TypeError
+        If an argument does not hold real numbers.
+    """
+    weight_hh = _columns(W_hh, "W_hh", layout)
+    H = len(weight_hh)
+    _checks.expect_shape(weight_hh, "W_hh", (H, H))
+    weight_ih = _columns(W_xh, "W_xh", layout)
+    if len(weight_ih) != H:
+        wanted = (H, "I") if layout == "columns" else ("I", H)
+        _checks.expect_shape(np.asarray(W_xh), "W_xh", wanted)
+    weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
+    return weights if b_h is None else weights | {"bias_ih": _bias(b_h, "b_h", H)}
+
+
+def unpack_rnn(
+    grads: Mapping[str, Any], *, layout: str = "columns", keepdims: bool = False
+) -> tuple[Array, ...]:
+    """The inverse of :func:`pack_rnn`, for gradients as well as for weights.
+
+    Parameters
+    ----------
+    grads : mapping of str to array-like
+        ``weight_ih``, ``weight_hh`` and, if there is a bias, ``bias_ih``.
+    layout : {"columns", "rows"}
+    keepdims : bool
+        Whether a bias is a matrix: (H, 1) in columns, (1, H) in rows. Default: (H,).
+
+    Returns
+    -------
+    W_xh : (H, I) array, or (I, H) in rows
+    W_hh : (H, H) array
+    b_h : (H,), (H, 1) or (1, H) array
+        If there is a bias.
+
+    Raises
+    ------
+    ValueError
+        If a name is missing or unexpected, a shape does not fit the others, or there is no such
+        layout.
+    TypeError
+        If `grads` is not a mapping of arrays of real numbers.
+    """
+    weight_ih, weight_hh, bias = _unpacked(grads, gates=1)
+    found = [_laid_out(weight_ih, layout), _laid_out(weight_hh, layout)]
+    return tuple(found if bias is None else [*found, _bias_laid_out(bias, layout, keepdims)])
+
+
+def pack_lstm(
+    W_f: Any,
+    W_i: Any,
+    W_C: Any,
+    W_o: Any,
+    b_f: Any = None,
+    b_i: Any = None,
+    b_C: Any = None,
+    b_o: Any = None,
+    *,
+    layout: str = "columns",
+) -> dict[str, Array]:
+    """Weights of an LSTM over the concatenation [h, x], as :func:`fastrnn.functional.lstm` wants.
+
+    f, i, o = sigmoid(W_f @ [h, x] + b_f), ..., C' = f * C + i * tanh(W_C @ [h, x] + b_C),
+    h' = o * tanh(C'), with h above x in the concatenation.
+
+    Parameters
+    ----------
+    W_f, W_i, W_C, W_o : (H, H+I) array-like, or (H+I, H) in rows
+    b_f, b_i, b_C, b_o : (H,) array-like, optional
+        (H, 1) and (1, H) are taken too. All four or none. Default: none.
+    layout : {"columns", "rows"}
+        "rows" for ``[h, x] @ W_f + b_f``, h being left of x.
+
+    Returns
+    -------
+    dict of str to array
+        ``weight_ih`` (4*H, I), ``weight_hh`` (4*H, H) and, with biases, ``bias_ih`` (4*H,): copies,
+        with the gates in the order i, f, g, o.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`pack_rnn` does.
+    """
+    given = {"W_f": W_f, "W_i": W_i, "W_C": W_C, "W_o": W_o}
+    gates = {name: _columns(value, name, layout) for name, value in given.items()}
+    H, width = gates["W_f"].shape
+    if width <= H:
+        wanted = "(H, H+I)" if layout == "columns" else "(H+I, H)"
+        raise ValueError(
+            f"W_f: expected shape {wanted} with I >= 1, "
+            f"got {_checks.shape_text(np.shape(W_f))} in {layout}"
+        )
+    for name, value in given.items():
+        _checks.expect_shape(np.asarray(value), name, np.shape(W_f))
+    stacked = np.concatenate([gates[f"W_{gate}"] for gate in "ifCo"])
+    weights = {
+        "weight_ih": np.ascontiguousarray(stacked[:, H:]),
+        "weight_hh": np.ascontiguousarray(stacked[:, :H]),
+    }
+    biases = {"b_i": b_i, "b_f": b_f, "b_C": b_C, "b_o": b_o}
+    missing = [name for name, value in biases.items() if value is None]
+    if len(missing) == len(biases):
+        return weights
+    if missing:
+        raise ValueError(f"{', '.join(missing)}: expected all four biases or none, got None")
+    rows = [_bias(value, name, H) for name, value in biases.items()]
+    return weights | {"bias_ih": np.concatenate(rows)}
+
+
+def unpack_lstm(
+    grads: Mapping[str, Any], *, layout: str = "columns", keepdims: bool = False
+) -> tuple[Array, ...]:
+    """The inverse of :func:`pack_lstm`, for gradients as well as for weights.
+
+    Parameters
+    ----------
+    grads : mapping of str to array-like
+        ``weight_ih``, ``weight_hh`` and, if there are biases, ``bias_ih``.
+    layout : {"columns", "rows"}
+    keepdims : bool
+        Whether a bias is a matrix: (H, 1) in columns, (1, H) in rows. Default: (H,).
+
+    Returns
+    -------
+    W_f, W_i, W_C, W_o : (H, H+I) array, or (H+I, H) in rows
+    b_f, b_i, b_C, b_o : (H,), (H, 1) or (1, H) array
+        If there are biases.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`unpack_rnn` does.
+    """
+    weight_ih, weight_hh, bias = _unpacked(grads, gates=4)
+    i, f, C, o = np.split(np.concatenate([weight_hh, weight_ih], axis=1), 4)
+    found = [_laid_out(gate, layout) for gate in (f, i, C, o)]
+    if bias is not None:
+        i, f, C, o = np.split(bias, 4)
+        found += [_bias_laid_out(gate, layout, keepdims) for gate in (f, i, C, o)]
+    return tuple(found)
+
+
+def _columns(value: Any, name: str, layout: str) -> Array:
+    """A matrix that stands left of column vectors: a copy."""
+    if layout not in _LAYOUTS:
+        expected = " or ".join(map(repr, _LAYOUTS))
+        raise ValueError(f"layout: expected {expected}, got {layout!r}")
+    found = _checks.expect_shape(_checks.numeric(value, name), name, ("H", "I"))
+    return np.array(found if layout == "columns" else found.T, order="C")
+
+
+def _laid_out(matrix: Array, layout: str) -> Array:
+    return _columns(matrix, "grads", layout)
+
+
+def _bias(value: Any, name: str, H: int) -> Array:
+    found = _checks.numeric(value, name)
+    if found.shape not in ((H,), (H, 1), (1, H)):
+        shapes = f"({H},), ({H}, 1) or (1, {H})"
+        raise ValueError(f"{name}: expected shape {shapes}, got {_checks.shape_text(found.shape)}")
+    return np.array(found).reshape(H)
+
+
+def _bias_laid_out(bias: Array, layout: str, keepdims: bool) -> Array:
+    if not keepdims:
+        return bias.copy()
+    return bias.reshape((-1, 1) if layout == "columns" else (1, -1)).copy()
+
+
+def _unpacked(grads: Any, gates: int) -> tuple[Array, Array, Array | None]:
+    """weight_ih, weight_hh and bias_ih of as many gates, of shapes that fit."""
+    if not isinstance(grads, Mapping):
+        raise TypeError(f"grads: expected a mapping, got {type(grads).__name__}")
+    names = {"weight_ih", "weight_hh"}
+    if grads.keys() - {"bias_ih"} != names:
+        raise ValueError(
+            f"grads: expected weight_ih, weight_hh and perhaps bias_ih, got {sorted(grads)}"
+        )
+    found = {name: _checks.numeric(value, f"grads {name}") for name, value in grads.items()}
+    weight_hh = _checks.expect_shape(found["weight_hh"], "grads weight_hh", ("G*H", "H"))
+    H = weight_hh.shape[1]
+    _checks.expect_shape(weight_hh, "grads weight_hh", (gates * H, H))
+    _checks.expect_shape(found["weight_ih"], "grads weight_ih", (gates * H, "I"))
+    bias = found.get("bias_ih")
+    if bias is not None:
+        _checks.expect_shape(bias, "grads bias_ih", (gates * H,))
+    return found["weight_ih"], weight_hh, bias

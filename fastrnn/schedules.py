@@ -1,0 +1,132 @@
+"""Learning rates that change: what an optimizer takes as `lr` in place of a number.
+
+Each maps the number of optimizer steps taken so far to a learning rate; any function that does so
+will do as well. They hold no state, so that a resumed training goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastrnn import _checks
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """lr gamma^floor(step / step_size), as ``torch.optim.lr_scheduler.StepLR``.
+
+    Parameters
+    ----------
+    lr : float
+        At the start.
+    step_size : int
+        Optimizer steps between one decay and the next.
+    gamma : float
+        What the rate is multiplied with, above 0.
+    """
+
+    lr: float
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        _checks.not_negative(self.lr, "lr")
+        _checks.size(self.step_size, "step_size")
+        _checks.positive(self.gamma, "gamma")
+
+    def __call__(self, step: int) -> float:
+        """The learning rate after so many steps."""
+        return float(self.lr * self.gamma ** (step // self.step_size))
+
+
+@dataclass(frozen=True)
+class ExponentialDecay:
+    """lr gamma^(step / steps), as ``torch.optim.lr_scheduler.ExponentialLR`` with `steps` 1.
+
+    Parameters
+    ----------
+    lr : float
+        At the start.
+    gamma : float
+        What the rate is multiplied with over each `steps` optimizer steps, above 0.
+    steps : int
+    """
+
+    lr: float
+    gamma: float
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        _checks.not_negative(self.lr, "lr")
+        _checks.positive(self.gamma, "gamma")
+        _checks.size(self.steps, "steps")
+
+    def __call__(self, step: int) -> float:
+        """The learning rate after so many steps."""
+        return float(self.lr * self.gamma ** (step / self.steps))
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """From `lr` to `final` along half a cosine, then `final` (Loshchilov and Hutter 2017, eq. 5).
+
+    As ``torch.optim.lr_scheduler.CosineAnnealingLR``, which however goes up again.
+
+    Parameters
+    ----------
+    lr : float
+        At the start.
+    steps : int
+        Optimizer steps until `final` is reached.
+    final : float
+    """
+
+    lr: float
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _checks.not_negative(self.lr, "lr")
+        _checks.size(self.steps, "steps")
+        _checks.not_negative(self.final, "final")
+
+    def __call__(self, step: int) -> float:
+        """The learning rate after so many steps."""
+        done = min(step / self.steps, 1.0)
+        return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A straight line up from `start` times a rate to the rate, then what comes `after`.
+
+    As ``torch.optim.lr_scheduler.LinearLR`` followed by another schedule.
+
+    Parameters
+    ----------
+    after : float or schedule
+        The rate to reach, or a schedule that begins with it.
+    steps : int
+        Optimizer steps until it is reached.
+    start : float
+        Part of the rate at the start, 0 to 1.
+    """
+
+    after: float | Schedule
+    steps: int
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not callable(self.after):
+            _checks.not_negative(self.after, "after")
+        _checks.size(self.steps, "steps")
+        _checks.real(self.start, "start", "a number in [0, 1]", lambda v: 0 <= v <= 1)
+
+    def __call__(self, step: int) -> float:
+        """The learning rate after so many steps."""
+        rate = self.after(max(step - self.steps, 0)) if callable(self.after) else self.after
+        return rate * (self.start + (1 - self.start) * min(step / self.steps, 1.0))

@@ -1,0 +1,432 @@
+"""scikit-learn estimators: sequences in, classes or numbers out.
+
+They take part in pipelines, grid searches, cross-validation and all else that scikit-learn does
+with estimators. Needs scikit-learn: ``pip install 'fastrnn[sklearn]'``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from fastrnn import _checks, _nets
+from fastrnn.optim import Adam
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils import (
+        assert_all_finite,
+        check_array,
+        check_random_state,
+        compute_class_weight,
+    )
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import (
+        check_consistent_length,
+        check_is_fitted,
+        column_or_1d,
+        validate_data,
+    )
+except ImportError:
+    raise ImportError(
+        "fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'"
+    ) from None
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+#: Float32 stays, everything else becomes float64, as elsewhere in scikit-learn.
+_DTYPES = [np.float64, np.float32]
+
+
+class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
+    """What both have in common: inputs, standardised; a net; its training."""
+
+    #: Of :meth:`fastrnn.Sequential.compile`.
+    _loss: str
+
+    #: Whether the optimizer of the net is that of `partial_fit`.
+    _incremental: bool = False
+
+    def __init__(
+        self,
+        cell: str = "gru",
+        *,
+        hidden_size: int = 64,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        max_epochs: int = 50,
+        batch_size: int = 32,
+        lr: float = 5e-3,
+        clip_norm: float = 1.0,
+        standardize: bool = True,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.clip_norm = clip_norm
+        self.standardize = standardize
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _train(
+        self, X: Any, y: Array, outputs: int, sample_weight: Array | None, epochs: int | None
+    ) -> None:
+        """Train for so many epochs from scratch; with None, for one more from where the net is."""
+        batch_size = _checks.size(self.batch_size, "batch_size")
+        anew = epochs is not None or not hasattr(self, "net_")
+        if anew:
+            F = self._features
+            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+            self.net_ = _nets.last_step_net(
+                (), self.cell, F, self.hidden_size, outputs, num_layers=self.num_layers,
+                bidirectional=self.bidirectional, dropout=self.dropout,
+                dtype=self._dtype, seed=seed,
+            )  # fmt: skip
+            self.loss_curve_: list[float] = []
+        if epochs is not None:
+            adam = _nets.adam(self.lr, self.clip_norm, len(y), batch_size, epochs)
+            self.net_.compile(adam, self._loss)
+        elif anew or not self._incremental:
+            self.net_.compile(Adam(self.lr, clip_norm=self.clip_norm), self._loss)
+        self._incremental = epochs is None
+        history = _nets.fit(
+            self.net_, X, y, epochs=epochs or 1, batch_size=batch_size, sample_weight=sample_weight,
+            verbose=self.verbose,
+        )  # fmt: skip
+        self.loss_curve_ += history.history["loss"]
+
+    def _outputs(self, X: Any) -> Array:
+        """What the net says, (n, outputs) float64."""
+        check_is_fitted(self, "net_")
+        found: Array = self.net_.predict(self._inputs(X, reset=False)).astype(np.float64)
+        return found
+
+    def _inputs(self, X: Any, *, reset: bool) -> Any:
+        """`X` checked and standardised, as the net takes it; `reset` learns what to expect."""
+        sequences = _sequences(X)
+        if sequences is None and getattr(X, "ndim", 2) == 3:
+            sequences = check_array(X, dtype=_DTYPES, allow_nd=True, estimator=self)
+            _checks.expect_shape(sequences, "X", ("n", "T", "F"))
+        if sequences is not None:
+            if reset:
+                self.n_features_in_ = sequences[0].shape[1]
+                self._table = False
+        elif reset or self._table:
+            # scikit-learn watches that a table has the columns of the one fitted.
+            sequences = validate_data(self, X, dtype=_DTYPES, reset=reset)[:, :, None]
+            self._table = True
+        else:
+            sequences = check_array(X, dtype=_DTYPES, estimator=self)[:, :, None]
+        F = sequences[0].shape[1]
+        if reset:
+            self._features, self._dtype = F, sequences[0].dtype
+            self._scale = (np.zeros(F), np.ones(F))
+            if self.standardize:
+                self._scale = _scale(np.concatenate(list(sequences)))
+        if self._features != F:
+            raise ValueError(f"X: expected {self._features} features over time, as in fit, got {F}")
+        mean, deviation = self._scale
+        if isinstance(sequences, list):
+            return [((x - mean) / deviation).astype(self._dtype) for x in sequences]
+        return ((sequences - mean) / deviation).astype(self._dtype)
+
+    def _weights(self, sample_weight: Any, n: int) -> Array | None:
+        if sample_weight is None:
+            return None
+        w = np.asarray(sample_weight)
+        w = np.full(n, w) if w.ndim == 0 else w
+        w = _checks.shaped(w, "sample_weight", np.dtype(np.float64), (n,))
+        if not (np.isfinite(w).all() and (w >= 0).all() and w.any()):
+            raise ValueError("sample_weight: expected finite numbers >= 0, and not all zero")
+        return w
+
+
+def _sequences(X: Any) -> list[Array] | None:
+    """Sequences (T_i, F) of one dtype, if X is a list of such or of ragged (T_i,)."""
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+        X = list(X)
+    if not isinstance(X, list | tuple) or not X:
+        return None
+    dimensions = {np.ndim(x) for x in X}
+    if dimensions == {1} and len({len(x) for x in X}) == 1:
+        return None  # a table (n, T) in rows
+    if not dimensions <= {1, 2}:
+        return None
+    arrays = [_checks.numeric(x, f"X[{i}]") for i, x in enumerate(X)]
+    all_float32 = all(a.dtype == np.float32 for a in arrays)
+    found: list[Array] = []
+    for i, a in enumerate(arrays):
+        a = a.astype(np.float32 if all_float32 else np.float64)
+        a = _checks.expect_shape(a[:, None] if a.ndim == 1 else a, f"X[{i}]", ("T", "F"))
+        _checks.expect_shape(a, f"X[{i}]", ("T", found[0].shape[1] if found else a.shape[1]))
+        if not np.isfinite(a).all():
+            raise ValueError(f"X[{i}]: expected finite numbers, got NaN or infinity")
+        found.append(a)
+    return found
+
+
+def _scale(rows: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each column, in float64; 1 where it is 0."""
+    deviation = rows.std(axis=0, dtype=np.float64)
+    return rows.mean(axis=0, dtype=np.float64), np.where(deviation > 0, deviation, 1.0)
+
+
+def _required(y: Any, estimator: Any) -> None:
+    if y is None:
+        raise ValueError(
+            f"y: expected one for each sequence; {type(estimator).__name__} "
+            "requires y to be passed, but the target y is None"
+        )
+
+
+class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[misc]
+    """One number, or several, for each sequence: recurrent layers, and a linear map at the end.
+
+    Mean squared error of standardised targets, Adam.
+
+    Parameters are those of :class:`SequenceClassifier`, but for `class_weight`.
+
+    Attributes
+    ----------
+    net_ : fastrnn.Sequential
+    loss_curve_ : list of float
+        Training loss of each epoch.
+    n_features_in_ : int
+        F; for a two-dimensional X its columns, T.
+    """
+
+    _loss = "mse"
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train from scratch.
+
+        Parameters
+        ----------
+        X : (n, T, F) or (n, T) array-like, or list of (T_i, F) or (T_i,) array-like
+            Without F there is one feature over time.
+        y : (n,) or (n, K) array-like
+        sample_weight : (n,) array-like, optional
+
+        Returns
+        -------
+        SequenceRegressor
+            Itself.
+        """
+        return self._fit(X, y, sample_weight, _checks.size(self.max_epochs, "max_epochs"))
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one more epoch, on these sequences; as :meth:`fit` otherwise.
+
+        Scales are those of the first call.
+        """
+        return self._fit(X, y, sample_weight, None)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, epochs: int | None) -> Self:
+        reset = epochs is not None or not hasattr(self, "net_")
+        _required(y, self)
+        x = self._inputs(X, reset=reset)
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
+        check_consistent_length(x, y)
+        rows = y.reshape(len(y), -1)
+        if reset:
+            self._target_scale = _scale(rows)
+            self._single = y.ndim == 1
+        mean, deviation = self._target_scale
+        _checks.expect_shape(rows, "y", (len(y), len(mean)))
+        weight = self._weights(sample_weight, len(y))
+        target = ((rows - mean) / deviation).astype(self._dtype)
+        self._train(x, target, len(mean), weight, epochs)
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Numbers.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`
+
+        Returns
+        -------
+        (n,) or (n, K) array
+        """
+        found = self._outputs(X)
+        mean, deviation = self._target_scale
+        found = found * deviation + mean
+        return found[:, 0] if self._single else found
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[misc]
+    """A class for each sequence: recurrent layers, a linear map at the end, softmax.
+
+    Cross-entropy, Adam.
+
+    Parameters
+    ----------
+    cell : {"gru", "lstm", "rnn"}
+    hidden_size, num_layers : int
+    bidirectional : bool
+        Whether the net also reads from the end; the answer is then from both last steps.
+    dropout : float
+        Probability, between layers and before the output.
+    max_epochs : int
+        How often `fit` goes through the data.
+    batch_size : int
+    lr : float
+        Adam's learning rate: at the start of `fit`, from where it falls to 0 along half a cosine,
+        and throughout `partial_fit`.
+    clip_norm : float
+        Gradients are scaled to at most this joint norm.
+    standardize : bool
+        Whether each feature is brought to mean 0 and standard deviation 1, over all steps of all
+        sequences of `fit` (or of the first `partial_fit`).
+    random_state : int, RandomState or None
+        For the initial weights, dropout and the order of the data.
+    verbose : int
+        As in :meth:`fastrnn.Sequential.fit`; 0 is silent.
+    class_weight : dict, "balanced" or None
+        Weight of each class in the loss; "balanced" for n / (classes * count of the class).
+
+    Attributes
+    ----------
+    classes_ : (C,) array
+        Sorted.
+    net_ : fastrnn.Sequential
+    loss_curve_ : list of float
+        Training loss of each epoch.
+    n_features_in_ : int
+        F; for a two-dimensional X its columns, T.
+    """
+
+    _loss = "cross_entropy"
+
+    def __init__(
+        self,
+        cell: str = "gru",
+        *,
+        hidden_size: int = 64,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        max_epochs: int = 50,
+        batch_size: int = 32,
+        lr: float = 5e-3,
+        clip_norm: float = 1.0,
+        standardize: bool = True,
+        class_weight: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            cell, hidden_size=hidden_size, num_layers=num_layers, bidirectional=bidirectional,
+            dropout=dropout, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
+            clip_norm=clip_norm, standardize=standardize, random_state=random_state,
+            verbose=verbose,
+        )  # fmt: skip
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train from scratch.
+
+        Parameters
+        ----------
+        X : (n, T, F) or (n, T) array-like, or list of (T_i, F) or (T_i,) array-like
+            Without F there is one feature over time.
+        y : (n,) array-like
+            Classes: numbers or strings.
+        sample_weight : (n,) array-like, optional
+
+        Returns
+        -------
+        SequenceClassifier
+            Itself.
+        """
+        epochs = _checks.size(self.max_epochs, "max_epochs")
+        return self._fit(X, y, None, sample_weight, epochs)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one more epoch, on these sequences; as :meth:`fit` otherwise.
+
+        Scales are those of the first call.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in :meth:`fit`.
+        classes : array-like, optional
+            All classes that will come; needed at the first call.
+        """
+        if classes is None and not hasattr(self, "net_"):
+            raise ValueError("classes: expected all classes at the first call of partial_fit")
+        return self._fit(X, y, classes, sample_weight, None)
+
+    def _fit(self, X: Any, y: Any, classes: Any, sample_weight: Any, epochs: int | None) -> Self:
+        reset = epochs is not None or not hasattr(self, "net_")
+        _required(y, self)
+        x = self._inputs(X, reset=reset)
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        check_consistent_length(x, y)
+        if reset:
+            self.classes_ = np.unique(y if classes is None else classes)
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"classes: expected those of the first call, {self.classes_}")
+        target = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        if (self.classes_[target] != y).any():
+            unknown = y[self.classes_[target] != y][0]
+            raise ValueError(f"y: expected classes among {self.classes_}, got {unknown!r}")
+        weight = self._weights(sample_weight, len(y))
+        if self.class_weight is not None:
+            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            weight = of_class[target] * (1.0 if weight is None else weight)
+        self._train(x, target, len(self.classes_), weight, epochs)
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """The likeliest class of each sequence.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`
+
+        Returns
+        -------
+        (n,) array
+        """
+        outputs = self._outputs(X)
+        found: Array = self.classes_[outputs.argmax(axis=1)]
+        return found
+
+    def predict_proba(self, X: Any) -> Array:
+        """The probability of each class.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`
+
+        Returns
+        -------
+        (n, C) array
+            In the order of ``classes_``.
+        """
+        return _nets.softmax(self._outputs(X))

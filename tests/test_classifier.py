@@ -1,0 +1,295 @@
+"""The classifier of texts: it learns, comes back from its file, and refuses what it should."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _modelfile
+from fastrnn.cli import main
+from fastrnn.optim import Adam
+from fastrnn.text import TextClassifier
+
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+SMALL: dict[str, Any] = {
+    "embedding_dim": 8, "hidden_size": 8, "dropout": 0.1, "lr": 2e-2, "batch_size": 16, "seed": 0
+}  # fmt: skip
+
+
+def corpus(n: int = 240, seed: int = 0) -> tuple[list[str], list[str]]:
+    """What a text is about is said by one word of it, and turned around by a "not" before that."""
+    rng = np.random.default_rng(seed)
+    filler = ["the", "a", "film", "story", "was", "it", "and", "then", "so", "very"]
+    texts, labels = [], []
+    for _ in range(n):
+        words = list(rng.choice(filler, rng.integers(2, 9)))
+        good, negated = rng.integers(0, 2, 2)
+        said = ["not"] * negated + [["bad", "dull"], ["good", "fine"]][good][rng.integers(2) :][:1]
+        at = rng.integers(len(words) + 1)
+        texts.append(" ".join(words[:at] + said + words[at:]).capitalize() + "!")
+        labels.append("praise" if good != negated else "blame")
+    return texts, labels
+
+
+@pytest.fixture(scope="module")
+def model() -> TextClassifier:
+    return TextClassifier(**SMALL, epochs=20).fit(*corpus(), verbose=0)
+
+
+def test_learns_and_predicts(model: TextClassifier) -> None:
+    texts, labels = corpus(100, seed=1)
+    assert model.classes.tolist() == ["blame", "praise"]
+    p = model.predict_proba(texts)
+    assert p.shape == (100, 2)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+    predicted = model.predict(texts)
+    assert predicted.tolist() == [["blame", "praise"][int(row[1] > row[0])] for row in p]
+    assert model.score(texts, labels) == np.mean(predicted == labels) > 0.95
+    assert model.history is not None
+    assert model.history.history["loss"][-1] < model.history.history["loss"][0] / 2
+
+
+def test_rt_polarity() -> None:
+    """Movie reviews (Pang and Lee 2005), a tenth held out."""
+    files = [DATA / f"rt-polarity.{kind}" for kind in ("neg", "pos")]
+    if not all(file.exists() for file in files):
+        pytest.skip(f"no {files[0]}")
+    lines = [file.read_text(encoding="utf-8").splitlines() for file in files]
+    texts, labels = [*lines[0], *lines[1]], np.repeat([0, 1], [len(of) for of in lines])
+    order = np.random.default_rng(0).permutation(len(texts))
+    held, rest = np.split(order, [len(order) // 10])
+    model = TextClassifier(seed=0).fit([texts[i] for i in rest], labels[rest], verbose=0)
+    assert model.score([texts[i] for i in held], labels[held]) > 0.74
+
+
+def test_rows_do_not_depend_on_each_other(model: TextClassifier) -> None:
+    texts, _ = corpus(30, seed=2)
+    together = model.predict_proba(texts)
+    alone = np.concatenate([model.predict_proba([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["b", "a", "c"] * 20, ["a", "b", "c"]),
+        ([7, -1, 3] * 20, [-1, 3, 7]),
+        ([True, False, True] * 20, [False, True]),
+        (np.array(["x", "y", "x"] * 20, dtype=object), ["x", "y"]),
+    ],
+)
+def test_labels_of_any_kind(labels: Any, classes: list[Any], tmp_path: Path) -> None:
+    texts = ["one", "two words", "Three, of them"] * 20
+    model = TextClassifier(**SMALL, epochs=20).fit(texts, labels, verbose=0)
+    assert model.classes.tolist() == classes
+    assert model.score(texts, labels) == 1
+    model.save(tmp_path / "m")
+    again = TextClassifier.load(tmp_path / "m")
+    assert again.predict(texts).tolist() == list(labels)
+    assert again.classes.dtype.kind == model.classes.dtype.kind
+
+
+def test_words() -> None:
+    model = TextClassifier(**SMALL, epochs=1, min_count=2)
+    model.fit(["It's GOOD, it's good.", "Once; ça va? ça va", ""], [0, 1, 1], verbose=0)
+    assert model.vocabulary == ["good", "it's", "va", "ça"]
+    unknown = model.predict_proba(["zebra", "", "ONCE"])
+    np.testing.assert_array_equal(unknown[0], unknown[1])
+    np.testing.assert_array_equal(unknown[0], unknown[2])
+
+
+def test_max_length() -> None:
+    texts, labels = ["a b", "b a"] * 20, [0, 1] * 20
+    model = TextClassifier(**SMALL, epochs=20, max_length=1).fit(iter(texts), labels, verbose=0)
+    assert model.score(["a b b", "b a a"], [0, 1]) == 1
+    np.testing.assert_array_equal(model.predict_proba(["a b"]), model.predict_proba(["a"]))
+
+
+def test_characters() -> None:
+    model = TextClassifier("characters", **SMALL, epochs=20, min_count=1)
+    texts = ["aab", "aba", "Baa", "b\na"] * 20
+    model.fit(texts, list("wxyz") * 20, verbose=0)
+    assert model.vocabulary == ["\n", "B", "a", "b"]
+    assert model.predict(texts[:4]).tolist() == list("wxyz")
+
+
+@pytest.mark.parametrize("options", [{}, {"cell": "lstm", "num_layers": 2, "bidirectional": False}])
+def test_comes_back_from_its_file(options: dict[str, Any], tmp_path: Path) -> None:
+    texts, labels = corpus(40)
+    model = TextClassifier(**SMALL, **options, epochs=2).fit(texts, labels, verbose=0)
+    expected = model.predict_proba(texts)
+    model.save(tmp_path / "m.safetensors")
+    for again in (
+        TextClassifier.load(tmp_path / "m.safetensors"),
+        fastrnn.load(tmp_path / "m.safetensors"),
+        pickle.loads(pickle.dumps(model)),
+        TextClassifier(**SMALL, **options, epochs=2).fit(texts, labels, verbose=0),
+    ):
+        np.testing.assert_array_equal(again.predict_proba(texts), expected)
+        assert repr(again) == repr(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_size": 10**9}, "expected shape"),
+        ({"num_layers": 10**9}, "tensors: expected"),
+        ({"embedding_dim": 9}, "0.weight: expected shape"),
+        ({"cell": "gpt"}, "cell: expected"),
+        ({"cell": "lstm"}, "expected shape"),
+        ({"bidirectional": False}, "tensors: expected"),
+        ({"vocabulary": ["a"]}, "0.weight: expected shape"),
+        ({"vocabulary": "abc"}, "vocabulary: expected a list"),
+        ({"vocabulary": [1]}, r"vocabulary\[0\]: expected a str"),
+        ({"classes": ["praise", "blame"]}, "classes: expected a list of sorted"),
+        ({"classes": [["a"], ["b"]]}, "unhashable"),
+        ({"classes": []}, "classes: expected"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: Path) -> None:
+    model.save(tmp_path / "m")
+    kind, header, tensors = _modelfile.read(tmp_path / "m")
+    _modelfile.write(tmp_path / "m", kind, header | change, tensors)
+    with pytest.raises(ValueError, match=f"is damaged: .*{said}"):
+        TextClassifier.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "said"),
+    [
+        (lambda m: TextClassifier("letters"), ValueError, "unit: expected one of 'words', 'char"),
+        (lambda m: TextClassifier(cell="gpt"), ValueError, "cell: expected one of"),
+        (lambda m: TextClassifier(dropout=1), ValueError, "dropout: expected"),
+        (lambda m: TextClassifier(epochs=0), ValueError, "epochs: expected"),
+        (lambda m: TextClassifier().fit("text", ["a"]), TypeError, "texts: expected a sequence"),
+        (lambda m: TextClassifier().fit(None, []), TypeError, "texts: expected a sequence of str"),
+        (
+            lambda m: m.fit(["a"], [0], validation_data=["a"], verbose=0),
+            ValueError,
+            "validation_data: expected a pair",
+        ),
+        (lambda m: TextClassifier().fit([], []), ValueError, "texts: expected one text or more"),
+        (
+            lambda m: TextClassifier().fit(["a", 1], [0, 1]),
+            TypeError,
+            r"texts\[1\]: expected a str",
+        ),
+        (
+            lambda m: TextClassifier().fit(["a"], [0, 1]),
+            ValueError,
+            r"labels: expected shape \(1,\)",
+        ),
+        (lambda m: TextClassifier().fit(["a"], [0.5]), TypeError, "labels: expected str, int or b"),
+        (lambda m: TextClassifier().predict(["a"]), ValueError, "call fit first"),
+        (lambda m: TextClassifier().save("m"), ValueError, "call fit first"),
+        (
+            lambda m: m.fit(["a", "b"], [0, 1], verbose=0).score(["a"], [0, 1]),
+            ValueError,
+            "labels: expected",
+        ),
+        (
+            lambda m: m.fit(["a"], [0], validation_data=(["a"], [1]), verbose=0),
+            ValueError,
+            "validation_data: expected labels among",
+        ),
+    ],
+)
+def test_refused(call: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        call(TextClassifier(**SMALL))
+
+
+def test_validation() -> None:
+    model = TextClassifier(**SMALL, epochs=3)
+    model.fit(*corpus(60), validation_data=corpus(20, seed=1), verbose=0)
+    assert model.history is not None
+    assert {"val_loss", "val_accuracy"} < model.history.history.keys()
+
+
+# The commands.
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The corpus as a file for each class, and as tables; in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    pairs = list(zip(*corpus(), strict=True))
+    for label in ("praise", "blame"):
+        Path(label).write_text("\n".join(text for text, of in pairs if of == label))
+    Path("all.csv").write_text("label,text\n" + "\n".join(f'{of},"{t}"' for t, of in pairs))
+    Path("all.tsv").write_text("kind\tsaid\n" + "\n".join(f"{of}\t{t}" for t, of in pairs))
+    return tmp_path
+
+
+QUICK = ["-o", "m", "-q"] + [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ["praise=praise", "blame=blame"],
+        ["all.csv", "--max-length=50"],
+        ["all.tsv", "--text-column=said", "--label-column=kind"],
+    ],
+)
+def test_commands(
+    source: list[str], files: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert main(["classify", "train", *source, *QUICK, "--epochs=20"]) == 0
+    assert "accuracy on 24 texts held out" in capsys.readouterr().out
+    assert TextClassifier.load("m").classes.tolist() == ["blame", "praise"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("the film was good\n\nit was not good\n"))
+    assert main(["classify", "predict", "m"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [(row[0], row[2]) for row in rows] == [
+        ("praise", "the film was good"),
+        ("blame", "it was not good"),
+    ]
+    assert main(["classify", "predict", "m", "praise"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(Path("praise").read_text().splitlines())
+
+
+def test_ctrl_c_keeps_the_model_so_far(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    usual = Adam.apply
+
+    def apply(self: Any, *args: Any) -> None:
+        if self.steps == 5:
+            raise KeyboardInterrupt
+        usual(self, *args)
+
+    monkeypatch.setattr(Adam, "apply", apply)
+    assert main(["classify", "train", "all.csv", *QUICK]) == 0
+    assert "interrupted; this is the model so far" in capsys.readouterr().out
+    assert TextClassifier.load("m").predict(["good"]).size == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["train", "praise", "blame"], "FILE: expected one CSV file, or LABEL=FILE for each"),
+        (["train", "all.tsv"], "all.tsv: expected a column 'text', got kind, said"),
+        (["train", "a=nowhere"], "nowhere: No such file"),
+        (["train", "a=latin1"], "latin1: is not UTF-8 text"),
+        (["train", "a=praise", "--encoding=martian"], "--encoding: expected one that Python knows"),
+        (["train", "all.csv", "--holdout=1"], "--holdout: expected a number in [0, 1)"),
+        (["train", "all.csv", "--unit=letters"], "unit: expected one of"),
+        (["predict", "nowhere"], "nowhere: No such file"),
+        (["predict", "all.csv"], "all.csv: is not a safetensors file"),
+    ],
+)
+def test_commands_refuse(args: list[str], said: str, files: Path, capsys: Any) -> None:
+    Path("latin1").write_bytes("groß".encode("latin-1") * 10)
+    assert main(["classify", *args, *(QUICK if args[0] == "train" else [])]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fastrnn: error: ")
+    assert err.count("\n") == 1
+    assert said in err

@@ -1,0 +1,302 @@
+"""Forecasts: better than the naive ones on real series, without a look ahead, and how sure."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrnn.cli import main
+from fastrnn.forecast import Forecaster
+from fastrnn.optim import Adam
+
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+SMALL: dict[str, Any] = {"window": 12, "steps": 4, "hidden_size": 8, "epochs": 3, "seed": 0}
+
+
+def series(n: int = 120, seed: int = 0) -> Any:
+    """Two series with a trend, a season of 12 and noise."""
+    t = np.arange(n)
+    noise = np.random.default_rng(seed).normal(0, 0.1, (n, 2))
+    return np.stack([10 + np.sin(np.pi * t / 6), 100 + t + 5 * np.cos(np.pi * t / 6)], 1) + noise
+
+
+@pytest.mark.parametrize(
+    ("file", "season"),
+    [("airline-passengers", 12), ("monthly-sunspots", 132), ("daily-min-temperatures", 365)],
+)
+@pytest.mark.parametrize("horizon", [1, 12])
+def test_better_than_naive(file: str, season: int, horizon: int) -> None:
+    path = DATA / f"{file}.csv"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    with path.open() as lines:
+        values = [float(row[1]) for row in [*csv.reader(lines)][1:]]
+    for seed in range(3):
+        found = Forecaster(season=season, seed=seed).backtest(values, horizon)
+        assert found.forecasts.keys() == {"forecaster", "naive", "seasonal naive"}
+        for errors in (found.mae(), found.rmse()):
+            assert errors["forecaster"] < min(errors["naive"], errors["seasonal naive"])
+
+
+def test_several_series_at_once() -> None:
+    values = series()
+    found = Forecaster(window=24, season=12, seed=0).backtest(values)
+    for errors in (found.mae(), found.rmse()):
+        assert errors["forecaster"].shape == (2,)
+        assert (errors["forecaster"] < errors["naive"] / 2).all()
+    assert found.actual.shape == (24 - 12 + 1, 12, 2)
+    assert str(found).count("\n") == 6
+    assert Forecaster(**SMALL).fit(values).predict(7).shape == (7, 2)
+
+
+def test_naive_forecasts_against_a_loop() -> None:
+    y = series()[:, 0]
+    found = Forecaster(**SMALL, season=5).backtest(y, 7, test_fraction=0.3, stride=3)
+    assert found.origins.tolist() == list(range(120 - 36, 120 - 7 + 1, 3))
+    for i, origin in enumerate(found.origins):
+        for h in range(7):
+            before = origin + h - 5
+            while before >= origin:
+                before -= 5
+            assert found.actual[i, h] == y[origin + h]
+            assert found.forecasts["naive"][i, h] == y[origin - 1]
+            assert found.forecasts["seasonal naive"][i, h] == y[before]
+    errors = found.forecasts["forecaster"] - found.actual
+    assert found.mae()["forecaster"] == pytest.approx(np.mean(np.abs(errors)))
+    assert found.rmse()["forecaster"] == pytest.approx(np.sqrt(np.mean(errors**2)))
+
+
+def test_backtest_does_not_look_ahead() -> None:
+    """Values after an origin change nothing of its forecast, nor of the training."""
+    y = series()[:, 0]
+    changed = y.copy()
+    changed[110:] += 50
+    first, second = (Forecaster(**SMALL, season=12).backtest(s, 4) for s in (y, changed))
+    known = first.origins <= 110
+    for name, forecast in first.forecasts.items():
+        np.testing.assert_array_equal(forecast[known], second.forecasts[name][known])
+        if name != "seasonal naive":
+            assert (forecast[~known] != second.forecasts[name][~known]).any()
+
+
+def test_backtest_is_what_predict_says() -> None:
+    y = series()
+    model = Forecaster(**SMALL, season=12)
+    found = model.backtest(y, 6)
+    fitted = Forecaster(**SMALL, season=12).fit(y[: found.origins[0]])
+    for i, origin in enumerate(found.origins):
+        expected = fitted.predict(6, history=y[:origin])
+        np.testing.assert_allclose(found.forecasts["forecaster"][i], expected, rtol=1e-5)
+    again = model.fit(y).backtest(horizon=6)
+    np.testing.assert_array_equal(again.forecasts["forecaster"], found.forecasts["forecaster"])
+
+
+def test_backtest_leaves_the_forecaster_as_it_was() -> None:
+    model = Forecaster(**SMALL)
+    model.backtest(series())
+    with pytest.raises(ValueError, match="call fit first"):
+        model.predict(1)
+
+
+def test_longer_forecasts_go_on_from_their_own() -> None:
+    y = series()[:, 0]
+    model = Forecaster(**SMALL, season=12).fit(y)
+    long = model.predict(11)
+    np.testing.assert_array_equal(long[:4], model.predict(4))
+    np.testing.assert_array_equal(long[:3], model.predict(3))
+    expected = model.predict(4, history=[*y, *long[:4]])
+    np.testing.assert_allclose(long[4:8], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_units_do_not_matter(log: bool) -> None:
+    y = series()[:, 1]
+    small, large = (
+        Forecaster(**SMALL, log=log).fit(values).predict_interval(5) for values in (y, 1000 * y)
+    )
+    np.testing.assert_allclose(np.multiply(small, 1000), large, rtol=1e-4)
+
+
+def test_the_same_seed_the_same_bits() -> None:
+    y = series()
+    first, second = (Forecaster(**SMALL).fit(y) for _ in range(2))
+    again = pickle.loads(pickle.dumps(first))
+    for model in (second, again):
+        np.testing.assert_array_equal(first.predict(9), model.predict(9))
+        np.testing.assert_array_equal(first.predict_interval(9), model.predict_interval(9))
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    """Of 400 values that came later, about nine in ten lie within."""
+    rng = np.random.default_rng(0)
+    y = np.sin(np.arange(1000) / 3) + rng.normal(0, 0.3, 1000)
+    model = Forecaster(window=20, steps=2, hidden_size=8, seed=0).fit(y[:600])
+    inside, widths = [], []
+    for origin in range(600, 1000, 2):
+        lower, upper = model.predict_interval(2, level=0.9, history=y[:origin])
+        inside.append((lower < y[origin : origin + 2]) & (y[origin : origin + 2] < upper))
+        widths.append(upper - lower)
+    assert 0.85 < np.mean(inside) < 0.95
+    assert 0.9 < np.mean(widths) < 1.3  # 2 * 1.645 * 0.3 for the noise alone
+    narrow = np.subtract(*model.predict_interval(2, level=0.5)[::-1])
+    assert (narrow < np.mean(widths, axis=0) / 2).all()
+
+
+def test_a_constant_series_stays_what_it_is() -> None:
+    model = Forecaster(**SMALL).fit(np.full(60, 7.0))
+    np.testing.assert_allclose(model.predict(5), 7, atol=2)
+
+
+def test_plot() -> None:
+    pytest.importorskip("matplotlib")
+    model = Forecaster(**SMALL).fit(series())
+    figure = model.plot(6, shown=20)
+    assert len(figure.axes) == 2
+    known, forecast = figure.axes[1].lines
+    assert known.get_xdata().tolist() == list(range(100, 120))
+    np.testing.assert_array_equal(forecast.get_ydata(), model.predict(6)[:, 1])
+
+
+def test_ctrl_c_leaves_no_half_trained_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Adam.apply
+
+    def apply(self: Any, *args: Any) -> None:
+        if self.steps == 5:
+            raise KeyboardInterrupt
+        usual(self, *args)
+
+    monkeypatch.setattr(Adam, "apply", apply)
+    model = Forecaster(**SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(series())
+    with pytest.raises(ValueError, match="call fit first"):
+        model.predict(1)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: Forecaster("transformer"), "cell: expected one of"),
+        (lambda: Forecaster(window=0), "window: expected a whole number of at least 1"),
+        (lambda: Forecaster(season=-1), "season: expected"),
+        (lambda: Forecaster(dropout=1), "dropout: expected"),
+        (lambda: Forecaster(seed=-1), "seed: expected"),
+        (
+            lambda: Forecaster(**SMALL).fit(np.ones(15)),
+            r"series: expected at least 16 values \(window \+ steps\), got 15",
+        ),
+        (lambda: Forecaster(**SMALL).fit(np.ones((9, 9, 9))), r"series: expected shape \(n,\) or"),
+        (lambda: Forecaster(**SMALL).fit([1.0] * 20 + [np.nan]), "finite numbers, got nan at pos"),
+        (lambda: Forecaster(**SMALL, log=True).fit(np.arange(30)), "above 0, for log, got 0.0"),
+        (
+            lambda: Forecaster(**SMALL).fit(np.arange(30) * 1e300),
+            "with a finite standard deviation",
+        ),
+        (lambda: Forecaster(**SMALL).predict(1), "Forecaster: expected a fitted one; call fit"),
+        (lambda: Forecaster(**SMALL).fit(series()).predict(0), "horizon: expected"),
+        (lambda: Forecaster(**SMALL).fit(series()).predict(1, history=np.ones(20)), "history: exp"),
+        (lambda: Forecaster(**SMALL).fit(series()).predict_interval(25), "horizon: expected at mo"),
+        (lambda: Forecaster(**SMALL).fit(series()).predict_interval(1, level=1), "level: expected"),
+        (lambda: Forecaster(**SMALL, season=99).backtest(series()), "series: expected a season"),
+        (lambda: Forecaster(**SMALL).backtest(series(), stride=0), "stride: expected"),
+        (lambda: Forecaster(**SMALL).backtest(series()[:5], 4), "series: expected at least 16"),
+    ],
+)
+def test_refused(call: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+# The command.
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "series.csv"
+    rows = [f"1990-{i},{a!r},{b!r}" for i, (a, b) in enumerate(series().tolist())]
+    path.write_text("\n".join(["when,waves,growth", *rows]))
+    return path
+
+
+QUICK = ["--window=12", "--steps=4", "--hidden-size=8", "--epochs=3", "--seed=0"]
+
+
+def test_command(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "forecast.csv"
+    args = ["forecast", str(table), *QUICK, "--horizon=5", f"--out={out}"]
+    assert main([*args, "--backtest"]) == 0
+    printed = capsys.readouterr().out
+    rows = [*csv.reader(out.read_text().splitlines())]
+    assert rows[0] == [
+        "step",
+        *(f"{n}{s}" for n in ("waves", "growth") for s in ("", " lower", " upper")),
+    ]
+    model = Forecaster(**SMALL).fit(series())
+    found = np.array(rows[1:], float)
+    np.testing.assert_allclose(found[:, [1, 4]], model.predict(5), rtol=1e-5)
+    np.testing.assert_allclose(found[:, [2, 5]], model.predict_interval(5)[0], rtol=1e-5)
+    assert rows[3][1] in printed
+    assert "forecaster, series 1" in printed
+
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"when,", b"waves ago,"))
+    assert main([*args, "--column=growth", "--level=0"]) == 0
+    assert out.read_text().startswith("step,growth\n")
+
+
+def test_command_draws(table: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "p.png"
+    assert main(["forecast", str(table), *QUICK, f"--plot={picture}"]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nowhere.csv"], "nowhere.csv: No such file"),
+        (["series.csv", "--column=no"], "expected a column 'no', got when, waves, growth"),
+        (["series.csv", "--column=when"], "column 'when': could not convert"),
+        (["series.csv", "--horizon=0"], "horizon: expected"),
+        (["series.csv", "--horizon=100"], "horizon: expected at most 24"),
+        (["series.csv", "--level=2"], "level: expected"),
+        (["series.csv", "--window=1000"], "series: expected at least"),
+        (["series.csv", "--out=no/f.csv"], "no/f.csv: No such file"),
+        (["ragged.csv"], "ragged.csv: row 3: expected 2 columns, got 1"),
+        (["words.csv"], "words.csv: expected a column of numbers, got a, b"),
+        (["header.csv"], "header.csv: expected a header of distinct names, and a row or more"),
+        (["twice.csv"], "twice.csv: expected a header of distinct names"),
+        (["headless.csv"], "headless.csv: expected a header of distinct names"),
+        (["blank.csv"], "blank.csv: expected a header"),
+        (["long.csv"], "long.csv: field larger than field limit"),
+    ],
+)
+def test_command_refuses(
+    args: list[str], said: str, table: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(table.parent)
+    Path("ragged.csv").write_text("a,b\n1,2\n3\n")
+    Path("words.csv").write_text("a,b\nc,d\n")
+    Path("header.csv").write_text("a,b\n")
+    Path("twice.csv").write_text("a,a\n1,2\n")
+    Path("headless.csv").write_text("1,2\n3,4\n")
+    Path("blank.csv").write_text("\n")
+    Path("long.csv").write_text("a\n" + "1" * 200_000)
+    assert main(["forecast", *QUICK, *args]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fastrnn: error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch, table: Path, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'fastrnn\[plot\]'"):
+        Forecaster(**SMALL).fit(series()).plot(3)
+    assert main(["forecast", str(table), *QUICK, "--plot=p.png"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,179 @@
+"""Weights in the layouts of tutorials: against their own loops, there and back, and refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrnn import functional as F
+
+T, B, I, H = 7, 3, 4, 5
+LAYOUTS = ["columns", "rows"]
+
+
+def sigmoid(a: Any) -> Any:
+    return 1 / (1 + np.exp(-a))
+
+
+@pytest.fixture
+def draw(rng: np.random.Generator) -> Any:
+    """``draw(layout, out, in_)``: a matrix as the layout has it."""
+    return lambda layout, *shape: rng.normal(size=shape if layout == "columns" else shape[::-1])
+
+
+@pytest.fixture
+def loss_is_a_sum(rng: np.random.Generator) -> tuple[Any, ...]:
+    x, h0, c0, dy = (rng.normal(size=s) for s in ((T, B, I), (B, H), (B, H), (T, B, H)))
+    return x, h0, c0, dy
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_rnn_against_a_loop(layout, keepdims, draw, loss_is_a_sum):
+    """In the layout's own vectors, forward and back, with gradients in the layout's shapes."""
+    x, h0, _, dy = loss_is_a_sum
+    W_xh, W_hh, b_h = draw(layout, H, I), draw(layout, H, H), draw(layout, H, 1)
+    if not keepdims:
+        b_h = b_h.ravel()
+    columns = layout == "columns"
+
+    def row(b: Any) -> Any:
+        return b.reshape(1, H)
+
+    hs = [h0]
+    for x_t in x:
+        a = (W_xh @ x_t.T + W_hh @ hs[-1].T).T if columns else x_t @ W_xh + hs[-1] @ W_hh
+        hs.append(np.tanh(a + row(b_h)))
+    dW_xh, dW_hh, db_h = (np.zeros_like(a) for a in (W_xh, W_hh, b_h))
+    dh = np.zeros((B, H))
+    for t in reversed(range(T)):
+        da = (dy[t] + dh) * (1 - hs[t + 1] ** 2)
+        dW_xh += da.T @ x[t] if columns else x[t].T @ da
+        dW_hh += da.T @ hs[t] if columns else hs[t].T @ da
+        db_h += da.sum(axis=0).reshape(db_h.shape)
+        dh = da @ W_hh if columns else da @ W_hh.T
+
+    y, _, tape = F.rnn(x, h0, **F.pack_rnn(W_xh, W_hh, b_h, layout=layout))
+    _, dh0, grads = F.rnn_backward(tape, dy)
+    np.testing.assert_allclose(y, hs[1:], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(dh0, dh, rtol=1e-12, atol=1e-12)
+    found = F.unpack_rnn(grads, layout=layout, keepdims=keepdims)
+    for ours, theirs in zip(found, (dW_xh, dW_hh, db_h), strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_lstm_against_a_loop(layout, keepdims, draw, loss_is_a_sum):
+    x, h0, c0, dy = loss_is_a_sum
+    W = {g: draw(layout, H, H + I) for g in "fiCo"}
+    b = {g: draw(layout, H, 1) if keepdims else draw(layout, H, 1).ravel() for g in "fiCo"}
+    left = W if layout == "columns" else {g: w.T for g, w in W.items()}
+
+    h, c, kept = h0, c0, []
+    for x_t in x:
+        z = np.hstack([h, x_t])
+        a = {g: z @ left[g].T + b[g].reshape(1, H) for g in "fiCo"}
+        f, i, o, C = sigmoid(a["f"]), sigmoid(a["i"]), sigmoid(a["o"]), np.tanh(a["C"])
+        kept.append((z, f, i, o, C, c, h))
+        c = f * c + i * C
+        h = o * np.tanh(c)
+    states = [k[-1] for k in kept[1:]] + [h]
+    dW = {g: np.zeros((H, H + I)) for g in "fiCo"}
+    db = {g: np.zeros(H) for g in "fiCo"}
+    dh, dc = np.zeros((B, H)), np.zeros((B, H))
+    for t in reversed(range(T)):
+        z, f, i, o, C, c_prev, _ = kept[t]
+        dh = dh + dy[t]
+        tanh_c = np.tanh(f * c_prev + i * C)
+        dc = dc + dh * o * (1 - tanh_c**2)
+        da = {
+            "f": dc * c_prev * f * (1 - f),
+            "i": dc * C * i * (1 - i),
+            "C": dc * i * (1 - C**2),
+            "o": dh * tanh_c * o * (1 - o),
+        }
+        dz = sum(da[g] @ left[g] for g in da)
+        for g in da:
+            dW[g] += da[g].T @ z
+            db[g] += da[g].sum(axis=0)
+        dh, dc = dz[:, :H], dc * f
+
+    weights = F.pack_lstm(*W.values(), *b.values(), layout=layout)
+    y, _, tape = F.lstm(x, (h0, c0), **weights)
+    dx, (dh0, dc0), grads = F.lstm_backward(tape, dy)
+    np.testing.assert_allclose(y, states, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(dh0, dh, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(dc0, dc, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(dx[0], dz[:, H:], rtol=1e-12, atol=1e-12)
+    found = F.unpack_lstm(grads, layout=layout, keepdims=keepdims)
+    turned = dW if layout == "columns" else {g: d.T for g, d in dW.items()}
+    theirs = [*turned.values(), *(db[g].reshape(b[g].shape) for g in db)]
+    for ours, expected in zip(found, theirs, strict=True):
+        assert ours.shape == expected.shape
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_there_and_back_in_the_same_bits(layout, bias, dtype, draw, same_bits):
+    rnn = [draw(layout, H, I), draw(layout, H, H), draw(layout, H, 1).ravel()][: 3 if bias else 2]
+    lstm = [draw(layout, H, H + I) for _ in range(4)]
+    lstm += [draw(layout, H, 1).ravel() for _ in range(4)] if bias else []
+    for pack, unpack, given in (
+        (F.pack_rnn, F.unpack_rnn, rnn),
+        (F.pack_lstm, F.unpack_lstm, lstm),
+    ):
+        given = tuple(np.ascontiguousarray(a, dtype) for a in given)
+        packed = pack(*given, layout=layout)
+        back = unpack(packed, layout=layout)
+        assert same_bits(back, given)
+        for a in back:
+            a += 1  # copies: nothing else changes
+        assert same_bits(pack(*given, layout=layout), packed)
+
+
+def zeros(*shape: int) -> Any:
+    return np.zeros(shape)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: F.pack_rnn(zeros(5, 4), zeros(5, 4)), r"W_hh: expected shape \(5, 5\), got"),
+        (lambda: F.pack_rnn(zeros(4, 5), zeros(5, 5)), r"W_xh: expected shape \(5, I\)"),
+        (
+            lambda: F.pack_rnn(zeros(5, 4), zeros(5, 5), layout="rows"),
+            r"W_xh: expected shape \(I, 5\)",
+        ),
+        (lambda: F.pack_rnn(zeros(5), zeros(5, 5)), r"W_xh: expected shape \(H, I\)"),
+        (lambda: F.pack_rnn(zeros(5, 4), zeros(5, 5), zeros(4)), r"b_h: expected shape \(5,\)"),
+        (lambda: F.pack_rnn(zeros(5, 4), zeros(5, 5), layout="C"), "layout: expected 'columns'"),
+        (lambda: F.pack_lstm(*[zeros(5, 5)] * 4), r"W_f: expected shape \(H, H\+I\)"),
+        (lambda: F.pack_lstm(*[zeros(5, 9)] * 3, zeros(5, 8)), r"W_o: expected shape \(5, 9\)"),
+        (lambda: F.pack_lstm(*[zeros(5, 9)] * 4, zeros(5)), "b_i, b_C, b_o: expected all four"),
+        (lambda: F.unpack_rnn({"weight_ih": zeros(5, 4)}), "grads: expected weight_ih, weight_hh"),
+        (
+            lambda: F.unpack_rnn({"weight_ih": zeros(5, 4), "weight_hh": zeros(20, 5)}),
+            r"grads weight_hh: expected shape \(5, 5\)",
+        ),
+        (
+            lambda: F.unpack_lstm({"weight_ih": zeros(5, 4), "weight_hh": zeros(20, 5)}),
+            r"grads weight_ih: expected shape \(20, I\)",
+        ),
+    ],
+)
+def test_refused(call, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        call()
+
+
+def test_refused_types():
+    with pytest.raises(TypeError, match=r"^W_xh: expected an array of real numbers"):
+        F.pack_rnn([["a"]], zeros(1, 1))
+    with pytest.raises(TypeError, match=r"^grads: expected a mapping, got list"):
+        F.unpack_rnn([])

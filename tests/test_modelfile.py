@@ -1,0 +1,234 @@
+"""Model files: everything comes back, and damage is seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+import fastrnn
+from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential, _modelfile
+
+STACKS: dict[str, Callable[[], list[Any]]] = {
+    "tokens": lambda: [Embedding(9, 4), LSTM(4, 6, proj_size=3, peephole=True), Linear(3, 2)],
+    "stack": lambda: [
+        GRU(3, 4, 2, bidirectional=True, dropout=0.25, reset_after=False, batch_first=True),
+        Dropout(0.5),
+        RNN(8, 5, nonlinearity="relu", bias=False, return_sequences=False),
+        Linear(5, 1, bias=False),
+    ],
+    "float64": lambda: [
+        Linear(3, 4, dtype="float64"),
+        LSTM(4, 2, forget_bias=1.0, dtype="float64"),
+    ],
+    "identity": lambda: [RNN(3, 4, init="identity")],
+}
+
+
+@pytest.fixture(params=STACKS)
+def model(request: pytest.FixtureRequest) -> Sequential:
+    return Sequential(STACKS[request.param](), seed=0)
+
+
+def inputs(model: Sequential, rng: np.random.Generator) -> np.ndarray:
+    if isinstance(model.layers[0], Embedding):
+        return rng.integers(0, 9, (4, 5))
+    return rng.standard_normal((4, 5, 3))
+
+
+def test_comes_back_from_its_file(
+    model: Sequential, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    loaded = fastrnn.load(str(path))
+    assert repr(loaded) == repr(model)
+    assert [f.name for f in tmp_path.iterdir()] == [path.name]
+    x = inputs(model, rng)
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+    model.save(path)  # over itself
+    loaded.save(tmp_path / "again")
+    np.testing.assert_equal(_modelfile.read(tmp_path / "again"), _modelfile.read(path))
+
+
+def test_load_knows_every_kind(tmp_path: Path) -> None:
+    text = fastrnn.text.CharLM(embedding_dim=2, hidden_size=3, epochs=1).fit("abc" * 50, verbose=0)
+    text.save(tmp_path / "m")
+    assert type(fastrnn.load(tmp_path / "m")) is fastrnn.text.CharLM
+    Sequential([Linear(2, 2)]).save(tmp_path / "m")
+    with pytest.raises(ValueError, match="m: is not a CharLM but a Sequential"):
+        fastrnn.text.CharLM.load(tmp_path / "m")
+    _modelfile.write(tmp_path / "m", "Orchestra", {}, {})
+    with pytest.raises(ValueError, match=r"m: expected one of Sequential, .* got a 'Orchestra'"):
+        fastrnn.load(tmp_path / "m")
+    with pytest.raises(FileNotFoundError):
+        fastrnn.load(tmp_path / "nowhere")
+
+
+def test_no_file_can_hold_a_class_of_ones_own(tmp_path: Path) -> None:
+    class Special(Linear):
+        pass
+
+    with pytest.raises(
+        TypeError, match=r"layers\[0\]: expected one of .*, got Special, a class derived"
+    ):
+        Sequential([Special(2, 2)]).save(tmp_path / "m")
+
+
+def test_a_thousand_damaged_files(tmp_path: Path) -> None:
+    """Cut, flipped, swapped, with numbers of the header changed: an error, or the same model."""
+    rng = np.random.default_rng(1000)
+    model = Sequential(STACKS["tokens"](), seed=0)
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    expected = {name: p.tobytes() for name, p in model.parameters().items()}
+
+    def cut(data: bytearray) -> bytearray:
+        return data[: rng.integers(len(data))]
+
+    def flip(data: bytearray) -> bytearray:
+        for _ in range(rng.integers(1, 4)):
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        return data
+
+    def flip_header(data: bytearray) -> bytearray:
+        data[rng.integers(start)] ^= 1 << rng.integers(8)
+        return data
+
+    def lie(data: bytearray) -> bytearray:
+        digits = [i for i in range(start) if chr(data[i]).isdigit()]
+        data[rng.choice(digits)] = ord(str(rng.integers(10)))
+        return data
+
+    def other_length(data: bytearray) -> bytearray:
+        data[:8] = int(rng.integers(2 ** rng.integers(1, 63))).to_bytes(8, "little")
+        return data
+
+    def swap(data: bytearray) -> bytearray:
+        a, b = rng.integers(len(data), size=2)
+        data[a : a + 8], data[b : b + 8] = data[b : b + 8], data[a : a + 8]
+        return data
+
+    def garbage(data: bytearray) -> bytearray:
+        at = rng.integers(len(data))
+        data[at : at + 16] = rng.bytes(16)
+        return data
+
+    refused = 0
+    for n in range(1000):
+        damage = (cut, flip, flip_header, lie, other_length, swap, garbage)[n % 7]
+        data = damage(bytearray(whole))
+        path.write_bytes(data)
+        try:
+            found = fastrnn.load(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017
+            refused += 1
+        else:
+            assert {n: p.tobytes() for n, p in found.parameters().items()} == expected
+    assert refused > 950
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 10**9}, "claims 7000000000 weights or more, the file has"),
+        ({"hidden_size": 10**9, "proj_size": 0}, "claims 1000000004000000000 weights or more"),
+        ({"num_layers": 10**9}, "claims .* weights or more"),
+        ({"proj_size": 10**9}, "claims .* weights or more"),
+        ({"proj_size": -5}, "proj_size: expected"),
+        ({"hidden_size": 5}, "expected an input size of 3|expected shape|proj_size"),
+        ({"hidden_size": 6.0}, "hidden_size: expected a whole number"),
+        ({"hidden_size": "6"}, "hidden_size: expected a whole number"),
+        ({"hidden_size": None}, "hidden_size: expected a whole number"),
+        ({"input_size": 3}, "expected an input size of 4"),
+        ({"dtype": "float64"}, "one dtype"),
+        ({"dtype": "object"}, "dtype: expected"),
+        ({"peephole": False}, "unexpected"),
+        ({"seed": 0}, "expected one of"),
+        ({"novelty": 1}, "novelty"),
+    ],
+)
+def test_configurations_that_lie(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """Whoever writes such a file can make its checksum right as well."""
+    path = tmp_path / "m"
+    Sequential(STACKS["tokens"](), seed=0).save(path)
+    _, model, tensors = _modelfile.read(path)
+    model["layers"][1]["config"] |= change
+    _modelfile.write(path, "Sequential", model, tensors)
+    with pytest.raises(ValueError, match=f"m: is damaged: .*{message}"):
+        fastrnn.load(path)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        None,
+        [],
+        {},
+        {"layers": None},
+        {"layers": []},
+        {"layers": [1]},
+        {"layers": [{"class": "Linear"}]},
+        {"layers": [{"class": "Linear", "config": None}]},
+        {"layers": [{"class": "Linear", "config": []}]},
+        {"layers": [{"class": "__import__", "config": {"name": "os"}}]},
+        {"layers": [{"class": ["Linear"], "config": {}}]},
+        {"layers": [{"class": "Dropout", "config": {"p": 3}}]},
+        {"layers": [{"class": "Linear", "config": {"in_features": 2, "out_features": 3}}]},
+    ],
+)
+def test_models_that_are_none(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    _modelfile.write(path, "Sequential", model, {"0.weight": np.zeros((2, 2), np.float32)})
+    with pytest.raises(ValueError, match="m: is damaged: "):
+        fastrnn.load(path)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"0.weight": np.zeros((2, 2)), "0.bias": np.zeros(2)},
+        {"0.weight": np.zeros((2, 2), np.int32), "0.bias": np.zeros(2, np.float32)},
+        {"0.weight": np.zeros((2, 2), np.float32), "1.bias": np.zeros(2, np.float32)},
+        {"0.weight": np.zeros((4, 1), np.float32), "0.bias": np.zeros(2, np.float32)},
+    ],
+)
+def test_tensors_that_do_not_fit(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    Sequential([Linear(2, 2)]).save(path)
+    _, model, _ = _modelfile.read(path)
+    _modelfile.write(path, "Sequential", model, tensors)
+    with pytest.raises(ValueError, match="m: is damaged: "):
+        fastrnn.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": "2"}, "expected format version 1, got '2'"),
+        ({"format": "pt"}, "is not a model of fastrnn"),
+        ({"crc32": "0"}, "is damaged: the checksum differs"),
+        ({"kind": "CharLM"}, "is damaged: the checksum differs"),
+        ({"model": "[" * 200_000, "crc32": None}, "is damaged"),
+        ({"model": "{", "crc32": None}, "is damaged"),
+    ],
+)
+def test_metadata_that_do_not_fit(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    Sequential([Linear(2, 2)]).save(path)
+    data = path.read_bytes()
+    tensors = load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"] | change
+    if header["crc32"] is None:
+        header["crc32"] = _modelfile.checksum(header["kind"], header["model"], tensors)
+    path.write_bytes(save(tensors, header))
+    with pytest.raises(ValueError, match=message):
+        fastrnn.load(path)

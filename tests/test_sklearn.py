@@ -1,0 +1,228 @@
+"""scikit-learn estimators: its own checks, and what people do with estimators."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fastrnn.sklearn import SequenceClassifier, SequenceRegressor
+
+QUICK: dict[str, Any] = {"hidden_size": 16, "max_epochs": 30, "lr": 0.02, "random_state": 0}
+EXPECTED = {
+    "check_sample_weight_equivalence_on_dense_data": (
+        "a row of weight 0 still takes a place in a mini-batch, and one of weight 2 takes one "
+        "place and not two: other batches, other steps"
+    ),
+}
+
+
+@parametrize_with_checks(
+    [SequenceClassifier(**QUICK), SequenceRegressor(**{**QUICK, "max_epochs": 60})],
+    expected_failed_checks=lambda _: EXPECTED,
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def ragged(n: int = 120, F: int = 2, seed: int = 0) -> tuple[list[Any], Any]:
+    """Sequences of 3 to 9 steps, and where the first feature goes in them: up or down."""
+    rng = np.random.default_rng(seed)
+    slopes = rng.choice([-1, 1], n)
+    X = [rng.normal(5, 0.1, (int(T), F)) for T in rng.integers(3, 10, n)]
+    for x, slope in zip(X, slopes, strict=True):
+        x[:, 0] += slope * np.arange(len(x))
+    return X, np.where(slopes > 0, "up", "down")
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_ragged_sequences_and_string_labels(cell: str, bidirectional: bool) -> None:
+    X, y = ragged()
+    model = SequenceClassifier(cell, bidirectional=bidirectional, **QUICK).fit(X, y)
+    more, labels = ragged(50, seed=1)
+    assert model.score(more, labels) > 0.95
+    assert model.classes_.tolist() == ["down", "up"]
+    assert model.n_features_in_ == 2
+    p = model.predict_proba(more)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+    assert (model.classes_[p.argmax(axis=1)] == model.predict(more)).all()
+    alone = np.concatenate([model.predict_proba([x]) for x in more[:5]])
+    np.testing.assert_allclose(alone, p[:5], atol=1e-12)
+
+
+def test_digits_row_by_row() -> None:
+    X, y = load_digits(return_X_y=True)
+    X = X.reshape(-1, 8, 8)
+    train, test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
+    model = SequenceClassifier(bidirectional=True, dropout=0.2, max_epochs=30, random_state=0)
+    assert model.fit(train.astype(np.float32), y_train).score(test, y_test) > 0.96
+
+
+def test_a_table_is_one_feature_over_time() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 6))
+    y = X[:, -1] - X[:, 0]
+    models = [SequenceRegressor(**QUICK).fit(x, y) for x in (X, X[:, :, None], list(X[:, :, None]))]
+    expected = models[0].predict(X)
+    assert models[0].score(X, y) > 0.9
+    for model in models[1:]:
+        np.testing.assert_array_equal(model.predict(X[:, :, None]), expected)
+        np.testing.assert_array_equal(model.predict(list(X)), expected)
+    assert [model.n_features_in_ for model in models] == [6, 1, 1]
+    shorter = models[1].predict([x[1:] for x in X])
+    assert shorter.shape == (80,)
+
+
+def test_several_targets() -> None:
+    X, _ = ragged(150)
+    y = np.array([[x[-1, 0], 1000 * x[0, 1]] for x in X])
+    model = SequenceRegressor(**QUICK).fit(X, y)
+    assert model.predict(X).shape == y.shape
+    assert model.score(X, y) > 0.5
+    single = SequenceRegressor(**QUICK).fit(X, y[:, 0])
+    assert single.predict(X).shape == (150,)
+
+
+def test_pipeline_grid_search_and_cross_validation() -> None:
+    X, y = ragged(90)
+    scaled = Pipeline(
+        [
+            ("halve", FunctionTransformer(lambda X: [x / 2 for x in X])),
+            ("net", SequenceClassifier(**QUICK)),
+        ]
+    )
+    assert cross_val_score(scaled, X, y, cv=3).min() > 0.9
+    grid = GridSearchCV(scaled, {"net__cell": ["gru", "rnn"], "net__hidden_size": [2, 8]}, cv=2)
+    assert grid.fit(X, y).best_score_ > 0.8
+    assert set(grid.cv_results_["param_net__cell"]) == {"gru", "rnn"}
+
+    rng = np.random.default_rng(0)
+    table = rng.normal(100, 5, (80, 4))
+    flat = Pipeline([("scale", StandardScaler()), ("net", SequenceRegressor(**QUICK))])
+    assert flat.fit(table, table[:, -1]).score(table, table[:, -1]) > 0.9
+
+
+def test_clone_and_pickle() -> None:
+    X, y = ragged()
+    model = SequenceClassifier("lstm", **QUICK, class_weight="balanced")
+    again = clone(model)
+    assert again.get_params() == model.get_params()
+    expected = model.fit(X, y).predict_proba(X)
+    for other in (again.fit(X, y), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other.predict_proba(X), expected)
+    with pytest.raises(NotFittedError):
+        clone(model).predict(X)
+
+
+def test_partial_fit() -> None:
+    X, y = ragged()
+    model = SequenceClassifier(**QUICK)
+    with pytest.raises(ValueError, match="classes: expected all classes at the first call"):
+        model.partial_fit(X, y)
+    down = [i for i, label in enumerate(y) if label == "down"]
+    model.partial_fit([X[i] for i in down], y[down], classes=["up", "down"])
+    assert model.classes_.tolist() == ["down", "up"]
+    for _ in range(20):
+        model.partial_fit(X, y)
+    assert len(model.loss_curve_) == 21
+    assert model.score(X, y) > 0.95
+    with pytest.raises(ValueError, match="y: expected classes among"):
+        model.partial_fit(X, ["sideways"] * len(X))
+    with pytest.raises(ValueError, match="classes: expected those of the first call"):
+        model.partial_fit(X, y, classes=["a", "b"])
+
+    # After fit, whose learning rate has come down to 0, it goes on learning; fit starts anew.
+    before = model.fit(X, y).predict_proba(X)
+    assert len(model.loss_curve_) == 30
+    assert (model.partial_fit(X, y).predict_proba(X) != before).any()
+    np.testing.assert_array_equal(model.fit(X, y).predict_proba(X), before)
+
+    numbers = np.array([x[-1, 0] for x in X])
+    regressor = SequenceRegressor(**QUICK)
+    for _ in range(30):
+        regressor.partial_fit(X, numbers)
+    assert regressor.score(X, numbers) > 0.9
+
+
+def test_class_weights_and_sample_weights() -> None:
+    """Where nothing tells the classes apart, weights alone decide."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 3, 1)) * 1e-3
+    y = np.array([0] * 80 + [1] * 20)
+    usual = {**QUICK, "standardize": False, "max_epochs": 10}
+    assert SequenceClassifier(**usual).fit(X, y).predict(X).mean() < 0.1
+    for options, weight in (
+        ({"class_weight": {0: 1, 1: 16}}, None),
+        ({}, np.where(y == 1, 16.0, 1.0)),
+        ({"class_weight": {0: 1, 1: 4}}, np.where(y == 1, 4.0, 1.0)),
+    ):
+        model = SequenceClassifier(**usual, **options).fit(X, y, sample_weight=weight)
+        assert model.predict(X).mean() > 0.9
+        np.testing.assert_allclose(model.predict_proba(X)[:, 1].mean(), 0.8, atol=0.1)
+    balanced = SequenceClassifier(**usual, class_weight="balanced").fit(X, y)
+    np.testing.assert_allclose(balanced.predict_proba(X)[:, 1].mean(), 0.5, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("X", "said"),
+    [
+        ([np.ones((3, 2)), np.ones((4, 3))], r"X\[1\]: expected shape \(T, 2\)"),
+        ([np.ones((3, 2)), np.full((4, 2), np.nan)], r"X\[1\]: expected finite numbers"),
+        ([np.ones((3, 2)), np.ones((0, 2))], r"X\[1\]: expected shape \(T, F\) with"),
+        ([np.ones((3, 2))], "inconsistent numbers of samples"),
+        (np.ones((2, 0, 2)), "X: expected shape"),
+        (np.full((2, 3, 2), np.inf), "infinity"),
+        (np.ones((2, 2, 2, 2)), "dim"),
+    ],
+)
+def test_refused_inputs(X: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SequenceClassifier(**QUICK).fit(X, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cell": "gpt"}, "cell: expected one of"),
+        ({"hidden_size": 0}, "hidden_size: expected"),
+        ({"max_epochs": 0}, "max_epochs: expected"),
+        ({"batch_size": 0}, "batch_size: expected"),
+        ({"lr": -1}, "lr: expected"),
+        ({"dropout": 2}, "dropout: expected"),
+    ],
+)
+def test_refused_options(options: dict[str, Any], said: str) -> None:
+    """When it is fitted, as scikit-learn has it."""
+    model = SequenceClassifier(**{**QUICK, **options})
+    with pytest.raises(ValueError, match=said):
+        model.fit(*ragged(10))
+
+
+def test_says_what_to_install() -> None:
+    code = "import sys; sys.modules['sklearn'] = None; import fastrnn; fastrnn.sklearn"
+    process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert process.stderr.endswith(
+        "ImportError: fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'\n"
+    )
+
+
+def test_other_features_than_fitted() -> None:
+    model = SequenceClassifier(**{**QUICK, "max_epochs": 1}).fit(*ragged(20))
+    with pytest.raises(ValueError, match="X: expected 2 features over time, as in fit, got 3"):
+        model.predict(ragged(5, F=3)[0])
