@@ -470,4 +470,4 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, Gradients gradients):
         block_rows(&f.rows, f.dh, dh_n, w.P)
         if w.layout.has_c:
             block_rows(&f.rows, f.dc, dc_n, w.H)
-        run(threads, backward_share, &f, &f.others)
+        run(threads, backward_share, &f, f.by_blocks, &f.others)

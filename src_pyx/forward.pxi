@@ -405,5 +405,5 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
                 memcpy(f.h[0] + b * w.P, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
         if w.layout.has_c:
             block_rows(&f.rows, f.c, c_0, w.H)
-        run(threads, forward_share, &f, &f.others)
+        run(threads, forward_share, &f, f.by_blocks, &f.others)
     return tape

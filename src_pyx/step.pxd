@@ -10,6 +10,7 @@ from vec cimport VL, product, real, vset, vstore
 
 cdef extern from "pool.h" nogil:
     ctypedef struct meeting:
+        int meetings
         int late
     void meet(meeting *m, int count)
 

@@ -13,6 +13,7 @@ cdef struct Pool:       # as in threads.pyx
     ptrdiff_t least_call
     ptrdiff_t least_step
     int crowded
+    int penalty
 
 cdef Pool *pool = <Pool *>PyCapsule_Import("fastrnn._threads.pool", False)
 
@@ -20,9 +21,10 @@ cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
     OWN_ROWS = 4
     # Where other programs have the CPUs, threads that meet at each step lose a time slice at each:
-    # so many late meetings in a call, and the next calls go without.
-    MOST_LATE = 4
-    CROWDED_CALLS = 200
+    # after a call in which one in so many meetings was late (one in ten is usual), the next calls go
+    # without; each time twice as many.
+    LATE = 3
+    MOST_PENALTY = 256
 
 
 cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
@@ -47,11 +49,15 @@ cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *b
 
 
 cdef inline void run(
-    int threads, work_function work, void *what, const meeting *others
+    int threads, work_function work, void *what, bint by_blocks, const meeting *others
 ) noexcept nogil:
     if threads == 1:
         work(0, 1, what)
         return
     pool.run(threads, work, what)
-    if others.late > MOST_LATE:
-        pool.crowded = CROWDED_CALLS
+    if not by_blocks:
+        return
+    if others.late * LATE > others.meetings:
+        pool.crowded = pool.penalty = min(2 * pool.penalty + 4, MOST_PENALTY)
+    else:
+        pool.penalty //= 2

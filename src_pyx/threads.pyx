@@ -16,11 +16,12 @@ cdef struct Pool:
     int most                # threads
     ptrdiff_t least_call    # multiply-adds of a call from which on a second thread pays,
     ptrdiff_t least_step    # and of one step where threads meet at each
-    int crowded             # calls for which they had better not meet at each step
+    int crowded             # calls for which they had better not meet at each step,
+    int penalty             # and for how many they did not, the last time
 
 # Waking a thread takes about 10 us, meeting it about 0.5 us; a core does 20 to 50 multiply-adds in
 # a nanosecond.
-cdef Pool the_pool = Pool(pool_run, 1, 1000000, 60000, 0)
+cdef Pool the_pool = Pool(pool_run, 1, 1000000, 60000, 0, 0)
 pool_init()
 pool = PyCapsule_New(&the_pool, "fastrnn._threads.pool", NULL)
 
