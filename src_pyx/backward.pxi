@@ -5,7 +5,10 @@ from libc.string cimport memcpy, memset
 from norm cimport Norm, normalise_back
 from panels cimport Panels, accumulate, multiply, parts, share, share_blocks, some_panels
 from step cimport StepBack, meet
-from vec cimport VL, product, real, settle, vf, vfirst, vload, vload_first, vset, vstore
+from vec cimport (
+    VL, float_mode, flush_subnormals, product, real, restore_mode, vf, vfirst, vload, vload_first,
+    vset, vstore,
+)
 
 cdef enum:
     # Rows of a chunk of BPTT: enough to pay for loading and storing the weight gradients.
@@ -141,7 +144,7 @@ cdef void sum_peepholes(
         for b in range(rows):
             d = dz + block * dz_panel + b * 4 * VL
             gates = z + block * z_panel + b * 4 * VL
-            c = settle(vload(c_prev + block * c_panel + b * VL))
+            c = vload(c_prev + block * c_panel + b * VL)
             dwi = dwi + vload(d) * c
             dwf = dwf + vload(d + VL) * c
             c = vload(gates + VL) * c + vload(gates) * vload(gates + 2 * VL)
@@ -181,7 +184,7 @@ cdef void project_back(
     p.K, p.segments = VL, w.r.blocks
     p.init, p.init_row = zero, 0
     p.c, p.c_row = d_out, VL
-    multiply(&w.r_back, s.B, p, 0, s.d_panel)
+    multiply(&w.r_back, s.B, &p, 0, s.d_panel)
     s.dy = NULL
 
 
@@ -248,6 +251,7 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
     cdef Panels w_h = some_panels(&w.h_back, u0, u1) if f.by_blocks else w.h_back
     cdef ptrdiff_t i, t, t0, n, b, at, mine, place, u
     cdef Norm x_norm
+    cdef float_mode mode = flush_subnormals()
     cdef StepBack s
     memset(&s, 0, sizeof(StepBack))
     s.H, s.blocks, s.slots = H - u_first, u1 - u0, w.layout.slots
@@ -336,6 +340,7 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
                 f.dc_0 + row(rows, b) * H + u_first, f.dc + (u0 * B + b) * VL, B * VL,
                 min(H, u1 * VL) - u_first,
             )
+    restore_mode(mode)
 
 
 cdef void sum_chunk(
@@ -405,7 +410,7 @@ cdef void input_gradients(
         p.a_segment, p.segments, p.K = panel, w.blocks, w.layout.x.count * VL
         p.init, p.init_row = f.zero, 0
         p.c, p.c_row = f.dxs + (begin - at) * VL, VL
-        multiply(&w.x_back, end - begin, p, 0, dx_panel)
+        multiply(&w.x_back, end - begin, &p, 0, dx_panel)
     for t in range(t0, t0 + n):
         first = max(begin - offset(rows, t), 0)
         last = min(end - offset(rows, t), count_rows(rows, t))

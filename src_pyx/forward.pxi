@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memset
 from norm cimport Norm, normalise
 from panels cimport Panels, multiply, parts, share_blocks, some_panels
 from step cimport Step, meet
-from vec cimport VL, product, real, vload, vstore
+from vec cimport VL, float_mode, flush_subnormals, product, real, restore_mode, vload, vstore
 
 cdef enum:
     # Bytes of gate values computed ahead of the recurrence: they are to stay in the L2 cache.
@@ -96,22 +96,23 @@ cdef void project(const Projection *s) noexcept nogil:
     cdef ptrdiff_t c_panel = s.norm.hat_panel if normed else s.z_panel
     cdef ptrdiff_t init_panel = 0 if normed else size
     cdef product p
+    cdef const real *init = s.norm.zero if normed else s.bias
     p.a_k, p.a_segment, p.K, p.segments = 1, 0, s.w.K, 1
-    p.init, p.init_row, p.c_row = s.norm.zero if normed else s.bias, 0, size
+    p.init, p.init_row, p.c_row = init, 0, size
     if B == 1 or T == 1 or (s.x_t == B * s.x_b and s.z_t == B * size):
         p.a, p.a_row, p.c = s.x, s.x_t if B == 1 else s.x_b, c
         p.c_row = s.z_t if B == 1 else size
-        multiply(s.w, T * B, p, init_panel, c_panel)
+        multiply(s.w, T * B, &p, init_panel, c_panel)
     elif B < T:
         p.a_row, p.c_row = s.x_t, s.z_t
         for b in range(B):
-            p.a, p.c = s.x + b * s.x_b, c + b * size
-            multiply(s.w, T, p, init_panel, c_panel)
+            p.init, p.a, p.c = init, s.x + b * s.x_b, c + b * size
+            multiply(s.w, T, &p, init_panel, c_panel)
     else:
         p.a_row = s.x_b
         for t in range(T):
-            p.a, p.c = s.x + t * s.x_t, c + t * s.z_t
-            multiply(s.w, B, p, init_panel, c_panel)
+            p.init, p.a, p.c = init, s.x + t * s.x_t, c + t * s.z_t
+            multiply(s.w, B, &p, init_panel, c_panel)
     for slot in range(0 if normed else s.w.first + s.w.gates, s.slots):
         for block in range(s.w.blocks):
             for t in range(T):
@@ -154,7 +155,7 @@ cdef void project_output(
     p.K, p.segments = w.H, 1
     p.init, p.init_row = blocked, VL
     p.c, p.c_row = blocked, VL
-    multiply(&w.r, B, p, panel, panel)
+    multiply(&w.r, B, &p, panel, panel)
     for b in range(B):
         unblock_row(h + b * h_row, blocked + b * VL, panel, w.P)
 
@@ -228,6 +229,7 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
     memset(&x, 0, sizeof(Projection))
     x.w, x.bias, x.slots, x.H = &w_x, w.bias + u0 * size, w.layout.slots, w.H
     x.z_panel, x.norm = f.z_rows * size, f.x_norm
+    cdef float_mode mode = flush_subnormals()
     cdef Step s = new_step(w)
     s.H, s.blocks, s.w_hh = w.H - u0 * VL, u1 - u0, &w_h
     s.z_panel = f.z_rows * size
@@ -328,6 +330,7 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
                 f.c_n + row(rows, b) * w.H + u0 * VL, f.c + (u0 * B + b) * VL, B * VL,
                 min(u1 * VL, w.H) - u0 * VL,
             )
+    restore_mode(mode)
 
 
 cdef inline void project_rows(

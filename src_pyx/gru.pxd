@@ -6,7 +6,7 @@ with h (r, z, hn) each write neighbours. Reset before: n = tanh(xn + U (r h)); s
 
 from step cimport Step, StepBack, recur, recur_back
 from vec cimport (
-    VL, real, settle, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
+    VL, real, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
 )
 
 
@@ -22,7 +22,7 @@ cdef inline void gru_forward(const Step *s) noexcept nogil:
             r = vsigmoid(vload(gates + VL))
             z = vsigmoid(vload(gates + 2 * VL))
             n = vtanh(vload(gates) + r * vload(gates + 3 * VL))
-            h = settle(vload_first(s.h_own + b * s.h_row + u * VL, m))
+            h = vload_first(s.h_own + b * s.h_row + u * VL, m)
             vstore(gates, n)
             vstore(gates + VL, r)
             vstore(gates + 2 * VL, z)
@@ -43,7 +43,7 @@ cdef inline void gru_backward(const StepBack *s) noexcept nogil:
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             dh = s.dh + u * s.d_panel + b * VL
             n, r, z = vload(gates), vload(gates + VL), vload(gates + 2 * VL)
-            h = settle(vload_first(s.h_prev + b * s.h_row + u * VL, m))
+            h = vload_first(s.h_prev + b * s.h_row + u * VL, m)
             d = vload(dh)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
@@ -52,7 +52,7 @@ cdef inline void gru_backward(const StepBack *s) noexcept nogil:
             vstore(dz + VL, vfirst(d_n * vload(gates + 3 * VL) * r * (one - r), m))
             vstore(dz + 2 * VL, vfirst(d * (h - n) * z * (one - z), m))
             vstore(dz + 3 * VL, vfirst(d_n * r, m))
-            vstore(dh, settle(d * z))
+            vstore(dh, d * z)
     recur_back(s, s.w_hh, 1, 3, s.dh)
 
 
@@ -66,7 +66,7 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 3 * VL
             r = vsigmoid(vload(gates + VL))
-            h = settle(vload_first(s.h_own + b * s.h_row + u * VL, m))
+            h = vload_first(s.h_own + b * s.h_row + u * VL, m)
             vstore(gates + VL, r)
             vstore_first(s.rh + b * s.H + u * VL, r * h, m)
     recur(s, s.w_hn, s.rh, s.H)
@@ -76,7 +76,7 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
             gates = s.z + u * s.z_panel + b * 3 * VL
             n = vtanh(vload(gates))
             z = vsigmoid(vload(gates + 2 * VL))
-            h = settle(vload_first(s.h_own + b * s.h_row + u * VL, m))
+            h = vload_first(s.h_own + b * s.h_row + u * VL, m)
             vstore(gates, n)
             vstore(gates + 2 * VL, z)
             vstore_first(s.out + b * s.out_row + u * VL, (vset(1) - z) * n + z * h, m)
@@ -95,13 +95,13 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
             dz = s.dz + u * s.dz_panel + b * 3 * VL
             at = u * s.d_panel + b * VL
             n, z = vload(gates), vload(gates + 2 * VL)
-            h = settle(vload_first(s.h_prev + b * s.h_row + u * VL, m))
+            h = vload_first(s.h_prev + b * s.h_row + u * VL, m)
             d = vload(s.dh + at)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
             vstore(dz, vfirst(d * (one - z) * (one - n * n), m))
             vstore(dz + 2 * VL, vfirst(d * (h - n) * z * (one - z), m))
-            vstore(s.dh + at, settle(d * z))
+            vstore(s.dh + at, d * z)
             vstore(s.drh + at, vset(0))
     recur_back(s, s.w_hn, 0, 1, s.drh)
     for u in range(s.blocks):
@@ -110,7 +110,7 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
             dz = s.dz + u * s.dz_panel + b * 3 * VL
             at = u * s.d_panel + b * VL
             r = vload(s.z + u * s.z_panel + b * 3 * VL + VL)
-            h = settle(vload_first(s.h_prev + b * s.h_row + u * VL, m))
+            h = vload_first(s.h_prev + b * s.h_row + u * VL, m)
             d_rh = vload(s.drh + at)
             vstore(dz + VL, vfirst(d_rh * h * r * (one - r), m))
             vstore(s.dh + at, vload(s.dh + at) + d_rh * r)

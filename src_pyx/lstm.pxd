@@ -7,7 +7,7 @@ see w c, and o sees w c'. With layer normalisation (Ba et al. 2016) h' = o tanh(
 from norm cimport normalise_row, normalise_row_back
 from step cimport Step, StepBack, clear_dh, recur, recur_back
 from vec cimport (
-    VL, real, settle, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
+    VL, real, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
 )
 
 
@@ -24,7 +24,7 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
         for b in range(s.B):
             z = s.z + u * s.z_panel + b * 4 * VL
             c_state = s.c + u * s.c_panel + b * s.c_row
-            c_prev = settle(vload(c_state))
+            c_prev = vload(c_state)
             zi, zf, zo = vload(z), vload(z + VL), vload(z + 3 * VL)
             if peephole:
                 zi = zi + vload(w) * c_prev
@@ -73,7 +73,7 @@ cdef inline void normalise_cell(const StepBack *s) noexcept nogil:
     for b in range(s.B):
         for u in range(s.blocks):
             z = s.z + u * s.z_panel + b * 4 * VL
-            c = vload(z + VL) * settle(vload(s.c_prev + u * s.c_panel + b * VL))
+            c = vload(z + VL) * vload(s.c_prev + u * s.c_panel + b * VL)
             c = c + vload(z) * vload(z + 2 * VL)
             vstore(s.c_hat + u * panel + b * VL, vfirst(c, s.H - u * VL))
         scale = normalise_row(s.c_hat + b * VL, panel, 1, s.blocks, s.H)
@@ -110,7 +110,7 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             dc = s.dc + u * s.d_panel + b * VL
             i, f, g, o = vload(z), vload(z + VL), vload(z + 2 * VL), vload(z + 3 * VL)
-            c_prev = settle(vload(s.c_prev + u * s.c_panel + b * VL))
+            c_prev = vload(s.c_prev + u * s.c_panel + b * VL)
             c = f * c_prev + i * g
             seen = c
             if norm:
@@ -133,7 +133,7 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
             d_c = d_c * f
             if peephole:
                 d_c = d_c + dzi * vload(w) + dzf * vload(w + VL)
-            vstore(dc, settle(d_c))
+            vstore(dc, d_c)
             if s.out is not NULL:
                 vstore_first(s.out + b * s.H + u * VL, o * tanh_c, n)
     clear_dh(s)

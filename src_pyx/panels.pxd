@@ -7,8 +7,7 @@ the N gates of one block, or N blocks where there is one gate only.
 """
 
 from vec cimport (
-    MAX_GROUPS, MAX_ROWS, ROW_TILES, TILES, VL, flush_subnormals, float_mode, product, real,
-    restore_mode, tile_function,
+    MAX_GROUPS, MAX_ROWS, ROW_TILES, TILES, VL, product, real, tile_function,
 )
 
 cdef struct Panels:
@@ -37,10 +36,13 @@ cdef inline ptrdiff_t part(ptrdiff_t n, ptrdiff_t count, ptrdiff_t i) noexcept n
 
 
 cdef inline void sweep(
-    ptrdiff_t N, ptrdiff_t groups, ptrdiff_t rows, product p,
+    ptrdiff_t N, ptrdiff_t groups, ptrdiff_t rows, product *p,
     ptrdiff_t w_group, ptrdiff_t init_group, ptrdiff_t c_group,
 ) noexcept nogil:
-    """One product, of `rows` rows with `groups` groups of N vectors, a tile at a time."""
+    """One product, of `rows` rows with `groups` groups of N vectors, a tile at a time.
+
+    What `p` points to moves on behind the groups.
+    """
     cdef ptrdiff_t _g, i, n, count
     cdef const real *a = p.a
     cdef const real *init
@@ -50,7 +52,7 @@ cdef inline void sweep(
         count = parts(groups, MAX_GROUPS[N])
         for i in range(count):
             n = part(groups, count, i)
-            ROW_TILES[N][n](&p)
+            ROW_TILES[N][n](p)
             p.w += n * w_group
             p.init += n * init_group
             p.c += n * c_group
@@ -61,12 +63,13 @@ cdef inline void sweep(
         init, c = p.init, p.c
         for i in range(count):
             n = part(rows, count, i)
-            TILES[N][n](&p)
+            TILES[N][n](p)
             p.a += n * p.a_row
             p.init += n * p.init_row
             p.c += n * p.c_row
         p.w += w_group
         p.init, p.c = init + init_group, c + c_group
+    p.a = a
 
 
 cdef inline Panels panels_for(
@@ -100,10 +103,13 @@ cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) 
 
 
 cdef inline void multiply(
-    const Panels *w, ptrdiff_t rows, product p, ptrdiff_t init_panel, ptrdiff_t c_panel,
+    const Panels *w, ptrdiff_t rows, product *p, ptrdiff_t init_panel, ptrdiff_t c_panel,
 ) noexcept nogil:
-    """c = init + a w, blocked. `p` comes with a, init and c; init and c are those of slot 0."""
-    cdef float_mode mode = flush_subnormals()
+    """c = init + a w, blocked. `p` comes with a, init and c; init and c are those of slot 0.
+
+    It goes by pointer, and is used up: a copy would read in wide loads what was stored in narrow
+    ones, and wait for each.
+    """
     cdef ptrdiff_t n, run
     p.add = False
     p.w = w.w
@@ -119,14 +125,10 @@ cdef inline void multiply(
         if run:
             p.w_k = (n + 1) * VL
             sweep(n + 1, run, rows, p, w.K * p.w_k, (n + 1) * init_panel, (n + 1) * c_panel)
-            p.w += run * w.K * p.w_k
-            p.init += run * (n + 1) * init_panel
-            p.c += run * (n + 1) * c_panel
         p.w_k = n * VL
         sweep(
             n, (w.blocks - run * (n + 1)) // n, rows, p, w.K * p.w_k, n * init_panel, n * c_panel
         )
-    restore_mode(mode)
 
 
 cdef inline void accumulate(
@@ -138,7 +140,6 @@ cdef inline void accumulate(
     The rows' own sum starts at 0 and is then added: one long chain would lose digits, as it grows
     large beside its terms.
     """
-    cdef float_mode mode = flush_subnormals()
     cdef ptrdiff_t n, run
     cdef product p
     p.add = True
@@ -149,17 +150,12 @@ cdef inline void accumulate(
     p.c, p.c_vec = dw.w, VL
     if dw.gates > 1:
         p.w_vec, p.c_row = VL, dw.gates * VL
-        sweep(dw.gates, dw.blocks, dw.K, p, dz_panel, 0, dw.K * p.c_row)
+        sweep(dw.gates, dw.blocks, dw.K, &p, dz_panel, 0, dw.K * dw.gates * VL)
     else:
         p.w_vec = dz_panel
         n, run = dw.width, dw.wider
         if run:
             p.c_row = (n + 1) * VL
-            sweep(n + 1, run, dw.K, p, (n + 1) * dz_panel, 0, dw.K * p.c_row)
-            p.w += run * (n + 1) * dz_panel
-            p.c += run * dw.K * p.c_row
+            sweep(n + 1, run, dw.K, &p, (n + 1) * dz_panel, 0, dw.K * (n + 1) * VL)
         p.c_row = n * VL
-        sweep(
-            n, (dw.blocks - run * (n + 1)) // n, dw.K, p, n * dz_panel, 0, dw.K * p.c_row
-        )
-    restore_mode(mode)
+        sweep(n, (dw.blocks - run * (n + 1)) // n, dw.K, &p, n * dz_panel, 0, dw.K * n * VL)

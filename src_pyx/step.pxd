@@ -92,11 +92,11 @@ cdef inline void recur(
     if s.norm.gain is NULL:
         p.init = s.z
         p.c = s.z
-        multiply(w, s.B, p, s.z_panel, s.z_panel)
+        multiply(w, s.B, &p, s.z_panel, s.z_panel)
     else:
         p.init, p.init_row = s.norm.zero, 0
         p.c = s.norm.hat
-        multiply(w, s.B, p, 0, s.norm.hat_panel)
+        multiply(w, s.B, &p, 0, s.norm.hat_panel)
         normalise(&s.norm, w.first, w.gates, s.B, s.blocks, s.H, s.z, s.z_panel)
 
 
@@ -126,4 +126,4 @@ cdef inline void recur_back(
     p.init = d
     p.c = d
     p.init_row = p.c_row = VL
-    multiply(w, s.B, p, s.d_panel, s.d_panel)
+    multiply(w, s.B, &p, s.d_panel, s.d_panel)

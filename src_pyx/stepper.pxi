@@ -100,6 +100,7 @@ cdef class Stepper:
     cdef void _step(self, const real *x, real *y) noexcept nogil:
         cdef ptrdiff_t b
         cdef const Weights *w = &self.packed.w
+        cdef float_mode mode = flush_subnormals()
         self.x.x = x
         project(&self.x)
         w.layout.forward(&self.s)
@@ -109,6 +110,7 @@ cdef class Stepper:
             )
         for b in range(self.B):
             memcpy(y + b * self.P, self.s.h + b * self.s.h_row, self.P * sizeof(real))
+        restore_mode(mode)
 
     def step(self, x, out=None):
         """Advance by one step, `x` (B, I) or (I,); returns the output, in `out` if given."""

@@ -20,9 +20,11 @@ cdef Pool *pool = <Pool *>PyCapsule_Import("fastrnn._threads.pool", False)
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
     OWN_ROWS = 4
+    # Weights of a step, in bytes, that two cores had better not both read.
+    LARGE_WEIGHTS = 262144
     # Where other programs have the CPUs, threads that meet at each step lose a time slice at each:
-    # after a call in which one in so many meetings was late (one in ten is usual), the next calls go
-    # without; each time twice as many.
+    # after a call in which one in so many meetings was late (one in ten is usual), the next calls
+    # go without; each time twice as many.
     LATE = 3
     MOST_PENALTY = 256
 
@@ -34,18 +36,17 @@ cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *b
         rows.offsets is NULL and not has_reset and not w.projects and w.gain_x is NULL
         and w.layout.n.count == 0 and parts(w.blocks, WIDEST) >= most
     )
+    cdef bint few = rows.B < most * OWN_ROWS
+    cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
     by_blocks[0] = False
     if most == 1 or rows.N * gates * (w.I + w.P) < pool.least_call:
         return 1
-    if rows.B < most * OWN_ROWS and can_split_blocks:
-        if rows.B * gates * w.P < pool.least_step:
-            return 1
-        if pool.crowded > 0:
-            pool.crowded -= 1
-            return 1
-        by_blocks[0] = True
-        return most
-    return min(most, rows.B)
+    if (few or large) and can_split_blocks and rows.B * gates * w.P >= pool.least_step:
+        by_blocks[0] = pool.crowded == 0
+        pool.crowded -= pool.crowded > 0
+    if few and can_split_blocks and not by_blocks[0]:
+        return 1
+    return most if by_blocks[0] else min(most, rows.B)
 
 
 cdef inline void run(

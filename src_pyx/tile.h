@@ -123,7 +123,18 @@ static const int MAX_ROWS[5] = {0, 8, 8, 8, 6};
 static const int MAX_GROUPS[5] = {0, 4, 4, 4, 4};
 #define WIDE(function) function
 #else
-static const int MAX_ROWS[5] = {0, 8, 6, 4, 3};
+/* In two halves: more rows, so that weights are read less often. */
+#define HALVES_DEFINE(R) \
+    NOINLINE void tile_##R##x4(const product *p) { \
+        product half = *p; \
+        tile(R, 2, half); \
+        half.w += 2 * p->w_vec; \
+        half.init += 2 * p->init_vec; \
+        half.c += 2 * p->c_vec; \
+        tile(R, 2, half); \
+    }
+HALVES_DEFINE(4) HALVES_DEFINE(5) HALVES_DEFINE(6)
+static const int MAX_ROWS[5] = {0, 8, 6, 4, 6};
 static const int MAX_GROUPS[5] = {0, 4, 4, 4, 2};
 #define WIDE(function) 0
 #endif
@@ -135,7 +146,7 @@ static const tile_function TILES[5][9] = {
     {0, tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, WIDE(tile_7x2), WIDE(tile_8x2)},
     {0, tile_1x3, tile_2x3, tile_3x3, tile_4x3, WIDE(tile_5x3), WIDE(tile_6x3), WIDE(tile_7x3),
      WIDE(tile_8x3)},
-    {0, tile_1x4, tile_2x4, tile_3x4, WIDE(tile_4x4), WIDE(tile_5x4), WIDE(tile_6x4)},
+    {0, tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
 };
 static const tile_function ROW_TILES[5][5] = {
     {0},

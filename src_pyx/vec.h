@@ -108,10 +108,33 @@ INLINE real vsum(vf v) {
     return total;
 }
 
+/* x, or `limit` where x is below it, or above it; NaN stays. x86's instructions return their second
+ * operand where either is NaN. */
+#if VECTOR_BYTES == 64
+#define X86_BOUND(which, x, limit) REGISTER_CALL(_mm512_##which, __m512, x, limit)
+#elif VECTOR_BYTES == 32
+#define X86_BOUND(which, x, limit) REGISTER_CALL(_mm256_##which, __m256, x, limit)
+#elif VECTOR_BYTES == 16 && defined(__SSE2__)
+#define X86_BOUND(which, x, limit) REGISTER_CALL(_mm_##which, __m128, x, limit)
+#endif
+#if FASTRNN_REAL_BITS == 32
+#define REGISTER_CALL(name, type, x, limit) (vf)name##_ps((type)vset(limit), (type)(x))
+#else
+#define REGISTER_CALL(name, type, x, limit) (vf)name##_pd((type##d)vset(limit), (type##d)(x))
+#endif
+#ifdef X86_BOUND
+#include <immintrin.h>
+INLINE vf at_least(vf x, real limit) { return X86_BOUND(max, x, limit); }
+INLINE vf at_most(vf x, real limit) { return X86_BOUND(min, x, limit); }
+#else
+INLINE vf at_least(vf x, real limit) { return choose(less(x, vset(limit)), vset(limit), x); }
+INLINE vf at_most(vf x, real limit) { return choose(less(vset(limit), x), vset(limit), x); }
+#endif
+
 /* IEEE 754 (2019), table 3.5: mantissa and exponent bias. ROUND is 1.5 * 2^mantissa: adding it rounds
  * to the nearest whole number and leaves that number in the low bits. LN2_HI has so few bits that
  * n * LN2_HI is exact for every n met here; LN2_HI + LN2_LO is ln 2 to twice the precision.
- * CERTAIN: exp(-CERTAIN) vanishes beside 1. UNDERFLOW: exp(-UNDERFLOW) rounds to 0. */
+ * CERTAIN: exp(-CERTAIN) vanishes beside 1. OVERFLOW: 2^n is infinite from there on. */
 #if FASTRNN_REAL_BITS == 32
 #define MANTISSA 23
 #define BIAS 127
@@ -119,8 +142,7 @@ INLINE real vsum(vf v) {
 #define LN2_HI ((real)0.693359375)
 #define LN2_LO ((real)-2.12194440054690583e-4)
 #define CERTAIN ((real)20)
-#define UNDERFLOW ((real)110)
-#define SMALLEST_NORMAL ((real)1.17549435e-38)
+#define OVERFLOW ((real)89)
 #else
 #define MANTISSA 52
 #define BIAS 1023
@@ -128,28 +150,20 @@ INLINE real vsum(vf v) {
 #define LN2_HI 0.693145751953125
 #define LN2_LO 1.42860682030941723212e-6
 #define CERTAIN 40.0
-#define UNDERFLOW 760.0
-#define SMALLEST_NORMAL 2.2250738585072014e-308
+#define OVERFLOW 710.0
 #endif
 #define LOG2_E ((real)1.44269504088896340736)
 
 INLINE vf absolute(vf x) { return as_real(as_whole(x) & ~as_whole(vset((real)-0.0))); }
 
-/* Subnormal states are taken as 0, or a decaying one would slow every later step. */
-INLINE vf settle(vf x) {
-    return choose(less(absolute(x), vset(SMALLEST_NORMAL)), vset(0), x);
-}
-
-/* 2^n for whole n in the range of normal numbers. */
-INLINE vf power2(vi n) { return as_real((n + BIAS) << MANTISSA); }
-
-/* n = round(x / ln 2), and exp(x - n ln 2) - 1 by its Taylor series: |x - n ln 2| <= ln(2) / 2, so
- * what is cut off is under 1/5 of a unit in the last place. */
-INLINE vf exp_reduced(vf x, vi *n) {
+/* exp(x - n ln 2) - 1, and 2^n, for n = round(x / ln 2), by its Taylor series: |x - n ln 2| <= ln(2) / 2,
+ * so what is cut off is under 1/5 of a unit in the last place. 2^n is right for normal numbers, and
+ * infinite for the next n. */
+INLINE vf exp_reduced(vf x, vf *power) {
     vf shifted = x * LOG2_E + ROUND;
-    vf whole_part = shifted - ROUND;
-    *n = as_whole(shifted) - as_whole(vset(ROUND));
-    vf r = (x - whole_part * LN2_HI) - whole_part * LN2_LO;
+    vf n = shifted - ROUND;
+    *power = as_real((as_whole(shifted) << MANTISSA) + ((whole)BIAS << MANTISSA));
+    vf r = (x - n * LN2_HI) - n * LN2_LO;
 #if FASTRNN_REAL_BITS == 32
     vf p = r * (real)(1. / 5040) + (real)(1. / 720);
 #else
@@ -168,28 +182,16 @@ INLINE vf exp_reduced(vf x, vi *n) {
     return r * r * p + r;
 }
 
-/* 1 / (1 + exp(-x)), written with exp(-|x|) so that neither end overflows or loses digits. A choose()
- * with the variable last keeps NaN. */
+/* 1 / (1 + exp(-x)): where exp overflows, 0. */
 INLINE vf vsigmoid(vf x) {
-    vi negative = less(x, vset(0));
-    vf floor = choose(negative, vset(-UNDERFLOW), vset(-CERTAIN));
-    vf y = -absolute(x);
-    y = choose(less(y, floor), floor, y);
-    vi n, half;
-    vf p = exp_reduced(y, &n);
-    half = n >> 1;
-    vf e = (power2(half) * p + power2(half)) * power2(n - half);
-    return choose(negative, e, vset(1)) / (e + (real)1);
+    vf power, p = exp_reduced(at_most(at_least(-x, -CERTAIN), OVERFLOW), &power);
+    return (real)1 / (power * (p + (real)1) + (real)1);
 }
 
 /* tanh |x| = -t / (2 + t) with t = exp(-2 |x|) - 1, which keeps the digits of a small x. */
 INLINE vf vtanh(vf x) {
-    vf y = absolute(x) * (real)-2;
-    y = choose(less(y, vset(-CERTAIN)), vset(-CERTAIN), y);
-    vi n;
-    vf p = exp_reduced(y, &n);
-    vf scale = power2(n);
-    vf t = scale * p + (scale - (real)1);
+    vf power, p = exp_reduced(at_least(absolute(x) * (real)-2, -CERTAIN), &power);
+    vf t = power * p + (power - (real)1);
     vf result = -t / (t + (real)2);
     return as_real(as_whole(result) | (as_whole(x) & as_whole(vset((real)-0.0))));
 }
@@ -200,7 +202,8 @@ INLINE vf vrelu(vf x) { return choose(less(x, vset(0)), vset(0), x); }
 /* g, or 0 where r, which vrelu gave, is 0; as in torch. */
 INLINE vf vrelu_grad(vf r, vf g) { return choose(equal(r, vset(0)), vset(0), g); }
 
-/* Subnormals are slow on many processors. Matrix products take them as 0. */
+/* Subnormals are slow on many processors: a decaying state would slow every later step. Kernels take
+ * them as 0. */
 #if defined(__SSE2__)
 #include <immintrin.h>
 typedef unsigned int float_mode;

@@ -17,7 +17,6 @@ cdef extern from "vec.h" nogil:
     void vstore(real *p, vf v)
     void vstore_first(real *p, vf v, ptrdiff_t n)
     real vsum(vf v)
-    vf settle(vf x)
     vf vsigmoid(vf x)
     vf vtanh(vf x)
     vf vrelu(vf x)
