@@ -1,14 +1,14 @@
 /* A pool of threads: started when first needed, asleep when idle, begun anew after a fork.
  *
- * Work is a function that runs once in each of `count` threads at the same time, with an index from 0
- * to count - 1; the caller's own is 0. While the pool is taken, others run their work alone, with a
- * count of 1.
+ * Work is a function that runs once for each index from 0 to count - 1. Run together, each has a thread
+ * of its own at the same time, so that they can meet; 0 is the caller's. Run apart, they are taken by
+ * whoever is free, and one whose thread has not woken up by then is the caller's too. While the pool is
+ * taken, others run their work alone, with a count of 1.
  */
 #ifndef FASTRNN_POOL_H
 #define FASTRNN_POOL_H
 
 typedef void (*work_function)(int index, int count, void *what);
-typedef void (*run_function)(int count, work_function work, void *what);
 
 /* Where the threads of one work wait for each other; `late` counts those that tried one's patience. */
 typedef struct {
@@ -57,7 +57,7 @@ static struct {
     pthread_cond_t wake, done;
     int threads;                 /* beside the caller's */
     int jobs, seen[MAX_THREADS]; /* jobs so far, and before a thread's first one */
-    int count, unfinished;
+    int count, begun, unfinished; /* of the latest job */
     work_function work;
     void *what;
 } pool;
@@ -75,6 +75,25 @@ static void pool_init(void) {
     pthread_atfork(NULL, NULL, pool_reset); /* a child has none of the threads */
 }
 
+/* Do what is left to begin of a job, if it is still the latest. */
+static void pool_help(int job) {
+    for (;;) {
+        pthread_mutex_lock(&pool.lock);
+        int index = pool.jobs == job && pool.begun < pool.count ? pool.begun++ : -1;
+        int count = pool.count;
+        work_function work = pool.work;
+        void *what = pool.what;
+        pthread_mutex_unlock(&pool.lock);
+        if (index < 0) return;
+        work(index, count, what);
+        if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_ACQ_REL) == 0) {
+            pthread_mutex_lock(&pool.lock);
+            pthread_cond_signal(&pool.done);
+            pthread_mutex_unlock(&pool.lock);
+        }
+    }
+}
+
 static void *pool_thread(void *argument) {
     int index = (int)(size_t)argument, seen = pool.seen[index];
     for (;;) {
@@ -82,17 +101,9 @@ static void *pool_thread(void *argument) {
         pthread_mutex_lock(&pool.lock);
         while (pool.jobs == seen) pthread_cond_wait(&pool.wake, &pool.lock);
         seen = pool.jobs;
-        int count = pool.count;
-        work_function work = pool.work;
-        void *what = pool.what;
+        int wanted = index < pool.count;
         pthread_mutex_unlock(&pool.lock);
-        if (index >= count) continue;
-        work(index, count, what);
-        if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_ACQ_REL) == 0) {
-            pthread_mutex_lock(&pool.lock);
-            pthread_cond_signal(&pool.done);
-            pthread_mutex_unlock(&pool.lock);
-        }
+        if (wanted) pool_help(seen);
     }
     return NULL;
 }
@@ -113,7 +124,7 @@ static void pool_start(int wanted) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-static void pool_run(int count, work_function work, void *what) {
+static void pool_run(int count, work_function work, void *what, int together) {
     if (count > MAX_THREADS) count = MAX_THREADS;
     if (count < 2 || pthread_mutex_trylock(&pool.taken) != 0) {
         work(0, 1, what);
@@ -124,16 +135,20 @@ static void pool_run(int count, work_function work, void *what) {
     pthread_mutex_lock(&pool.lock);
     pool.work = work;
     pool.what = what;
-    pool.count = count;
-    pool.unfinished = count - 1;
-    __atomic_store_n(&pool.jobs, pool.jobs + 1, __ATOMIC_RELEASE);
+    pool.count = pool.unfinished = count;
+    pool.begun = 1;
+    int job = pool.jobs + 1;
+    __atomic_store_n(&pool.jobs, job, __ATOMIC_RELEASE);
     pthread_cond_broadcast(&pool.wake);
     pthread_mutex_unlock(&pool.lock);
     work(0, count, what);
-    for (int looks = 0; looks < PATIENCE && LOOK(pool.unfinished) > 0; looks++) RELAX();
-    pthread_mutex_lock(&pool.lock);
-    while (LOOK(pool.unfinished) > 0) pthread_cond_wait(&pool.done, &pool.lock);
-    pthread_mutex_unlock(&pool.lock);
+    if (!together) pool_help(job);
+    if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_ACQ_REL) > 0) {
+        for (int looks = 0; looks < PATIENCE && LOOK(pool.unfinished) > 0; looks++) RELAX();
+        pthread_mutex_lock(&pool.lock);
+        while (LOOK(pool.unfinished) > 0) pthread_cond_wait(&pool.done, &pool.lock);
+        pthread_mutex_unlock(&pool.lock);
+    }
     pthread_mutex_unlock(&pool.taken);
 }
 #endif
@@ -141,7 +156,9 @@ static void pool_run(int count, work_function work, void *what) {
 static void meet(meeting *m, int count) { (void)m, (void)count; }
 #ifdef FASTRNN_POOL
 static void pool_init(void) {}
-static void pool_run(int count, work_function work, void *what) { (void)count, work(0, 1, what); }
+static void pool_run(int count, work_function work, void *what, int together) {
+    (void)count, (void)together, work(0, 1, what);
+}
 #endif
 #endif
 #endif

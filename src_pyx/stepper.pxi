@@ -2,7 +2,7 @@
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
-from panels cimport parts
+from panels cimport WIDEST, Panels, parts, share_blocks, some_panels
 from step cimport Step
 from vec cimport VL, real
 
@@ -32,6 +32,37 @@ cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexc
     if ndim == 2 and shape[0] == B and shape[1] == n or ndim == 1 and B == 1 and shape[0] == n:
         return <real *>cnp.PyArray_DATA(found)
     return NULL
+
+
+cdef struct StepShare:
+    # A step that threads share by blocks.
+    Step s
+    Projection x
+    real *y
+    const Weights *w
+
+
+cdef void step_share(int index, int count, void *what) noexcept nogil:
+    """The blocks of one of `count` threads."""
+    cdef StepShare *all = <StepShare *>what
+    cdef const Weights *w = all.w
+    cdef ptrdiff_t u0 = share_blocks(w.blocks, index, count)
+    cdef ptrdiff_t u1 = share_blocks(w.blocks, index + 1, count)
+    cdef Panels w_x = some_panels(&w.x, u0, u1), w_h = some_panels(&w.h, u0, u1)
+    cdef Step s = all.s
+    cdef Projection x = all.x
+    cdef float_mode mode = flush_subnormals()
+    x.w, x.bias, x.z = &w_x, w.bias + u0 * w.size, all.x.z + u0 * x.z_panel
+    project(&x)
+    s.H, s.blocks, s.w_hh, s.z = w.H - u0 * VL, u1 - u0, &w_h, x.z
+    s.h_own = all.s.h + u0 * VL
+    s.out, s.out_row = all.y + u0 * VL, w.P
+    if w.layout.has_c:
+        s.c = all.s.c + u0 * s.c_panel
+    if w.peephole is not NULL:
+        s.peephole = w.peephole + u0 * 3 * VL
+    w.layout.forward(&s)
+    restore_mode(mode)
 
 
 cdef class Stepper:
@@ -97,11 +128,33 @@ cdef class Stepper:
         x.norm = self.x_hats.norm(w, w.gain_x)
         return 0
 
-    cdef void _step(self, const real *x, real *y) noexcept nogil:
+    cdef int _threads(self) noexcept:
+        """Into how many threads to split a step, by blocks."""
+        cdef const Weights *w = &self.packed.w
+        cdef ptrdiff_t gates = w.x.gates * w.blocks * VL
+        if (
+            self.B * gates * (w.I + w.P) < pool.least_call or w.projects or w.gain_x is not NULL
+            or w.layout.n.count or parts(w.blocks, WIDEST) < pool.most
+        ):
+            return 1
+        return pool.most
+
+    cdef void _step(self, const real *x, real *y, int threads) noexcept nogil:
         cdef ptrdiff_t b
         cdef const Weights *w = &self.packed.w
-        cdef float_mode mode = flush_subnormals()
+        cdef StepShare all
+        cdef float_mode mode
         self.x.x = x
+        if threads > 1:
+            # The old h is read until the last thread is done: the new one goes to y first.
+            all.s, all.x, all.y, all.w = self.s, self.x, y, w
+            pool.run(threads, step_share, &all, False)
+            for b in range(self.B):
+                memcpy(
+                    <real *>self.s.h + b * self.s.h_row, y + b * self.P, self.P * sizeof(real)
+                )
+            return
+        mode = flush_subnormals()
         project(&self.x)
         w.layout.forward(&self.s)
         if w.projects:
@@ -117,7 +170,7 @@ cdef class Stepper:
         cdef real *x_data = plain(x, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
         cdef real *y_data = NULL
         cdef cnp.npy_intp[2] shape
-        cdef int ndim
+        cdef int ndim, threads
         y = out
         if x_data is not NULL:
             ndim = cnp.PyArray_NDIM(<cnp.ndarray>x)
@@ -137,10 +190,11 @@ cdef class Stepper:
         if self.weights.copy is not self.copy:
             self._refresh()
         if self.B * self.packed.w.H * (self.I + self.packed.w.H) < STEP_HOLDS_GIL:
-            self._step(x_data, y_data)
+            self._step(x_data, y_data, 1)
         else:
             self.busy = True
+            threads = self._threads()
             with nogil:
-                self._step(x_data, y_data)
+                self._step(x_data, y_data, threads)
             self.busy = False
         return out

@@ -8,7 +8,7 @@ cdef extern from "pool.h" nogil:
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
 
 cdef struct Pool:       # as in threads.pyx
-    void (*run)(int count, work_function work, void *what) noexcept nogil
+    void (*run)(int count, work_function work, void *what, bint together) noexcept nogil
     int most
     ptrdiff_t least_call
     ptrdiff_t least_step
@@ -55,7 +55,7 @@ cdef inline void run(
     if threads == 1:
         work(0, 1, what)
         return
-    pool.run(threads, work, what)
+    pool.run(threads, work, what, True)
     if not by_blocks:
         return
     if others.late * LATE > others.meetings:

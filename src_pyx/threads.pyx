@@ -9,10 +9,10 @@ cdef extern from * nogil:
     """
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
     void pool_init()
-    void pool_run(int count, work_function work, void *what)
+    void pool_run(int count, work_function work, void *what, bint together)
 
 cdef struct Pool:
-    void (*run)(int count, work_function work, void *what) noexcept nogil
+    void (*run)(int count, work_function work, void *what, bint together) noexcept nogil
     int most                # threads
     ptrdiff_t least_call    # multiply-adds of a call from which on a second thread pays,
     ptrdiff_t least_step    # and of one step where threads meet at each

@@ -67,6 +67,21 @@ def test_same_bits(cell, compiled, dtype, make_layer, make_state, same_bits, rng
                 assert same_bits(result, results[0]), (count, options, list(rows))
 
 
+@pytest.mark.parametrize("peephole", [False, True])
+@pytest.mark.parametrize("B", [1, 3])
+def test_steps_of_streams(cell, compiled, dtype, make_layer, same_bits, rng, B, peephole):
+    options = {"peephole": peephole} if cell.name == "lstm" else {}
+    layer = make_layer(cell, 9, 131, dtype=dtype, **options)
+    x = rng.normal(size=(6, B, 9)).astype(dtype)
+    fastrnn.set_num_threads(1)
+    y, state_n = layer(x)
+    for count in COUNTS:
+        fastrnn.set_num_threads(count)
+        stream = layer.stream(B)
+        assert same_bits(np.stack([stream.step(x_t) for x_t in x]), y)
+        assert same_bits(stream.state, state_n)
+
+
 def test_python_threads_at_the_same_time(compiled, same_bits, rng):
     """One of them has the pool, the others go on alone: the same bits."""
     fastrnn.set_num_threads(3)
