@@ -2,11 +2,12 @@
 
 Layer normalisation (Ba et al. 2016, eq. 4): LN(a) = gain (a - mean(a)) / sqrt(var(a) + eps), the
 mean and the variance being over the units of one row. Its bias is the projection's own.
+Rows are (..., K).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from fastrnn._reference.activations import Array
 
 
 class Normed(NamedTuple):
-    """Rows of mean 0 and variance 1, (B, N), and 1 over what they were divided by, (B, 1)."""
+    """Rows of mean 0 and variance 1, and 1 over what they were divided by, (..., 1)."""
 
     hat: Array
     scale: Array
@@ -24,21 +25,21 @@ class Normed(NamedTuple):
 
 def normalise(a: Array) -> Normed:
     """(a - mean) / sqrt(var + eps) of each row."""
-    d = a - a.mean(axis=1, keepdims=True)
-    scale = (np.mean(d * d, axis=1, keepdims=True) + a.dtype.type(NORM_EPS)) ** -0.5
+    d = a - a.mean(axis=-1, keepdims=True)
+    scale = (np.mean(d * d, axis=-1, keepdims=True) + a.dtype.type(NORM_EPS)) ** -0.5
     return Normed(d * scale, scale)
 
 
 def normalise_back(normed: Normed, d: Array) -> Array:
     """From the gradient of `hat` to that of what was normalised."""
     hat, scale = normed
-    mean, along = d.mean(axis=1, keepdims=True), np.mean(d * hat, axis=1, keepdims=True)
+    mean, along = d.mean(axis=-1, keepdims=True), np.mean(d * hat, axis=-1, keepdims=True)
     back: Array = scale * (d - mean - hat * along)
     return back
 
 
 class Product(NamedTuple):
-    """a W^T, (B, N), and what its way back needs: `a`, and each group that was normalised."""
+    """a W^T, (..., N), and what its way back needs: `a`, and each group that was normalised."""
 
     value: Array
     a: Array
@@ -46,12 +47,12 @@ class Product(NamedTuple):
 
 
 def product(a: Array, weight: Array, gain: Array | None, widths: Sequence[int]) -> Product:
-    """`a` (B, K) times `weight` (N, K); with `gain` (N,) normalised in groups of so many units."""
+    """`a` (..., K) times `weight` (N, K); with `gain` (N,) normalised in groups of so many units."""
     z = a @ weight.T
     if gain is None:
         return Product(z, a, ())
-    groups = tuple(map(normalise, np.split(z, np.cumsum(widths)[:-1], axis=1)))
-    return Product(np.hstack([g.hat for g in groups]) * gain, a, groups)
+    groups = tuple(map(normalise, np.split(z, np.cumsum(widths)[:-1], axis=-1)))
+    return Product(_joined(g.hat for g in groups) * gain, a, groups)
 
 
 def product_back(
@@ -60,9 +61,14 @@ def product_back(
     """Gradients of `a`, of `weight` and of `gain`."""
     dgain = None
     if gain is not None:
-        hat = np.hstack([g.hat for g in made.groups])
-        dgain = (dz * hat).sum(axis=0)
-        cuts = np.cumsum([g.hat.shape[1] for g in made.groups])[:-1]
-        parts = np.split(dz * gain, cuts, axis=1)
-        dz = np.hstack([normalise_back(g, d) for g, d in zip(made.groups, parts, strict=True)])
-    return dz @ weight, dz.T @ made.a, dgain
+        hat = _joined(g.hat for g in made.groups)
+        dgain = (dz * hat).reshape(-1, len(gain)).sum(axis=0)
+        cuts = np.cumsum([g.hat.shape[-1] for g in made.groups])[:-1]
+        parts = np.split(dz * gain, cuts, axis=-1)
+        dz = _joined(normalise_back(g, d) for g, d in zip(made.groups, parts, strict=True))
+    rows_dz, rows_a = (m.reshape(-1, m.shape[-1]) for m in (dz, made.a))
+    return dz @ weight, rows_dz.T @ rows_a, dgain
+
+
+def _joined(parts: Iterable[Array]) -> Array:
+    return np.concatenate(list(parts), axis=-1)

@@ -156,18 +156,16 @@ def forward(
     reset : (T, B) array of bool, optional
         Where the state is zeroed before a step. Default: nowhere.
     """
-    T, B, I = x.shape
+    T = len(x)
     running, w, cell = _running(T, spans), packed.w, packed.cell
     if running is not None:
         reset = None if reset is None else reset & running
         # What stands where a row does not run may be anything, and is not to count.
         x = np.where(running[:, :, None], x, 0)
     H = len(w["weight_ih"]) // len(cell.gates)
-    rows_x = np.array(x).reshape(T * B, I)
-    projected = product(
-        rows_x, w["weight_ih"], w.get("gain_ih"), [count * H for count in cell.norm_groups]
-    )
-    zx = (projected.value + w["bias_ih"]).reshape(T, B, -1)
+    widths = [count * H for count in cell.norm_groups]
+    projected = product(np.array(x), w["weight_ih"], w.get("gain_ih"), widths)
+    zx = projected.value + w["bias_ih"]
     tape = Tape(packed, x.shape, projected, running, reset) if keep else None
     step = STEPS[cell.name].forward
     now = tuple(
@@ -213,7 +211,7 @@ def backward(
         To which those of the weights are added.
     """
     packed, running, reset = tape.packed, tape.running, tape.reset
-    T, B, I = tape.shape
+    T, B, _ = tape.shape
     step, w = STEPS[packed.cell.name].backward, packed.w
     now = tuple(np.zeros_like(s) if d is None else d for s, d in zip(dstate, dstate_n, strict=True))
     dzx = np.zeros((T, B, len(w["weight_ih"])), dx.dtype)
@@ -227,10 +225,8 @@ def backward(
         now = tuple(_put(d, rows, n) for d, n in zip(now, back.dstate, strict=True))
         now = _zero(now, None if reset is None else reset[t])
         gradients.add(back.grads)
-    flat = dzx.reshape(T * B, -1)
-    dx_rows, dweight, dgain = product_back(tape.zx, flat, w["weight_ih"], w.get("gain_ih"))
-    dx[...] = dx_rows.reshape(T, B, I)
-    gradients.add({"weight_ih": dweight, "bias_ih": flat.sum(axis=0), "gain_ih": dgain})
+    dx[...], dweight, dgain = product_back(tape.zx, dzx, w["weight_ih"], w.get("gain_ih"))
+    gradients.add({"weight_ih": dweight, "bias_ih": dzx.sum(axis=(0, 1)), "gain_ih": dgain})
     for out, d in zip(dstate, now, strict=True):
         out[...] = d
 
