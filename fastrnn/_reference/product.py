@@ -47,7 +47,7 @@ class Product(NamedTuple):
 
 
 def product(a: Array, weight: Array, gain: Array | None, widths: Sequence[int]) -> Product:
-    """`a` (..., K) times `weight` (N, K); with `gain` (N,) normalised in groups of so many units."""
+    """`a` (..., K) times `weight` (N, K); with `gain` (N,) normalised in groups of `widths`."""
     z = a @ weight.T
     if gain is None:
         return Product(z, a, ())
