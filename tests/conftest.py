@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,6 +37,11 @@ USES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
         {"reset_after": False},
     ),
 }
+
+
+# A shell starts what runs in the background with Ctrl-C ignored, which children would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=fastrnn.backends())
