@@ -353,7 +353,7 @@ def _forecast(args: argparse.Namespace) -> None:
 
 
 def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
-    """Columns of a CSV file as numbers: these, or all that are numbers throughout."""
+    """Columns of a CSV file as numbers: these, or all but those without a single one."""
     table = _table(path, "utf-8")
     found = {}
     for name in names or table:
@@ -362,7 +362,7 @@ def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
         try:
             found[name] = np.array(table[name], dtype=np.float64)
         except ValueError as error:
-            if names:
+            if names or any(map(_is_number, table[name])):
                 raise ValueError(f"{path}: column {name!r}: {error}") from None
     if not found:
         raise ValueError(f"{path}: expected a column of numbers, got {', '.join(table)}")
@@ -371,15 +371,16 @@ def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
 
 def _table(path: str, encoding: str) -> dict[str, list[str]]:
     """Columns of a file of comma-separated values, or tab-separated ones if it ends so."""
-    lines = io.StringIO(_read(path, encoding), newline="")
+    lines = io.StringIO(_read(path, encoding).rstrip("\r\n"), newline="")
     dialect = "excel-tab" if path.endswith(".tsv") else "excel"
     try:
-        header, *rows = [row for row in csv.reader(lines, dialect) if row] or [[]]
+        header, *rows = list(csv.reader(lines, dialect)) or [[]]
     except csv.Error as error:
         raise ValueError(f"{path}: {error}") from None
     if not rows or len(set(header)) < len(header) or all(map(_is_number, header)):
         raise ValueError(f"{path}: expected a header of distinct names, and a row or more")
     for i, row in enumerate(rows, 2):
+        # A blank line is a missing value: to leave it out would move all that follow.
         if len(row) != len(header):
             raise ValueError(f"{path}: row {i}: expected {len(header)} columns, got {len(row)}")
     return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))

@@ -268,6 +268,8 @@ def test_command_draws(table: Path, tmp_path: Path) -> None:
         (["series.csv", "--window=1000"], "series: expected at least"),
         (["series.csv", "--out=no/f.csv"], "no/f.csv: No such file"),
         (["ragged.csv"], "ragged.csv: row 3: expected 2 columns, got 1"),
+        (["gap.csv"], "gap.csv: row 3: expected 1 columns, got 0"),
+        (["cell.csv"], "cell.csv: column 'b': could not convert string to float: ''"),
         (["words.csv"], "words.csv: expected a column of numbers, got a, b"),
         (["header.csv"], "header.csv: expected a header of distinct names, and a row or more"),
         (["twice.csv"], "twice.csv: expected a header of distinct names"),
@@ -281,6 +283,8 @@ def test_command_refuses(
 ) -> None:
     monkeypatch.chdir(table.parent)
     Path("ragged.csv").write_text("a,b\n1,2\n3\n")
+    Path("gap.csv").write_text("a\n1\n\n3\n\n")
+    Path("cell.csv").write_text("a,b\n1,2\n3,\n")
     Path("words.csv").write_text("a,b\nc,d\n")
     Path("header.csv").write_text("a,b\n")
     Path("twice.csv").write_text("a,a\n1,2\n")
