@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _files
+from fastrnn import _checks, _files
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -55,8 +55,8 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    where = os.fspath(path)
-    with open(path, "rb") as file:
+    where = _checks.path(path)
+    with open(where, "rb") as file:
         data = file.read()
     try:
         tensors = load(data)

@@ -188,7 +188,7 @@ def test_class_weights_and_sample_weights() -> None:
         ([np.ones((3, 2))], "inconsistent numbers of samples"),
         (np.ones((2, 0, 2)), "X: expected shape"),
         (np.full((2, 3, 2), np.inf), "infinity"),
-        (np.ones((2, 2, 2, 2)), "dim"),
+        (np.ones((2, 2, 2, 2)), r"X: expected shape \(n, T, F\)"),
     ],
 )
 def test_refused_inputs(X: Any, said: str) -> None:

@@ -151,6 +151,7 @@ class CharLM:
             if the loss becomes NaN or infinite.
         """
         _text(text, "text")
+        verbose = _checks.verbosity(verbose)
         train, validation = split(text, self.validation_fraction)
         if len(train) < 2 or len(validation) == 1 or (self.validation_fraction and not validation):
             raise ValueError(

@@ -223,7 +223,10 @@ class TextClassifier:
             0 to 1.
         """
         predicted = self.predict(texts)
-        return float(np.mean(predicted == _labels(labels, "labels", len(predicted))))
+        found = _labels(labels, "labels", len(predicted))
+        if (found.dtype.kind == "U") != (predicted.dtype.kind == "U"):
+            raise TypeError(f"labels: expected {predicted.dtype} as in fit, got {found.dtype}")
+        return float(np.mean(predicted == found))
 
     # Files.
 
@@ -304,6 +307,8 @@ def _labels(value: Any, name: str, n: int) -> Array:
     found = np.asarray(value)
     if found.dtype == object and all(isinstance(label, str) for label in found.flat):
         found = found.astype(str)
+    if found.dtype.kind == "U" and not all(isinstance(label, str) for label in value):
+        raise TypeError(f"{name}: expected labels of one type, got str and others")
     if found.dtype.kind not in "biuU":
         raise TypeError(f"{name}: expected str, int or bool, got dtype {found.dtype}")
     return _checks.expect_shape(found, name, (n,))
