@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn.cli import main
 from fastrnn.forecast import Forecaster
 from fastrnn.optim import Adam
@@ -37,7 +38,8 @@ def test_better_than_naive(file: str, season: int, horizon: int) -> None:
         pytest.skip(f"no {path}")
     with path.open() as lines:
         values = [float(row[1]) for row in [*csv.reader(lines)][1:]]
-    for seed in range(3):
+    # The reference's numbers are the same, and it takes ten times as long.
+    for seed in range(1 if fastrnn.backend() == "reference" else 3):
         found = Forecaster(season=season, seed=seed).backtest(values, horizon)
         assert found.forecasts.keys() == {"forecaster", "naive", "seasonal naive"}
         for errors in (found.mae(), found.rmse()):

@@ -70,7 +70,7 @@ def test_digits_row_by_row() -> None:
     X, y = load_digits(return_X_y=True)
     X = X.reshape(-1, 8, 8)
     train, test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
-    model = SequenceClassifier(bidirectional=True, dropout=0.2, max_epochs=30, random_state=0)
+    model = SequenceClassifier(bidirectional=True, dropout=0.2, **QUICK | {"max_epochs": 12})
     assert model.fit(train.astype(np.float32), y_train).score(test, y_test) > 0.96
 
 
