@@ -29,7 +29,7 @@ def write(
     from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()}
-    text = json.dumps(model)
+    text = json.dumps(model, default=_plain)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -38,6 +38,13 @@ def write(
         "crc32": checksum(kind, text, contiguous),
     }
     _files.write(path, save(contiguous, metadata))
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's."""
+    if not isinstance(value, np.generic):
+        raise TypeError(f"expected what JSON can say, got {type(value).__name__}")
+    return value.item()
 
 
 def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, Self
 
 import numpy as np
 
-from fastrnn import _checks, _nets
+from fastrnn import _checks, _modelfile, _nets
+from fastrnn._batches import Signature
 from fastrnn.sequential import Sequential
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -409,6 +411,41 @@ class Forecaster:
             axes.fill_between(ahead, lo, hi, alpha=0.25, label=f"{level:.0%} interval")
             axes.legend()
         return figure
+
+    # Files.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write settings, series and weights to a safetensors file, for ``fastrnn.load``.
+
+        The file is replaced as a whole or left alone; there is no code in it. The second net of
+        :meth:`predict_interval` is not in it, and is trained again when it is needed.
+        """
+        fit, values = self._fitted(None)
+        names = [field.name for field in dataclasses.fields(self) if field.init]
+        header = {"settings": {name: getattr(self, name) for name in names}}
+        header["net"] = fit.net._architecture()
+        tensors = {"series": fit.shown(values)} | fit.net.parameters()
+        _modelfile.write(path, "Forecaster", header, tensors)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a forecaster that :meth:`save` wrote; errors are those of ``fastrnn.load``."""
+        found: Self = _modelfile.load(path, cls)
+        return found
+
+    @classmethod
+    def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
+        self = cls(**header["settings"])
+        series = tensors.pop("series")
+        values = self._series(series, "series", self.window + self.steps)
+        net = Sequential._from_file(header["net"], tensors)
+        K = values.shape[1]
+        features = 2 * K + 2 * (self.season is not None)
+        wanted = Signature(None, features, self.steps * K, False, np.dtype(np.float32))
+        if net._signature != wanted:
+            raise ValueError(f"net: expected {wanted}, got {net._signature}")
+        self._fit = _Fit(values, series.ndim == 1, _Scale.of(values, self.log), net)
+        return self
 
     def _roll(self, net: Sequential, z: Array, origins: Array, horizon: int) -> Array:
         """Forecasts (B, horizon, K) of scaled values from origins (B,), by what is before them."""

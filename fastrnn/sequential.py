@@ -474,6 +474,10 @@ class Sequential(Layer):
         The file is replaced as a whole or left alone. There is no code in it, and nothing of
         :meth:`compile`; ``fastrnn.callbacks.Checkpoint`` keeps a training.
         """
+        _modelfile.write(path, "Sequential", self._architecture(), self.parameters())
+
+    def _architecture(self) -> dict[str, Any]:
+        """What :meth:`_from_file` makes the layers of, as JSON has it."""
         layers = []
         for i, layer in enumerate(self.layers):
             name = type(layer).__name__
@@ -483,7 +487,7 @@ class Sequential(Layer):
                     "from one, which no file can hold"
                 )
             layers.append({"class": name, "config": _config(layer)})
-        _modelfile.write(path, "Sequential", {"layers": layers}, self.parameters())
+        return {"layers": layers}
 
     @classmethod
     def _from_file(cls, model: dict[str, Any], tensors: dict[str, Array]) -> Self:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import _modelfile
 from fastrnn.cli import main
 from fastrnn.forecast import Forecaster
 from fastrnn.optim import Adam
@@ -213,6 +214,39 @@ def test_ctrl_c_leaves_no_half_trained_net(monkeypatch: pytest.MonkeyPatch) -> N
 def test_refused(call: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         call()
+
+
+# Files.
+
+
+@pytest.mark.parametrize("options", [{}, {"season": 5, "log": True, "num_layers": 2}])
+@pytest.mark.parametrize("columns", [0, slice(None)])
+def test_comes_back_from_its_file(options: dict[str, Any], columns: Any, tmp_path: Path) -> None:
+    model = Forecaster(**SMALL | {"hidden_size": np.int64(8)}, **options).fit(series()[:, columns])
+    model.save(tmp_path / "m")
+    for again in (fastrnn.load(tmp_path / "m"), Forecaster.load(tmp_path / "m")):
+        assert repr(again) == repr(model).replace("np.int64(8)", "8")
+        np.testing.assert_array_equal(again.predict(9), model.predict(9))
+        np.testing.assert_array_equal(again.predict_interval(5), model.predict_interval(5))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": 5}, "net: expected"),
+        ({"season": 7}, "net: expected"),
+        ({"window": 1000}, "series: expected at least 1004 values"),
+        ({"cell": "no"}, "cell: expected one of"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_a_lying_file(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    Forecaster(**SMALL).fit(series()).save(tmp_path / "m")
+    kind, header, tensors = _modelfile.read(tmp_path / "m")
+    header["settings"] |= change
+    _modelfile.write(tmp_path / "m", kind, header, tensors)
+    with pytest.raises(ValueError, match=f"m: is damaged: .*{said}"):
+        fastrnn.load(tmp_path / "m")
 
 
 # The command.
