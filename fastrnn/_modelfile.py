@@ -6,10 +6,11 @@ JSON) and ``crc32``, a checksum over kind, model, and names, dtypes, shapes and 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -87,14 +88,6 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
         raise ValueError(f"{where}: is damaged: {error}") from None
 
 
-def load(path: str | os.PathLike[str], cls: Any) -> Any:
-    """A model of class `cls` from its file, by ``cls._from_file(model, tensors)``."""
-    kind, model, tensors = read(path)
-    if kind != cls.__name__:
-        raise ValueError(f"{os.fspath(path)}: is not a {cls.__name__} but a {kind}")
-    return build(path, cls, model, tensors)
-
-
 def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str, Array]) -> Any:
     """What ``cls._from_file`` makes; that the file does not fit is an error that names it."""
     try:
@@ -111,3 +104,32 @@ def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
         found = zlib.crc32(f"\n{name} {a.dtype.str} {a.shape}".encode(), found)
         found = zlib.crc32(a.data, found)
     return f"{found:08x}"
+
+
+class Model:
+    """A dataclass of settings, with what was learned, that is kept in a file; not for direct use.
+
+    It has ``_from_file(model, tensors)``, the inverse of what it hands to :func:`write`.
+    """
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, something else, or of an unknown version.
+        OSError
+            If there is no such file, or it can't be read.
+        """
+        kind, model, tensors = read(path)
+        if kind != cls.__name__:
+            raise ValueError(f"{os.fspath(path)}: is not a {cls.__name__} but a {kind}")
+        found: Self = build(path, cls, model, tensors)
+        return found
+
+    def _settings(self) -> dict[str, Any]:
+        """What was passed to the constructor."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields if field.init}

@@ -107,7 +107,7 @@ class Backtest:
 
 
 @dataclasses.dataclass(eq=False)
-class Forecaster:
+class Forecaster(_modelfile.Model):
     """Forecasts of one or several series by a recurrent net.
 
     The net reads the last `window` values, scaled to mean 0 and standard deviation 1 and also as
@@ -421,17 +421,9 @@ class Forecaster:
         :meth:`predict_interval` is not in it, and is trained again when it is needed.
         """
         fit, values = self._fitted(None)
-        names = [field.name for field in dataclasses.fields(self) if field.init]
-        header = {"settings": {name: getattr(self, name) for name in names}}
-        header["net"] = fit.net._architecture()
+        header = {"settings": self._settings(), "net": fit.net._architecture()}
         tensors = {"series": fit.shown(values)} | fit.net.parameters()
         _modelfile.write(path, "Forecaster", header, tensors)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a forecaster that :meth:`save` wrote; errors are those of ``fastrnn.load``."""
-        found: Self = _modelfile.load(path, cls)
-        return found
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
