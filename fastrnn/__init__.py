@@ -25,7 +25,7 @@ from fastrnn.layers import Stream as Stream
 from fastrnn.sequential import Sequential as Sequential
 
 #: Modules that are imported when they are first asked for.
-_LAZY = frozenset({"callbacks", "forecast", "sklearn", "text"})
+_LAZY = frozenset({"callbacks", "forecast", "functional", "sklearn", "text"})
 
 
 def __getattr__(name: str) -> Any:

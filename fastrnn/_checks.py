@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -77,6 +78,22 @@ def seed(value: Any) -> int | None:
     if number < 0:
         raise ValueError(f"seed: expected a whole number of at least 0, got {value!r}")
     return number
+
+
+def path(value: Any, name: str = "path") -> str:
+    """The path of a file."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        expected = f"{name}: expected a str or a path"
+        raise TypeError(f"{expected}, got {type(value).__name__}") from None
+
+
+def verbosity(value: Any) -> int:
+    """How much a training tells: 0, 1 or 2, or a bool."""
+    if not isinstance(value, int) or not 0 <= value <= 2:
+        raise ValueError(f"verbose: expected 0, 1 or 2, got {value!r}")
+    return int(value)
 
 
 def shape_text(shape: Sequence[int | str]) -> str:
@@ -216,9 +233,9 @@ def states(
 
 def nonlinearity(value: Any) -> str:
     """One of the activations of an Elman network."""
-    if value not in ("tanh", "relu"):
+    if not isinstance(value, str) or value not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {value!r}")
-    return str(value)
+    return value
 
 
 def lengths(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from fastrnn import _checks
+
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file: to a temporary name beside it, then moved over what was there."""
@@ -35,7 +37,7 @@ def remove_left_over(path: str | os.PathLike[str]) -> None:
 @contextmanager
 def _temporary(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """The real path, and a temporary one beside it; errors are about the path that was given."""
-    given = os.fspath(path)
+    given = _checks.path(path)
     target = os.path.realpath(given)
     if not given or (os.path.exists(target) and not os.path.isfile(target)):
         raise OSError(f"{given!r} is not a regular file")

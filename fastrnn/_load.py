@@ -13,6 +13,7 @@ _KINDS = {
     "Sequential": "fastrnn.sequential",
     "CharLM": "fastrnn.text",
     "TextClassifier": "fastrnn.text",
+    "Forecaster": "fastrnn.forecast",
 }
 
 

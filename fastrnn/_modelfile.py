@@ -6,14 +6,15 @@ JSON) and ``crc32``, a checksum over kind, model, and names, dtypes, shapes and 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from fastrnn import _files
+from fastrnn import _checks, _files
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,7 +30,7 @@ def write(
     from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()}
-    text = json.dumps(model)
+    text = json.dumps(model, default=_plain)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -38,6 +39,13 @@ def write(
         "crc32": checksum(kind, text, contiguous),
     }
     _files.write(path, save(contiguous, metadata))
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's."""
+    if not isinstance(value, np.generic):
+        raise TypeError(f"expected what JSON can say, got {type(value).__name__}")
+    return value.item()
 
 
 def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
@@ -55,8 +63,8 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    where = os.fspath(path)
-    with open(path, "rb") as file:
+    where = _checks.path(path)
+    with open(where, "rb") as file:
         data = file.read()
     try:
         tensors = load(data)
@@ -80,14 +88,6 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
         raise ValueError(f"{where}: is damaged: {error}") from None
 
 
-def load(path: str | os.PathLike[str], cls: Any) -> Any:
-    """A model of class `cls` from its file, by ``cls._from_file(model, tensors)``."""
-    kind, model, tensors = read(path)
-    if kind != cls.__name__:
-        raise ValueError(f"{os.fspath(path)}: is not a {cls.__name__} but a {kind}")
-    return build(path, cls, model, tensors)
-
-
 def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str, Array]) -> Any:
     """What ``cls._from_file`` makes; that the file does not fit is an error that names it."""
     try:
@@ -104,3 +104,32 @@ def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
         found = zlib.crc32(f"\n{name} {a.dtype.str} {a.shape}".encode(), found)
         found = zlib.crc32(a.data, found)
     return f"{found:08x}"
+
+
+class Model:
+    """A dataclass of settings, with what was learned, that is kept in a file; not for direct use.
+
+    It has ``_from_file(model, tensors)``, the inverse of what it hands to :func:`write`.
+    """
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, something else, or of an unknown version.
+        OSError
+            If there is no such file, or it can't be read.
+        """
+        kind, model, tensors = read(path)
+        if kind != cls.__name__:
+            raise ValueError(f"{os.fspath(path)}: is not a {cls.__name__} but a {kind}")
+        found: Self = build(path, cls, model, tensors)
+        return found
+
+    def _settings(self) -> dict[str, Any]:
+        """What was passed to the constructor."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields if field.init}

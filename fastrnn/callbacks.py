@@ -245,7 +245,7 @@ class Checkpoint(Callback):
     _keeps_others = True
 
     def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
-        self.path = os.fspath(path)
+        self.path = _checks.path(path)
         self.every = None if every is None else _checks.size(every, "every")
 
     def on_train_begin(self, logs: Logs) -> None:

@@ -71,7 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastrnn", description=fastrnn.__doc__)
     parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
+    _add_demo(commands)
+    _command(commands, "info", _info, "print version, backends, CPU features and threads")
+    _add_bench(commands)
+    _add_lm(commands)
+    _add_classify(commands)
+    _add_forecast(commands)
+    return parser
 
+
+def _add_demo(commands: Any) -> None:
     demo = _command(commands, "demo", _demo, "train a character model and show what it learned")
     demo.add_argument("--seconds", type=float, default=60.0, help="of training (default: 60)")
     demo.add_argument(
@@ -85,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0, help="default: 0")
 
-    _command(commands, "info", _info, "print version, backends, CPU features and threads")
 
+def _add_bench(commands: Any) -> None:
     bench = _command(commands, "bench", _bench, "measure speed beside NumPy and what is installed")
     bench.add_argument(
         "--peers",
@@ -103,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="small sizes: does it work?")
     bench.add_argument("--json", metavar="FILE", help="to write what was measured to")
 
+
+def _add_lm(commands: Any) -> None:
     lm = commands.add_parser("lm", help="character language models")
     lm_commands = lm.add_subparsers(required=True, metavar="command")
     train = _command(lm_commands, "train", _lm_train, "train a model on a text")
@@ -136,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--top-k", type=int, help="choose among the likeliest only")
     generate.add_argument("--seed", type=int, help="for equal results")
 
+
+def _add_classify(commands: Any) -> None:
     classify = commands.add_parser("classify", help="classes of texts")
     classify_commands = classify.add_subparsers(required=True, metavar="command")
     train = _command(classify_commands, "train", _classify_train, "train a classifier of texts")
@@ -176,6 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
 
+
+def _add_forecast(commands: Any) -> None:
     forecast = _command(commands, "forecast", _forecast, "forecast time series")
     forecast.add_argument("file", metavar="FILE", help="CSV with a header, oldest row first")
     forecast.add_argument(
@@ -206,7 +221,6 @@ def _parser() -> argparse.ArgumentParser:
         ("seed", int, "for equal results"),
     )
     forecast.add_argument("--log", action="store_true", help="work with logarithms")
-    return parser
 
 
 def _options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any, str]) -> None:
@@ -353,7 +367,7 @@ def _forecast(args: argparse.Namespace) -> None:
 
 
 def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
-    """Columns of a CSV file as numbers: these, or all that are numbers throughout."""
+    """Columns of a CSV file as numbers: these, or all but those without a single one."""
     table = _table(path, "utf-8")
     found = {}
     for name in names or table:
@@ -362,7 +376,7 @@ def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
         try:
             found[name] = np.array(table[name], dtype=np.float64)
         except ValueError as error:
-            if names:
+            if names or any(map(_is_number, table[name])):
                 raise ValueError(f"{path}: column {name!r}: {error}") from None
     if not found:
         raise ValueError(f"{path}: expected a column of numbers, got {', '.join(table)}")
@@ -371,15 +385,16 @@ def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
 
 def _table(path: str, encoding: str) -> dict[str, list[str]]:
     """Columns of a file of comma-separated values, or tab-separated ones if it ends so."""
-    lines = io.StringIO(_read(path, encoding), newline="")
+    lines = io.StringIO(_read(path, encoding).rstrip("\r\n"), newline="")
     dialect = "excel-tab" if path.endswith(".tsv") else "excel"
     try:
-        header, *rows = [row for row in csv.reader(lines, dialect) if row] or [[]]
+        header, *rows = list(csv.reader(lines, dialect)) or [[]]
     except csv.Error as error:
         raise ValueError(f"{path}: {error}") from None
     if not rows or len(set(header)) < len(header) or all(map(_is_number, header)):
         raise ValueError(f"{path}: expected a header of distinct names, and a row or more")
     for i, row in enumerate(rows, 2):
+        # A blank line is a missing value: to leave it out would move all that follow.
         if len(row) != len(header):
             raise ValueError(f"{path}: row {i}: expected {len(header)} columns, got {len(row)}")
     return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))

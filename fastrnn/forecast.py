@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, Self
 
 import numpy as np
 
-from fastrnn import _checks, _nets
+from fastrnn import _checks, _modelfile, _nets
+from fastrnn._batches import Signature
 from fastrnn.sequential import Sequential
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -105,7 +107,7 @@ class Backtest:
 
 
 @dataclasses.dataclass(eq=False)
-class Forecaster:
+class Forecaster(_modelfile.Model):
     """Forecasts of one or several series by a recurrent net.
 
     The net reads the last `window` values, scaled to mean 0 and standard deviation 1 and also as
@@ -409,6 +411,33 @@ class Forecaster:
             axes.fill_between(ahead, lo, hi, alpha=0.25, label=f"{level:.0%} interval")
             axes.legend()
         return figure
+
+    # Files.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write settings, series and weights to a safetensors file, for ``fastrnn.load``.
+
+        The file is replaced as a whole or left alone; there is no code in it. The second net of
+        :meth:`predict_interval` is not in it, and is trained again when it is needed.
+        """
+        fit, values = self._fitted(None)
+        header = {"settings": self._settings(), "net": fit.net._architecture()}
+        tensors = {"series": fit.shown(values)} | fit.net.parameters()
+        _modelfile.write(path, "Forecaster", header, tensors)
+
+    @classmethod
+    def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
+        self = cls(**header["settings"])
+        series = tensors.pop("series")
+        values = self._series(series, "series", self.window + self.steps)
+        net = Sequential._from_file(header["net"], tensors)
+        K = values.shape[1]
+        features = 2 * K + 2 * (self.season is not None)
+        wanted = Signature(None, features, self.steps * K, False, np.dtype(np.float32))
+        if net._signature != wanted:
+            raise ValueError(f"net: expected {wanted}, got {net._signature}")
+        self._fit = _Fit(values, series.ndim == 1, _Scale.of(values, self.log), net)
+        return self
 
     def _roll(self, net: Sequential, z: Array, origins: Array, horizon: int) -> Array:
         """Forecasts (B, horizon, K) of scaled values from origins (B,), by what is before them."""

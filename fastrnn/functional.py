@@ -125,7 +125,7 @@ def lstm(
     """Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
     i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
-    h' = o tanh(c').
+    h' = o tanh(c'). Errors are those of :func:`rnn`.
 
     Parameters
     ----------
@@ -136,11 +136,8 @@ def lstm(
         Gates in the order i, f, g, o.
     weight_hh : (4*H, H) array-like
     bias_ih, bias_hh : (4*H,) array-like, optional
-        Default: none.
-    lengths : (B,) array-like of int, optional
-        Where each row ends, 1 to T; y is 0 from there on. Default: T.
-    reset : (T, B) array-like of bool, optional
-        Where the state is zeroed before a step. Default: nowhere.
+    lengths, reset
+        As in :func:`rnn`.
 
     Returns
     -------
@@ -149,12 +146,7 @@ def lstm(
     state : (h_n, c_n), each (B, H) array
         The state after the last step.
     tape : ScanTape
-        For :func:`lstm_backward`; see :func:`rnn`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`rnn` does.
+        For :func:`lstm_backward`.
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     return _forward(CELLS["lstm"], x, "state", state, weights, lengths, reset)
@@ -163,30 +155,10 @@ def lstm(
 def lstm_backward(
     tape: ScanTape, dy: Any = None, dstate: Any = None
 ) -> tuple[Array, State, dict[str, Array]]:
-    """Backpropagation through time of :func:`lstm`.
+    """Backpropagation through time of :func:`lstm`; otherwise as :func:`rnn_backward`.
 
-    Parameters
-    ----------
-    tape : ScanTape
-        From :func:`lstm`.
-    dy : (T, B, H) array-like, optional
-        Gradient of the loss with respect to y. Default: zeros.
-    dstate : (dh_n, dc_n), each (B, H) array-like or None, optional
-        Gradient with respect to the final state. Default: zeros.
-
-    Returns
-    -------
-    dx : (T, B, I) array
-        Gradient with respect to x.
-    dstate : (dh0, dc0), each (B, H) array
-        Gradient with respect to the initial state.
-    grads : dict of str to array
-        As from :func:`rnn_backward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`rnn_backward` does.
+    `dstate` is (dh_n, dc_n), each (B, H) or None, with respect to the final state; what is returned
+    in its place is (dh0, dc0), with respect to the initial one.
     """
     return _backward(("lstm",), tape, dy, "dstate", dstate)
 
@@ -208,6 +180,7 @@ def gru(
     r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh); h' = (1 - z) n + z h; the candidate n is
     tanh(W_in x + b_in + r (W_hn h + b_hn)) with `reset_after` (torch, cuDNN, Keras), and
     tanh(W_in x + b_in + W_hn (r h) + b_hn) without (Cho et al. 2014, eq. 8; ONNX's default).
+    Errors are those of :func:`rnn`.
 
     Parameters
     ----------
@@ -218,13 +191,10 @@ def gru(
         Gates in the order r, z, n.
     weight_hh : (3*H, H) array-like
     bias_ih, bias_hh : (3*H,) array-like, optional
-        Default: none.
     reset_after : bool
         Whether the reset gate works on the recurrent product or on the state before it.
-    lengths : (B,) array-like of int, optional
-        Where each row ends, 1 to T; y is 0 from there on. Default: T.
-    reset : (T, B) array-like of bool, optional
-        Where the state is zeroed before a step. Default: nowhere.
+    lengths, reset
+        As in :func:`rnn`.
 
     Returns
     -------
@@ -233,12 +203,7 @@ def gru(
     h_n : (B, H) array
         The state after the last step.
     tape : ScanTape
-        For :func:`gru_backward`; see :func:`rnn`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`rnn` does.
+        For :func:`gru_backward`.
     """
     cell = CELLS["gru" if reset_after else "gru_reset_before"]
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)

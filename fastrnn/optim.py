@@ -44,6 +44,7 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
         The joint norm before.
     """
     limit = _checks.real(max_norm, "max_norm", "a number above 0", lambda v: v > 0)
+    _expect_arrays(grads, "grads")
     with np.errstate(over="ignore", invalid="ignore"):
         norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
         factor = _clip_factor(norm, limit)
@@ -113,6 +114,17 @@ class _Unit:
             p = params[self.names[0]]
             if not p.flags.c_contiguous:
                 p[...] = flat.reshape(p.shape)
+
+
+def _expect_arrays(value: Any, name: str) -> None:
+    """Arrays by name that can be written to."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a mapping, got {type(value).__name__}")
+    for key, a in value.items():
+        if not isinstance(a, np.ndarray) or not a.flags.writeable:
+            raise TypeError(
+                f"{name} {key}: expected a writeable NumPy array, got {type(a).__name__}"
+            )
 
 
 def _cut(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
@@ -279,6 +291,9 @@ class Optimizer(ABC):
 
     def _checked(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> dict[str, Array]:
         """The gradients, checked."""
+        _expect_arrays(params, "params")
+        if not isinstance(grads, Mapping):
+            raise TypeError(f"grads: expected a mapping, got {type(grads).__name__}")
         if params.keys() != grads.keys():
             missing, unexpected = sorted(params.keys() - grads), sorted(grads.keys() - params)
             raise ValueError(f"grads: missing {missing}, unexpected {unexpected}")
@@ -289,8 +304,6 @@ class Optimizer(ABC):
             )
         found = {}
         for name, p in params.items():
-            if not isinstance(p, np.ndarray) or not p.flags.writeable:
-                raise TypeError(f"params {name}: expected a writeable NumPy array")
             _checks.dtype(p.dtype)
             for s in self._state.get(name, ()):
                 _checks.expect_shape(p, f"params {name}", s.shape)
@@ -391,6 +404,8 @@ class Adam(Optimizer):
         clip_value: float | None = None,
     ) -> None:
         super().__init__(lr, clip_norm, clip_value)
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ValueError(f"betas: expected a pair of numbers, got {betas!r}")
         b1, b2 = betas
         self.betas = (_checks.fraction(b1, "betas[0]"), _checks.fraction(b2, "betas[1]"))
         self.eps = _checks.not_negative(eps, "eps")

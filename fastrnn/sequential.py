@@ -155,7 +155,7 @@ class Sequential(Layer):
         tape : SequentialTape
         """
         data = self._one_batch(x, lengths)
-        if state is not None and len(state) != len(self._recurrent):
+        if state is not None and len(_sequence(state, "state")) != len(self._recurrent):
             raise ValueError(
                 f"state: expected {len(self._recurrent)} of them, one for each recurrent layer, "
                 f"got {len(state)}"
@@ -376,7 +376,11 @@ class Sequential(Layer):
                 )
             data, validation = data.part(slice(0, n)), data.part(slice(n, None))
         elif validation_data is not None:
-            validation = self._data(**_validation_arguments(validation_data))
+            arguments = _validation_arguments(validation_data)
+            try:
+                validation = self._data(**arguments)
+            except (ValueError, TypeError) as error:
+                raise type(error)(f"validation_data {error}") from None
         run = Run(
             self,
             data,
@@ -387,7 +391,7 @@ class Sequential(Layer):
             bptt=None if bptt is None else _checks.size(bptt, "bptt"),
             stateful=bool(stateful),
         )
-        return run.run(callbacks, verbose)
+        return run.run(callbacks, _checks.verbosity(verbose))
 
     def evaluate(
         self,
@@ -470,6 +474,10 @@ class Sequential(Layer):
         The file is replaced as a whole or left alone. There is no code in it, and nothing of
         :meth:`compile`; ``fastrnn.callbacks.Checkpoint`` keeps a training.
         """
+        _modelfile.write(path, "Sequential", self._architecture(), self.parameters())
+
+    def _architecture(self) -> dict[str, Any]:
+        """What :meth:`_from_file` makes the layers of, as JSON has it."""
         layers = []
         for i, layer in enumerate(self.layers):
             name = type(layer).__name__
@@ -479,7 +487,7 @@ class Sequential(Layer):
                     "from one, which no file can hold"
                 )
             layers.append({"class": name, "config": _config(layer)})
-        _modelfile.write(path, "Sequential", {"layers": layers}, self.parameters())
+        return {"layers": layers}
 
     @classmethod
     def _from_file(cls, model: dict[str, Any], tensors: dict[str, Array]) -> Self:
@@ -501,9 +509,9 @@ class Sequential(Layer):
 
 def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     """Layers that fit each other."""
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers: expected a list, got {type(layers).__name__}")
     found = tuple(layers)
-    if not any(_sizes(layer)[1] for layer in found if isinstance(layer, Layer)):
-        raise ValueError("layers: expected one or more with weights")
     size: int | None = None
     per_step = True
     for i, layer in enumerate(found):
@@ -525,6 +533,8 @@ def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
                 )
             per_step = layer.return_sequences
         size = gives or size
+    if size is None:
+        raise ValueError(f"layers: expected one or more with weights, got {list(found)}")
     dtypes = {str(layer.dtype) for layer in found if hasattr(layer, "dtype")}
     if len(dtypes) > 1:
         raise ValueError(f"layers: expected one dtype, got {' and '.join(sorted(dtypes))}")

@@ -119,7 +119,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     def _inputs(self, X: Any, *, reset: bool) -> Any:
         """`X` checked and standardised, as the net takes it; `reset` learns what to expect."""
         sequences = _sequences(X)
-        if sequences is None and getattr(X, "ndim", 2) == 3:
+        if sequences is None and getattr(X, "ndim", 2) >= 3:
             sequences = check_array(X, dtype=_DTYPES, allow_nd=True, estimator=self)
             _checks.expect_shape(sequences, "X", ("n", "T", "F"))
         if sequences is not None:

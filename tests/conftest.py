@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,14 +39,23 @@ USES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(params=fastrnn.backends())
+# A shell starts what runs in the background with Ctrl-C ignored, which children would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: FASTRNN_BACKEND=name is for that one alone: who runs the suite once for each runs nothing twice.
+BACKENDS = (fastrnn.backend(),) if os.environ.get("FASTRNN_BACKEND") else fastrnn.backends()
+
+
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every backend of this machine; the test runs on it."""
     with fastrnn.use_backend(request.param):
         yield request.param
 
 
-@pytest.fixture(params=[name for name in fastrnn.backends() if name != "reference"])
+@pytest.fixture(params=[name for name in BACKENDS if name != "reference"])
 def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every compiled backend of this machine; the test runs on it."""
     with fastrnn.use_backend(request.param):

@@ -211,8 +211,9 @@ def test_the_seed_decides(name: str) -> None:
     a, b, c = (make(3, 4, seed=s).state_dict()["weight"] for s in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
     assert (a != c).all()
-    other = make(3, 4)
-    other.load_state_dict(make(3, 4, seed=1).state_dict())
+    for bad in (lambda: make(3, 4, seed=-1), lambda: Dropout(seed=-1)):
+        with pytest.raises(ValueError, match="seed: expected a whole number of at least 0, got -1"):
+            bad()
 
 
 @pytest.mark.parametrize("name", LAYERS)

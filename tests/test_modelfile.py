@@ -66,6 +66,8 @@ def test_load_knows_every_kind(tmp_path: Path) -> None:
     _modelfile.write(tmp_path / "m", "Orchestra", {}, {})
     with pytest.raises(ValueError, match=r"m: expected one of Sequential, .* got a 'Orchestra'"):
         fastrnn.load(tmp_path / "m")
+    with pytest.raises(TypeError, match="path: expected a str or a path, got NoneType"):
+        fastrnn.load(None)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         fastrnn.load(tmp_path / "nowhere")
 

@@ -194,6 +194,8 @@ def test_clip_norm() -> None:
     np.testing.assert_allclose(grads["a"], [0.6, 0], rtol=1e-6)
     np.testing.assert_allclose(grads["b"], [[0.8]], rtol=1e-6)
     assert clip_norm({}, 1) == 0
+    with pytest.raises(TypeError, match="grads w: expected a writeable NumPy array, got list"):
+        clip_norm({"w": [1.0]}, 1)  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="max_norm: expected a number above 0, got 0"):
         clip_norm(grads, 0)
 
@@ -334,6 +336,7 @@ def test_get() -> None:
 @pytest.mark.parametrize(
     ("grads", "error", "message"),
     [
+        (None, TypeError, "grads: expected a mapping, got NoneType"),
         ({"w": np.zeros((4, 3))}, ValueError, r"grads: missing \['b', 's'\], unexpected \[\]"),
         (
             {**{n: np.zeros(s) for n, s in SMALL.items()}, "x": 0},
@@ -377,6 +380,8 @@ def test_parameters_are_checked(rng: np.random.Generator) -> None:
         )
     fixed = np.zeros(2)
     fixed.flags.writeable = False
+    with pytest.raises(TypeError, match="params: expected a mapping, got list"):
+        optimizer.step([fixed], grads)  # type: ignore[arg-type]
     for wrong in ([1.0, 2.0], fixed):
         with pytest.raises(TypeError, match="params a: expected a writeable NumPy array"):
             SGD(0.1).step({"a": wrong}, {"a": np.zeros(2)})  # type: ignore[dict-item]
@@ -390,6 +395,7 @@ def test_parameters_are_checked(rng: np.random.Generator) -> None:
         (lambda: SGD(1, momentum=-1), "momentum: expected"),
         (lambda: SGD(1, nesterov=True), "nesterov: expected a momentum"),
         (lambda: SGD(1, weight_decay=-1), "weight_decay: expected"),
+        (lambda: Adam(betas=0.9), "betas: expected a pair of numbers, got 0.9"),
         (lambda: Adam(betas=(1, 0.9)), r"betas\[0\]: expected"),
         (lambda: Adam(betas=(0.9, -1)), r"betas\[1\]: expected"),
         (lambda: Adam(eps=-1), "eps: expected"),

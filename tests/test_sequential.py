@@ -549,6 +549,8 @@ def test_repr_and_copies(rng: np.random.Generator) -> None:
     ("layers", "error", "message"),
     [
         (lambda: [], ValueError, "layers: expected one or more with weights"),
+        (lambda: Linear(2, 3), TypeError, "layers: expected a list, got Linear"),
+        (lambda: ["lstm"], TypeError, r"layers\[0\]: expected one of .*, got str"),
         (lambda: [Dropout(0.5)], ValueError, "layers: expected one or more with weights"),
         (
             lambda: [Linear(2, 3), RNN(4, 2)],
@@ -601,6 +603,8 @@ X34, Y3 = np.zeros((3, 4, F)), np.zeros(3)
         ({"validation_split": 0.5, "validation_data": (X34, Y3)}, ValueError, "validation_split"),
         ({"validation_data": X34}, ValueError, "validation_data: expected"),
         ({"validation_data": {"X": X34}}, ValueError, "validation_data: expected"),
+        ({"validation_data": (X34[..., 1:], Y3)}, ValueError, "validation_data X: expected shape"),
+        ({"verbose": 3}, ValueError, "verbose: expected 0, 1 or 2, got 3"),
         ({"sample_weight": [1, 1]}, ValueError, r"sample_weight: expected shape \(3,\)"),
         ({"sample_weight": [1, 1, -1]}, ValueError, "sample_weight: expected finite numbers >= 0"),
         ({"sample_weight": 3.0}, TypeError, "sample_weight: expected an array or a list, got 3.0"),

@@ -45,7 +45,8 @@ class Embedding(Layer):
         self.embedding_dim = _checks.size(embedding_dim, "embedding_dim")
         self.dtype = _checks.dtype(dtype)
         shape = (self.num_embeddings, self.embedding_dim)
-        self._weight = np.random.default_rng(seed).standard_normal(shape).astype(self.dtype)
+        rng = np.random.default_rng(_checks.seed(seed))
+        self._weight = rng.standard_normal(shape).astype(self.dtype)
 
     def parameters(self) -> dict[str, Array]:
         """The table itself, ``weight``. Change it in place; the next call sees it."""

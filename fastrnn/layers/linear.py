@@ -46,7 +46,7 @@ class Linear(Layer):
         self.out_features = _checks.size(out_features, "out_features")
         self.bias = bool(bias)
         self.dtype = _checks.dtype(dtype)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(_checks.seed(seed))
         bound = self.in_features**-0.5
         shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
         self._parameters = {

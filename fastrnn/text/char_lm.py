@@ -50,7 +50,7 @@ def training_speed(model: CharLM, text: str) -> float:
 
 
 @dataclasses.dataclass(eq=False)
-class CharLM:
+class CharLM(_modelfile.Model):
     """A character language model: embedding, recurrent layer, dropout, linear, softmax.
 
     Trained by truncated backpropagation through time (Williams and Peng 1990) on parallel streams:
@@ -151,6 +151,7 @@ class CharLM:
             if the loss becomes NaN or infinite.
         """
         _text(text, "text")
+        verbose = _checks.verbosity(verbose)
         train, validation = split(text, self.validation_fraction)
         if len(train) < 2 or len(validation) == 1 or (self.validation_fraction and not validation):
             raise ValueError(
@@ -278,23 +279,8 @@ class CharLM:
         the constructor; there is no code in it.
         """
         tensors = self._fitted().parameters()
-        names = [field.name for field in dataclasses.fields(self) if field.init]
-        header = {name: getattr(self, name) for name in names} | {"vocabulary": self.vocabulary}
+        header = self._settings() | {"vocabulary": self.vocabulary}
         _modelfile.write(path, "CharLM", header, tensors)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a model that :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged, something else, or of an unknown version.
-        OSError
-            If there is no such file, or it can't be read.
-        """
-        found: Self = _modelfile.load(path, cls)
-        return found
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:

@@ -30,7 +30,7 @@ _EMBEDDING_SCALE = 0.1
 
 
 @dataclasses.dataclass(eq=False)
-class TextClassifier:
+class TextClassifier(_modelfile.Model):
     """Classes of texts: embedding, dropout, recurrent layer, dropout, linear, softmax.
 
     Reads each text, of any length, as lower-case words or as characters; those seen less than
@@ -223,7 +223,10 @@ class TextClassifier:
             0 to 1.
         """
         predicted = self.predict(texts)
-        return float(np.mean(predicted == _labels(labels, "labels", len(predicted))))
+        found = _labels(labels, "labels", len(predicted))
+        if (found.dtype.kind == "U") != (predicted.dtype.kind == "U"):
+            raise TypeError(f"labels: expected {predicted.dtype} as in fit, got {found.dtype}")
+        return float(np.mean(predicted == found))
 
     # Files.
 
@@ -234,24 +237,9 @@ class TextClassifier:
         constructor; there is no code in it.
         """
         tensors = self._fitted().parameters()
-        names = [field.name for field in dataclasses.fields(self) if field.init]
-        header = {name: getattr(self, name) for name in names}
-        header |= {"vocabulary": self.vocabulary, "classes": self.classes.tolist()}
+        found = {"vocabulary": self.vocabulary, "classes": self.classes.tolist()}
+        header = self._settings() | found
         _modelfile.write(path, "TextClassifier", header, tensors)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a model that :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged, something else, or of an unknown version.
-        OSError
-            If there is no such file, or it can't be read.
-        """
-        found: Self = _modelfile.load(path, cls)
-        return found
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
@@ -304,6 +292,8 @@ def _labels(value: Any, name: str, n: int) -> Array:
     found = np.asarray(value)
     if found.dtype == object and all(isinstance(label, str) for label in found.flat):
         found = found.astype(str)
+    if found.dtype.kind == "U" and not all(isinstance(label, str) for label in value):
+        raise TypeError(f"{name}: expected labels of one type, got str and others")
     if found.dtype.kind not in "biuU":
         raise TypeError(f"{name}: expected str, int or bool, got dtype {found.dtype}")
     return _checks.expect_shape(found, name, (n,))
