@@ -11,9 +11,9 @@ import subprocess
 import sys
 
 import numpy as np
-from timing import paired
 
 import fastrnn
+from fastrnn._bench.timing import Contender, paired
 
 I, H = 16, 64
 LONG, BOTH_FIT = 1_000_000, 100_000
@@ -52,7 +52,7 @@ def main() -> None:
     for T, checkpoint_every in ((LONG, every), (BOTH_FIT, every), (BOTH_FIT, 0)):
         how = f"a checkpoint every {checkpoint_every}" if checkpoint_every else "all kept"
         print(f"T={T:9,}  {how:24} {peak_mib(T, checkpoint_every):6} MiB", flush=True)
-    kept, again = paired([training(BOTH_FIT, None), training(BOTH_FIT, every)], 5, 0.1)
+    kept, again = paired([Contender(training(BOTH_FIT, how)) for how in (None, every)], 5, 0.1)
     print(f"T={BOTH_FIT:9,}  {again:.3f} s checkpointed, {kept:.3f} s plain: {again / kept:.2f}")
 
 
