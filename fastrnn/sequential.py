@@ -29,7 +29,7 @@ KINDS: dict[str, type[Layer]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class SequentialTape:
     """What ``Sequential.backward`` needs of a ``forward``; `state` is where that ended.
 
