@@ -24,7 +24,9 @@ import torch
 import fastrnn
 from fastrnn._bench import report
 from fastrnn._config import available_cpus
-from fastrnn.text import CharLM, _Net, _Training, split
+from fastrnn.text import CharLM, split
+from fastrnn.text._net import Net
+from fastrnn.text._training import Training
 
 #: Inputs and targets, (T, B) each, and whether the state starts anew.
 Chunk = tuple[np.ndarray, np.ndarray, bool]
@@ -33,7 +35,7 @@ Step = Callable[[Chunk], float]
 _TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinyshakespeare.txt"
 
 
-def ours(training: _Training) -> Step:
+def ours(training: Training) -> Step:
     """A step of ``CharLM.fit``: its loss."""
     state: Any = None
 
@@ -50,7 +52,7 @@ def ours(training: _Training) -> Step:
 class _TorchNet(torch.nn.Module):
     """The same model, with the same weights."""
 
-    def __init__(self, net: _Net) -> None:
+    def __init__(self, net: Net) -> None:
         super().__init__()
         weights = {n: torch.from_numpy(w.copy()) for n, w in net.parameters().items()}
         V, D = weights["embedding.weight"].shape
@@ -65,7 +67,7 @@ class _TorchNet(torch.nn.Module):
         return self.linear(y), state
 
 
-def torchs(training: _Training) -> Step:
+def torchs(training: Training) -> Step:
     """The same step in torch, with its fused Adam."""
     net = _TorchNet(training.net)
     adam = torch.optim.Adam(net.parameters(), lr=training.lr, fused=True)
@@ -106,8 +108,8 @@ def main() -> None:
     model.vocabulary = "".join(sorted(set(text)))
     train, validation = (model._ids(part) for part in split(text, model.validation_fraction))
 
-    def training() -> _Training:
-        made = _Training(model, model._new_net(), train, validation)
+    def training() -> Training:
+        made = Training(model, model._new_net(), train, validation)
         made.steps = args.steps  # the learning rate falls to zero over these
         return made
 

@@ -145,8 +145,8 @@ def floats(value: Any, name: str) -> Array:
     return array(found, name, native if native in DTYPES else DTYPES[0])
 
 
-def indices(value: Any, name: str, below: int) -> Array:
-    """`value` as an array of whole numbers in 0..below-1.
+def indices(value: Any, name: str, below: int, least: int = 0) -> Array:
+    """`value` as an array of whole numbers in 0..below-1, or in least..below-1.
 
     Raises
     ------
@@ -158,9 +158,9 @@ def indices(value: Any, name: str, below: int) -> Array:
     found = _asarray(value, name)
     if found.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an array of whole numbers, got dtype {found.dtype}")
-    if found.size and (found.min() < 0 or found.max() >= below):
-        wrong = found.min() if found.min() < 0 else found.max()
-        raise ValueError(f"{name}: expected whole numbers in 0..{below - 1}, got {wrong}")
+    if found.size and (found.min() < least or found.max() >= below):
+        wrong = found.min() if found.min() < least else found.max()
+        raise ValueError(f"{name}: expected whole numbers in {least}..{below - 1}, got {wrong}")
     return found
 
 
@@ -242,9 +242,7 @@ def lengths(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
     """None, or how many of T steps each row has: (B,) int64, from `shape` (B,), or () for one."""
     if value is None:
         return None
-    found = indices(value, "lengths", T + 1)
-    if found.size and found.min() < 1:
-        raise ValueError(f"lengths: expected whole numbers in 1..{T}, got {found.min()}")
+    found = indices(value, "lengths", T + 1, 1)
     return expect_shape(found, "lengths", shape).reshape(-1).astype(np.int64)
 
 

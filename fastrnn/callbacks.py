@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Logs = dict[str, float]
 
-#: Where stderr is no terminal, a line of progress is printed this often within an epoch.
+#: Where stderr is no terminal, a line of progress is printed this often.
 _SECONDS_PER_LINE = 5.0
 
 #: A bar is drawn anew this often, as tqdm does it.
@@ -286,20 +286,23 @@ class ProgressBar(Callback):
     Parameters
     ----------
     batches : bool
-        Whether to show something while an epoch lasts, or only a line after it.
+        Whether to show something while an epoch lasts; lines then come every few seconds and at
+        the end of the training. Otherwise there is a line after each epoch.
     """
 
     def __init__(self, batches: bool = True) -> None:
         self.batches = bool(batches)
         self._bar: Any = None
+        self._line = ""
 
     def on_train_begin(self, logs: Logs) -> None:
         """Look whether there is a terminal."""
         self._terminal = sys.stderr.isatty()
+        self._next = time.perf_counter() + _SECONDS_PER_LINE
 
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
         """Start a bar."""
-        self._start = self._next = time.perf_counter()
+        self._start = time.perf_counter()
         self._title = f"epoch {epoch + 1}/{self.params['epochs']}"
         self._from = self._run.sequences_done
         if self.batches and self._terminal:
@@ -314,8 +317,7 @@ class ProgressBar(Callback):
                 dynamic_ncols=True,
                 file=sys.stderr,
             )
-        else:
-            self._next += _SECONDS_PER_LINE
+            self._next = self._start
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Move on."""
@@ -329,9 +331,8 @@ class ProgressBar(Callback):
             self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(done - self._bar.n)
         else:
-            self._next = now + _SECONDS_PER_LINE
             left = (now - self._start) * (samples - done) / max(done - self._from, 1)
-            self._print(f"{done / samples:4.0%}  {said}, {left:.0f} s left")
+            self._say(f"{done / samples:4.0%}  {said}, {left:.0f} s left", now)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Show the epoch with its validation."""
@@ -343,18 +344,28 @@ class ProgressBar(Callback):
             self._bar.close()
             self._bar = None
         else:
-            self._print(f"{now - self._start:.1f} s  {said}")
+            self._say(f"{now - self._start:.1f} s  {said}", now)
 
     def on_train_end(self, logs: Logs) -> None:
-        """Leave the bar of an epoch that was not finished."""
+        """Leave the bar of an epoch that was not finished, and say the last line."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        self._print_line()
 
     def _said(self, logs: Logs, done: int, now: float) -> str:
         speed = (done - self._from) / max(now - self._start, 1e-9)
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in logs.items())
         return f"{numbers}, {speed:,.0f} seq/s"
 
-    def _print(self, said: str) -> None:
-        print(f"{self._title}  {said}", file=sys.stderr, flush=True)
+    def _say(self, said: str, now: float) -> None:
+        """Print a line, or, if there was one just now, keep it for the end."""
+        self._line = f"{self._title}  {said}"
+        if now >= self._next or not self.batches:
+            self._next = now + _SECONDS_PER_LINE
+            self._print_line()
+
+    def _print_line(self) -> None:
+        if self._line:
+            print(self._line, file=sys.stderr, flush=True)
+        self._line = ""

@@ -29,7 +29,7 @@ KINDS: dict[str, type[Layer]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class SequentialTape:
     """What ``Sequential.backward`` needs of a ``forward``; `state` is where that ended.
 
@@ -326,8 +326,8 @@ class Sequential(Layer):
             those of like length, which saves padding.
         callbacks : sequence of Callback
         verbose : int
-            0 is silent. 1 shows progress on stderr: a bar on a terminal, else lines; 2 a line for
-            each epoch.
+            0 is silent. 1 shows progress on stderr: a bar on a terminal, else a line every few
+            seconds; 2 a line for each epoch.
         sample_weight : (N,) array-like, or as `y` per step, optional
             Weights of sequences or steps in the loss, as in :mod:`fastrnn.losses`: of each batch
             the loss is sum(w l) / sum(w).

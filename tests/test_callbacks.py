@@ -193,11 +193,13 @@ def test_progress_as_lines(data: Any, capsys: pytest.CaptureFixture[str]) -> Non
     model.fit(*data, epochs=2, validation_split=0.2, verbose=2)
     model.fit(*data, callbacks=[ProgressBar()], verbose=0)
     model.fit(*data, verbose=0)
+    model.fit(*data, epochs=9, batch_size=3)  # all within a moment
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[0].startswith("epoch 1/2  ")
+    assert lines[3].startswith("epoch 9/9  ")
     for said in ("loss ", "mae ", "val_loss ", "val_mae ", " seq/s"):
         assert said in lines[1]
 

@@ -593,7 +593,7 @@ X34, Y3 = np.zeros((3, 4, F)), np.zeros(3)
         ({"X": []}, ValueError, "X: expected one sequence or more"),
         ({"X": [np.zeros((2, F)), np.zeros((0, F)), Y3]}, ValueError, r"X\[1\]: expected shape"),
         ({"X": [X34[0]] * 3, "lengths": [1, 2, 3]}, ValueError, "lengths: expected None with a li"),
-        ({"lengths": [1, 2, 5]}, ValueError, r"lengths: expected whole numbers in 0\.\.4, got 5"),
+        ({"lengths": [1, 2, 5]}, ValueError, r"lengths: expected whole numbers in 1\.\.4, got 5"),
         ({"y": np.zeros(4)}, ValueError, r"y: expected shape \(3, 1\), got \(4,\)"),
         ({"y": None}, TypeError, "y: expected an array of real numbers"),
         ({"epochs": 0}, ValueError, "epochs: expected"),

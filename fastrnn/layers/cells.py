@@ -14,7 +14,7 @@ from fastrnn.layers.base import Array
 from fastrnn.layers.recurrent import CellLayer
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class CellTape:
     """What a cell's ``backward`` needs of its ``forward``. Opaque; belongs to the caller."""
 

@@ -20,7 +20,7 @@ def drawn_factors(
     return factors
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class DropoutTape:
     """What ``Dropout.backward`` needs: the factor of every element, None for 1 throughout."""
 

@@ -11,7 +11,7 @@ from fastrnn import _checks
 from fastrnn.layers.base import Array, Layer, dtype_shown
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class LinearTape:
     """What ``Linear.backward`` needs: copies of the input and of the weight."""
 
