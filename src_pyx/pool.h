@@ -60,7 +60,28 @@ static struct {
     int count, begun, unfinished; /* of the latest job */
     work_function work;
     void *what;
+#ifdef __linux__
+    pthread_t ids[MAX_THREADS];
+    int cpus[MAX_THREADS]; /* where a thread ran last */
+#endif
 } pool;
+
+/* Linux likes to wake a thread on the CPU of the one that wakes it, where it would wait for that one's
+ * work to end. So a thread that ran there last is sent to the caller's other CPUs. */
+static void pool_spread(int count) {
+#ifdef __linux__
+    int here = sched_getcpu();
+    for (int index = 1; index < count; index++) {
+        cpu_set_t others;
+        if (pool.cpus[index] != here) continue;
+        if (pthread_getaffinity_np(pthread_self(), sizeof others, &others) != 0) return;
+        CPU_CLR(here, &others);
+        if (CPU_COUNT(&others) > 0) pthread_setaffinity_np(pool.ids[index], sizeof others, &others);
+    }
+#else
+    (void)count;
+#endif
+}
 
 static void pool_reset(void) {
     pthread_mutex_init(&pool.taken, NULL);
@@ -102,6 +123,9 @@ static void *pool_thread(void *argument) {
         while (pool.jobs == seen) pthread_cond_wait(&pool.wake, &pool.lock);
         seen = pool.jobs;
         int wanted = index < pool.count;
+#ifdef __linux__
+        pool.cpus[index] = sched_getcpu();
+#endif
         pthread_mutex_unlock(&pool.lock);
         if (wanted) pool_help(seen);
     }
@@ -119,6 +143,10 @@ static void pool_start(int wanted) {
         pool.seen[index] = pool.jobs;
         if (pthread_create(&thread, NULL, pool_thread, (void *)(size_t)index) != 0) break;
         pthread_detach(thread);
+#ifdef __linux__
+        pool.ids[index] = thread;
+        pool.cpus[index] = sched_getcpu();
+#endif
         pool.threads = index;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -137,6 +165,7 @@ static void pool_run(int count, work_function work, void *what, int together) {
     pool.what = what;
     pool.count = pool.unfinished = count;
     pool.begun = 1;
+    pool_spread(count);
     int job = pool.jobs + 1;
     __atomic_store_n(&pool.jobs, job, __ATOMIC_RELEASE);
     pthread_cond_broadcast(&pool.wake);
