@@ -157,7 +157,8 @@ assert time.process_time() - start < 0.05, "idle threads use the CPU"
 """
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     environment.pop("FASTRNN_BACKEND", None)
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+    # -P: the package under test, and not the folder that the tests stand in.
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, env=environment, timeout=60)
 
 
 def test_signals_reach_the_interpreter(rng):
