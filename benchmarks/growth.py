@@ -30,7 +30,7 @@ def per_step(layer):
     found = {}
     for T in (100, 10_000, 1_000_000):
         x = np.random.default_rng(0).standard_normal((T, 1, I), np.float32)
-        # A new output of a long sequence is memory that the system has to clear: not our work.
+        # With a long sequence goes the clearing of new memory for its output.
         found[T] = seconds(lambda x=x: layer(x), max(3, 300_000 // T)) / T * 1e9
     return found
 

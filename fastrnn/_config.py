@@ -32,12 +32,12 @@ def available_cpus() -> int:
 
 def _quota(default: int) -> int:
     """Whole CPUs of the control group's quota (Linux, cgroup v2: cpu.max; v1: cpu.cfs_*)."""
-    for *paths, separator in (
-        ("/sys/fs/cgroup/cpu.max", " "),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us", " "),
+    for paths in (
+        ["/sys/fs/cgroup/cpu.max"],
+        ["/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"],
     ):
         try:
-            quota, period = separator.join(Path(path).read_text() for path in paths).split()
+            quota, period = " ".join(Path(path).read_text() for path in paths).split()
             return int(quota) // int(period) if int(quota) > 0 else default
         except (OSError, ValueError):
             continue  # no such file, or "max": no quota

@@ -102,8 +102,9 @@ def backward(
             )
             if d:
                 _add(into, mine)
-        # A layer's input is the output of the layer below, times a factor.
-        dy = _times(into, factors[layer - 1]) if layer else into
+        if layer:
+            # A layer's input is the output of the layer below, times a factor.
+            dy = _times(into, factors[layer - 1])
     return grads
 
 

@@ -350,7 +350,7 @@ cdef void sum_chunk(
     cdef const Weights *w = f.w
     cdef const Sums *sums = f.sums
     cdef ptrdiff_t size = w.size, N = f.rows.N, blocks = u1 - u0, slots = w.layout.slots
-    cdef ptrdiff_t most = f.chunk * f.rows.B, panel = most * size, v0
+    cdef ptrdiff_t most = f.chunk * f.rows.B, panel = most * size, u
     cdef const real *dz = f.dz + u0 * panel
     cdef const real *dzh = f.dzh + u0 * panel
     cdef const real *h = f.tape_h + at * w.P
@@ -384,13 +384,13 @@ cdef void sum_chunk(
             f.tape_c + u0 * N * VL + at * VL, N * VL,
         )
     if w.norm_c is not NULL:
-        for v0 in range(u0, u1):
+        for u in range(u0, u1):
             sum_rows(
-                sums.norm_c + v0 * 2 * VL, 1, 1, count, f.d_seen + v0 * most * VL, 0,
-                f.c_hat + v0 * most * VL, 0,
+                sums.norm_c + u * 2 * VL, 1, 1, count, f.d_seen + u * most * VL, 0,
+                f.c_hat + u * most * VL, 0,
             )
             sum_rows(
-                sums.norm_c + v0 * 2 * VL + VL, 1, 1, count, f.d_seen + v0 * most * VL, 0, NULL, 0
+                sums.norm_c + u * 2 * VL + VL, 1, 1, count, f.d_seen + u * most * VL, 0, NULL, 0
             )
 
 

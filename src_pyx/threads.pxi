@@ -6,16 +6,15 @@ from step cimport meeting
 
 cdef extern from "pool.h" nogil:
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
+    ctypedef struct thread_pool:
+        void (*run)(int count, work_function work, void *what, bint together) noexcept nogil
+        int most
+        ptrdiff_t least_call
+        ptrdiff_t least_step
+        int crowded
+        int penalty
 
-cdef struct Pool:       # as in threads.pyx
-    void (*run)(int count, work_function work, void *what, bint together) noexcept nogil
-    int most
-    ptrdiff_t least_call
-    ptrdiff_t least_step
-    int crowded
-    int penalty
-
-cdef Pool *pool = <Pool *>PyCapsule_Import("fastrnn._threads.pool", False)
+cdef thread_pool *pool = <thread_pool *>PyCapsule_Import("fastrnn._threads.pool", False)
 
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.

@@ -8,20 +8,19 @@ cdef extern from * nogil:
     #include "pool.h"
     """
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
+    ctypedef struct thread_pool:
+        void (*run)(int count, work_function work, void *what, bint together) noexcept nogil
+        int most
+        ptrdiff_t least_call
+        ptrdiff_t least_step
+        int crowded
+        int penalty
     void pool_init()
     void pool_run(int count, work_function work, void *what, bint together)
 
-cdef struct Pool:
-    void (*run)(int count, work_function work, void *what, bint together) noexcept nogil
-    int most                # threads
-    ptrdiff_t least_call    # multiply-adds of a call from which on a second thread pays,
-    ptrdiff_t least_step    # and of one step where threads meet at each
-    int crowded             # calls for which they had better not meet at each step,
-    int penalty             # and for how many they did not, the last time
-
-# Waking a thread takes about 10 us, meeting it about 0.5 us; a core does 20 to 50 multiply-adds in
-# a nanosecond.
-cdef Pool the_pool = Pool(pool_run, 1, 1000000, 60000, 0, 0)
+# Waking a thread took 40 us on a Zen 3 machine, meeting it 0.3 us; a core does 20 to 50
+# multiply-adds in a nanosecond.
+cdef thread_pool the_pool = thread_pool(pool_run, 1, 1000000, 60000, 0, 0)
 pool_init()
 pool = PyCapsule_New(&the_pool, "fastrnn._threads.pool", NULL)
 

@@ -132,10 +132,6 @@ def test_after_fork(compiled, same_bits, rng):
         others.join()
 
 
-def _tasks() -> int:
-    return len(os.listdir("/proc/self/task"))
-
-
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads by /proc")
 def test_started_when_needed_and_asleep_when_idle():
     code = """
