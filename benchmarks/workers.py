@@ -22,7 +22,7 @@ from fastrnn._bench.rows import Problem, Row
 from fastrnn._bench.timing import Array, Contender, paired
 
 #: Seconds to wait before a turn: the threads of the process before may spin so long.
-_QUIET = 0.01
+_QUIET = 0.03
 
 
 class Worker:

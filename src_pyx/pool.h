@@ -17,7 +17,9 @@ typedef struct {
     void (*run)(int count, work_function work, void *what, int together);
     int most;             /* threads */
     ptrdiff_t least_call; /* multiply-adds of a call from which on a second thread pays, */
-    ptrdiff_t least_step; /* and of one step where threads meet at each */
+    ptrdiff_t least_step; /* and of one step where threads meet at each, */
+    ptrdiff_t least_awake; /* and of a call that comes so soon that the threads are awake */
+    long long stepped;    /* when the last such call ended, on the clock below */
     int crowded;          /* calls for which they had better not meet at each step, */
     int penalty;          /* and for how many they did not, the last time */
 } thread_pool;
@@ -29,6 +31,13 @@ typedef struct {
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
 #include <sched.h>
+#include <time.h>
+/* Nanoseconds. */
+static inline long long clock_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
 #if defined(__SSE2__)
 #include <immintrin.h>
 #define RELAX() _mm_pause()
@@ -195,6 +204,7 @@ static void pool_run(int count, work_function work, void *what, int together) {
 #endif
 #else
 static void meet(meeting *m, int count) { (void)m, (void)count; }
+static long long clock_now(void) { return 0; }
 #ifdef FASTRNN_POOL
 static void pool_init(void) {}
 static void pool_run(int count, work_function work, void *what, int together) {

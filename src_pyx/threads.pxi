@@ -11,21 +11,29 @@ cdef extern from "pool.h" nogil:
         int most
         ptrdiff_t least_call
         ptrdiff_t least_step
+        ptrdiff_t least_awake
+        long long stepped
         int crowded
         int penalty
+    long long clock_now()
 
 cdef thread_pool *pool = <thread_pool *>PyCapsule_Import("fastrnn._threads.pool", False)
 
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
     OWN_ROWS = 4
-    # Weights of a step, in bytes, that two cores had better not both read.
-    LARGE_WEIGHTS = 262144
+    # Weights of a step, in bytes, that two cores had better not both read: more than their own
+    # caches hold.
+    LARGE_WEIGHTS = 2097152
     # Where other programs have the CPUs, threads that meet at each step lose a time slice at each:
     # after a call in which one in so many meetings was late (one in ten is usual), the next calls
     # go without; each time twice as many.
     LATE = 3
     MOST_PENALTY = 256
+    # Nanoseconds for which a thread that has ended its work is awake (PATIENCE in pool.h), and after
+    # which it must have lost its CPU during a step.
+    AWAKE = 15000
+    LOST = 200000
 
 
 cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
@@ -55,9 +63,13 @@ cdef inline void run(
         work(0, 1, what)
         return
     pool.run(threads, work, what, True)
-    if not by_blocks:
-        return
-    if others.late * LATE > others.meetings:
+    if by_blocks:
+        judge(others.late * LATE > others.meetings)
+
+
+cdef inline void judge(bint crowded) noexcept nogil:
+    """Say how threads that need each other got on."""
+    if crowded:
         pool.crowded = pool.penalty = min(2 * pool.penalty + 4, MOST_PENALTY)
     else:
         pool.penalty //= 2
