@@ -132,16 +132,13 @@ cdef class Stepper:
         """Into how many threads to split a step of so many multiply-adds, by blocks."""
         cdef const Weights *w = &self.packed.w
         if (
-            pool.most == 1 or work < pool.least_awake or w.projects or w.gain_x is not NULL
-            or w.layout.n.count or parts(w.blocks, WIDEST) < pool.most
+            not worth(work) or w.projects or w.gain_x is not NULL or w.layout.n.count
+            or parts(w.blocks, WIDEST) < pool.most
         ):
             return 1
-        if work < pool.least_call:
-            if pool.crowded:
-                pool.crowded -= 1
-                return 1
-            if clock_now() - pool.stepped > AWAKE:
-                return 1
+        if work < pool.least_call and pool.crowded:
+            pool.crowded -= 1
+            return 1
         return pool.most
 
     cdef void _step(self, const real *x, real *y, int threads) noexcept nogil:
@@ -209,7 +206,7 @@ cdef class Stepper:
             with nogil:
                 self._step(x_data, y_data, threads)
         self.busy = False
-        pool.stepped = clock_now()
+        pool.ended = clock_now()
         if threads > 1 and work < pool.least_call:
-            judge(pool.stepped - begun > LOST)
+            judge(pool.ended - begun > LOST)
         return out

@@ -12,7 +12,7 @@ cdef extern from "pool.h" nogil:
         ptrdiff_t least_call
         ptrdiff_t least_step
         ptrdiff_t least_awake
-        long long stepped
+        long long ended
         int crowded
         int penalty
     long long clock_now()
@@ -21,7 +21,7 @@ cdef thread_pool *pool = <thread_pool *>PyCapsule_Import("fastrnn._threads.pool"
 
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
-    OWN_ROWS = 4
+    OWN_ROWS = 2
     # Weights of a step, in bytes, that two cores had better not both read: more than their own
     # caches hold.
     LARGE_WEIGHTS = 2097152
@@ -30,10 +30,17 @@ cdef enum:
     # go without; each time twice as many.
     LATE = 3
     MOST_PENALTY = 256
-    # Nanoseconds for which a thread that has ended its work is awake (PATIENCE in pool.h), and after
-    # which it must have lost its CPU during a step.
-    AWAKE = 15000
+    # Nanoseconds between calls in a row, which find threads awake, and those after which a thread
+    # must have lost its CPU during a step.
+    IN_A_ROW = 20000
     LOST = 200000
+
+
+cdef inline bint worth(ptrdiff_t work) noexcept nogil:
+    """Whether so many multiply-adds are worth another thread."""
+    if pool.most == 1 or work < pool.least_awake:
+        return False
+    return work >= pool.least_call or clock_now() - pool.ended < IN_A_ROW
 
 
 cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
@@ -46,7 +53,7 @@ cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *b
     cdef bint few = rows.B < most * OWN_ROWS
     cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
     by_blocks[0] = False
-    if most == 1 or rows.N * gates * (w.I + w.P) < pool.least_call:
+    if not worth(rows.N * gates * (w.I + w.P)):
         return 1
     if (few or large) and can_split_blocks and rows.B * gates * w.P >= pool.least_step:
         by_blocks[0] = pool.crowded == 0
@@ -61,10 +68,11 @@ cdef inline void run(
 ) noexcept nogil:
     if threads == 1:
         work(0, 1, what)
-        return
-    pool.run(threads, work, what, True)
-    if by_blocks:
-        judge(others.late * LATE > others.meetings)
+    else:
+        pool.run(threads, work, what, True)
+        if by_blocks:
+            judge(others.late * LATE > others.meetings)
+    pool.ended = clock_now()
 
 
 cdef inline void judge(bint crowded) noexcept nogil:

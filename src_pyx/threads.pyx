@@ -14,7 +14,7 @@ cdef extern from * nogil:
         ptrdiff_t least_call
         ptrdiff_t least_step
         ptrdiff_t least_awake
-        long long stepped
+        long long ended
         int crowded
         int penalty
     void pool_init()
