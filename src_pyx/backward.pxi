@@ -220,6 +220,7 @@ cdef struct Backward:
     real *dc                # (blocks, B, VL)
     real *drh               # (blocks, B, VL)
     real *rh                # (chunk * B, H)
+    real *hs                # old states, (chunk * B, P), or NULL where the tape has them
     real *dr                # with a projection: gradient of its outputs (P blocks, chunk * B, VL),
     real *d_out             # of its inputs (blocks, B, VL),
     real *out               # and its inputs anew (chunk * B, H)
@@ -229,6 +230,23 @@ cdef struct Backward:
     const real *zero        # VL zeros
     Norm x_norm
     Norm h_norm
+
+
+cdef void old_state(
+    const Backward *f, ptrdiff_t t, ptrdiff_t b, ptrdiff_t u0, ptrdiff_t u1, real *h
+) noexcept nogil:
+    """The state (P,) of our row b before step t, those units of some blocks, out of z."""
+    cdef const Rows *rows = &f.rows
+    cdef ptrdiff_t first = u0 * VL, n = min(u1 * VL, f.w.P) - first
+    cdef ptrdiff_t panel = rows.N * VL
+    if f.reset is not NULL and f.reset[t * f.reset_t + row(rows, b) * f.reset_b]:
+        memset(h + first, 0, n * sizeof(real))
+    elif t == 0 or b >= count_rows(rows, t - 1):
+        memcpy(h + first, f.tape_h + b * f.w.P + first, n * sizeof(real))
+    else:
+        unblock_row(
+            h + first, f.tape_z + u0 * panel + (offset(rows, t - 1) + b) * VL, panel, n
+        )
 
 
 cdef void backward_share(int index, int count, void *what) noexcept nogil:
@@ -281,7 +299,8 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
                 continue
             place = offset(rows, t) + b0
             s.B = mine
-            s.h_prev = f.tape_h + place * P + u_first
+            if f.hs is NULL:
+                s.h_prev = f.tape_h + place * P + u_first
             s.z = f.tape_z + u0 * s.z_panel + place * size
             if has_c:
                 s.c_prev = f.tape_c + u0 * s.c_panel + place * VL
@@ -314,6 +333,9 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
                 )
             if w.layout.n.count:
                 reset_states(f.rh + place * H, s.h_prev, s.z, s.z_panel, s.slots, mine, H)
+            if f.hs is not NULL:
+                for b in range(b0, b0 + mine):
+                    old_state(f, t, b, u0, u1, f.hs + (place - b0 + b) * P)
             if f.reset is not NULL:
                 reset_rows(
                     rows, b0, b0 + mine, f.reset + t * f.reset_t, f.reset_b, f.dh, B * VL,
@@ -353,7 +375,7 @@ cdef void sum_chunk(
     cdef ptrdiff_t most = f.chunk * f.rows.B, panel = most * size, u
     cdef const real *dz = f.dz + u0 * panel
     cdef const real *dzh = f.dzh + u0 * panel
-    cdef const real *h = f.tape_h + at * w.P
+    cdef const real *h = f.tape_h + at * w.P if f.hs is NULL else f.hs
     cdef Panels dw
     if count == 0 or blocks == 0:
         return
@@ -451,6 +473,8 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, Gradients gradients):
     f.dys = scratch(memory, B * w.P)
     f.dh = f.d_out = scratch(memory, parts(w.P, VL) * B * VL)
     f.zero = w.zero
+    if w.layout.z_is_h:
+        f.hs = scratch(memory, most * w.P)
     if w.layout.has_c:
         f.tape_c, f.dc_0 = tape.c.data, data(dstate[1])
         f.dc = scratch(memory, blocks * B * VL)

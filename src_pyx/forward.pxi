@@ -53,7 +53,7 @@ cdef class Tape:
     cdef list memory        # of rows
     cdef object reset       # (T, B) or None
     cdef Buffer x           # (N, I)
-    cdef Buffer h           # (N, P)
+    cdef Buffer h           # (N, P); only those of the first step, (B, P), if z has the others
     cdef Buffer c           # (blocks, N, VL)
     cdef Buffer z           # (blocks, N, size)
     cdef Hats x_hats, h_hats    # with layer normalisation
@@ -65,7 +65,8 @@ cdef class Tape:
     cdef int allocate(self) except -1:
         cdef Weights *w = &self.packed.w
         cdef ptrdiff_t N = self.rows.N
-        self.x, self.h = Buffer(N * w.I), Buffer(N * w.P)
+        self.x = Buffer(N * w.I)
+        self.h = Buffer((self.rows.B if w.layout.z_is_h else N) * w.P)
         if w.layout.has_c:
             self.c = Buffer(w.blocks * N * VL)
         self.z = Buffer(w.blocks * N * w.size)
@@ -292,7 +293,7 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
                             w.blocks, VL, VL,
                         )
                 if f.keep:
-                    for b in range(mine):
+                    for b in range(0 if w.layout.z_is_h else mine):
                         memcpy(
                             f.tape_h + (place + b) * P + n0, h + (b0 + b) * h_row + n0,
                             (n1 - n0) * sizeof(real),
@@ -413,6 +414,9 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
         if h_0 is not NULL:
             for b in range(B):
                 memcpy(f.h[0] + b * f.h_row, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
+        if keep and w.layout.z_is_h:
+            for b in range(B):
+                memcpy(f.tape_h + b * w.P, f.h[0] + b * f.h_row, w.P * sizeof(real))
         if w.layout.has_c:
             block_rows(&f.rows, f.c, c_0, w.H)
         run(threads, forward_share, &f, f.by_blocks, &f.others)
