@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import optim
 from fastrnn.optim import (
     SGD,
@@ -24,7 +26,7 @@ from fastrnn.optim import (
     clip_norm,
 )
 
-#: "w" is updated in blocks, the others end to end.
+#: "w" is more than a block of the reference, and of a sum of squares.
 SHAPES = {"w": (129, 131), "b": (4,), "s": (), "none": (0, 3)}
 SMALL = {"w": (4, 3), "b": (4,), "s": ()}
 
@@ -96,7 +98,7 @@ class Theirs:
 @pytest.mark.parametrize("clip", [{}, {"clip_norm": 3.0}, {"clip_norm": 2.0, "clip_value": 0.5}])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_200_steps_against_torch(
-    name: str, clip: dict[str, float], rng: np.random.Generator
+    name: str, clip: dict[str, float], backend: str, rng: np.random.Generator
 ) -> None:
     make, options = OPTIONS[name]
     params = arrays(rng, shapes=SHAPES)
@@ -111,7 +113,9 @@ def test_200_steps_against_torch(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_what_is_not_finite_against_torch(name: str, dtype: str, rng: np.random.Generator) -> None:
+def test_what_is_not_finite_against_torch(
+    name: str, dtype: str, backend: str, rng: np.random.Generator
+) -> None:
     make, options = OPTIONS[name]
     params = arrays(rng, dtype)
     theirs = Theirs(make.__name__, params, {}, options)
@@ -304,7 +308,7 @@ def test_state_dicts_are_checked(
         optimizer.load_state_dict([])  # type: ignore[arg-type]
 
 
-def test_any_layout_of_parameters(rng: np.random.Generator) -> None:
+def test_any_layout_of_parameters(backend: str, rng: np.random.Generator) -> None:
     """Transposed, strided and mixed parameters change as contiguous ones do."""
     shapes = {"a": (140, 130), "b": (6,), "c": (3, 2)}
     plain = arrays(rng, shapes=shapes)
@@ -320,6 +324,43 @@ def test_any_layout_of_parameters(rng: np.random.Generator) -> None:
         two.step(params, grads)
     for name, p in plain.items():
         np.testing.assert_allclose(params[name], p, rtol=1e-6 if name == "c" else 1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 3.0, "clip_value": 0.5}])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_kernels_against_the_reference(
+    name: str, clip: dict[str, float], dtype: Any, compiled: str, rng: np.random.Generator
+) -> None:
+    make, options = OPTIONS[name]
+    ours = arrays(rng, dtype, SHAPES)
+    theirs = copy.deepcopy(ours)
+    one, two = make(**options, **clip), make(**options, **clip)
+    for _ in range(5):
+        grads = arrays(rng, dtype, SHAPES)
+        one.step(ours, grads)
+        with fastrnn.use_backend("reference"):
+            two.step(theirs, grads)
+    eps = np.finfo(dtype).eps
+    found, expected = (ours | one.state_dict()), (theirs | two.state_dict())
+    assert found.keys() == expected.keys()
+    for key, a in expected.items():
+        np.testing.assert_allclose(found[key], a, rtol=200 * eps, atol=20 * eps)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_element_has_the_same_bits_anywhere(
+    name: str, dtype: Any, backend: str, rng: np.random.Generator
+) -> None:
+    make, options = OPTIONS[name]
+    whole = arrays(rng, dtype, {"a": (103,)})
+    cuts = [0, 1, 20, 37, 103]
+    parts = {str(i): whole["a"][i:j].copy() for i, j in itertools.pairwise(cuts)}
+    one, two = make(**options), make(**options)
+    for _ in range(3):
+        grads = arrays(rng, dtype, {"a": (103,)})
+        one.step(whole, grads)
+        two.step(parts, {str(i): grads["a"][i:j] for i, j in itertools.pairwise(cuts)})
+    np.testing.assert_array_equal(np.concatenate(list(parts.values())), whole["a"])
 
 
 def test_get() -> None:

@@ -3,6 +3,11 @@
 Both twins have the same names and the same arguments (see ``fastrnn/_kernels/__init__.pyi``).
 """
 
+from fastrnn._reference.optim import adagrad as adagrad
+from fastrnn._reference.optim import adam as adam
+from fastrnn._reference.optim import rmsprop as rmsprop
+from fastrnn._reference.optim import sgd as sgd
+from fastrnn._reference.optim import squares as squares
 from fastrnn._reference.scan import Gradients as Gradients
 from fastrnn._reference.scan import Packed as Packed
 from fastrnn._reference.scan import Stepper as Stepper

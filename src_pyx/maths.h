@@ -1,0 +1,35 @@
+/* What only losses and optimizers need of vectors. */
+#ifndef FASTRNN_MATHS_H
+#define FASTRNN_MATHS_H
+
+#include <math.h>
+
+#include "vec.h"
+
+#if FASTRNN_REAL_BITS == 32
+#define REAL_SQRT sqrtf
+#define SMALLEST_EXP ((real)-87) /* e^x is subnormal, which counts as 0, soon below */
+#else
+#define REAL_SQRT sqrt
+#define SMALLEST_EXP ((real)-708)
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+INLINE vf vsqrt(vf v) {
+    for (int i = 0; i < VL; i++) v[i] = REAL_SQRT(v[i]); /* becomes one instruction */
+    return v;
+}
+#else
+INLINE vf vsqrt(vf v) { return REAL_SQRT(v); }
+#endif
+
+/* exp(x) of x <= 0. */
+INLINE vf vexp(vf x) {
+    vf power, p = exp_reduced(at_least(x, SMALLEST_EXP), &power);
+    return choose(less(x, vset(SMALLEST_EXP)), vset(0), power * p + power);
+}
+
+/* The larger of each; where either is NaN, b. */
+INLINE vf larger(vf a, vf b) { return choose(less(b, a), a, b); }
+
+#endif
