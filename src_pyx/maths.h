@@ -8,9 +8,11 @@
 
 #if FASTRNN_REAL_BITS == 32
 #define REAL_SQRT sqrtf
+#define REAL_LOG1P log1pf
 #define SMALLEST_EXP ((real)-87) /* e^x is subnormal, which counts as 0, soon below */
 #else
 #define REAL_SQRT sqrt
+#define REAL_LOG1P log1p
 #define SMALLEST_EXP ((real)-708)
 #endif
 
@@ -29,7 +31,23 @@ INLINE vf vexp(vf x) {
     return choose(less(x, vset(SMALLEST_EXP)), vset(0), power * p + power);
 }
 
+INLINE vf vlog1p(vf x) {
+    real part[VL];
+    vstore(part, x);
+    for (int i = 0; i < VL; i++) part[i] = REAL_LOG1P(part[i]);
+    return vload(part);
+}
+
 /* The larger of each; where either is NaN, b. */
 INLINE vf larger(vf a, vf b) { return choose(less(b, a), a, b); }
+
+/* The largest number of a vector without NaN. */
+INLINE real vlargest(vf v) {
+    real part[VL], most;
+    vstore(part, v);
+    most = part[0];
+    for (int i = 1; i < VL; i++) most = part[i] > most ? part[i] : most;
+    return most;
+}
 
 #endif

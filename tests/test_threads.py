@@ -17,6 +17,7 @@ import fastrnn
 
 pytest.importorskip("fastrnn._threads")
 from fastrnn import _threads
+from fastrnn.losses import cross_entropy
 from fastrnn.optim import SGD, Adagrad, Adam, RMSprop
 
 COUNTS = (1, 2, 3, 5)
@@ -66,6 +67,19 @@ def test_same_bits(cell, compiled, dtype, make_layer, make_state, same_bits, rng
                 results.append(everything(layer, x, state, **rows))
             for count, result in zip(COUNTS, results, strict=True):
                 assert same_bits(result, results[0]), (count, options, list(rows))
+
+
+def test_same_bits_of_linear_and_losses(compiled, dtype, same_bits, rng):
+    layer = fastrnn.Linear(150, 37, dtype=dtype, seed=0)
+    x = rng.standard_normal((300, 150)).astype(dtype)
+    target = rng.integers(0, 37, 300)
+    found = []
+    for count in COUNTS:
+        fastrnn.set_num_threads(count)
+        y, tape = layer.forward(x)
+        value, dy = cross_entropy.value_and_grad(y, target)
+        found.append((y, np.array(value), dy, *layer.backward(tape, dy)))
+    assert all(same_bits(f, found[0]) for f in found)
 
 
 @pytest.mark.parametrize("make", [SGD, Adam, RMSprop, Adagrad])
