@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastrnn import _checks, _dispatch
+from fastrnn._rows import RowGradient
 from fastrnn.schedules import CosineDecay as CosineDecay
 from fastrnn.schedules import ExponentialDecay as ExponentialDecay
 from fastrnn.schedules import StepDecay as StepDecay
@@ -121,7 +122,7 @@ class Optimizer(ABC):
             if own[name] is not p:
                 p[...] = own[name]
 
-    def apply(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+    def apply(self, params: Mapping[str, Array], grads: Mapping[str, Array | RowGradient]) -> None:
         """Do what :meth:`step` does, of arrays that are known to be right; not for direct use.
 
         All are C-contiguous.

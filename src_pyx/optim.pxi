@@ -2,13 +2,15 @@
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from maths cimport at_least, at_most, vsqrt
 from panels cimport parts, share
 from vec cimport (
     VL, float_mode, flush_subnormals, real, restore_mode, vf, vload, vload_first, vset, vstore,
     vsum,
 )
+
+from fastrnn._rows import RowGradient
 
 cdef enum:
     MOST_STATES = 3
@@ -17,6 +19,10 @@ cdef enum:
     SQUARES = 4096
     # Multiply-adds that take as long as one number of an optimizer's step.
     STEP_WORK = 20
+    # Zeros that stand for a gradient's rows that are not there.
+    NOTHING = 4096
+
+cdef real[NOTHING] nothing
 
 cdef struct Rule:
     # What a step goes by; each function says what it reads.
@@ -126,53 +132,95 @@ cdef struct Update:
     rule_function step
     Parameter of
     int states
+    # Where the gradient is 0 but in some rows, these, and how many numbers a row has.
+    const cnp.npy_intp *rows
+    ptrdiff_t count
+    ptrdiff_t width
+    bint skips              # where it is 0, nothing changes
+
+
+cdef void update_part(const Update *u, ptrdiff_t begin, ptrdiff_t n, const real *g) noexcept nogil:
+    """n numbers from `begin` on, whose gradient is g."""
+    cdef ptrdiff_t full = n // VL * VL, rest = n - full, k
+    cdef Parameter of
+    cdef real[MOST_STATES + 2][MOST_LANES] last
+    of.p, of.g, of.n = u.of.p + begin, g, full
+    for k in range(u.states):
+        of.s[k] = u.of.s[k] + begin
+    u.step(&u.rule, &of)
+    if rest > 0:
+        # The last numbers, in a vector of their own.
+        begin += full
+        of.p, of.g, of.n = last[0], last[1], VL
+        vstore(last[0], vload_first(u.of.p + begin, rest))
+        vstore(last[1], vload_first(g + full, rest))
+        for k in range(u.states):
+            of.s[k] = last[k + 2]
+            vstore(last[k + 2], vload_first(u.of.s[k] + begin, rest))
+        u.step(&u.rule, &of)
+        memcpy(u.of.p + begin, last[0], rest * sizeof(real))
+        for k in range(u.states):
+            memcpy(u.of.s[k] + begin, last[k + 2], rest * sizeof(real))
+
+
+cdef void update_rows(const Update *u, ptrdiff_t row, ptrdiff_t end) noexcept nogil:
+    """Rows from `row` to before `end`, some of which have a gradient."""
+    cdef ptrdiff_t k = first_from(u.rows, u.count, row), used, at, stop
+    while row < end:
+        used = u.rows[k] if k < u.count and u.rows[k] < end else end
+        at, stop = row * u.width, used * u.width
+        while at < stop and not u.skips:
+            update_part(u, at, min(NOTHING, stop - at), nothing)
+            at += NOTHING
+        if used < end:
+            update_part(u, stop, u.width, u.of.g + k * u.width)
+            k += 1
+        row = used + 1
 
 
 cdef void update_share(int index, int count, void *what) noexcept nogil:
     cdef Update *u = <Update *>what
-    cdef ptrdiff_t vectors = u.of.n // VL, k
-    cdef ptrdiff_t begin = share(vectors, index, count) * VL
-    cdef ptrdiff_t end = share(vectors, index + 1, count) * VL, rest = u.of.n - vectors * VL
-    cdef Parameter of = u.of
-    cdef real[MOST_STATES + 2][MOST_LANES] last
+    cdef ptrdiff_t vectors = u.of.n // VL, begin, end
     cdef float_mode mode = flush_subnormals()
-    of.p, of.g, of.n = u.of.p + begin, u.of.g + begin, end - begin
-    for k in range(u.states):
-        of.s[k] = u.of.s[k] + begin
-    u.step(&u.rule, &of)
-    if index == count - 1 and rest > 0:
-        # The last numbers, in a vector of their own.
-        end = vectors * VL
-        of.p, of.g, of.n = last[0], last[1], VL
-        vstore(last[0], vload_first(u.of.p + end, rest))
-        vstore(last[1], vload_first(u.of.g + end, rest))
-        for k in range(u.states):
-            of.s[k] = last[k + 2]
-            vstore(last[k + 2], vload_first(u.of.s[k] + end, rest))
-        u.step(&u.rule, &of)
-        memcpy(u.of.p + end, last[0], rest * sizeof(real))
-        for k in range(u.states):
-            memcpy(u.of.s[k] + end, last[k + 2], rest * sizeof(real))
+    if u.rows is not NULL:
+        vectors = u.of.n // u.width
+        update_rows(u, share(vectors, index, count), share(vectors, index + 1, count))
+    else:
+        begin, end = share(vectors, index, count) * VL, share(vectors, index + 1, count) * VL
+        if index == count - 1:
+            end = u.of.n
+        update_part(u, begin, end - begin, u.of.g + begin)
     restore_mode(mode)
 
 
 cdef int update(
-    rule_function step, const Rule *rule, list params, list grads, list states
+    rule_function step, const Rule *rule, bint skips, list params, list grads, list states
 ) except -1:
     cdef Update u
-    cdef ptrdiff_t i
+    cdef ptrdiff_t i, work
     cdef int k
     cdef tuple state
     u.rule, u.step = rule[0], step
+    # A NaN that comes from the norm is to get everywhere.
+    u.skips = skips and rule.factor == rule.factor
     for i in range(len(params)):
-        state = states[i]
-        u.of.p, u.of.g, u.of.n = data(params[i]), data(grads[i]), cnp.PyArray_SIZE(params[i])
+        grad, state = grads[i], states[i]
+        u.of.p, u.of.n = data(params[i]), cnp.PyArray_SIZE(params[i])
+        work, u.rows = u.of.n, NULL
+        if type(grad) is RowGradient:
+            u.rows = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>grad.rows)
+            grad = grad.values
+            u.count, u.width = grad.shape
+            work = u.count * u.width if u.skips else work
+        else:
+            assert cnp.PyArray_SIZE(grad) == u.of.n
+        u.of.g = data(grad)
         u.states = len(state)
-        assert cnp.PyArray_SIZE(grads[i]) == u.of.n and u.states <= MOST_STATES
+        assert u.states <= MOST_STATES
         for k in range(u.states):
             assert cnp.PyArray_SIZE(state[k]) == u.of.n
             u.of.s[k] = data(state[k])
-        if pool.most == 1 or u.of.n * STEP_WORK < pool.least_call:
+        if pool.most == 1 or work * STEP_WORK < pool.least_call:
             update_share(0, 1, &u)
         else:
             with nogil:
@@ -186,7 +234,7 @@ def sgd(
 ):
     """A step of gradient descent: see ``_reference.optim``."""
     cdef Rule r = Rule(limit, factor, lr, weight_decay, 0, 0, 0, 0, 0, momentum, nesterov)
-    update(sgd_rule, &r, params, grads, states)
+    update(sgd_rule, &r, momentum == 0 and weight_decay == 0, params, grads, states)
 
 
 def adam(
@@ -199,7 +247,7 @@ def adam(
         limit, factor, lr * unbias / (1 - b1**t), left if decoupled else weight_decay, b1, 1 - b1,
         b2, 1 - b2, eps * unbias, 0, decoupled,
     )
-    update(adam_rule, &r, params, grads, states)
+    update(adam_rule, &r, False, params, grads, states)
 
 
 def rmsprop(
@@ -210,7 +258,7 @@ def rmsprop(
     cdef Rule r = Rule(
         limit, factor, lr, weight_decay, 0, 0, alpha, 1 - alpha, eps, momentum, centered
     )
-    update(rmsprop_rule, &r, params, grads, states)
+    update(rmsprop_rule, &r, False, params, grads, states)
 
 
 def adagrad(
@@ -219,7 +267,7 @@ def adagrad(
 ):
     """A step of Adagrad: see ``_reference.optim``."""
     cdef Rule r = Rule(limit, factor, lr, weight_decay, 0, 0, 0, 0, eps, 0, False)
-    update(adagrad_rule, &r, params, grads, states)
+    update(adagrad_rule, &r, weight_decay == 0 and eps > 0, params, grads, states)
 
 
 cdef struct Squares:
@@ -228,21 +276,43 @@ cdef struct Squares:
     ptrdiff_t n
     real limit
     double *sums            # of so many numbers each
+    const cnp.npy_intp *rows    # as in Update
+    ptrdiff_t count
+    ptrdiff_t width
+
+
+cdef real sum_squares(const real *g, ptrdiff_t n, real limit) noexcept nogil:
+    cdef ptrdiff_t i = 0
+    cdef vf v, total = vset(0)
+    while i < n:
+        v = at_most(at_least(vload_first(g + i, n - i), -limit), limit)
+        total = total + v * v
+        i += VL
+    return vsum(total)
 
 
 cdef void squares_share(int index, int count, void *what) noexcept nogil:
     cdef Squares *s = <Squares *>what
-    cdef ptrdiff_t blocks = parts(s.n, SQUARES), block, i, end
-    cdef vf g, total
+    cdef ptrdiff_t blocks = parts(s.n, SQUARES), block, k, begin, end, at, size
+    cdef real[SQUARES] dense
     cdef float_mode mode = flush_subnormals()
     for block in range(share(blocks, index, count), share(blocks, index + 1, count)):
-        total = vset(0)
-        i, end = block * SQUARES, min((block + 1) * SQUARES, s.n)
-        while i < end:
-            g = at_most(at_least(vload_first(s.g + i, end - i), -s.limit), s.limit)
-            total = total + g * g
-            i += VL
-        s.sums[block] = vsum(total)
+        begin, end = block * SQUARES, min((block + 1) * SQUARES, s.n)
+        if s.rows is NULL:
+            s.sums[block] = sum_squares(s.g + begin, end - begin, s.limit)
+            continue
+        # The rows as they stand among zeros, for the same bits as of a dense gradient.
+        memset(dense, 0, SQUARES * sizeof(real))
+        k = first_from(s.rows, s.count, begin // s.width)
+        while k < s.count and s.rows[k] * s.width < end:
+            at = max(begin, s.rows[k] * s.width)
+            size = min(end, (s.rows[k] + 1) * s.width) - at
+            memcpy(
+                dense + at - begin, s.g + k * s.width + at - s.rows[k] * s.width,
+                size * sizeof(real),
+            )
+            k += 1
+        s.sums[block] = sum_squares(dense, end - begin, s.limit)
     restore_mode(mode)
 
 
@@ -254,7 +324,14 @@ def squares(list grads, double limit):
     cdef list found = []
     s.limit = limit
     for grad in grads:
-        s.g, s.n, total = data(grad), cnp.PyArray_SIZE(grad), 0
+        s.rows = NULL
+        if type(grad) is RowGradient:
+            s.rows = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>grad.rows)
+            s.n, grad = grad.shape[0] * grad.shape[1], grad.values
+            s.count, s.width = grad.shape
+        else:
+            s.n = cnp.PyArray_SIZE(grad)
+        s.g, total = data(grad), 0
         s.sums = <double *>PyMem_RawMalloc(parts(s.n, SQUARES) * sizeof(double))
         if s.sums is NULL:
             raise MemoryError(f"can't allocate memory for {s.n} numbers")

@@ -51,7 +51,7 @@ def test_embedding_looks_up_rows(shape: tuple[int, ...], rng: np.random.Generato
 
 
 @pytest.mark.parametrize("shape", [(6,), (50, 3), ()])
-def test_embedding_gradient(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+def test_embedding_gradient(shape: tuple[int, ...], backend: str, rng: np.random.Generator) -> None:
     layer = Embedding(7, 4, dtype=np.float64, seed=0)
     x = rng.integers(0, 6, shape)  # row 6 is never looked up
     dy = rng.standard_normal((*shape, 4))
@@ -63,11 +63,30 @@ def test_embedding_gradient(shape: tuple[int, ...], rng: np.random.Generator) ->
     assert not grads["weight"][6].any()
 
 
-def test_embedding_of_nothing() -> None:
+@pytest.mark.parametrize("D", [1, 16, 35])
+def test_embedding_kernels(D: int, dtype: Any, compiled: str, rng: np.random.Generator) -> None:
+    layer = Embedding(50, D, dtype=dtype, seed=0)
+    _, tape = layer.forward(rng.integers(0, 40, (30, 4)).T)
+    dy = rng.standard_normal((4, 30, D)).astype(dtype)
+    found = layer.backward(tape, dy)[1]["weight"]
+    by_rows = layer.backward_by_rows(tape, dy)[1]["weight"]
+    np.testing.assert_array_equal(by_rows.dense(), found)
+    assert len(by_rows.rows) <= 40
+    with fastrnn.use_backend("reference"):
+        expected = layer.backward(tape, dy)[1]["weight"]
+        np.testing.assert_array_equal(
+            layer.backward_by_rows(tape, dy)[1]["weight"].dense(), expected
+        )
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(found, expected, rtol=20 * eps, atol=20 * eps)
+
+
+def test_embedding_of_nothing(backend: str) -> None:
     layer = Embedding(3, 2)
     y, tape = layer.forward(np.empty((0, 5), int))
     assert y.shape == (0, 5, 2)
     assert not layer.backward(tape, y)[1]["weight"].any()
+    assert not layer.backward_by_rows(tape, y)[1]["weight"].dense().any()
 
 
 @pytest.mark.parametrize("x", [7, -1, [0, 7], [[-1, 3]]])

@@ -12,6 +12,7 @@ import pytest
 
 import fastrnn
 from fastrnn import optim
+from fastrnn._rows import RowGradient
 from fastrnn.optim import (
     SGD,
     Adagrad,
@@ -361,6 +362,32 @@ def test_an_element_has_the_same_bits_anywhere(
         one.step(whole, grads)
         two.step(parts, {str(i): grads["a"][i:j] for i, j in itertools.pairwise(cuts)})
     np.testing.assert_array_equal(np.concatenate(list(parts.values())), whole["a"])
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 1.0, "clip_value": 0.5}])
+@pytest.mark.parametrize("rows", [[], [0, 1, 699], [5, 6, 100, 101, 102, 400], [0]])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_gradient_by_rows_gives_the_same_bits(
+    name: str, rows: Any, clip: Any, dtype: Any, backend: str, rng: np.random.Generator
+) -> None:
+    make, options = OPTIONS[name]
+    shape = (700, 19)
+    one = {"table": rng.standard_normal(shape).astype(dtype)}
+    two = copy.deepcopy(one)
+    by_rows, dense = make(**options, **clip), make(**options, **clip)
+    for step in range(4):
+        if step != 2:  # all rows have a gradient once
+            values = rng.standard_normal((len(rows), 19)).astype(dtype)
+            if step == 3 and rows:
+                values[0, 1] = np.nan
+            grad = RowGradient(np.array(rows, np.intp), values, shape)
+            assert np.count_nonzero(grad.dense()) == values.size
+        else:
+            grad = RowGradient(np.arange(700), rng.standard_normal(shape).astype(dtype), shape)
+        by_rows.apply(one, {"table": grad})
+        dense.apply(two, {"table": grad.dense()})
+        np.testing.assert_array_equal(one["table"], two["table"])
+    np.testing.assert_equal(by_rows.state_dict(), dense.state_dict())
 
 
 def test_get() -> None:

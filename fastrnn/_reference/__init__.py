@@ -3,6 +3,7 @@
 Both twins have the same names and the same arguments (see ``fastrnn/_kernels/__init__.pyi``).
 """
 
+from fastrnn._reference.embedding import add_rows as add_rows
 from fastrnn._reference.linear import PackedLinear as PackedLinear
 from fastrnn._reference.linear import linear as linear
 from fastrnn._reference.linear import linear_backward as linear_backward

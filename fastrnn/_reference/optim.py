@@ -1,8 +1,9 @@
 """Steps of the optimizers: parameters and what is remembered of them change in place.
 
 All functions take lists, with an entry for each parameter: C-contiguous arrays `params` and
-`grads`, and `states`, tuples of such in the order of the formula. A gradient is first brought to
-within +-`limit` and then multiplied by `factor`. The formulas stand in ``fastrnn.optim``.
+`grads`, and `states`, tuples of such in the order of the formula. A gradient may be a RowGradient
+instead, to the same effect as the dense one. It is first brought to within +-`limit` and then
+multiplied by `factor`. The formulas stand in ``fastrnn.optim``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fastrnn._reference.activations import Array
+from fastrnn._rows import RowGradient
+
+Gradient = Array | RowGradient
 
 #: Elements updated at a time: few enough that they and their temporaries stay in the L2 cache, so
 #: that a step reads and writes memory once.
@@ -22,17 +26,18 @@ quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 @quiet
-def squares(grads: Sequence[Array], limit: float) -> list[float]:
+def squares(grads: Sequence[Gradient], limit: float) -> list[float]:
     """The sum of squares of each gradient, all entries brought to within +-`limit`."""
     return [
-        sum((float(np.vdot(g, g)) for g in _blocks(_clipped(grad, limit))), 0.0) for grad in grads
+        sum((float(np.vdot(g, g)) for g in _blocks(_clipped(_dense(grad), limit))), 0.0)
+        for grad in grads
     ]
 
 
 @quiet
 def sgd(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
     limit: float,
     factor: float,
@@ -55,7 +60,7 @@ def sgd(
 @quiet
 def adam(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
     limit: float,
     factor: float,
@@ -85,7 +90,7 @@ def adam(
 @quiet
 def rmsprop(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
     limit: float,
     factor: float,
@@ -119,7 +124,7 @@ def rmsprop(
 @quiet
 def adagrad(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
     limit: float,
     factor: float,
@@ -139,20 +144,24 @@ def _blocks(a: Array) -> Iterator[Array]:
     return (flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK))
 
 
+def _dense(g: Gradient) -> Array:
+    return g.dense() if isinstance(g, RowGradient) else g
+
+
 def _clipped(g: Array, limit: float) -> Array:
     return g if limit == np.inf else np.clip(g, -limit, limit)
 
 
 def _pieces(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
     limit: float,
     factor: float,
 ) -> Iterator[tuple[Array, Array, tuple[Array, ...]]]:
     """Flat pieces of each parameter, of its gradient, clipped, and of its state."""
     for p, g, state in zip(params, grads, states, strict=True):
-        for p_piece, g_piece, *of_state in zip(*map(_blocks, (p, g, *state)), strict=True):
+        for p_piece, g_piece, *of_state in zip(*map(_blocks, (p, _dense(g), *state)), strict=True):
             clipped = _clipped(g_piece, limit)
             if factor != 1:
                 clipped = clipped * clipped.dtype.type(factor)
