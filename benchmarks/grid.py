@@ -130,14 +130,14 @@ class Limits:
     def time(self) -> None:
         """Measure once."""
         for n, (contender, amount) in self.measures.items():
-            self.rates[n].append(amount / contender.seconds(self.calls[n]))
+            self.rates[n].append(limits.rate(contender, amount, self.calls[n], n))
 
     def fraction(self, seconds: float, threads: int) -> float | None:
         """Our part of it: so many seconds on so many cores, each with its part of the work."""
         if threads not in self.rates:
             return None
         amount = self.row.step_bytes * self.row.T if self.loads else self.row.flops
-        return amount / seconds / (threads * statistics.median(self.rates[threads]))
+        return amount / seconds / (threads * max(self.rates[threads]))
 
 
 def measured(
@@ -175,7 +175,7 @@ def measured(
         "threads": threads,
         "medians": medians,
         "limit": "loads" if limit.loads else "multiply-adds",
-        "limit per second and core": {n: statistics.median(r) for n, r in limit.rates.items()},
+        "limit per second and core": {n: max(r) for n, r in limit.rates.items()},
         "of limit": limit.fraction(ours, threads),
     }
     return report.Line(row, ours, best, notes, details)

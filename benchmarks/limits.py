@@ -1,4 +1,4 @@
-"""What one core of this machine can do at most, measured by a few lines of C."""
+"""What the cores of this machine can do at most, measured by a few lines of C."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -65,3 +67,19 @@ def loads(width: int, size: int) -> tuple[Contender, int] | None:
         return library.loads(start, size, times)
 
     return Contender(call), size * times
+
+
+def rate(contender: Contender, amount: int, calls: int, threads: int) -> float:
+    """What a core does per second while so many work at the same time, each for so many calls.
+
+    Two CPUs of a virtual machine may be one core by turns, which no file in /sys tells.
+    """
+    begin = threading.Barrier(threads)
+
+    def one(_: int) -> float:
+        begin.wait()
+        contender.seconds(max(1, calls // 4))
+        return amount / contender.seconds(calls)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(one, range(threads))) / threads

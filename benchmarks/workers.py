@@ -22,7 +22,9 @@ from fastrnn._bench.rows import Problem, Row
 from fastrnn._bench.timing import Array, Contender, paired
 
 #: Seconds to wait before a turn: the threads of the process before may spin so long.
-_QUIET = 0.01
+_QUIET = 0.03
+#: One call in so many goes untimed before a timing: it wakes threads and fills caches.
+_WARM_UP = 4
 
 
 class Worker:
@@ -103,6 +105,7 @@ class _Served:
 
     def seconds(self) -> float:
         assert self.contender is not None
+        self.contender.seconds(max(1, self.calls // _WARM_UP))
         return self.contender.seconds(self.calls)
 
 

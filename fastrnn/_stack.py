@@ -18,6 +18,9 @@ from fastrnn._weights import Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Bytes of a lower layer's output that inference keeps at a time: they stay in the L2 cache.
+_SEGMENT_BYTES = 262144
+
 
 @dataclass(slots=True, repr=False)
 class StackTape:
@@ -57,6 +60,18 @@ def forward(
     """
     L = len(factors) + 1
     D = len(weights) // L
+    T, B, _ = x.shape
+    steps = max(1, _SEGMENT_BYTES // (B * weights[0].output_size * x.itemsize))
+    if steps < T and L > 1 and D == 1 and not keep:
+        # Some steps of all layers at a time: memory does not grow with T.
+        for t in range(0, T, steps):
+            part = slice(t, t + steps)
+            forward(
+                weights, x[part], state, None if y is None else y[part], state_n, factors, False,
+                None if lengths is None else lengths - t, None if reset is None else reset[part],
+            )  # fmt: skip
+            state = state_n
+        return None
     scans: list[ScanTape | None] = []
     for layer in range(L):
         top = layer == L - 1

@@ -10,6 +10,8 @@ from vec cimport VL, float_mode, flush_subnormals, product, real, restore_mode, 
 cdef enum:
     # Bytes of gate values computed ahead of the recurrence: they are to stay in the L2 cache.
     CHUNK_BYTES = 131072
+    # Numbers in a cache line of 64 bytes.
+    LINE = 64 // sizeof(real)
 
 
 cdef class Hats:
@@ -182,7 +184,8 @@ cdef struct Forward:
     real *xs                # rows that run, side by side: (chunk * B, I), or NULL for x as it is
     real *z                 # (blocks, chunk * B, size), or the tape's
     ptrdiff_t z_rows
-    real *h[2]              # (B, P): old and new; one and the same unless by blocks
+    real *h[2]              # (B, P), old and new; one and the same unless by blocks
+    ptrdiff_t h_row         # whole cache lines: no two threads write to one
     real *out               # (B, H)
     real *projected         # (P blocks, B, VL)
     real *c                 # (blocks, B, VL)
@@ -211,7 +214,7 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
     cdef Forward *f = <Forward *>what
     cdef const Weights *w = f.w
     cdef const Rows *rows = &f.rows
-    cdef ptrdiff_t T = rows.T, B = rows.B, I = w.I, P = w.P, size = w.size
+    cdef ptrdiff_t T = rows.T, B = rows.B, I = w.I, P = w.P, size = w.size, h_row = f.h_row
     cdef bint has_c = w.layout.has_c, normed = w.gain_x is not NULL
     cdef bint apart = count > 1 and not f.by_blocks
     # My rows, my blocks, and the units of the output in these.
@@ -233,8 +236,8 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
     cdef Step s = new_step(w)
     s.H, s.blocks, s.w_hh = w.H - u0 * VL, u1 - u0, &w_h
     s.z_panel = f.z_rows * size
-    s.h_row = P
-    s.out_row = w.H if w.projects else P
+    s.h_row = h_row
+    s.out_row = w.H if w.projects else h_row
     if has_c:
         s.c, s.c_row, s.c_panel = f.c + (u0 * B + b0) * VL, VL, B * VL
     if w.peephole is not NULL:
@@ -281,7 +284,7 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
             if mine > 0:
                 if f.reset is not NULL:
                     reset_rows(
-                        rows, b0, b0 + mine, f.reset + t * f.reset_t, f.reset_b, h, 0, 1, P, P
+                        rows, b0, b0 + mine, f.reset + t * f.reset_t, f.reset_b, h, 0, 1, h_row, P
                     )
                     if has_c:
                         reset_rows(
@@ -291,7 +294,7 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
                 if f.keep:
                     for b in range(mine):
                         memcpy(
-                            f.tape_h + (place + b) * P + n0, h + (b0 + b) * P + n0,
+                            f.tape_h + (place + b) * P + n0, h + (b0 + b) * h_row + n0,
                             (n1 - n0) * sizeof(real),
                         )
                     if has_c:
@@ -302,20 +305,21 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
                             )
                 s.B = mine
                 s.z = f.z + u0 * s.z_panel + place * size
-                s.h, s.h_own = h + b0 * P, h + b0 * P + n0
-                s.out = f.out + b0 * w.H if w.projects else h_new + b0 * P + n0
+                s.h, s.h_own = h + b0 * h_row, h + b0 * h_row + n0
+                s.out = f.out + b0 * w.H if w.projects else h_new + b0 * h_row + n0
                 if normed:
                     s.norm = norm_at(&f.h_norm, place if f.keep else b0)
                 w.layout.forward(&s)
                 if w.projects:
                     project_output(
-                        w, mine, s.out, f.projected + b0 * w.r.blocks * VL, h_new + b0 * P, P
+                        w, mine, s.out, f.projected + b0 * w.r.blocks * VL,
+                        h_new + b0 * h_row, h_row,
                     )
             if f.y is not NULL:
                 for b in range(b0, b1):
                     if b - b0 < mine:
                         memcpy(
-                            f.y + t * f.y_t + row(rows, b) * f.y_b + n0, h_new + b * P + n0,
+                            f.y + t * f.y_t + row(rows, b) * f.y_b + n0, h_new + b * h_row + n0,
                             (n1 - n0) * sizeof(real),
                         )
                     else:
@@ -324,7 +328,9 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
                             (n1 - n0) * sizeof(real),
                         )
     for b in range(b0, b1):
-        memcpy(f.h_n + row(rows, b) * P + n0, f.h[T & 1] + b * P + n0, (n1 - n0) * sizeof(real))
+        memcpy(
+            f.h_n + row(rows, b) * P + n0, f.h[T & 1] + b * h_row + n0, (n1 - n0) * sizeof(real)
+        )
         if has_c:
             unblock_row(
                 f.c_n + row(rows, b) * w.H + u0 * VL, f.c + (u0 * B + b) * VL, B * VL,
@@ -386,9 +392,10 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
             x_hats, h_hats = Hats(packed, f.z_rows), Hats(packed, B)
     if w.gain_x is not NULL:
         f.x_norm, f.h_norm = x_hats.norm(w, w.gain_x), h_hats.norm(w, w.gain_h)
-    f.h[0] = f.h[1] = scratch(memory, B * w.P)
+    f.h_row = parts(w.P, LINE) * LINE
+    f.h[0] = f.h[1] = scratch(memory, B * f.h_row)
     if f.by_blocks:
-        f.h[1] = scratch(memory, B * w.P)
+        f.h[1] = scratch(memory, B * f.h_row)
     if w.projects:
         f.out = scratch(memory, B * w.H)
         f.projected = scratch(memory, w.r.blocks * B * VL)
@@ -402,10 +409,10 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
     cdef const real *c_0 = data(state[1]) if w.layout.has_c else NULL
     cdef ptrdiff_t b
     with nogil:
-        memset(f.h[0], 0, B * w.P * sizeof(real))
+        memset(f.h[0], 0, B * f.h_row * sizeof(real))
         if h_0 is not NULL:
             for b in range(B):
-                memcpy(f.h[0] + b * w.P, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
+                memcpy(f.h[0] + b * f.h_row, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
         if w.layout.has_c:
             block_rows(&f.rows, f.c, c_0, w.H)
         run(threads, forward_share, &f, f.by_blocks, &f.others)

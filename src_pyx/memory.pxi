@@ -13,19 +13,69 @@ cdef extern from "vec.h" nogil:
     const bint FASTRNN_DEBUG
 
 
+cdef enum:
+    # Memory of at least a few pages is kept for the next who asks: the system hands out fresh pages
+    # at the price of a fault each, which took half the time of a small layer's training. At most so
+    # many pieces and bytes in all: 32 MiB.
+    PIECE_BYTES = 65536
+    MOST_SPARE = 32
+    SPARE_BYTES = 33554432
+
+cdef struct Piece:
+    char *memory
+    size_t size
+
+cdef Piece[MOST_SPARE] spare    # the oldest first
+cdef int spare_count = 0
+cdef size_t spare_size = 0
+
+
+cdef Piece take_spare(int i) noexcept:
+    """Take one of those kept."""
+    global spare_count, spare_size
+    cdef Piece piece = spare[i]
+    spare_count -= 1
+    spare_size -= piece.size
+    for i in range(i, spare_count):
+        spare[i] = spare[i + 1]
+    return piece
+
+
+cdef Piece allocate(size_t size) noexcept:
+    """A piece of memory, at most a quarter larger than asked for; NULL if there is none."""
+    cdef int i
+    for i in range(spare_count - 1, -1, -1):
+        if size <= spare[i].size <= size + size // 4:
+            return take_spare(i)
+    return Piece(<char *>PyMem_RawMalloc(size), size)
+
+
+cdef void release(Piece piece) noexcept:
+    """Give a piece back."""
+    global spare_count, spare_size
+    if not PIECE_BYTES <= piece.size <= SPARE_BYTES:
+        PyMem_RawFree(piece.memory)
+        return
+    while spare_count == MOST_SPARE or spare_size + piece.size > SPARE_BYTES:
+        PyMem_RawFree(take_spare(0).memory)
+    spare[spare_count] = piece
+    spare_count += 1
+    spare_size += piece.size
+
+
 cdef class Buffer:
     """Numbers on a 64-byte boundary. A debug build fills them with NaN and guards both ends."""
 
-    cdef char *memory
+    cdef Piece piece
     cdef real *data
     cdef Py_ssize_t count
 
     def __cinit__(self, Py_ssize_t count):
         cdef Py_ssize_t i, guard = 64 if FASTRNN_DEBUG else 0
-        self.memory = <char *>PyMem_RawMalloc(count * sizeof(real) + 64 + 2 * guard)
-        if self.memory is NULL:
+        self.piece = allocate(count * sizeof(real) + 64 + 2 * guard)
+        if self.piece.memory is NULL:
             raise MemoryError(f"can't allocate {count * sizeof(real)} bytes")
-        self.data = <real *>((<uintptr_t>self.memory + guard + 63) & ~<uintptr_t>63)
+        self.data = <real *>((<uintptr_t>self.piece.memory + guard + 63) & ~<uintptr_t>63)
         self.count = count
         if FASTRNN_DEBUG:
             for i in range(count):
@@ -35,7 +85,9 @@ cdef class Buffer:
 
     def __dealloc__(self):
         cdef Py_ssize_t i
-        if FASTRNN_DEBUG and self.memory is not NULL:
+        if self.piece.memory is NULL:
+            return
+        if FASTRNN_DEBUG:
             for i in range(64):
                 if (
                     (<char *>self.data)[i - 64] != 0x5A
@@ -43,7 +95,7 @@ cdef class Buffer:
                 ):
                     fprintf(stderr, "fastrnn: a kernel wrote outside of its workspace\n")
                     abort()
-        PyMem_RawFree(self.memory)
+        release(self.piece)
 
 
 cdef Buffer zeros(Py_ssize_t count):

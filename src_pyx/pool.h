@@ -17,7 +17,9 @@ typedef struct {
     void (*run)(int count, work_function work, void *what, int together);
     int most;             /* threads */
     ptrdiff_t least_call; /* multiply-adds of a call from which on a second thread pays, */
-    ptrdiff_t least_step; /* and of one step where threads meet at each */
+    ptrdiff_t least_step; /* and of one step where threads meet at each, */
+    ptrdiff_t least_awake; /* and of a call so soon after another that the threads are awake */
+    long long ended;      /* when the last such call ended, on the clock below */
     int crowded;          /* calls for which they had better not meet at each step, */
     int penalty;          /* and for how many they did not, the last time */
 } thread_pool;
@@ -29,6 +31,13 @@ typedef struct {
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
 #include <sched.h>
+#include <time.h>
+/* Nanoseconds. */
+static inline long long clock_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
 #if defined(__SSE2__)
 #include <immintrin.h>
 #define RELAX() _mm_pause()
@@ -41,6 +50,9 @@ typedef struct {
 /* How often to look for another thread before letting go of the CPU: 700 pauses of 25 to 65 ns, about
  * what it costs to wake a thread. */
 #define PATIENCE 700
+/* Nanoseconds for which a thread looks for the next work, or the caller for the end of this, before it
+ * sleeps: calls in a row find it awake, though its share was the smaller one. */
+#define AWAKE 100000
 
 #define LOOK(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
 
@@ -95,6 +107,17 @@ static void pool_spread(int count) {
 #endif
 }
 
+/* Wait for a while until a word has, or has not, some value. */
+static void pool_look(const int *word, int value, int has) {
+    long long end = clock_now() + AWAKE;
+    do {
+        for (int looks = 0; looks < 32; looks++) {
+            if ((LOOK(*word) == value) == has) return;
+            RELAX();
+        }
+    } while (clock_now() < end);
+}
+
 static void pool_reset(void) {
     pthread_mutex_init(&pool.taken, NULL);
     pthread_mutex_init(&pool.lock, NULL);
@@ -130,7 +153,7 @@ static void pool_help(int job) {
 static void *pool_thread(void *argument) {
     int index = (int)(size_t)argument, seen = pool.seen[index];
     for (;;) {
-        for (int looks = 0; looks < PATIENCE && LOOK(pool.jobs) == seen; looks++) RELAX();
+        pool_look(&pool.jobs, seen, 0);
         pthread_mutex_lock(&pool.lock);
         while (pool.jobs == seen) pthread_cond_wait(&pool.wake, &pool.lock);
         seen = pool.jobs;
@@ -185,7 +208,7 @@ static void pool_run(int count, work_function work, void *what, int together) {
     work(0, count, what);
     if (!together) pool_help(job);
     if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_ACQ_REL) > 0) {
-        for (int looks = 0; looks < PATIENCE && LOOK(pool.unfinished) > 0; looks++) RELAX();
+        pool_look(&pool.unfinished, 0, 1);
         pthread_mutex_lock(&pool.lock);
         while (LOOK(pool.unfinished) > 0) pthread_cond_wait(&pool.done, &pool.lock);
         pthread_mutex_unlock(&pool.lock);
@@ -195,6 +218,7 @@ static void pool_run(int count, work_function work, void *what, int together) {
 #endif
 #else
 static void meet(meeting *m, int count) { (void)m, (void)count; }
+static long long clock_now(void) { return 0; }
 #ifdef FASTRNN_POOL
 static void pool_init(void) {}
 static void pool_run(int count, work_function work, void *what, int together) {

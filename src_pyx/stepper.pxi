@@ -13,7 +13,7 @@ cdef extern from "vec.h" nogil:
 
 cdef enum:
     # Multiply-adds from which on a single step lets other Python threads run meanwhile.
-    STEP_HOLDS_GIL = 200000
+    STEP_HOLDS_GIL = 800000
 
 
 cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexcept:
@@ -128,14 +128,16 @@ cdef class Stepper:
         x.norm = self.x_hats.norm(w, w.gain_x)
         return 0
 
-    cdef int _threads(self) noexcept:
-        """Into how many threads to split a step, by blocks."""
+    cdef int _threads(self, ptrdiff_t work) noexcept:
+        """Into how many threads to split a step of so many multiply-adds, by blocks."""
         cdef const Weights *w = &self.packed.w
-        cdef ptrdiff_t gates = w.x.gates * w.blocks * VL
         if (
-            self.B * gates * (w.I + w.P) < pool.least_call or w.projects or w.gain_x is not NULL
-            or w.layout.n.count or parts(w.blocks, WIDEST) < pool.most
+            not worth(work) or w.projects or w.gain_x is not NULL or w.layout.n.count
+            or parts(w.blocks, WIDEST) < pool.most
         ):
+            return 1
+        if work < pool.least_call and pool.crowded:
+            pool.crowded -= 1
             return 1
         return pool.most
 
@@ -171,6 +173,8 @@ cdef class Stepper:
         cdef real *y_data = NULL
         cdef cnp.npy_intp[2] shape
         cdef int ndim, threads
+        cdef ptrdiff_t work
+        cdef long long begun
         y = out
         if x_data is not NULL:
             ndim = cnp.PyArray_NDIM(<cnp.ndarray>x)
@@ -189,12 +193,20 @@ cdef class Stepper:
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
         if self.weights.copy is not self.copy:
             self._refresh()
-        if self.B * self.packed.w.H * (self.I + self.packed.w.H) < STEP_HOLDS_GIL:
+        work = self.B * self.packed.w.x.gates * self.packed.w.blocks * VL * (self.I + self.P)
+        if work < pool.least_awake:
             self._step(x_data, y_data, 1)
+            return out
+        threads = self._threads(work)
+        begun = clock_now()
+        self.busy = True
+        if work < STEP_HOLDS_GIL:
+            self._step(x_data, y_data, threads)
         else:
-            self.busy = True
-            threads = self._threads()
             with nogil:
                 self._step(x_data, y_data, threads)
-            self.busy = False
+        self.busy = False
+        pool.ended = clock_now()
+        if threads > 1 and work < pool.least_call:
+            judge(pool.ended - begun > LOST)
         return out

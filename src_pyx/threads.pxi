@@ -11,21 +11,36 @@ cdef extern from "pool.h" nogil:
         int most
         ptrdiff_t least_call
         ptrdiff_t least_step
+        ptrdiff_t least_awake
+        long long ended
         int crowded
         int penalty
+    long long clock_now()
 
 cdef thread_pool *pool = <thread_pool *>PyCapsule_Import("fastrnn._threads.pool", False)
 
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
-    OWN_ROWS = 4
-    # Weights of a step, in bytes, that two cores had better not both read.
-    LARGE_WEIGHTS = 262144
+    OWN_ROWS = 2
+    # Weights of a step, in bytes, that two cores had better not both read: more than their own
+    # caches hold.
+    LARGE_WEIGHTS = 2097152
     # Where other programs have the CPUs, threads that meet at each step lose a time slice at each:
     # after a call in which one in so many meetings was late (one in ten is usual), the next calls
     # go without; each time twice as many.
     LATE = 3
     MOST_PENALTY = 256
+    # Nanoseconds between calls in a row, which find threads awake, and those after which a thread
+    # must have lost its CPU during a step.
+    IN_A_ROW = 20000
+    LOST = 200000
+
+
+cdef inline bint worth(ptrdiff_t work) noexcept nogil:
+    """Whether so many multiply-adds are worth another thread."""
+    if pool.most == 1 or work < pool.least_awake:
+        return False
+    return work >= pool.least_call or clock_now() - pool.ended < IN_A_ROW
 
 
 cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
@@ -38,7 +53,7 @@ cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *b
     cdef bint few = rows.B < most * OWN_ROWS
     cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
     by_blocks[0] = False
-    if most == 1 or rows.N * gates * (w.I + w.P) < pool.least_call:
+    if not worth(rows.N * gates * (w.I + w.P)):
         return 1
     if (few or large) and can_split_blocks and rows.B * gates * w.P >= pool.least_step:
         by_blocks[0] = pool.crowded == 0
@@ -53,11 +68,16 @@ cdef inline void run(
 ) noexcept nogil:
     if threads == 1:
         work(0, 1, what)
-        return
-    pool.run(threads, work, what, True)
-    if not by_blocks:
-        return
-    if others.late * LATE > others.meetings:
+    else:
+        pool.run(threads, work, what, True)
+        if by_blocks:
+            judge(others.late * LATE > others.meetings)
+    pool.ended = clock_now()
+
+
+cdef inline void judge(bint crowded) noexcept nogil:
+    """Say how threads that need each other got on."""
+    if crowded:
         pool.crowded = pool.penalty = min(2 * pool.penalty + 4, MOST_PENALTY)
     else:
         pool.penalty //= 2

@@ -13,14 +13,16 @@ cdef extern from * nogil:
         int most
         ptrdiff_t least_call
         ptrdiff_t least_step
+        ptrdiff_t least_awake
+        long long ended
         int crowded
         int penalty
     void pool_init()
     void pool_run(int count, work_function work, void *what, bint together)
 
-# Waking a thread took 40 us on a Zen 3 machine, meeting it 0.3 us; a core does 20 to 50
-# multiply-adds in a nanosecond.
-cdef thread_pool the_pool = thread_pool(pool_run, 1, 1000000, 60000, 0, 0)
+# Waking a thread took 40 us on a Zen 3 machine, giving work to one awake 1 us, meeting it 0.1 to
+# 0.3 us; a core does 20 to 50 multiply-adds in a nanosecond.
+cdef thread_pool the_pool = thread_pool(pool_run, 1, 1000000, 15000, 60000, 0, 0, 0)
 pool_init()
 pool = PyCapsule_New(&the_pool, "fastrnn._threads.pool", NULL)
 
@@ -30,8 +32,8 @@ def set_num_threads(int n):
     the_pool.most = n
 
 
-def set_least_work(ptrdiff_t call, ptrdiff_t step):
+def set_least_work(ptrdiff_t call, ptrdiff_t step, ptrdiff_t awake):
     """Change from how much work on threads are used (for tests); returns what it was."""
-    before = the_pool.least_call, the_pool.least_step
-    the_pool.least_call, the_pool.least_step = call, step
+    before = the_pool.least_call, the_pool.least_step, the_pool.least_awake
+    the_pool.least_call, the_pool.least_step, the_pool.least_awake = call, step, awake
     return before

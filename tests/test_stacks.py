@@ -6,6 +6,7 @@ import contextvars
 import copy
 import itertools
 import pickle
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -472,3 +473,31 @@ def test_forget_bias():
         fastrnn.LSTM(I, H, forget_bias=float("nan"))
     with pytest.raises(TypeError, match=r"^forget_bias: expected a finite number, got str"):
         fastrnn.LSTM(I, H, forget_bias="1")
+
+
+@pytest.mark.parametrize("options", [{}, {"return_sequences": False}])
+def test_inference_runs_some_steps_of_all_layers(
+    cell, backend, make_layer, make_state, monkeypatch, same_bits, rng, options
+):
+    layer = make_layer(cell, I, H, num_layers=3, **options)
+    x = rng.normal(size=(T, B, I)).astype(layer.dtype)
+    state = make_state(cell, (3, B, H), layer.dtype)
+    lengths, reset = rng.integers(1, T + 1, B), rng.random((T, B)) < 0.3
+    for rows in ({}, {"lengths": lengths}, {"reset": reset}):
+        whole = layer(x, state, **rows)
+        with monkeypatch.context() as patch:
+            patch.setattr(_stack, "_SEGMENT_BYTES", 2 * B * H * layer.dtype.itemsize)
+            assert same_bits(layer(x, state, **rows), whole)
+
+
+def test_memory_of_inference_does_not_grow_with_time(backend, make_layer, cell):
+    layer = make_layer(cell, I, 64, num_layers=2)
+    peaks = []
+    for steps in (2_000, 10_000):
+        x = np.zeros((steps, 1, I), layer.dtype)
+        layer(x[:9])  # packs the weights
+        tracemalloc.start()
+        y, _ = layer(x)
+        peaks.append(tracemalloc.get_traced_memory()[1] - y.nbytes)
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

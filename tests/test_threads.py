@@ -26,7 +26,7 @@ COUNTS = (1, 2, 3, 5)
 @pytest.fixture(autouse=True)
 def _shared_whatever_the_size():
     """Small sizes are split as well, so that every path is."""
-    threads, least = fastrnn.get_num_threads(), _threads.set_least_work(0, 0)
+    threads, least = fastrnn.get_num_threads(), _threads.set_least_work(0, 0, 0)
     yield
     fastrnn.set_num_threads(threads)
     _threads.set_least_work(*least)
