@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn import _checks, _dispatch
 from fastrnn._batches import Signature
 from fastrnn.layers.base import Array, Layer
 from fastrnn.layers.embedding import Embedding
@@ -34,7 +34,8 @@ class ModelStream:
                 self._stages.append(self._streams[-1].step)
                 size = getattr(layer, "proj_size", 0) or layer.hidden_size
             elif isinstance(layer, Linear):
-                self._stages.append(layer.map_rows)
+                kernels = _dispatch.kernels(signature.dtype)
+                self._stages.append(partial(layer.map_rows, kernels))
                 size = layer.out_features
             elif isinstance(layer, Embedding):
                 self._stages.append(partial(_look_up, layer.parameters()["weight"]))

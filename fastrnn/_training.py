@@ -253,11 +253,11 @@ class Run:
                     f"{self.batch + 1}; look for NaN or infinity in X and y, or try a smaller lr "
                     "or clip_norm"
                 )
-            _, grads = model.run_back(tape, dy)
             if self.parameters is None:
                 self.parameters = model.parameters()
-                self.optimizer.step(self.parameters, grads)
+                self.optimizer.step(self.parameters, model.run_back(tape, dy)[1])
             else:
+                _, grads = model.run_back(tape, dy, by_rows=True)
                 self.optimizer.apply(self.parameters, grads)
         self.state = tape.state
 

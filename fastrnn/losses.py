@@ -8,17 +8,20 @@ Each loss is a class, and under its lower-case name an instance with the default
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn import _checks, _dispatch
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Loss(ABC):
     """The mean of a loss over all elements, or a weighted mean; not for direct use."""
+
+    #: What computes it, of the kernels: see ``fastrnn._reference.losses``. Its options are `vars`.
+    _kernel: ClassVar[str]
 
     def value_and_grad(self, output: Any, target: Any, weight: Any = None) -> tuple[float, Array]:
         """The loss, and its gradient with respect to `output`.
@@ -42,10 +45,7 @@ class Loss(ABC):
             In the shape of `output`.
         """
         z, t = self.checked(output, target)
-        w = None if weight is None else checked_weight(weight, t, z.dtype)
-        # What is not finite gives NaN or infinity, as in torch, and not a warning.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.compute(z, t, w)
+        return self.compute(z, t, None if weight is None else checked_weight(weight, t, z.dtype))
 
     def __call__(self, output: Any, target: Any, weight: Any = None) -> float:
         """The loss."""
@@ -65,9 +65,16 @@ class Loss(ABC):
     ) -> Array:
         """Targets as an array that :meth:`compute` takes, for an output of `shape` and `dtype`."""
 
-    @abstractmethod
     def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
-        """What :meth:`value_and_grad` does, of arrays that are checked; not for direct use."""
+        """What :meth:`value_and_grad` does, of arrays that are checked; not for direct use.
+
+        What is not finite gives NaN or infinity, as in torch, and not a warning.
+        """
+        z, t = np.ascontiguousarray(z), np.ascontiguousarray(t)
+        grad = np.empty(z.shape, z.dtype)
+        w = None if w is None else np.ascontiguousarray(w)
+        kernel = getattr(_dispatch.kernels(z.dtype), self._kernel)
+        return kernel(z, t, w, grad, *vars(self).values()), grad
 
     def __repr__(self) -> str:
         said = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
@@ -81,27 +88,6 @@ def checked_weight(weight: Any, target: Array, dtype: np.dtype[Any], name: str =
     if not (np.isfinite(w) & (w >= 0)).all():
         raise ValueError(f"{name}: expected finite numbers >= 0")
     return w
-
-
-def _mean(terms: Array, grad: Array, w: Array | None, lead: tuple[int, ...]) -> float:
-    """The (weighted) mean of `terms`; scales `grad`, which has one entry or more for each."""
-    if w is None:
-        grad *= 1 / terms.size
-        return float(np.add.reduce(terms, axis=None, dtype=np.float64)) / terms.size
-    total = float(np.add.reduce(w, axis=None, dtype=np.float64))
-    if not total:
-        grad[...] = 0
-        return 0.0
-    size = np.prod(lead[w.ndim :], dtype=int)  # elements that share a weight
-    per_weight = terms.reshape(w.size, size)
-    share = (w / (total * size)).astype(w.dtype).reshape(-1, 1)
-    rows = grad.reshape(w.size, -1)
-    none = w.reshape(-1) == 0
-    rows *= share
-    rows[none] = 0
-    weighted = per_weight * share
-    weighted[none] = 0
-    return float(np.add.reduce(weighted, axis=None, dtype=np.float64))
 
 
 class Elementwise(Loss):
@@ -119,22 +105,11 @@ class Elementwise(Loss):
             t = t[..., None]
         return _checks.expect_shape(t, name, shape)
 
-    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
-        """Value and gradient."""
-        terms, grad = self._terms(np.ascontiguousarray(z), np.ascontiguousarray(t))
-        return _mean(terms, grad, w, t.shape), grad
-
-    @abstractmethod
-    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
-        """The loss of each element, and its derivative: new arrays."""
-
 
 class MSE(Elementwise):
     """Mean squared error (z - t)^2, as ``torch.nn.MSELoss``. `target` has the shape of `output`."""
 
-    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
-        d = z - t
-        return d * d, d + d
+    _kernel = "mse"
 
 
 class MAE(Elementwise):
@@ -143,9 +118,7 @@ class MAE(Elementwise):
     The gradient is 0 where both are equal.
     """
 
-    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
-        d = z - t
-        return np.abs(d), np.sign(d)
+    _kernel = "mae"
 
 
 class Huber(Elementwise):
@@ -158,16 +131,10 @@ class Huber(Elementwise):
     delta : float
     """
 
+    _kernel = "huber"
+
     def __init__(self, delta: float = 1.0) -> None:
         self.delta = _checks.positive(delta, "delta")
-
-    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
-        d = z - t
-        grad = np.clip(d, -self.delta, self.delta)
-        # d^2/2 where grad is d, and delta |d| - delta^2/2 where it is +-delta.
-        d -= grad * grad.dtype.type(0.5)
-        d *= grad
-        return d, grad
 
 
 class BinaryCrossEntropy(Elementwise):
@@ -176,6 +143,8 @@ class BinaryCrossEntropy(Elementwise):
     As ``torch.nn.BCEWithLogitsLoss``. `target` has the shape of `output` and is within 0..1; the
     exponent is never above 0, so that nothing overflows.
     """
+
+    _kernel = "binary_cross_entropy"
 
     def checked_target(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
@@ -187,16 +156,6 @@ class BinaryCrossEntropy(Elementwise):
             raise ValueError(f"{name}: expected numbers in [0, 1], got {t[wrong][0]}")
         return t
 
-    def _terms(self, z: Array, t: Array) -> tuple[Array, Array]:
-        e = np.exp(-np.abs(z))
-        terms = np.log1p(e)
-        terms += np.maximum(z, 0)
-        terms -= z * t
-        grad = np.where(z < 0, e, np.ones_like(e))  # sigmoid(z) (1 + e)
-        grad /= e + 1
-        grad -= t
-        return terms, grad
-
 
 class CrossEntropy(Loss):
     """Softmax cross-entropy of logits and class indices: log(sum_v exp z_v) - z_target, in nats.
@@ -206,6 +165,8 @@ class CrossEntropy(Loss):
     overflows.
     """
 
+    _kernel = "cross_entropy"
+
     def checked_target(
         self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
     ) -> Array:
@@ -213,25 +174,7 @@ class CrossEntropy(Loss):
         if not shape:
             raise ValueError("output: expected shape (..., V) with all sizes >= 1, got ()")
         t = _checks.indices(target, name, shape[-1])
-        return _checks.expect_shape(t, name, shape[:-1])
-
-    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
-        """Value, and (softmax(z) - onehot(t)) / N."""
-        V = z.shape[-1]
-        rows = z.reshape(-1, V)
-        grad = rows - rows.max(axis=-1, keepdims=True)
-        # One index into the flat array for each row: faster than a pair of them.
-        chosen = np.arange(0, grad.size, V)
-        chosen += t.reshape(-1)
-        flat = grad.reshape(-1)
-        terms = -flat[chosen]
-        np.exp(grad, out=grad)
-        total = grad.sum(axis=-1, keepdims=True)
-        terms += np.log(total[:, 0])
-        grad /= total
-        flat[chosen] -= 1
-        value = _mean(terms, grad, w, t.shape)
-        return value, grad.reshape(z.shape)
+        return _checks.expect_shape(t, name, shape[:-1]).astype(np.intp, copy=False)
 
 
 mse = MSE()

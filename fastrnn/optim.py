@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn import _checks, _dispatch
+from fastrnn._rows import RowGradient
 from fastrnn.schedules import CosineDecay as CosineDecay
 from fastrnn.schedules import ExponentialDecay as ExponentialDecay
 from fastrnn.schedules import StepDecay as StepDecay
@@ -21,10 +23,6 @@ from fastrnn.schedules import WarmUp as WarmUp
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rate = float | Callable[[int], float]
-
-#: Elements updated at a time: few enough that they and their temporaries stay in the L2 cache, so
-#: that a step reads and writes memory once.
-_BLOCK = 16384
 
 
 def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
@@ -48,72 +46,26 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
         factor = _clip_factor(norm, limit)
-        if factor is not None:
+        if factor != 1:
             for g in grads.values():
                 g *= factor
     return norm
 
 
-def _clip_factor(norm: float, limit: float) -> float | None:
-    """What brings gradients of this norm to `limit`; None where they are under it."""
+def _clip_factor(norm: float, limit: float) -> float:
+    """What brings gradients of this norm to `limit`, and 1 for those under it."""
     # torch's 1e-6 keeps the quotient finite at norm 0.
     factor = limit / (norm + 1e-6)
-    return None if factor >= 1 else factor  # NaN is to get through
+    return 1.0 if factor >= 1 else factor  # NaN is to get through
 
 
-class _Unit:
-    """Parameters that are updated together: a large one, or small ones end to end.
+class _Group:
+    """Parameters of one dtype, by name, and what is remembered of each."""
 
-    Parameters
-    ----------
-    params : dict of str to array
-    states : list of tuple of array
-        What is remembered of each; afterwards they are views of `state`.
-    alone : bool
-        Whether it is a large one, read and written where it is.
+    __slots__ = ("dtype", "names", "states")
 
-    Attributes
-    ----------
-    names : list of str
-    state : tuple of (n,) array
-        What is remembered of all of them.
-    """
-
-    __slots__ = ("_g", "_p", "_pieces", "names", "state")
-
-    def __init__(
-        self, params: Mapping[str, Array], states: Sequence[tuple[Array, ...]], alone: bool
-    ) -> None:
-        self.names = list(params)
-        self.state = tuple(np.concatenate(slot, axis=None) for slot in zip(*states, strict=True))
-        self._p = self._g = None
-        if not alone:
-            self._p = np.concatenate(list(params.values()), axis=None)
-            self._g = np.empty_like(self._p)
-            shapes = [p.shape for p in params.values()]
-            self._pieces = _cut(self._p, shapes)
-
-    def gradients(self, grads: Mapping[str, Array]) -> Array:
-        """Of all of them, (n,)."""
-        if self._g is None:
-            return grads[self.names[0]].reshape(-1)
-        return np.concatenate([grads[n] for n in self.names], axis=None, out=self._g)
-
-    def parameters(self, params: Mapping[str, Array]) -> Array:
-        """All of them, (n,): to change, and then to :meth:`write`."""
-        if self._p is None:
-            return params[self.names[0]].reshape(-1)
-        return np.concatenate([params[n] for n in self.names], axis=None, out=self._p)
-
-    def write(self, flat: Array, params: Mapping[str, Array]) -> None:
-        """Write changed parameters back, unless they were changed where they are."""
-        if self._p is not None:
-            for name, piece in zip(self.names, self._pieces, strict=True):
-                params[name][...] = piece
-        else:
-            p = params[self.names[0]]
-            if not p.flags.c_contiguous:
-                p[...] = flat.reshape(p.shape)
+    def __init__(self, dtype: np.dtype[Any], states: Mapping[str, tuple[Array, ...]]) -> None:
+        self.dtype, self.names, self.states = dtype, list(states), list(states.values())
 
 
 def _expect_arrays(value: Any, name: str) -> None:
@@ -127,12 +79,6 @@ def _expect_arrays(value: Any, name: str) -> None:
             )
 
 
-def _cut(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    """Views of what stands end to end."""
-    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
-    return [a.reshape(s) for a, s in zip(np.split(flat, ends), shapes, strict=True)]
-
-
 class Optimizer(ABC):
     """What all optimizers have in common; not for direct use.
 
@@ -142,7 +88,7 @@ class Optimizer(ABC):
         Steps taken so far.
     """
 
-    #: Names of what is remembered of each parameter, in the order of `_update`.
+    #: Names of what is remembered of each parameter, in the kernels' order.
     _slots: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, lr: Rate, clip_norm: float | None, clip_value: float | None) -> None:
@@ -150,9 +96,9 @@ class Optimizer(ABC):
         self.clip_norm = None if clip_norm is None else _checks.positive(clip_norm, "clip_norm")
         self.clip_value = None if clip_value is None else _checks.positive(clip_value, "clip_value")
         self.steps = 0
-        #: Of each parameter, by `_slots`; once there are units, views of their states.
+        #: Of each parameter, by `_slots`.
         self._state: dict[str, tuple[Array, ...]] = {}
-        self._units: list[_Unit] = []
+        self._groups: list[_Group] = []
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> None:
         """Change `params` in place, once; `grads` stay as they are.
@@ -170,28 +116,35 @@ class Optimizer(ABC):
             If a gradient is missing, unexpected or of another shape; nothing has changed then.
         """
         checked = self._checked(params, grads)
-        # What is not finite stays so, silently, as in torch.
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.apply(params, checked)
+        own = {name: _contiguous(p) for name, p in params.items()}
+        self.apply(own, checked)
+        for name, p in params.items():
+            if own[name] is not p:
+                p[...] = own[name]
 
-    def apply(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
-        """Do what :meth:`step` does, of arrays that are known to be right; not for direct use."""
+    def apply(self, params: Mapping[str, Array], grads: Mapping[str, Array | RowGradient]) -> None:
+        """Do what :meth:`step` does, of arrays that are known to be right; not for direct use.
+
+        All are C-contiguous.
+        """
         lr = _rate(self.lr(self.steps)) if callable(self.lr) else self.lr
-        if not self._units:
-            self._units = self._arranged(params)
+        groups = self._groups or self._arranged(params)
         self.steps += 1
-        flat = [unit.gradients(grads) for unit in self._units]
-        factor = None if self.clip_norm is None else self._factor(flat, self.clip_norm)
-        for unit, g in zip(self._units, flat, strict=True):
-            p = unit.parameters(params)
-            if len(p) <= _BLOCK:
-                self._update(p, self._clipped(g, factor), unit.state, lr)
-            else:
-                for start in range(0, len(p), _BLOCK):
-                    at = slice(start, start + _BLOCK)
-                    clipped = self._clipped(g[at], factor)
-                    self._update(p[at], clipped, [s[at] for s in unit.state], lr)
-            unit.write(p, params)
+        limit = math.inf if self.clip_value is None else self.clip_value
+        of_groups = [[grads[name] for name in group.names] for group in groups]
+        factor = 1.0
+        if self.clip_norm is not None:
+            squares: dict[str, float] = {}
+            for group, g in zip(groups, of_groups, strict=True):
+                found = _dispatch.kernels(group.dtype).squares(g, limit)
+                squares.update(zip(group.names, found, strict=True))
+            # In one order, however they are grouped.
+            norm = math.sqrt(sum(squares[name] for name in params))
+            factor = _clip_factor(norm, self.clip_norm)
+        for group, g in zip(groups, of_groups, strict=True):
+            p = [params[name] for name in group.names]
+            kernels = _dispatch.kernels(group.dtype)
+            self._update(kernels, (p, g, group.states, limit, factor, lr))
 
     def state_dict(self) -> dict[str, Array]:
         """What the next steps depend on besides the options: a copy.
@@ -244,50 +197,25 @@ class Optimizer(ABC):
             )
         self.steps = int(steps)
         self._state = {n: tuple(given[f"{slot}.{n}"] for slot in self._slots) for n in names}
-        self._units = []
+        self._groups = []
 
     def _initial(self, p: Array) -> tuple[Array, ...]:
         """What is remembered of one parameter, before the first step."""
         return tuple(np.zeros(p.shape, p.dtype) for _ in self._slots)
 
     @abstractmethod
-    def _update(self, p: Array, g: Array, state: Sequence[Array], lr: float) -> None:
-        """Change `p` and `state` in place: 1-D arrays."""
+    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
+        """Call the kernels with what they all take and with options of one's own."""
 
-    def _arranged(self, params: Mapping[str, Array]) -> list[_Unit]:
-        """Units for all of `params`, with the state there is or a fresh one."""
+    def _arranged(self, params: Mapping[str, Array]) -> list[_Group]:
+        """Groups of all of `params`, with the state there is or a fresh one."""
         if not self._state:
             self._state = {name: self._initial(p) for name, p in params.items()}
-        alone: list[list[str]] = []
-        packed: dict[np.dtype[Any], list[str]] = {}
+        by_dtype: dict[np.dtype[Any], dict[str, tuple[Array, ...]]] = {}
         for name, p in params.items():
-            if p.size > _BLOCK and p.flags.c_contiguous:
-                alone.append([name])
-            elif p.size:
-                packed.setdefault(p.dtype, []).append(name)
-        units = []
-        for names in (*alone, *packed.values()):
-            of_unit = {name: params[name] for name in names}
-            unit = _Unit(of_unit, [self._state[name] for name in names], names in alone)
-            shapes = [p.shape for p in of_unit.values()]
-            views = zip(*(_cut(s, shapes) for s in unit.state), strict=True)
-            self._state |= dict(zip(names, views, strict=False))
-            units.append(unit)
-        return units
-
-    def _factor(self, flat: Sequence[Array], limit: float) -> float | None:
-        """What the gradients, clipped by value, are multiplied with."""
-        squares = 0.0
-        for g in flat:
-            for start in range(0, len(g), _BLOCK):
-                block = self._clipped(g[start : start + _BLOCK], None)
-                squares += float(np.vdot(block, block))
-        return _clip_factor(math.sqrt(squares), limit)
-
-    def _clipped(self, g: Array, factor: float | None) -> Array:
-        if self.clip_value is not None:
-            g = np.clip(g, -self.clip_value, self.clip_value)
-        return g if factor is None else g * g.dtype.type(factor)
+            by_dtype.setdefault(p.dtype, {})[name] = self._state[name]
+        self._groups = [_Group(dtype, states) for dtype, states in by_dtype.items()]
+        return self._groups
 
     def _checked(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> dict[str, Array]:
         """The gradients, checked."""
@@ -308,12 +236,12 @@ class Optimizer(ABC):
             for s in self._state.get(name, ()):
                 _checks.expect_shape(p, f"params {name}", s.shape)
                 _checks.expect_dtype(p, f"params {name}", s.dtype)
-            found[name] = _checks.shaped(grads[name], f"grads {name}", p.dtype, p.shape)
+            g = _checks.shaped(grads[name], f"grads {name}", p.dtype, p.shape)
+            found[name] = _contiguous(g)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy of a view is no view: units are arranged anew from the state of each parameter.
-        return vars(self) | {"_units": []}
+        return vars(self) | {"_groups": []}  # which would have copies of their own
 
     def __repr__(self) -> str:
         said = [f"{n}={v!r}" for n, v in vars(self).items() if n != "steps" and n[0] != "_"]
@@ -360,15 +288,8 @@ class SGD(Optimizer):
     def _slots(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("momentum_buffer",) if self.momentum else ()
 
-    def _update(self, p: Array, g: Array, state: Sequence[Array], lr: float) -> None:
-        if self.weight_decay:
-            g = g + self.weight_decay * p
-        if self.momentum:
-            (b,) = state
-            b *= self.momentum
-            b += g
-            g = g + self.momentum * b if self.nesterov else b
-        p -= lr * g
+    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
+        kernels.sgd(*given, self.weight_decay, self.momentum, self.nesterov)
 
 
 class Adam(Optimizer):
@@ -392,6 +313,8 @@ class Adam(Optimizer):
     """
 
     _slots = ("exp_avg", "exp_avg_sq")
+    #: Whether the decay leaves the gradient alone.
+    _decoupled: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -411,28 +334,9 @@ class Adam(Optimizer):
         self.eps = _checks.not_negative(eps, "eps")
         self.weight_decay = _checks.not_negative(weight_decay, "weight_decay")
 
-    def _update(self, p: Array, g: Array, state: Sequence[Array], lr: float) -> None:
-        b1, b2 = self.betas
-        m, v = state
-        g = self._decayed(p, g, lr)
-        term = g * (1 - b1)
-        m *= b1
-        m += term
-        np.multiply(g, g, out=term)
-        term *= 1 - b2
-        v *= b2
-        v += term
-        # In the order of their section 2, which takes one pass less.
-        unbias = (1 - b2**self.steps) ** 0.5
-        np.sqrt(v, out=term)
-        term += self.eps * unbias
-        np.divide(m, term, out=term)
-        term *= lr * unbias / (1 - b1**self.steps)
-        p -= term
-
-    def _decayed(self, p: Array, g: Array, lr: float) -> Array:
-        """The gradient with the pull to 0; may change `p` instead."""
-        return g + self.weight_decay * p if self.weight_decay else g
+    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
+        decays = (self.weight_decay, *self.betas)
+        kernels.adam(*given, *decays, self.eps, self._decoupled, self.steps)
 
 
 class AdamW(Adam):
@@ -450,6 +354,8 @@ class AdamW(Adam):
         As in :class:`Adam`.
     """
 
+    _decoupled = True
+
     def __init__(
         self,
         lr: Rate = 1e-3,
@@ -461,10 +367,6 @@ class AdamW(Adam):
         clip_value: float | None = None,
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay, clip_norm=clip_norm, clip_value=clip_value)
-
-    def _decayed(self, p: Array, g: Array, lr: float) -> Array:
-        p *= 1 - lr * self.weight_decay
-        return g
 
 
 class RMSprop(Optimizer):
@@ -511,32 +413,9 @@ class RMSprop(Optimizer):
         more = {"grad_avg": self.centered, "momentum_buffer": self.momentum}
         return ("square_avg", *(name for name, used in more.items() if used))
 
-    def _update(self, p: Array, g: Array, state: Sequence[Array], lr: float) -> None:
-        v, *more = state
-        if self.weight_decay:
-            g = g + self.weight_decay * p
-        v *= self.alpha
-        d = g * g
-        d *= 1 - self.alpha
-        v += d
-        if self.centered:
-            a = more[0]
-            a *= self.alpha
-            a += (1 - self.alpha) * g
-            np.multiply(a, a, out=d)
-            np.subtract(v, d, out=d)
-            np.sqrt(d, out=d)
-        else:
-            np.sqrt(v, out=d)
-        d += self.eps
-        np.divide(g, d, out=d)
-        if self.momentum:
-            b = more[-1]
-            b *= self.momentum
-            b += d
-            d[...] = b
-        d *= lr
-        p -= d
+    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
+        options = (self.alpha, self.eps, self.momentum, self.centered)
+        kernels.rmsprop(*given, self.weight_decay, *options)
 
 
 class Adagrad(Optimizer):
@@ -581,17 +460,10 @@ class Adagrad(Optimizer):
     def _initial(self, p: Array) -> tuple[Array, ...]:
         return (np.full(p.shape, self.initial_accumulator_value, p.dtype),)
 
-    def _update(self, p: Array, g: Array, state: Sequence[Array], lr: float) -> None:
-        (s,) = state
-        if self.weight_decay:
-            g = g + self.weight_decay * p
-        d = g * g
-        s += d
-        np.sqrt(s, out=d)
-        d += self.eps
-        np.divide(g, d, out=d)
-        d *= lr / (1 + (self.steps - 1) * self.lr_decay)
-        p -= d
+    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
+        *arrays, lr = given
+        decayed = lr / (1 + (self.steps - 1) * self.lr_decay)
+        kernels.adagrad(*arrays, decayed, self.weight_decay, self.eps)
 
 
 NAMES: dict[str, type[Optimizer]] = {
@@ -618,6 +490,11 @@ def get(optimizer: str | Optimizer) -> Optimizer:
             f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}"
         )
     return optimizer
+
+
+def _contiguous(a: Array) -> Array:
+    """An array as kernels take it: itself, or a copy."""
+    return a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C")
 
 
 def _rate(value: Any) -> float:

@@ -223,14 +223,21 @@ class Sequential(Layer):
                 x = layer(x)  # type: ignore[operator]
         return x, SequentialTape(ends, tuple(tapes)) if keep else None
 
-    def run_back(self, tape: SequentialTape, dy: Array) -> tuple[Array | None, dict[str, Array]]:
-        """Back through :meth:`run`; not for direct use."""
-        found: list[dict[str, Array]] = []
+    def run_back(
+        self, tape: SequentialTape, dy: Array, by_rows: bool = False
+    ) -> tuple[Array | None, dict[str, Any]]:
+        """Back through :meth:`run`; not for direct use.
+
+        `by_rows` is for an optimizer's ``apply``: a table's gradient is a RowGradient then.
+        """
+        found: list[dict[str, Any]] = []
         for layer, kept in zip(reversed(self.layers), reversed(tape.tapes), strict=True):
             if isinstance(layer, Recurrent):
                 dy = dy.swapaxes(0, 1) if layer.batch_first and layer.return_sequences else dy
                 dy, _, grads = layer.backward(kept, dy)
                 dy = dy.swapaxes(0, 1) if layer.batch_first else dy
+            elif by_rows and isinstance(layer, Embedding):
+                dy, grads = layer.backward_by_rows(kept, dy)  # type: ignore[assignment]
             else:
                 dy, grads = layer.backward(kept, dy)  # type: ignore[attr-defined]
             found.append(grads)

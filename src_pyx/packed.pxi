@@ -10,6 +10,11 @@ from fastrnn._cells import GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
 ALL_WEIGHTS = WEIGHTS + PROJECTION + PEEPHOLES + GAINS + STATE_NORM
 
 
+cdef enum:
+    # Numbers of a row that are transposed at a time: as many as stay in the L1 cache.
+    SQUARE = 16
+
+
 cdef inline ptrdiff_t panel_offset(
     const Panels *w, ptrdiff_t block, ptrdiff_t gate, ptrdiff_t *row
 ) noexcept nogil:
@@ -31,28 +36,32 @@ cdef inline ptrdiff_t panel_offset(
 
 cdef void pack(Panels *w, const Gates *gates, const real *weight, ptrdiff_t H) noexcept nogil:
     """Weights (G*H, K), for products with rows of K numbers."""
-    cdef ptrdiff_t block, gate, lane, k, row, at
+    cdef ptrdiff_t block, gate, lane, square, k, k0, row, at
     cdef const real *source
     for block in range(w.blocks):
         for gate in range(w.gates):
             at = panel_offset(w, block, gate, &row)
-            for lane in range(min(VL, H - block * VL)):
-                source = weight + (gates.index[gate] * H + block * VL + lane) * w.K
-                for k in range(w.K):
-                    w.w[at + k * row + lane] = source[k]
+            for square in range(parts(w.K, SQUARE)):
+                k0 = square * SQUARE
+                for lane in range(min(VL, H - block * VL)):
+                    source = weight + (gates.index[gate] * H + block * VL + lane) * w.K
+                    for k in range(k0, min(k0 + SQUARE, w.K)):
+                        w.w[at + k * row + lane] = source[k]
 
 
 cdef void unpack(const Panels *w, const Gates *gates, real *weight, ptrdiff_t H) noexcept nogil:
     """The inverse of `pack`."""
-    cdef ptrdiff_t block, gate, lane, k, row, at
+    cdef ptrdiff_t block, gate, lane, square, k, k0, row, at
     cdef real *target
     for block in range(w.blocks):
         for gate in range(w.gates):
             at = panel_offset(w, block, gate, &row)
-            for lane in range(min(VL, H - block * VL)):
-                target = weight + (gates.index[gate] * H + block * VL + lane) * w.K
-                for k in range(w.K):
-                    target[k] = w.w[at + k * row + lane]
+            for square in range(parts(w.K, SQUARE)):
+                k0 = square * SQUARE
+                for lane in range(min(VL, H - block * VL)):
+                    target = weight + (gates.index[gate] * H + block * VL + lane) * w.K
+                    for k in range(k0, min(k0 + SQUARE, w.K)):
+                        target[k] = w.w[at + k * row + lane]
 
 
 cdef void pack_back(

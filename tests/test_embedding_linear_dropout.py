@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import Dropout, Embedding, Linear
 
 LAYERS = {
@@ -50,7 +51,7 @@ def test_embedding_looks_up_rows(shape: tuple[int, ...], rng: np.random.Generato
 
 
 @pytest.mark.parametrize("shape", [(6,), (50, 3), ()])
-def test_embedding_gradient(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+def test_embedding_gradient(shape: tuple[int, ...], backend: str, rng: np.random.Generator) -> None:
     layer = Embedding(7, 4, dtype=np.float64, seed=0)
     x = rng.integers(0, 6, shape)  # row 6 is never looked up
     dy = rng.standard_normal((*shape, 4))
@@ -62,11 +63,30 @@ def test_embedding_gradient(shape: tuple[int, ...], rng: np.random.Generator) ->
     assert not grads["weight"][6].any()
 
 
-def test_embedding_of_nothing() -> None:
+@pytest.mark.parametrize("D", [1, 16, 35])
+def test_embedding_kernels(D: int, dtype: Any, compiled: str, rng: np.random.Generator) -> None:
+    layer = Embedding(50, D, dtype=dtype, seed=0)
+    _, tape = layer.forward(rng.integers(0, 40, (30, 4)).T)
+    dy = rng.standard_normal((4, 30, D)).astype(dtype)
+    found = layer.backward(tape, dy)[1]["weight"]
+    by_rows = layer.backward_by_rows(tape, dy)[1]["weight"]
+    np.testing.assert_array_equal(by_rows.dense(), found)
+    assert len(by_rows.rows) <= 40
+    with fastrnn.use_backend("reference"):
+        expected = layer.backward(tape, dy)[1]["weight"]
+        np.testing.assert_array_equal(
+            layer.backward_by_rows(tape, dy)[1]["weight"].dense(), expected
+        )
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(found, expected, rtol=20 * eps, atol=20 * eps)
+
+
+def test_embedding_of_nothing(backend: str) -> None:
     layer = Embedding(3, 2)
     y, tape = layer.forward(np.empty((0, 5), int))
     assert y.shape == (0, 5, 2)
     assert not layer.backward(tape, y)[1]["weight"].any()
+    assert not layer.backward_by_rows(tape, y)[1]["weight"].dense().any()
 
 
 @pytest.mark.parametrize("x", [7, -1, [0, 7], [[-1, 3]]])
@@ -92,14 +112,15 @@ def test_embedding_starts_normal() -> None:
 
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 5, 3), (0, 3)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear(shape: tuple[int, ...], bias: bool, rng: np.random.Generator) -> None:
+def test_linear(shape: tuple[int, ...], bias: bool, backend: str, rng: np.random.Generator) -> None:
     layer = Linear(3, 5, bias, dtype=np.float64, seed=0)
     own = layer.parameters()
     assert list(own) == (["weight", "bias"] if bias else ["weight"])
     x, dy = rng.standard_normal(shape), rng.standard_normal((*shape[:-1], 5))
     y, tape = layer.forward(x)
-    np.testing.assert_allclose(y, x @ own["weight"].T + own.get("bias", 0), rtol=1e-14)
-    np.testing.assert_allclose(layer(x), y, rtol=1e-14)
+    expected = x @ own["weight"].T + own.get("bias", 0)
+    np.testing.assert_allclose(y, expected, rtol=1e-14, atol=1e-15)
+    np.testing.assert_array_equal(layer(x), y)
     for i in np.ndindex(shape[:-1]):  # a row has the same bits alone
         np.testing.assert_array_equal(layer(x[i]), layer(x)[i])
     dx, grads = layer.backward(tape, dy)
@@ -111,6 +132,54 @@ def test_linear(shape: tuple[int, ...], bias: bool, rng: np.random.Generator) ->
     assert close(dx, numeric(lambda: float((layer(x) * dy).sum()), x))
     for name, grad in grads.items():
         assert close(grad, numeric(lambda: float((layer(x) * dy).sum()), own[name]))
+
+
+#: Widths within, at and beyond a vector and a group of four of them, on any machine.
+@pytest.mark.parametrize("I", [1, 5, 32, 70])
+@pytest.mark.parametrize("O", [1, 3, 16, 65, 130])
+def test_linear_kernels(
+    I: int, O: int, dtype: Any, compiled: str, rng: np.random.Generator
+) -> None:
+    n = 261  # more than two lots of rows
+    layer = Linear(I, O, dtype=dtype, seed=0)
+    x, dy = (rng.standard_normal((n, size)).astype(dtype) for size in (I, O))
+    y, tape = layer.forward(x)
+    dx, grads = layer.backward(tape, dy)
+    with fastrnn.use_backend("reference"):
+        y_ref, tape_ref = layer.forward(x)
+        dx_ref, grads_ref = layer.backward(tape_ref, dy)
+    eps = np.finfo(dtype).eps
+    pairs = {"y": (y, y_ref), "dx": (dx, dx_ref)} | {k: (grads[k], grads_ref[k]) for k in grads}
+    for name, (found, expected) in pairs.items():
+        scale = np.abs(expected).max() + 1
+        assert np.abs(found - expected).max() <= 30 * eps * scale, name
+    for rows in (slice(3, 4), slice(0, 2), slice(100, 123), slice(1, None)):
+        np.testing.assert_array_equal(layer(x[rows]), y[rows])
+        np.testing.assert_array_equal(
+            layer.backward(layer.forward(x[rows])[1], dy[rows])[0], dx[rows]
+        )
+    wide = np.full((n, I + 2), np.nan, dtype)  # reads nothing beyond its rows
+    wide[:, 1:-1] = x
+    np.testing.assert_array_equal(layer(wide[:, 1:-1]), y)
+
+
+def test_linear_keeps_what_is_not_finite_in_its_row(backend: str) -> None:
+    layer = Linear(3, 18, seed=0)
+    x = np.ones((5, 3))
+    x[1, 2], x[3, 0] = np.nan, np.inf
+    y, tape = layer.forward(x)
+    np.testing.assert_array_equal(np.isfinite(y).all(axis=1), [True, False, True, False, True])
+    dx, _ = layer.backward(tape, np.where(np.arange(5) == 2, np.nan, 1)[:, None].repeat(18, 1))
+    np.testing.assert_array_equal(np.isfinite(dx).all(axis=1), [True, True, False, True, True])
+
+
+def test_linear_sees_every_change(backend: str) -> None:
+    layer = Linear(2, 3, seed=0)
+    before = layer([1.0, 1.0])
+    layer.parameters()["weight"][1, 0] += 1
+    np.testing.assert_allclose(layer([1.0, 1.0]) - before, [0, 1, 0], atol=1e-6)
+    layer.parameters()["bias"][2] -= 2
+    np.testing.assert_allclose(layer([1.0, 1.0]) - before, [0, 1, -2], atol=1e-6)
 
 
 def test_linear_starts_uniform() -> None:
@@ -254,7 +323,7 @@ def test_sizes_are_checked(make: Any, sizes: tuple[Any, Any], error: type[Except
         make(*sizes)
 
 
-def test_against_torch(rng: np.random.Generator) -> None:
+def test_against_torch(backend: str, rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
     x = rng.integers(0, 7, (5, 3))
     theirs = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 5)).double()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import losses
 from fastrnn.losses import cross_entropy
 
@@ -37,7 +38,7 @@ def drawn(
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 2, 5), (2, 3, 2, 5)])
 @pytest.mark.parametrize("weighted", [0, 1, 2])
 def test_gradient_by_central_differences(
-    name: str, shape: tuple[int, ...], weighted: int, rng: np.random.Generator
+    name: str, shape: tuple[int, ...], weighted: int, rng: np.random.Generator, backend: str
 ) -> None:
     loss = PAIRS[name][0]
     z, target = drawn(loss, shape, rng)
@@ -53,7 +54,7 @@ def test_gradient_by_central_differences(
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_weights_are_repetitions(name: str, rng: np.random.Generator) -> None:
+def test_weights_are_repetitions(name: str, rng: np.random.Generator, backend: str) -> None:
     loss = PAIRS[name][0]
     z, target = drawn(loss, (4, 3, 2), rng)
     times = np.array([2, 0, 1, 3])
@@ -68,7 +69,9 @@ def test_weights_are_repetitions(name: str, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_what_has_weight_0_counts_for_nothing(name: str, rng: np.random.Generator) -> None:
+def test_what_has_weight_0_counts_for_nothing(
+    name: str, rng: np.random.Generator, backend: str
+) -> None:
     loss = PAIRS[name][0]
     z, target = drawn(loss, (3, 2), rng)
     weight = np.array([1.0, 0.0, 2.0])[: len(target)]
@@ -102,7 +105,7 @@ def test_value_of_the_definition(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_large_logits_are_no_trouble(dtype: Any) -> None:
+def test_large_logits_are_no_trouble(dtype: Any, backend: str) -> None:
     big = np.finfo(dtype).max / 4
     z = np.array([[big, 0, -big], [-1e4, -1e4, -1e4], [-np.inf, 0, 0]], dtype)
     value, grad = cross_entropy.value_and_grad(z, [0, 1, 2])
@@ -114,7 +117,7 @@ def test_large_logits_are_no_trouble(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_what_is_not_finite_stays_in_its_row(wrong: float) -> None:
+def test_what_is_not_finite_stays_in_its_row(wrong: float, backend: str) -> None:
     z = np.zeros((3, 4))
     z[1, 2] = wrong
     value, grad = cross_entropy.value_and_grad(z, [0, 1, 2])
@@ -156,7 +159,9 @@ def test_repr() -> None:
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
-def test_against_torch(name: str, dtype: str, scale: float, rng: np.random.Generator) -> None:
+def test_against_torch(
+    name: str, dtype: str, scale: float, rng: np.random.Generator, backend: str
+) -> None:
     torch = pytest.importorskip("torch")
     loss, theirs_name, options = PAIRS[name]
     z, target = drawn(loss, (20, 7), rng, dtype)
@@ -169,6 +174,39 @@ def test_against_torch(name: str, dtype: str, scale: float, rng: np.random.Gener
     np.testing.assert_allclose(value, expected.item(), **tight)
     np.testing.assert_allclose(grad, theirs.grad.numpy(), **tight)
     assert grad.dtype == dtype
+
+
+#: Rows within, at and beyond a vector, and beyond a chain of terms.
+@pytest.mark.parametrize("V", [1, 2, 15, 16, 65, 1000])
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("weighted", [None, (30,), (30, 3)])
+def test_kernels_against_the_reference(
+    name: str, V: int, weighted: Any, dtype: Any, compiled: str, rng: np.random.Generator
+) -> None:
+    loss = PAIRS[name][0]
+    z, target = drawn(loss, (30, 3, V), rng, dtype)
+    weight = None if weighted is None else rng.integers(0, 3, weighted)
+    value, grad = loss.value_and_grad(z, target, weight)
+    with fastrnn.use_backend("reference"):
+        expected, grad_ref = loss.value_and_grad(z, target, weight)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(value, expected, rtol=10 * eps)
+    np.testing.assert_allclose(grad, grad_ref, rtol=20 * eps, atol=eps / 10)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_as_in_the_reference(
+    name: str, wrong: float, compiled: str, rng: np.random.Generator
+) -> None:
+    loss = PAIRS[name][0]
+    z, target = drawn(loss, (40, 35), rng)
+    z[3, 0] = z[5, 20] = z[39, 34] = wrong
+    value, grad = loss.value_and_grad(z, target)
+    with fastrnn.use_backend("reference"):
+        expected, grad_ref = loss.value_and_grad(z, target)
+    np.testing.assert_allclose(value, expected)
+    np.testing.assert_allclose(grad, grad_ref, rtol=1e-13, atol=1e-17)
 
 
 def test_binary_cross_entropy_of_large_logits() -> None:

@@ -155,6 +155,26 @@ def test_mixed_use_with_ones_own_loop(rng: np.random.Generator) -> None:
 # Data.
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: optim.SGD(0.1), lambda: optim.Adagrad(clip_norm=0.1), optim.Adam]
+)
+def test_a_fit_is_ones_own_loop_to_the_bit(
+    make: Any, backend: str, rng: np.random.Generator
+) -> None:
+    """Also where gradients of a table go by rows."""
+    x, y = rng.integers(0, V, (6, 4)), rng.integers(0, V, (6, 4))
+    one, two = tokens_model(), tokens_model()
+    one.compile(make(), "cross_entropy")
+    one.fit(x, y, epochs=3, batch_size=2, shuffle=False, verbose=0)
+    optimizer = make()
+    for _ in range(3):
+        for start in range(0, 6, 2):
+            z, tape = two.forward(x[start : start + 2])
+            _, dz = losses.cross_entropy.value_and_grad(z, y[start : start + 2])
+            optimizer.step(two.parameters(), two.backward(tape, dz)[1])
+    np.testing.assert_array_equal(weights(one), weights(two))
+
+
 def test_lists_and_lengths_are_the_same_training(rng: np.random.Generator) -> None:
     X = ragged(rng, 23)
     Y = [rng.integers(0, V, len(x)) for x in X]

@@ -17,6 +17,8 @@ import fastrnn
 
 pytest.importorskip("fastrnn._threads")
 from fastrnn import _threads
+from fastrnn.losses import cross_entropy
+from fastrnn.optim import SGD, Adagrad, Adam, RMSprop
 
 COUNTS = (1, 2, 3, 5)
 
@@ -65,6 +67,34 @@ def test_same_bits(cell, compiled, dtype, make_layer, make_state, same_bits, rng
                 results.append(everything(layer, x, state, **rows))
             for count, result in zip(COUNTS, results, strict=True):
                 assert same_bits(result, results[0]), (count, options, list(rows))
+
+
+def test_same_bits_of_linear_and_losses(compiled, dtype, same_bits, rng):
+    layer = fastrnn.Linear(150, 37, dtype=dtype, seed=0)
+    x = rng.standard_normal((300, 150)).astype(dtype)
+    target = rng.integers(0, 37, 300)
+    found = []
+    for count in COUNTS:
+        fastrnn.set_num_threads(count)
+        y, tape = layer.forward(x)
+        value, dy = cross_entropy.value_and_grad(y, target)
+        found.append((y, np.array(value), dy, *layer.backward(tape, dy)))
+    assert all(same_bits(f, found[0]) for f in found)
+
+
+@pytest.mark.parametrize("make", [SGD, Adam, RMSprop, Adagrad])
+def test_same_bits_of_an_optimizer(make, compiled, dtype, same_bits, rng):
+    n = 3 * 4096 + 5  # several blocks of a sum of squares
+    start = rng.standard_normal(n).astype(dtype)
+    grads = [{"w": rng.standard_normal(n).astype(dtype)} for _ in range(3)]
+    found = []
+    for count in COUNTS:
+        fastrnn.set_num_threads(count)
+        params, optimizer = {"w": start.copy()}, make(clip_norm=1.0)
+        for grad in grads:
+            optimizer.step(params, grad)
+        found.append(params | optimizer.state_dict())
+    assert all(same_bits(f, found[0]) for f in found)
 
 
 @pytest.mark.parametrize("peephole", [False, True])

@@ -3,6 +3,20 @@
 Both twins have the same names and the same arguments (see ``fastrnn/_kernels/__init__.pyi``).
 """
 
+from fastrnn._reference.embedding import add_rows as add_rows
+from fastrnn._reference.linear import PackedLinear as PackedLinear
+from fastrnn._reference.linear import linear as linear
+from fastrnn._reference.linear import linear_backward as linear_backward
+from fastrnn._reference.losses import binary_cross_entropy as binary_cross_entropy
+from fastrnn._reference.losses import cross_entropy as cross_entropy
+from fastrnn._reference.losses import huber as huber
+from fastrnn._reference.losses import mae as mae
+from fastrnn._reference.losses import mse as mse
+from fastrnn._reference.optim import adagrad as adagrad
+from fastrnn._reference.optim import adam as adam
+from fastrnn._reference.optim import rmsprop as rmsprop
+from fastrnn._reference.optim import sgd as sgd
+from fastrnn._reference.optim import squares as squares
 from fastrnn._reference.scan import Gradients as Gradients
 from fastrnn._reference.scan import Packed as Packed
 from fastrnn._reference.scan import Stepper as Stepper

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn import _checks, _dispatch
+from fastrnn._rows import RowGradient
 from fastrnn.layers.base import Array, Layer, dtype_shown
 
 
@@ -74,7 +75,9 @@ class Embedding(Layer):
         y : (*x.shape, embedding_dim) array
         tape : EmbeddingTape
         """
-        tape = EmbeddingTape(_checks.indices(x, "x", self.num_embeddings).astype(np.intp))
+        tape = EmbeddingTape(
+            _checks.indices(x, "x", self.num_embeddings).astype(np.intp, order="C")
+        )
         return self._weight.take(tape.x, axis=0), tape
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> tuple[None, dict[str, Array]]:
@@ -93,18 +96,28 @@ class Embedding(Layer):
         grads : dict of str to array
             ``weight``; zero in rows that were not looked up.
         """
+        x, dy = self._checked(tape, dy)
+        # Of zeros that the system has, only the pages that are written to take time.
+        weight = np.zeros(self._weight.shape, self.dtype)
+        _dispatch.kernels(self.dtype).add_rows(x, dy, None, weight)
+        return None, {"weight": weight}
+
+    def backward_by_rows(self, tape: EmbeddingTape, dy: Any) -> tuple[None, dict[str, RowGradient]]:
+        """Do what :meth:`backward` does, of the rows that were looked up; not for direct use."""
+        x, dy = self._checked(tape, dy)
+        rows = np.unique(x)
+        values = np.zeros((len(rows), self.embedding_dim), self.dtype)
+        _dispatch.kernels(self.dtype).add_rows(x, dy, rows, values)
+        shape = (self.num_embeddings, self.embedding_dim)
+        return None, {"weight": RowGradient(rows, values, shape)}
+
+    def _checked(self, tape: EmbeddingTape, dy: Any) -> tuple[Array, Array]:
+        """Indices (n,), and their gradients (n, embedding_dim)."""
         if not isinstance(tape, EmbeddingTape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        dy = _checks.shaped(dy, "dy", self.dtype, (*tape.x.shape, self.embedding_dim))
-        weight = np.zeros_like(self._weight)
-        x = tape.x.ravel()
-        if x.size:
-            # Sorted, then summed run by run: in a fixed order, and faster than np.add.at.
-            order = np.argsort(x, kind="stable")
-            rows, starts = np.unique(x[order], return_index=True)
-            sorted_dy = dy.reshape(-1, self.embedding_dim).take(order, axis=0)
-            weight[rows] = np.add.reduceat(sorted_dy, starts, axis=0)
-        return None, {"weight": weight}
+        D = self.embedding_dim
+        dy = _checks.shaped(dy, "dy", self.dtype, (*tape.x.shape, D))
+        return tape.x.reshape(-1), np.ascontiguousarray(dy.reshape(-1, D))
 
     def __repr__(self) -> str:
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}{dtype_shown(self.dtype)})"

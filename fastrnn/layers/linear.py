@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn import _checks, _dispatch
+from fastrnn._weights import LinearWeights
 from fastrnn.layers.base import Array, Layer, dtype_shown
 
 
 @dataclass(slots=True, repr=False)
 class LinearTape:
-    """What ``Linear.backward`` needs: copies of the input and of the weight."""
+    """What ``Linear.backward`` needs: the kernels that ran, and copies of weights and input."""
 
+    kernels: ModuleType
+    packed: Any
+    shape: tuple[int, int]
     x: Array
-    weight: Array
 
 
 class Linear(Layer):
@@ -48,21 +52,17 @@ class Linear(Layer):
         self.dtype = _checks.dtype(dtype)
         rng = np.random.default_rng(_checks.seed(seed))
         bound = self.in_features**-0.5
-        shapes = {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
-        self._parameters = {
-            name: rng.uniform(-bound, bound, shape).astype(self.dtype)
-            for name, shape in shapes.items()
-            if self.bias or name != "bias"
-        }
+        shapes = [(self.out_features, self.in_features), (self.out_features,)]
+        drawn = [rng.uniform(-bound, bound, shape).astype(self.dtype) for shape in shapes]
+        self._weights = LinearWeights(drawn if self.bias else [drawn[0], None])
 
     def parameters(self) -> dict[str, Array]:
         """``weight`` and ``bias`` themselves. Change them in place; the next call sees it."""
-        return dict(self._parameters)
+        shared = zip(("weight", "bias"), self._weights.share(), strict=True)
+        return {name: array for name, array in shared if array is not None}
 
     def __call__(self, x: Any) -> Array:
-        """Map the last axis: each row by a product of its own.
-
-        That gives a row the same bits alone and among others.
+        """Map the last axis. A row has the same bits alone and among others.
 
         Parameters
         ----------
@@ -72,25 +72,30 @@ class Linear(Layer):
         -------
         y : (..., out_features) array
         """
-        x = self._checked(x)
-        y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
-        self.map_rows(x.reshape(-1, self.in_features), y.reshape(-1, self.out_features))
-        return y
+        return self._run(self._checked(x))[0]
 
-    def map_rows(self, rows: Array, out: Array) -> None:
+    def map_rows(self, kernels: ModuleType, rows: Array, out: Array) -> None:
         """Do what a plain call does, from (n, in_features) into (n, out_features).
 
         Nothing is checked; not for direct use.
         """
-        np.matmul(rows[:, None], self._parameters["weight"].T, out=out[:, None])
-        if self.bias:
-            out += self._parameters["bias"]
+        kernels.linear(self._weights.packed(kernels), rows, out)
+
+    def _run(self, x: Array) -> tuple[Array, ModuleType, Any]:
+        """What `x` is mapped to, and by which kernels with which weights."""
+        kernels = _dispatch.kernels(self.dtype)
+        packed = self._weights.packed(kernels)
+        y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
+        if x.ndim == 2:
+            kernels.linear(packed, x, y)
+        else:
+            kernels.linear(
+                packed, x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
+            )
+        return y, kernels, packed
 
     def forward(self, x: Any) -> tuple[Array, LinearTape]:
-        """Map, and keep what :meth:`backward` needs.
-
-        All rows are mapped by one product, which is faster for many of them, and may differ from a
-        plain call in the last bits.
+        """Map as a plain call does, and keep what :meth:`backward` needs.
 
         Returns
         -------
@@ -98,12 +103,8 @@ class Linear(Layer):
         tape : LinearTape
         """
         x = self._checked(x)
-        weight = self._parameters["weight"]
-        rows = x.reshape(-1, self.in_features) @ weight.T
-        if self.bias:
-            rows += self._parameters["bias"]
-        y = rows.reshape((*x.shape[:-1], self.out_features))
-        return y, LinearTape(x.copy(), weight.copy())
+        y, kernels, packed = self._run(x)
+        return y, LinearTape(kernels, packed, (self.out_features, self.in_features), x.copy())
 
     def backward(self, tape: LinearTape, dy: Any) -> tuple[Array, dict[str, Array]]:
         """Gradients of the input and of the weights.
@@ -122,14 +123,20 @@ class Linear(Layer):
         """
         if not isinstance(tape, LinearTape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        if tape.weight.shape != self._parameters["weight"].shape or tape.x.dtype != self.dtype:
+        O, I = self.out_features, self.in_features
+        if tape.shape != (O, I) or tape.x.dtype != self.dtype:
             raise ValueError("tape: is from the forward of another layer")
-        dy = _checks.shaped(dy, "dy", self.dtype, (*tape.x.shape[:-1], self.out_features))
-        rows, drows = tape.x.reshape(-1, self.in_features), dy.reshape(-1, self.out_features)
-        grads = {"weight": drows.T @ rows}
+        x = tape.x
+        dy = np.ascontiguousarray(_checks.shaped(dy, "dy", self.dtype, (*x.shape[:-1], O)))
+        dx = np.empty(x.shape, self.dtype)
+        grads = {"weight": np.empty((O, I), self.dtype)}
         if self.bias:
-            grads["bias"] = np.add.reduce(drows, axis=0)
-        return (drows @ tape.weight).reshape(tape.x.shape), grads
+            grads["bias"] = np.empty(O, self.dtype)
+        tape.kernels.linear_backward(
+            tape.packed, x.reshape(-1, I), dy.reshape(-1, O), dx.reshape(-1, I), *grads.values(),
+            *(() if self.bias else (None,)),
+        )  # fmt: skip
+        return dx, grads
 
     def _checked(self, x: Any) -> Array:
         found = _checks.array(x, "x", self.dtype)

@@ -82,6 +82,8 @@ class CellLayer(Layer):
                 shapes = {n: s for n, s in shapes.items() if not n.startswith("bias")}
             self._weights[suffix] = Weights(cell, _init.weights(rng, cell, shapes, init, dtype))
         self._first = next(iter(self._weights.values()))
+        #: Of the weights of each scan, in the order of `cell.weights`.
+        self._names = [[name + suffix for name in cell.weights] for suffix in inputs]
 
     # Read-only, for the kernels go by them.
 
@@ -109,9 +111,9 @@ class CellLayer(Layer):
 
     def _named(self, of_scans: Iterable[Sequence[Array | None]]) -> dict[str, Array]:
         return {
-            name + suffix: array
-            for suffix, arrays in zip(self._weights, of_scans, strict=True)
-            for name, array in zip(self._cell.weights, arrays, strict=True)
+            name: array
+            for names, arrays in zip(self._names, of_scans, strict=True)
+            for name, array in zip(names, arrays, strict=True)
             if array is not None
         }
 
@@ -167,6 +169,9 @@ class Recurrent(CellLayer):
         super().__init__(
             cell, inputs, H, bias, dtype, self._rng, init, proj_size, peephole, layer_norm
         )
+        #: D, and the size of each state: P for h, H for c.
+        self._directions = len(directions)
+        self._sizes = (self._first.output_size, H)[: len(cell.states)]
         if self.dropout > 0 and L == 1:
             warnings.warn(
                 f"dropout={self.dropout} has no effect: it stands between layers, and num_layers=1",
@@ -182,16 +187,6 @@ class Recurrent(CellLayer):
     def bidirectional(self) -> bool:
         """Whether each layer runs in both directions."""
         return "_l0_reverse" in self._weights
-
-    @property
-    def _sizes(self) -> tuple[int, ...]:
-        """Size of each state: P for h, H for c."""
-        return (self._first.output_size, self.hidden_size)[: len(self._cell.states)]
-
-    @property
-    def _directions(self) -> int:
-        """D."""
-        return 1 + self.bidirectional
 
     # The three ways to run: plain, for training, and step by step.
 
@@ -285,7 +280,9 @@ class Recurrent(CellLayer):
         )  # fmt: skip
         if y is None:
             # Each direction's last output is its final h.
-            y = np.concatenate(state_n[0][-D:], axis=-1).reshape(*batch, -1)
+            y = np.empty((*batch, D * P), self.dtype)
+            for d in range(D):
+                y[..., d * P : (d + 1) * P] = state_n[0][d - D]
         return y, self._state(state_n, batch), None if stack is None else Tape(stack, x.shape)
 
     def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
@@ -336,7 +333,8 @@ class Recurrent(CellLayer):
                 dy = self._steps(dy)
             else:
                 top = np.zeros((len(self._weights), B, P), self.dtype)
-                top[-D:] = dy.reshape(-1, D, P).swapaxes(0, 1)
+                for d in range(D):
+                    top[d - D] = dy[..., d * P : (d + 1) * P]
                 dh, dy = top if dh is None else dh + top, None
         dstate_0 = self._new_rows(B)
         grads = _stack.backward(tape.stack, dy, (dh, *rest), dx_steps, dstate_0)

@@ -1,0 +1,223 @@
+# The affine map of rows, and its gradients. Included in kernels.pyx.
+
+cimport numpy as cnp
+from libc.string cimport memcmp, memcpy, memset
+from panels cimport (
+    WIDEST, Panels, multiply, panels_for, part, parts, share, some_panels, sweep,
+)
+from vec cimport (
+    VL, float_mode, flush_subnormals, product, real, restore_mode, vf, vload, vload_first, vset,
+    vstore, vstore_first,
+)
+
+cdef enum:
+    # Rows multiplied with all panels before the next ones: they are to stay in the L2 cache.
+    ROWS_AT_ONCE = 128
+
+
+cdef class PackedLinear:
+    """An immutable copy of the weights of an affine map, in panels.
+
+    Parameters
+    ----------
+    weights : pair of array
+        (O, I) and, or None for no bias, (O,).
+    """
+
+    cdef object weight, bias    # copies
+    cdef ptrdiff_t I, O
+    cdef Panels w, back         # the latter from first need on
+    cdef Buffer w_memory, back_memory, init, zero
+
+    def __init__(self, tuple weights):
+        weight, bias = weights
+        self.weight, self.bias = weight.copy(), None if bias is None else bias.copy()
+        self.O, self.I = weight.shape
+        self.w = panels_for(self.I, parts(self.O, VL), 1, 0)
+        self.w_memory = zeros(self.I * self.w.blocks * VL)
+        self.w.w = self.w_memory.data
+        pack(&self.w, &OUTPUT, data(self.weight), self.O)
+        self.init = zeros(self.w.blocks * VL)
+        self.zero = zeros(parts(self.I, VL) * VL)
+        if bias is not None:
+            memcpy(self.init.data, data(self.bias), self.O * sizeof(real))
+
+    cdef int need_back(self) except -1:
+        """Pack what gradients of the input read, at first need."""
+        if self.back_memory is None:
+            self.back = panels_for(self.O, parts(self.I, VL), 1, 0)
+            self.back_memory = zeros(self.O * self.back.blocks * VL)
+            self.back.w = self.back_memory.data
+            pack_back(&self.back, &OUTPUT, data(self.weight), self.O, self.I)
+        return 0
+
+    def matches(self, tuple weights):
+        """Whether these are still the same bits as `weights`."""
+        weight, bias = weights
+        return (
+            memcmp(data(self.weight), data(weight), self.weight.nbytes) == 0
+            and (bias is None or memcmp(data(self.bias), data(bias), self.bias.nbytes) == 0)
+        )
+
+
+cdef struct RowMap:
+    # y = init + x w of n rows, whose last axes are contiguous.
+    Panels w
+    const real *init
+    const real *x
+    ptrdiff_t x_row
+    ptrdiff_t n
+    real *y
+    ptrdiff_t units         # of y: all but the last vector of w are full
+    real *last              # room for the last group of panels: ROWS_AT_ONCE rows for each thread
+
+
+cdef void map_panels(
+    const RowMap *m, const Panels *w, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t rows, real *y,
+    ptrdiff_t y_row,
+) noexcept nogil:
+    cdef product p
+    p.a, p.a_row, p.a_k, p.a_segment = m.x + begin * m.x_row, m.x_row, 1, 0
+    p.K, p.segments = w.K, 1
+    p.init, p.init_row = m.init + first * VL, 0
+    p.c, p.c_row = y, y_row
+    multiply(w, rows, &p, VL, VL)
+
+
+cdef void map_share(int index, int count, void *what) noexcept nogil:
+    cdef RowMap *m = <RowMap *>what
+    cdef ptrdiff_t begin = share(m.n, index, count), end = share(m.n, index + 1, count)
+    # Where units don't fill the last vector, it would reach into the next row.
+    cdef ptrdiff_t full = m.w.blocks if m.units % VL == 0 else m.w.blocks - m.w.width
+    cdef Panels direct = some_panels(&m.w, 0, full)
+    cdef Panels rest = some_panels(&m.w, full, m.w.blocks)
+    cdef ptrdiff_t wide = rest.blocks * VL, b, rows
+    cdef real *last = m.last + index * ROWS_AT_ONCE * wide
+    cdef float_mode mode = flush_subnormals()
+    while begin < end:
+        rows = min(ROWS_AT_ONCE, end - begin)
+        if full > 0:
+            map_panels(m, &direct, 0, begin, rows, m.y + begin * m.units, m.units)
+        if wide > 0:
+            map_panels(m, &rest, full, begin, rows, last, wide)
+            for b in range(rows):
+                memcpy(
+                    m.y + (begin + b) * m.units + full * VL, last + b * wide,
+                    (m.units - full * VL) * sizeof(real),
+                )
+        begin += rows
+    restore_mode(mode)
+
+
+cdef int map_rows(
+    const Panels *w, Buffer init, object x, ptrdiff_t x_row, object y, ptrdiff_t units
+) except -1:
+    cdef RowMap m
+    cdef ptrdiff_t n = cnp.PyArray_SIZE(y) // units
+    cdef int threads = 1
+    if n * units * w.K >= pool.least_call:
+        threads = min(<ptrdiff_t>pool.most, n)
+    cdef Buffer last
+    m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, data(x), x_row, n
+    m.y, m.units, m.last = data(y), units, NULL
+    if units % VL:
+        last = Buffer(threads * ROWS_AT_ONCE * w.width * VL)
+        m.last = last.data
+    with nogil:
+        pool.run(threads, map_share, &m, False)
+    return 0
+
+
+def linear(PackedLinear packed, x, y):
+    """The rows of x (n, I) mapped to y (n, O): see ``_reference.linear``."""
+    map_rows(&packed.w, packed.init, x, stride(x, 0), y, packed.O)
+
+
+cdef struct WeightSums:
+    # dweight = dy^T x of n rows, and dbias their sum.
+    const real *x           # (n, I)
+    const real *dy          # (n, O)
+    ptrdiff_t n, I, O
+    real *dweight           # (O, I)
+    real *dbias             # (O,), or NULL
+    real *xs                # room for each thread: some vectors of x of ROWS_AT_ONCE rows,
+    real *sums              # and a tile's share of dweight, (O, WIDEST * VL)
+    const real *zero
+
+
+cdef void sum_share(int index, int count, void *what) noexcept nogil:
+    """Each thread has some groups of vectors of x."""
+    cdef WeightSums *s = <WeightSums *>what
+    cdef ptrdiff_t blocks = parts(s.I, VL), groups = parts(blocks, WIDEST)
+    cdef ptrdiff_t group, begin, rows, b, o, width, from_, units, first = 0
+    cdef real *xs = s.xs + index * ROWS_AT_ONCE * WIDEST * VL
+    cdef real *sums = s.sums + index * s.O * WIDEST * VL
+    cdef product p
+    cdef float_mode mode = flush_subnormals()
+    for group in range(share(groups, index, count)):
+        first += part(blocks, groups, group)
+    for group in range(share(groups, index, count), share(groups, index + 1, count)):
+        width = part(blocks, groups, group)
+        from_, units = first * VL, min(width * VL, s.I - first * VL)
+        memset(sums, 0, s.O * width * VL * sizeof(real))
+        begin = 0
+        while begin < s.n:
+            rows = min(ROWS_AT_ONCE, s.n - begin)
+            for b in range(rows):
+                memcpy(
+                    xs + b * width * VL, s.x + (begin + b) * s.I + from_, units * sizeof(real)
+                )
+                memset(
+                    xs + b * width * VL + units, 0, (width * VL - units) * sizeof(real)
+                )
+            # The rows' own sum starts at 0 and is then added: see `accumulate` in panels.pxd.
+            p.add = True
+            p.a, p.a_row, p.a_k, p.a_segment = s.dy + begin * s.O, 1, s.O, 0
+            p.w, p.w_k, p.w_vec = xs, width * VL, VL
+            p.K, p.segments = rows, 1
+            p.init, p.init_row, p.init_vec = s.zero, 0, 0
+            p.c, p.c_row, p.c_vec = sums, width * VL, VL
+            sweep(width, 1, s.O, &p, 0, 0, 0)
+            begin += rows
+        for o in range(s.O):
+            memcpy(s.dweight + o * s.I + from_, sums + o * width * VL, units * sizeof(real))
+        first += width
+    if index == 0 and s.dbias is not NULL:
+        sum_columns(s.dy, s.n, s.O, s.dbias)
+    restore_mode(mode)
+
+
+cdef void sum_columns(const real *a, ptrdiff_t n, ptrdiff_t O, real *sums) noexcept nogil:
+    cdef ptrdiff_t begin, b, o = 0
+    cdef vf total, of_rows
+    while o < O:
+        total = vset(0)
+        begin = 0
+        while begin < n:
+            of_rows = vset(0)
+            for b in range(begin, min(begin + ROWS_AT_ONCE, n)):
+                of_rows = of_rows + vload_first(a + b * O + o, O - o)
+            total = total + of_rows
+            begin += ROWS_AT_ONCE
+        vstore_first(sums + o, total, O - o)
+        o += VL
+
+
+def linear_backward(PackedLinear packed, x, dy, dx, dweight, dbias):
+    """Gradients of a `linear`: see ``_reference.linear``."""
+    cdef WeightSums s
+    cdef ptrdiff_t groups = parts(parts(packed.I, VL), WIDEST)
+    cdef int threads = 1
+    cdef Buffer xs, sums
+    packed.need_back()
+    map_rows(&packed.back, packed.zero, dy, packed.O, dx, packed.I)
+    s.n, s.I, s.O = cnp.PyArray_SIZE(dy) // packed.O, packed.I, packed.O
+    if s.n * s.I * s.O >= pool.least_call:
+        threads = min(<ptrdiff_t>pool.most, groups)
+    s.x, s.dy, s.zero = data(x), data(dy), packed.zero.data
+    s.dweight, s.dbias = data(dweight), data(dbias)
+    xs = Buffer(threads * ROWS_AT_ONCE * WIDEST * VL)
+    sums = Buffer(threads * s.O * WIDEST * VL)
+    s.xs, s.sums = xs.data, sums.data
+    with nogil:
+        pool.run(threads, sum_share, &s, False)

@@ -1,0 +1,53 @@
+/* What only losses and optimizers need of vectors. */
+#ifndef FASTRNN_MATHS_H
+#define FASTRNN_MATHS_H
+
+#include <math.h>
+
+#include "vec.h"
+
+#if FASTRNN_REAL_BITS == 32
+#define REAL_SQRT sqrtf
+#define REAL_LOG1P log1pf
+#define SMALLEST_EXP ((real)-87) /* e^x is subnormal, which counts as 0, soon below */
+#else
+#define REAL_SQRT sqrt
+#define REAL_LOG1P log1p
+#define SMALLEST_EXP ((real)-708)
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+INLINE vf vsqrt(vf v) {
+    for (int i = 0; i < VL; i++) v[i] = REAL_SQRT(v[i]); /* becomes one instruction */
+    return v;
+}
+#else
+INLINE vf vsqrt(vf v) { return REAL_SQRT(v); }
+#endif
+
+/* exp(x) of x <= 0. */
+INLINE vf vexp(vf x) {
+    vf power, p = exp_reduced(at_least(x, SMALLEST_EXP), &power);
+    return choose(less(x, vset(SMALLEST_EXP)), vset(0), power * p + power);
+}
+
+INLINE vf vlog1p(vf x) {
+    real part[VL];
+    vstore(part, x);
+    for (int i = 0; i < VL; i++) part[i] = REAL_LOG1P(part[i]);
+    return vload(part);
+}
+
+/* The larger of each; where either is NaN, b. */
+INLINE vf larger(vf a, vf b) { return choose(less(b, a), a, b); }
+
+/* The largest number of a vector without NaN. */
+INLINE real vlargest(vf v) {
+    real part[VL];
+    vstore(part, v);
+    for (int n = VL / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
+    return part[0];
+}
+
+#endif
