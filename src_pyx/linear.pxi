@@ -115,7 +115,7 @@ cdef int map_rows(
     cdef RowMap m
     cdef ptrdiff_t n = cnp.PyArray_SIZE(y) // units
     cdef int threads = 1
-    if n * units * w.K >= pool.least_call:
+    if worth(n * units * w.K):
         threads = min(<ptrdiff_t>pool.most, n)
     cdef Buffer last
     m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, data(x), x_row, n
@@ -212,7 +212,7 @@ def linear_backward(PackedLinear packed, x, dy, dx, dweight, dbias):
     packed.need_back()
     map_rows(&packed.back, packed.zero, dy, packed.O, dx, packed.I)
     s.n, s.I, s.O = cnp.PyArray_SIZE(dy) // packed.O, packed.I, packed.O
-    if s.n * s.I * s.O >= pool.least_call:
+    if worth(s.n * s.I * s.O):
         threads = min(<ptrdiff_t>pool.most, groups)
     s.x, s.dy, s.zero = data(x), data(dy), packed.zero.data
     s.dweight, s.dbias = data(dweight), data(dbias)

@@ -194,7 +194,7 @@ def cross_entropy(z, t, w, grad):
     s.t = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>t)
     s.unit = share_of(s.w, s.N // s.each, s.each)
     assert cnp.PyArray_SIZE(z) == s.N * s.V and cnp.PyArray_SIZE(grad) == s.N * s.V
-    if s.N * s.V * LOGIT_WORK >= pool.least_call:
+    if worth(s.N * s.V * LOGIT_WORK):
         threads = pool.most
     cdef Buffer rows = Buffer(threads * parts(s.V, VL) * VL)
     s.rows = rows.data

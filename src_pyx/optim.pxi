@@ -220,7 +220,7 @@ cdef int update(
         for k in range(u.states):
             assert cnp.PyArray_SIZE(state[k]) == u.of.n
             u.of.s[k] = data(state[k])
-        if pool.most == 1 or work * STEP_WORK < pool.least_call:
+        if not worth(work * STEP_WORK):
             update_share(0, 1, &u)
         else:
             with nogil:
@@ -335,7 +335,7 @@ def squares(list grads, double limit):
         s.sums = <double *>PyMem_RawMalloc(parts(s.n, SQUARES) * sizeof(double))
         if s.sums is NULL:
             raise MemoryError(f"can't allocate memory for {s.n} numbers")
-        if pool.most == 1 or s.n < pool.least_call:
+        if not worth(s.n):
             squares_share(0, 1, &s)
         else:
             with nogil:
