@@ -215,6 +215,17 @@ def states(
 
     None stands for None in place of each. `shapes` has one for each of `names`.
     """
+    items = (value,) if len(names) == 1 else value
+    if type(items) is tuple and len(items) == len(names):
+        # As it mostly is: asked first, for speed.
+        for item, shape in zip(items, shapes, strict=True):
+            if type(item) is not np.ndarray or item.shape != shape or item.dtype != dtype:
+                break
+            flags = item.flags
+            if not (flags.c_contiguous and flags.aligned):
+                break
+        else:
+            return list(items)
     if len(names) == 1:
         given = {name: value}
     else:

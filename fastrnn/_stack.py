@@ -60,11 +60,9 @@ def forward(
     """
     L = len(factors) + 1
     D = len(weights) // L
-    T, B, _ = x.shape
-    steps = max(1, _SEGMENT_BYTES // (B * weights[0].output_size * x.itemsize))
-    if steps < T and L > 1 and D == 1 and not keep:
+    if L > 1 and D == 1 and not keep and (steps := _segment_steps(weights[0], x)) < len(x):
         # Some steps of all layers at a time: memory does not grow with T.
-        for t in range(0, T, steps):
+        for t in range(0, len(x), steps):
             part = slice(t, t + steps)
             forward(
                 weights, x[part], state, None if y is None else y[part], state_n, factors, False,
@@ -121,6 +119,12 @@ def backward(
             # A layer's input is the output of the layer below, times a factor.
             dy = _times(into, factors[layer - 1])
     return grads
+
+
+def _segment_steps(weights: Weights, x: Array) -> int:
+    """Steps that inference takes at a time."""
+    step_bytes: int = x.shape[1] * weights.output_size * x.itemsize
+    return max(1, _SEGMENT_BYTES // step_bytes)
 
 
 def _of_scan(states: Sequence[Array | None], k: int) -> list[Array | None]:

@@ -61,7 +61,7 @@ cdef class Gradients:
         cdef Weights *w = &self.packed.w
         cdef Sums *sums = &self.sums
         cdef dict named = dict.fromkeys(ALL_WEIGHTS)
-        named.update(zip(self.packed.cell.weights, grads, strict=False))
+        named.update(zip(self.packed.names, grads, strict=False))
         unpack(&sums.x, &w.layout.x, data(named["weight_ih"]), w.H)
         unpack(&sums.h, &w.layout.h, data(named["weight_hh"]), w.H)
         unpack(&sums.n, &w.layout.n, data(named["weight_hh"]), w.H)
@@ -73,8 +73,10 @@ cdef class Gradients:
         unpack_slots(w, sums.gain_x, &w.layout.x, named["gain_ih"])
         unpack_slots(w, sums.gain_h, &w.layout.h, named["gain_hh"])
         unpack_slots(w, sums.gain_h, &w.layout.n, named["gain_hh"])
-        take_vectors(sums.peephole, PEEPHOLES, named, w.H)
-        take_vectors(sums.norm_c, STATE_NORM, named, w.H)
+        if w.peephole is not NULL:
+            take_vectors(sums.peephole, PEEPHOLES, named, w.H)
+        if w.norm_c is not NULL:
+            take_vectors(sums.norm_c, STATE_NORM, named, w.H)
 
 
 cdef void unpack_slots(const Weights *w, const real *sums, const Gates *gates, vectors):

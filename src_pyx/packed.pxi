@@ -136,7 +136,8 @@ cdef class Packed:
 
     cdef readonly object cell
     cdef tuple copies
-    cdef dict named             # the same by their names
+    cdef tuple names            # of all weights the cell can have
+    cdef dict named             # the copies by all names there are
     cdef list buffers
     cdef Weights w
     cdef bint has_back
@@ -146,7 +147,8 @@ cdef class Packed:
         self.cell = cell
         self.copies = tuple([None if a is None else a.copy() for a in weights])
         self.named = named = dict.fromkeys(ALL_WEIGHTS)
-        named.update(zip(cell.weights, self.copies, strict=False))
+        self.names = cell.weights
+        named.update(zip(self.names, self.copies, strict=False))
         self.buffers = []
         w.layout = layouts[<int>LAYOUTS[cell.name]]
         w.I = named["weight_ih"].shape[1]

@@ -148,13 +148,15 @@ cdef class Stepper:
         cdef float_mode mode
         self.x.x = x
         if threads > 1:
-            # The old h is read until the last thread is done: the new one goes to y first.
-            all.s, all.x, all.y, all.w = self.s, self.x, y, w
+            # The old h, and x, which may be y, are read until the last thread is done.
+            all.s, all.x, all.y, all.w = self.s, self.x, self.out, w
             pool.run(threads, step_share, &all, False)
             for b in range(self.B):
                 memcpy(
-                    <real *>self.s.h + b * self.s.h_row, y + b * self.P, self.P * sizeof(real)
+                    <real *>self.s.h + b * self.s.h_row, self.out + b * self.P,
+                    self.P * sizeof(real),
                 )
+            memcpy(y, self.out, self.B * self.P * sizeof(real))
             return
         mode = flush_subnormals()
         project(&self.x)

@@ -270,8 +270,8 @@ class Recurrent(CellLayer):
         T, B, _ = steps.shape
         batch = (B,) if x.ndim == 3 else ()
         weights = list(self._weights.values())
-        D, P = self._directions, self._first.output_size
-        y = np.empty((*x.shape[:-1], D * P), self.dtype) if self.return_sequences else None
+        D, P = self._directions, self._sizes[0]
+        y = np.empty((*x.shape[:-1], D * P), x.dtype) if self.return_sequences else None
         states, state_n = self._rows(state, "state", batch), self._new_rows(B)
         stack = _stack.forward(
             weights, steps, states, None if y is None else self._steps(y), state_n,
@@ -290,7 +290,7 @@ class Recurrent(CellLayer):
         factors: list[Array | None] = [None] * (self.num_layers - 1)
         if not drop or self.dropout == 0:
             return factors
-        shape = T, B, self._directions * self._first.output_size
+        shape = T, B, self._directions * self._sizes[0]
         # A generator locks itself, so that threads may share the layer.
         return [drawn_factors(self._rng, self.dropout, shape, self.dtype) for _ in factors]
 
@@ -326,7 +326,7 @@ class Recurrent(CellLayer):
         batch = (B,) if dx.ndim == 3 else ()
         dh, *rest = self._rows(dstate, "dstate", batch)
         if dy is not None:
-            D, P = self._directions, self._first.output_size
+            D, P = self._directions, self._sizes[0]
             lead = dx.shape[:-1] if self.return_sequences else batch
             dy = _checks.shaped(dy, "dy", self.dtype, (*lead, D * P))
             if self.return_sequences:
@@ -352,11 +352,12 @@ class Recurrent(CellLayer):
             return (None,) * len(self._cell.states)
         shapes = [(len(self._weights), *batch, n) for n in self._sizes]
         given = _checks.states(state, name, self._cell.states, self.dtype, shapes)
-        return [None if s is None else s.reshape(len(s), -1, s.shape[-1]) for s in given]
+        return given if batch else [None if s is None else s[:, None] for s in given]
 
     def _new_rows(self, B: int) -> list[Array]:
         """Room for one state each."""
-        return [np.empty((len(self._weights), B, n), self.dtype) for n in self._sizes]
+        scans, dtype = len(self._weights), self.dtype
+        return [np.empty((scans, B, n), dtype) for n in self._sizes]
 
     def _state(self, rows: Sequence[Array], batch: tuple[int, ...]) -> Any:
         """One (L*D, B, H) each as the caller's state."""
