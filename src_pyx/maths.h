@@ -43,11 +43,11 @@ INLINE vf larger(vf a, vf b) { return choose(less(b, a), a, b); }
 
 /* The largest number of a vector without NaN. */
 INLINE real vlargest(vf v) {
-    real part[VL];
+    real part[VL], most;
     vstore(part, v);
-    for (int n = VL / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
-    return part[0];
+    most = part[0];
+    for (int i = 1; i < VL; i++) most = part[i] > most ? part[i] : most;
+    return most;
 }
 
 #endif
