@@ -21,7 +21,7 @@ cdef thread_pool *pool = <thread_pool *>PyCapsule_Import("fastrnn._threads.pool"
 
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
-    OWN_ROWS = 2
+    OWN_ROWS = 3
     # Weights of a step, in bytes, that two cores had better not both read: more than their own
     # caches hold.
     LARGE_WEIGHTS = 2097152
