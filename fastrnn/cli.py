@@ -127,6 +127,7 @@ def _add_lm(commands: Any) -> None:
         ("hidden_size", int, "hidden units"),
         ("num_layers", int, "recurrent layers"),
         ("dropout", float, "probability"),
+        ("input_dropout", float, "probability, of the characters' vectors"),
         ("weight_dropout", float, "probability, of recurrent weights"),
         ("seq_len", int, "characters per chunk"),
         ("batch_size", int, "streams side by side"),

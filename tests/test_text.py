@@ -65,7 +65,13 @@ def test_the_best_weights_are_kept(model: CharLM) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"dropout": 0.3, "num_layers": 2}, {"weight_dropout": 0.5}, {"validation_fraction": 0.0}],
+    [
+        {},
+        {"dropout": 0.3, "num_layers": 2},
+        {"input_dropout": 0.2},
+        {"weight_dropout": 0.5},
+        {"validation_fraction": 0.0},
+    ],
 )
 def test_the_seed_decides(options: dict[str, Any]) -> None:
     def bits(seed: int) -> float:
@@ -93,6 +99,7 @@ def test_whole_model_gradient(cell: Any, num_layers: int, p: float) -> None:
     def net() -> _net.Net:
         return _net.Net(
             fastrnn.Embedding(5, 3, dtype="float64", seed=1),
+            fastrnn.Dropout(p, seed=6),
             cell(3, 4, num_layers, dropout=p, dtype="float64", seed=2),
             fastrnn.Dropout(p, seed=3),
             fastrnn.Linear(4, 5, dtype="float64", seed=4),
@@ -234,6 +241,7 @@ def test_the_shortest_text() -> None:
         ({"max_seconds": math.inf}, ValueError, "max_seconds: expected"),
         ({"num_layers": 0}, ValueError, "num_layers: expected"),
         ({"dropout": 1}, ValueError, "dropout: expected"),
+        ({"input_dropout": 1}, ValueError, "input_dropout: expected"),
         ({"weight_dropout": 1}, ValueError, "weight_dropout: expected"),
         ({"validation_fraction": "half"}, TypeError, "validation_fraction: expected"),
         ({"seed": -1}, ValueError, "seed: expected"),
@@ -352,8 +360,8 @@ def test_comes_back_from_its_file(model: CharLM, file: Path) -> None:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_layers_come_back(cell: str, tmp_path: Path) -> None:
-    options = SMALL | {"num_layers": 3, "weight_dropout": 0.2, "epochs": 1, "seed": 0}
-    model = CharLM(cell, **options).fit(PATTERN, verbose=0)
+    options = SMALL | {"num_layers": 3, "input_dropout": 0.1, "weight_dropout": 0.2, "seed": 0}
+    model = CharLM(cell, **options, epochs=1).fit(PATTERN, verbose=0)
     model.save(tmp_path / "m")
     loaded = CharLM.load(tmp_path / "m")
     assert repr(loaded) == repr(model)

@@ -23,12 +23,14 @@ _PIECE, _WARM_UP, _MAX_PIECES = 2000, 200, 64
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """Embedding, recurrent, dropout, linear; time-major: (T, B) indices to (T, B, V) logits.
+    """Embedding, recurrent layers, linear; time-major: (T, B) indices to (T, B, V) logits.
 
-    Training also drops recurrent weights, others for each chunk (DropConnect: Merity et al. 2018).
+    Training drops inputs, outputs and, anew for each chunk, recurrent weights (DropConnect: Merity
+    et al. 2018).
     """
 
     embedding: Embedding
+    input_dropout: Dropout
     recurrent: RNN | LSTM | GRU
     dropout: Dropout
     linear: Linear
@@ -50,6 +52,7 @@ class Net:
     ) -> tuple[float, dict[str, Array], Any]:
         """Loss in nats, gradients by the names of `parameters`, and the state to go on from."""
         y, tape_e = self.embedding.forward(x)
+        y, tape_i = self.input_dropout.forward(y)
         with self._weights_dropped() as tapes_w:
             y, state, tape_r = self.recurrent.forward(y, state)
         y, tape_d = self.dropout.forward(y)
@@ -60,6 +63,7 @@ class Net:
         d, _, grads_r = self.recurrent.backward(tape_r, d)
         for name, tape_w in tapes_w.items():
             grads_r[name], _ = self.weight_dropout.backward(tape_w, grads_r[name])
+        d, _ = self.input_dropout.backward(tape_i, d)
         _, grads_e = self.embedding.backward(tape_e, d)
         grads = {"embedding": grads_e, "recurrent": grads_r, "linear": grads_l}
         return loss, {f"{p}.{n}": g for p, of in grads.items() for n, g in of.items()}, state

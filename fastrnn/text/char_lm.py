@@ -51,7 +51,7 @@ def training_speed(model: CharLM, text: str) -> float:
 
 @dataclasses.dataclass(eq=False)
 class CharLM(_modelfile.Model):
-    """A character language model: embedding, recurrent layers, dropout, linear, softmax.
+    """A character language model: embedding, recurrent layers, linear, softmax, with dropout.
 
     Trained by truncated backpropagation through time (Williams and Peng 1990) on parallel streams:
     the text is cut into `batch_size` contiguous pieces, which are read side by side in chunks of
@@ -67,6 +67,8 @@ class CharLM(_modelfile.Model):
     embedding_dim, hidden_size, num_layers : int
     dropout : float
         Probability, between recurrent layers and before the linear one.
+    input_dropout : float
+        Probability, of the embedding's outputs.
     weight_dropout : float
         Probability of a recurrent weight to be left out of a chunk (DropConnect, as in Merity et
         al. 2018), against overfitting of large models.
@@ -104,6 +106,7 @@ class CharLM(_modelfile.Model):
     hidden_size: int = 256
     num_layers: int = 1
     dropout: float = 0.2
+    input_dropout: float = 0.0
     weight_dropout: float = 0.0
     seq_len: int = 50
     batch_size: int = 32
@@ -127,7 +130,7 @@ class CharLM(_modelfile.Model):
         for name in ("epochs", "max_seconds"):
             if getattr(self, name) is not None:
                 _checks.positive(getattr(self, name), name)
-        for name in ("dropout", "weight_dropout", "validation_fraction"):
+        for name in ("dropout", "input_dropout", "weight_dropout", "validation_fraction"):
             _checks.fraction(getattr(self, name), name)
         _checks.seed(self.seed)
 
@@ -182,10 +185,11 @@ class CharLM(_modelfile.Model):
 
     def _new_net(self) -> Net:
         V, D, H = len(self.vocabulary), self.embedding_dim, self.hidden_size
-        seeds = _nets.seeds(self.seed, 5)
+        seeds = _nets.seeds(self.seed, 6)
         between = self.dropout if self.num_layers > 1 else 0.0
         return Net(
             Embedding(V, D, seed=seeds[0]),
+            Dropout(self.input_dropout, seed=seeds[5]),
             _nets.cell(self.cell)(D, H, self.num_layers, dropout=between, seed=seeds[1]),
             Dropout(self.dropout, seed=seeds[2]),
             Linear(H, V, seed=seeds[3]),
