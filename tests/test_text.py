@@ -63,7 +63,16 @@ def test_the_best_weights_are_kept(model: CharLM) -> None:
     assert model.bits_per_char(validation) == best
 
 
-@pytest.mark.parametrize("options", [{}, {"dropout": 0.3}, {"validation_fraction": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dropout": 0.3, "num_layers": 2},
+        {"input_dropout": 0.2},
+        {"weight_dropout": 0.5},
+        {"validation_fraction": 0.0},
+    ],
+)
 def test_the_seed_decides(options: dict[str, Any]) -> None:
     def bits(seed: int) -> float:
         model = CharLM(**SMALL, **options, epochs=1, seed=seed).fit(PATTERN, verbose=0)
@@ -78,24 +87,39 @@ def test_without_validation_the_last_weights_are_kept() -> None:
     assert model.history[-1].loss > 0
 
 
-def test_whole_model_gradient(rng: np.random.Generator) -> None:
-    """Central differences through embedding, recurrent layer, linear and loss at once."""
-    net = _net.Net(
-        fastrnn.Embedding(5, 3, dtype="float64", seed=1),
-        fastrnn.LSTM(3, 4, dtype="float64", seed=2),
-        fastrnn.Dropout(0),
-        fastrnn.Linear(4, 5, dtype="float64", seed=3),
-    )
+@pytest.mark.parametrize("cell", [fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU])
+@pytest.mark.parametrize(("num_layers", "p"), [(1, 0.0), (2, 0.0), (2, 0.4)])
+def test_whole_model_gradient(cell: Any, num_layers: int, p: float) -> None:
+    """Central differences through embedding, recurrent layers, linear and loss at once.
+
+    Nets made alike drop alike: each loss is that of the first chunk of a new one.
+    """
+    rng = np.random.default_rng(0)
+
+    def net() -> _net.Net:
+        return _net.Net(
+            fastrnn.Embedding(5, 3, dtype="float64", seed=1),
+            fastrnn.Dropout(p, seed=6),
+            cell(3, 4, num_layers, dropout=p, dtype="float64", seed=2),
+            fastrnn.Dropout(p, seed=3),
+            fastrnn.Linear(4, 5, dtype="float64", seed=4),
+            fastrnn.Dropout(p, seed=5),
+        )
+
     x, target = rng.integers(0, 5, (2, 6, 2))
-    state = tuple(rng.standard_normal((2, 1, 2, 4)))
-    _, grads, _ = net.loss_and_grads(x, target, state)
-    assert grads.keys() == net.parameters().keys()
-    for name, p in net.parameters().items():
-        for i in np.ndindex(p.shape):
-            usual, losses = p[i], []
-            for p[i] in (usual + 1e-5, usual - 1e-5):
-                losses.append(net.loss_and_grads(x, target, state)[0])
-            p[i] = usual
+    state = rng.standard_normal((2, num_layers, 2, 4))
+    state = tuple(state) if cell is fastrnn.LSTM else state[0]
+    first = net()
+    _, grads, _ = first.loss_and_grads(x, target, state)
+    assert grads.keys() == first.parameters().keys()
+    for name, whole in first.parameters().items():
+        np.testing.assert_array_equal(whole, net().parameters()[name])
+        for i in np.ndindex(whole.shape):
+            losses = []
+            for change in (1e-5, -1e-5):
+                changed = net()
+                changed.parameters()[name][i] += change
+                losses.append(changed.loss_and_grads(x, target, state)[0])
             numeric = (losses[0] - losses[1]) / 2e-5
             assert abs(grads[name][i] - numeric) < 1e-7 * np.abs(grads[name]).max() + 1e-11
 
@@ -139,6 +163,20 @@ def test_ctrl_c_keeps_the_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.interrupted
     assert model.history[-1].characters == 29 * 20 * 4
     assert model.bits_per_char(PATTERN) < math.log2(len(model.vocabulary))
+
+
+def test_dropped_weights_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when Ctrl-C comes while they are away."""
+
+    def interrupted(self: Any, *_: Any) -> Any:
+        assert (self.parameters()["weight_hh_l0"] == 0).any()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastrnn.LSTM, "forward", interrupted)
+    model = CharLM(**SMALL, weight_dropout=0.5, epochs=1, seed=0).fit(PATTERN, verbose=0)
+    found = model._fitted().parameters()
+    for name, p in model._new_net().parameters().items():
+        np.testing.assert_array_equal(found[name], p)
 
 
 def test_time_is_a_budget() -> None:
@@ -201,7 +239,10 @@ def test_the_shortest_text() -> None:
         ({"clip_norm": math.nan}, ValueError, "clip_norm: expected"),
         ({"epochs": 0}, ValueError, "epochs: expected"),
         ({"max_seconds": math.inf}, ValueError, "max_seconds: expected"),
+        ({"num_layers": 0}, ValueError, "num_layers: expected"),
         ({"dropout": 1}, ValueError, "dropout: expected"),
+        ({"input_dropout": 1}, ValueError, "input_dropout: expected"),
+        ({"weight_dropout": 1}, ValueError, "weight_dropout: expected"),
         ({"validation_fraction": "half"}, TypeError, "validation_fraction: expected"),
         ({"seed": -1}, ValueError, "seed: expected"),
     ],
@@ -317,6 +358,16 @@ def test_comes_back_from_its_file(model: CharLM, file: Path) -> None:
     assert os.listdir(file.parent) == [file.name]
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_layers_come_back(cell: str, tmp_path: Path) -> None:
+    options = SMALL | {"num_layers": 3, "input_dropout": 0.1, "weight_dropout": 0.2, "seed": 0}
+    model = CharLM(cell, **options, epochs=1).fit(PATTERN, verbose=0)
+    model.save(tmp_path / "m")
+    loaded = CharLM.load(tmp_path / "m")
+    assert repr(loaded) == repr(model)
+    assert same(loaded, model)
+
+
 def test_pickles(model: CharLM) -> None:
     assert same(pickle.loads(pickle.dumps(model)), model)
 
@@ -398,6 +449,7 @@ def test_no_flipped_bit_goes_unseen(file: Path) -> None:
     ("change", "message"),
     [
         ({"hidden_size": 10**12}, "linear.weight: expected shape"),
+        ({"num_layers": 10**12}, "tensors: expected"),
         ({"embedding_dim": 4}, "embedding.weight: expected shape"),
         ({"cell": "gru"}, "recurrent.weight_ih_l0: expected shape"),
         ({"cell": "__import__"}, "cell: expected one of"),

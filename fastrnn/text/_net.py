@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
+from fastrnn.layers.dropout import DropoutTape
 from fastrnn.losses import cross_entropy
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -20,12 +23,18 @@ _PIECE, _WARM_UP, _MAX_PIECES = 2000, 200, 64
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """Embedding, recurrent, dropout, linear; time-major: (T, B) indices to (T, B, V) logits."""
+    """Embedding, recurrent layers, linear; time-major: (T, B) indices to (T, B, V) logits.
+
+    Training drops inputs, outputs and, anew for each chunk, recurrent weights (DropConnect: Merity
+    et al. 2018).
+    """
 
     embedding: Embedding
+    input_dropout: Dropout
     recurrent: RNN | LSTM | GRU
     dropout: Dropout
     linear: Linear
+    weight_dropout: Dropout
 
     def parameters(self) -> dict[str, Array]:
         return {
@@ -43,16 +52,38 @@ class Net:
     ) -> tuple[float, dict[str, Array], Any]:
         """Loss in nats, gradients by the names of `parameters`, and the state to go on from."""
         y, tape_e = self.embedding.forward(x)
-        y, state, tape_r = self.recurrent.forward(y, state)
+        y, tape_i = self.input_dropout.forward(y)
+        with self._weights_dropped() as tapes_w:
+            y, state, tape_r = self.recurrent.forward(y, state)
         y, tape_d = self.dropout.forward(y)
         y, tape_l = self.linear.forward(y)
         loss, d = cross_entropy.value_and_grad(y, target)
         d, grads_l = self.linear.backward(tape_l, d)
         d, _ = self.dropout.backward(tape_d, d)
         d, _, grads_r = self.recurrent.backward(tape_r, d)
+        for name, tape_w in tapes_w.items():
+            grads_r[name], _ = self.weight_dropout.backward(tape_w, grads_r[name])
+        d, _ = self.input_dropout.backward(tape_i, d)
         _, grads_e = self.embedding.backward(tape_e, d)
         grads = {"embedding": grads_e, "recurrent": grads_r, "linear": grads_l}
         return loss, {f"{p}.{n}": g for p, of in grads.items() for n, g in of.items()}, state
+
+    @contextmanager
+    def _weights_dropped(self) -> Iterator[dict[str, DropoutTape]]:
+        """Meanwhile the recurrent weights lack some; yields which, by name."""
+        if not self.weight_dropout.p:
+            yield {}
+            return
+        weights = {n: w for n, w in self.recurrent.parameters().items() if "weight_hh" in n}
+        whole = {name: w.copy() for name, w in weights.items()}
+        tapes = {}
+        try:
+            for name, w in weights.items():
+                w[...], tapes[name] = self.weight_dropout.forward(w)
+            yield tapes
+        finally:  # Ctrl-C keeps the model.
+            for name, w in whole.items():
+                weights[name][...] = w
 
 
 def mean_bits(net: Net, ids: Array) -> float:

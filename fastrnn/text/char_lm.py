@@ -51,7 +51,7 @@ def training_speed(model: CharLM, text: str) -> float:
 
 @dataclasses.dataclass(eq=False)
 class CharLM(_modelfile.Model):
-    """A character language model: embedding, recurrent layer, dropout, linear, softmax.
+    """A character language model: embedding, recurrent layers, linear, softmax, with dropout.
 
     Trained by truncated backpropagation through time (Williams and Peng 1990) on parallel streams:
     the text is cut into `batch_size` contiguous pieces, which are read side by side in chunks of
@@ -64,9 +64,14 @@ class CharLM(_modelfile.Model):
     Parameters
     ----------
     cell : {"lstm", "gru", "rnn"}
-    embedding_dim, hidden_size : int
+    embedding_dim, hidden_size, num_layers : int
     dropout : float
-        Probability, between the recurrent layer and the linear one.
+        Probability, between recurrent layers and before the linear one.
+    input_dropout : float
+        Probability, of the embedding's outputs.
+    weight_dropout : float
+        Probability of a recurrent weight to be left out of a chunk (DropConnect, as in Merity et
+        al. 2018), against overfitting of large models.
     seq_len : int
         Characters per chunk, through which gradients go back.
     batch_size : int
@@ -99,7 +104,10 @@ class CharLM(_modelfile.Model):
     _: dataclasses.KW_ONLY
     embedding_dim: int = 64
     hidden_size: int = 256
+    num_layers: int = 1
     dropout: float = 0.2
+    input_dropout: float = 0.0
+    weight_dropout: float = 0.0
     seq_len: int = 50
     batch_size: int = 32
     lr: float = 8e-3
@@ -115,14 +123,14 @@ class CharLM(_modelfile.Model):
 
     def __post_init__(self) -> None:
         _nets.cell(self.cell)
-        for name in ("embedding_dim", "hidden_size", "seq_len", "batch_size"):
+        for name in ("embedding_dim", "hidden_size", "num_layers", "seq_len", "batch_size"):
             _checks.size(getattr(self, name), name)
         for name in ("lr", "clip_norm"):
             _checks.positive(getattr(self, name), name)
         for name in ("epochs", "max_seconds"):
             if getattr(self, name) is not None:
                 _checks.positive(getattr(self, name), name)
-        for name in ("dropout", "validation_fraction"):
+        for name in ("dropout", "input_dropout", "weight_dropout", "validation_fraction"):
             _checks.fraction(getattr(self, name), name)
         _checks.seed(self.seed)
 
@@ -177,12 +185,15 @@ class CharLM(_modelfile.Model):
 
     def _new_net(self) -> Net:
         V, D, H = len(self.vocabulary), self.embedding_dim, self.hidden_size
-        seeds = np.random.SeedSequence(self.seed).generate_state(4, np.uint64).tolist()
+        seeds = _nets.seeds(self.seed, 6)
+        between = self.dropout if self.num_layers > 1 else 0.0
         return Net(
             Embedding(V, D, seed=seeds[0]),
-            _nets.cell(self.cell)(D, H, seed=seeds[1]),
+            Dropout(self.input_dropout, seed=seeds[5]),
+            _nets.cell(self.cell)(D, H, self.num_layers, dropout=between, seed=seeds[1]),
             Dropout(self.dropout, seed=seeds[2]),
             Linear(H, V, seed=seeds[3]),
+            Dropout(self.weight_dropout, seed=seeds[4]),
         )
 
     def _fitted(self) -> Net:
@@ -289,9 +300,12 @@ class CharLM(_modelfile.Model):
         if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
             raise ValueError("vocabulary: expected sorted, distinct characters")
         V, D, H = len(vocabulary), self.embedding_dim, self.hidden_size
-        recurrent = _nets.cell(self.cell)(1, 1)._cell.weight_shapes(D, H)
+        cell = _nets.cell(self.cell)(1, 1)._cell
         shapes = {"embedding.weight": (V, D), "linear.weight": (V, H), "linear.bias": (V,)}
-        shapes |= {f"recurrent.{name}_l0": shape for name, shape in recurrent.items()}
+        # Layers that the file has no tensors for are too many anyway.
+        for layer in range(min(self.num_layers, len(tensors))):
+            recurrent = cell.weight_shapes(H if layer else D, H)
+            shapes |= {f"recurrent.{name}_l{layer}": shape for name, shape in recurrent.items()}
         if shapes.keys() != tensors.keys():
             raise ValueError(f"tensors: expected {sorted(shapes)}, got {sorted(tensors)}")
         # All this before anything of a size that the header claims is made.
