@@ -72,7 +72,8 @@ def loads(width: int, size: int) -> tuple[Contender, int] | None:
 def rate(contender: Contender, amount: int, calls: int, threads: int) -> float:
     """What a core does per second while so many work at the same time, each for so many calls.
 
-    Two CPUs of a virtual machine may be one core by turns, which no file in /sys tells.
+    Together they may do less than each alone: they share power, caches, or, on virtual machines,
+    more than that.
     """
     begin = threading.Barrier(threads)
 
