@@ -125,7 +125,7 @@ class Limits:
             measures = dict.fromkeys(threads, limits.multiply_adds(width, row.dtype))
         self.measures = {n: m for n, m in measures.items() if m is not None}
         self.rates: dict[int, list[float]] = {n: [] for n in self.measures}
-        self.calls = {n: m[0].calls_for(0.005) for n, m in self.measures.items()}
+        self.calls = {n: m[0].calls_for(0.02) for n, m in self.measures.items()}
 
     def time(self) -> None:
         """Measure once."""

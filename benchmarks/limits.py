@@ -47,7 +47,7 @@ def multiply_adds(width: int, dtype: str) -> tuple[Contender, int] | None:
     library = _library(width, dtype)
     if library is None:
         return None
-    times = 10_000
+    times = 100_000
     lanes = width // np.dtype(dtype).itemsize
     return Contender(lambda: library.multiply_adds(times, 0.5, 1.0)), 2 * 12 * lanes * times
 
@@ -61,7 +61,7 @@ def loads(width: int, size: int) -> tuple[Contender, int] | None:
     size = max(piece, size // piece * piece)
     buffer = np.ones(size + width, np.uint8)
     start = buffer.ctypes.data + -buffer.ctypes.data % width
-    times = max(1, 1_000_000 // size)
+    times = max(1, 20_000_000 // size)
 
     def call(buffer: np.ndarray = buffer) -> int:
         return library.loads(start, size, times)
