@@ -75,9 +75,9 @@ def test_kernels_are_those_of_the_forward(make_layer, cell, same_bits, rng):
 
 
 def test_memory_falls(compiled, rng):
-    """The tape of 20,000 steps; NumPy's and the kernels' memory are both seen by tracemalloc."""
+    """The tape of 100,000 steps; NumPy's and the kernels' memory are both seen by tracemalloc."""
     layer = fastrnn.LSTM(2, 32, return_sequences=False, seed=0)
-    x = rng.normal(size=(20_000, 1, 2)).astype(np.float32)
+    x = rng.normal(size=(100_000, 1, 2)).astype(np.float32)
 
     def peak(**options):
         tracemalloc.start()
@@ -87,9 +87,10 @@ def test_memory_falls(compiled, rng):
         tracemalloc.stop()
         return found
 
-    # 6 H numbers a step: gates, c and h; and x and its gradient in any case.
-    assert peak() > 20_000 * 6 * 32 * 4
-    assert peak(checkpoint_every=256) < 2_000_000
+    # 4 H numbers a step for the gates, which is too much to be a workspace kept from before; and x
+    # and its gradient in any case.
+    assert peak() > 100_000 * 4 * 32 * 4
+    assert peak(checkpoint_every=256) < 4_000_000
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.5, True, "all"])
