@@ -100,8 +100,8 @@ def adding(data: Path, seeds: list[int]) -> None:
 
 
 def copying(data: Path, seeds: list[int]) -> None:
-    """All delays four times, the longest six times; gates open as in Tallec and Ollivier 2018."""
-    N, delay, symbols, n, H, batch, epochs = 20_000, 100, 8, 10, 128, 16, (4, 6)
+    """All delays four times, the longest 16 times; gates open as in Tallec and Ollivier 2018."""
+    N, delay, symbols, n, H, batch, epochs = 20_000, 100, 8, 10, 128, 16, (4, 16)
     blank, go = 0, symbols + 1
 
     def sequences(rng, delays):
