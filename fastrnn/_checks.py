@@ -7,7 +7,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -124,12 +124,18 @@ def numeric(value: Any, name: str) -> Array:
     return found
 
 
+def _plain(value: Any, dtype: np.dtype[Any]) -> TypeGuard[Array]:
+    """Whether kernels can read it as it is. It mostly is so: asked first, for speed."""
+    if type(value) is not np.ndarray or value.dtype != dtype:
+        return False
+    flags = value.flags
+    return flags.c_contiguous and flags.aligned
+
+
 def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     """`value` as an array of `dtype` that a kernel can read: aligned, last axis contiguous."""
-    if type(value) is np.ndarray and value.dtype == dtype:
-        flags = value.flags
-        if flags.c_contiguous and flags.aligned:  # as it mostly is: asked first, for speed
-            return value
+    if _plain(value, dtype):
+        return value
     found = numeric(value, name)
     if found.dtype != dtype:
         return np.ascontiguousarray(found, dtype=dtype).reshape(found.shape)
@@ -217,12 +223,8 @@ def states(
     """
     items = (value,) if len(names) == 1 else value
     if type(items) is tuple and len(items) == len(names):
-        # As it mostly is: asked first, for speed.
         for item, shape in zip(items, shapes, strict=True):
-            if type(item) is not np.ndarray or item.shape != shape or item.dtype != dtype:
-                break
-            flags = item.flags
-            if not (flags.c_contiguous and flags.aligned):
+            if not _plain(item, dtype) or item.shape != shape:
                 break
         else:
             return list(items)

@@ -15,7 +15,7 @@ cdef extern from "vec.h" nogil:
 
 cdef enum:
     # Memory of at least a few pages is kept for the next who asks: the system hands out fresh pages
-    # at the price of a fault each, which took half the time of a small layer's training. At most so
+    # at the price of a fault each, a third to a half of a small layer's training. At most so
     # many pieces and bytes in all: 32 MiB.
     PIECE_BYTES = 65536
     MOST_SPARE = 32
@@ -44,7 +44,7 @@ cdef Piece take_spare(int i) noexcept:
 cdef Piece allocate(size_t size) noexcept:
     """A piece of memory, at most a quarter larger than asked for; NULL if there is none."""
     cdef int i
-    for i in range(spare_count - 1, -1, -1):
+    for i in range(spare_count - 1 if size >= PIECE_BYTES else -1, -1, -1):
         if size <= spare[i].size <= size + size // 4:
             return take_spare(i)
     return Piece(<char *>PyMem_RawMalloc(size), size)

@@ -19,7 +19,7 @@ typedef struct {
     ptrdiff_t least_call; /* multiply-adds of a call from which on a second thread pays, */
     ptrdiff_t least_step; /* and of one step where threads meet at each, */
     ptrdiff_t least_awake; /* and of a call so soon after another that the threads are awake */
-    long long ended;      /* when the last such call ended, on the clock below */
+    long long ended;      /* when the last call ended, on the clock below */
     int crowded;          /* calls for which they had better not meet at each step, */
     int penalty;          /* and for how many they did not, the last time */
 } thread_pool;
