@@ -2,12 +2,10 @@
 
 cimport numpy as cnp
 from libc.string cimport memcmp, memcpy, memset
-from panels cimport (
-    WIDEST, Panels, multiply, panels_for, part, parts, share, some_panels, sweep,
-)
+from panels cimport Panels, multiply, panels_for, part, parts, share, some_panels, sweep
 from vec cimport (
-    VL, float_mode, flush_subnormals, product, real, restore_mode, vf, vload, vload_first, vset,
-    vstore, vstore_first,
+    VL, WIDEST, float_mode, flush_subnormals, product, real, restore_mode, vf, vload, vload_first,
+    vset, vstore, vstore_first,
 )
 
 cdef enum:

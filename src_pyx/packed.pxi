@@ -19,11 +19,10 @@ cdef inline ptrdiff_t panel_offset(
     const Panels *w, ptrdiff_t block, ptrdiff_t gate, ptrdiff_t *row
 ) noexcept nogil:
     """Where gate `gate` of block `block` starts in the packed weights; `row` is the stride of k."""
-    cdef ptrdiff_t n, run, group
+    cdef ptrdiff_t n = w.width, run = w.wider, group
     if w.gates > 1:
-        row[0] = w.gates * VL
-        return block * w.K * row[0] + gate * VL
-    n, run = w.width, w.wider
+        row[0] = n * VL
+        return (block * w.gates // n + gate // n) * w.K * row[0] + gate % n * VL
     if block < run * (n + 1):
         group = block // (n + 1)
         row[0] = (n + 1) * VL

@@ -3,11 +3,11 @@
 Units stand in blocks of VL, one vector each; the last block is filled up with zeros. Gate values
 are "blocked": (blocks, rows, slots * VL), where a slot is the place of one gate of a block. A panel
 holds what one tile reads, in the order in which it reads it: (groups, K, N * VL), where a group is
-the N gates of one block, or N blocks where there is one gate only.
+N gates of one block, all or half of them, or N blocks where there is one gate only.
 """
 
 from vec cimport (
-    MAX_GROUPS, MAX_ROWS, ROW_TILES, TILES, VL, product, real, tile_function,
+    MAX_GROUPS, MAX_ROWS, ROW_TILES, TILES, VL, WIDEST, product, real, tile_function,
 )
 
 cdef struct Panels:
@@ -16,13 +16,8 @@ cdef struct Panels:
     ptrdiff_t blocks
     ptrdiff_t gates     # vectors of a block
     ptrdiff_t first     # slot in which the first of them stands
-    # Where there is one gate only: `wider` groups of `width` + 1 blocks, then groups of `width`.
-    ptrdiff_t width
-    ptrdiff_t wider
-
-# A tile is at most this many vectors wide.
-cdef enum:
-    WIDEST = 4
+    ptrdiff_t width     # vectors of a group
+    ptrdiff_t wider     # groups that come first and have `width` + 1: with one gate only
 
 
 cdef inline ptrdiff_t parts(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
@@ -41,7 +36,7 @@ cdef inline void sweep(
 ) noexcept nogil:
     """One product, of `rows` rows with `groups` groups of N vectors, a tile at a time.
 
-    What `p` points to moves on behind the groups.
+    What `p` points to moves on behind the groups, and a single row uses strides of `p` for groups.
     """
     cdef ptrdiff_t _g, i, n, count
     cdef const real *a = p.a
@@ -49,7 +44,7 @@ cdef inline void sweep(
     cdef real *c
     if rows == 1:
         p.w_group, p.init_row, p.c_row = w_group, init_group, c_group
-        count = parts(groups, MAX_GROUPS[N])
+        count = parts(groups, MAX_GROUPS)
         for i in range(count):
             n = part(groups, count, i)
             ROW_TILES[N][n](p)
@@ -77,6 +72,8 @@ cdef inline Panels panels_for(
 ) noexcept nogil:
     """How panels of these sizes are laid out."""
     cdef ptrdiff_t groups = parts(blocks, WIDEST)
+    if gates > 1:
+        return Panels(NULL, K, blocks, gates, first, gates // parts(gates, WIDEST), 0)
     return Panels(NULL, K, blocks, gates, first, blocks // groups, blocks % groups)
 
 
@@ -110,18 +107,28 @@ cdef inline void multiply(
     It goes by pointer, and is used up: a copy would read in wide loads what was stored in narrow
     ones, and wait for each.
     """
-    cdef ptrdiff_t n, run
+    cdef ptrdiff_t i, j, n = w.width, run, count, blocks, panel = w.K * w.gates * VL
+    cdef const real *weights = w.w
+    cdef const real *init = p.init + w.first * VL
+    cdef real *c = p.c + w.first * VL
     p.add = False
-    p.w = w.w
-    p.init += w.first * VL
-    p.c += w.first * VL
     if w.gates > 1:
-        p.w_k = w.gates * VL
+        p.w_k = n * VL
         p.w_vec = p.init_vec = p.c_vec = VL
-        sweep(w.gates, w.blocks, rows, p, w.K * p.w_k, init_panel, c_panel)
+        count = parts(w.blocks, MAX_GROUPS)
+        for i in range(count):
+            blocks = part(w.blocks, count, i)
+            for j in range(w.gates // n):
+                p.w = weights + j * w.K * p.w_k
+                p.init, p.c = init + j * p.w_k, c + j * p.w_k
+                sweep(n, blocks, rows, p, panel, init_panel, c_panel)
+            weights += blocks * panel
+            init += blocks * init_panel
+            c += blocks * c_panel
     else:
+        p.w, p.init, p.c = weights, init, c
         p.w_vec, p.init_vec, p.c_vec = VL, init_panel, c_panel
-        n, run = w.width, w.wider
+        run = w.wider
         if run:
             p.w_k = (n + 1) * VL
             sweep(n + 1, run, rows, p, w.K * p.w_k, (n + 1) * init_panel, (n + 1) * c_panel)
@@ -140,20 +147,23 @@ cdef inline void accumulate(
     The rows' own sum starts at 0 and is then added: one long chain would lose digits, as it grows
     large beside its terms.
     """
-    cdef ptrdiff_t n, run
+    cdef ptrdiff_t i, n = dw.width, run
     cdef product p
     p.add = True
     p.a, p.a_row, p.a_k, p.a_segment = a, 1, a_row, 0
-    p.w, p.w_k = dz + dw.first * VL, dz_row
+    p.w_k = dz_row
     p.K, p.segments = rows, 1
     p.init, p.init_row, p.init_vec = zero, 0, 0
-    p.c, p.c_vec = dw.w, VL
+    p.c_vec = VL
     if dw.gates > 1:
-        p.w_vec, p.c_row = VL, dw.gates * VL
-        sweep(dw.gates, dw.blocks, dw.K, &p, dz_panel, 0, dw.K * dw.gates * VL)
+        p.w_vec = VL
+        for i in range(dw.gates // n):
+            p.w, p.c = dz + (dw.first + i * n) * VL, dw.w + i * dw.K * n * VL
+            p.c_row = n * VL
+            sweep(n, dw.blocks, dw.K, &p, dz_panel, 0, dw.K * dw.gates * VL)
     else:
-        p.w_vec = dz_panel
-        n, run = dw.width, dw.wider
+        p.w, p.c, p.w_vec = dz + dw.first * VL, dw.w, dz_panel
+        run = dw.wider
         if run:
             p.c_row = (n + 1) * VL
             sweep(n + 1, run, dw.K, &p, (n + 1) * dz_panel, 0, dw.K * (n + 1) * VL)

@@ -2,9 +2,9 @@
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
-from panels cimport WIDEST, Panels, parts, share_blocks, some_panels
+from panels cimport Panels, parts, share_blocks, some_panels
 from step cimport Step
-from vec cimport VL, real
+from vec cimport VL, WIDEST, real
 
 import numpy as np
 

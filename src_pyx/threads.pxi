@@ -1,8 +1,9 @@
 # Who does what when a call is shared by threads. Included in kernels.pyx.
 
 from cpython.pycapsule cimport PyCapsule_Import
-from panels cimport WIDEST, parts
+from panels cimport parts
 from step cimport meeting
+from vec cimport VL, WIDEST
 
 cdef extern from "pool.h" nogil:
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil

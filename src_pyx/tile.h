@@ -109,51 +109,45 @@ TILE_DEFINE(5, 1) TILE_DEFINE(6, 1) TILE_DEFINE(7, 1) TILE_DEFINE(8, 1)
 TILE_DEFINE(1, 2) TILE_DEFINE(2, 2) TILE_DEFINE(3, 2) TILE_DEFINE(4, 2)
 TILE_DEFINE(5, 2) TILE_DEFINE(6, 2)
 TILE_DEFINE(1, 3) TILE_DEFINE(2, 3) TILE_DEFINE(3, 3) TILE_DEFINE(4, 3)
-TILE_DEFINE(1, 4) TILE_DEFINE(2, 4) TILE_DEFINE(3, 4)
 ROW_TILE_DEFINE(2, 1) ROW_TILE_DEFINE(3, 1) ROW_TILE_DEFINE(4, 1)
 ROW_TILE_DEFINE(2, 2) ROW_TILE_DEFINE(3, 2) ROW_TILE_DEFINE(4, 2)
 ROW_TILE_DEFINE(2, 3) ROW_TILE_DEFINE(3, 3) ROW_TILE_DEFINE(4, 3)
-ROW_TILE_DEFINE(2, 4)
 #if VECTOR_BYTES == 64
 TILE_DEFINE(7, 2) TILE_DEFINE(8, 2)
 TILE_DEFINE(5, 3) TILE_DEFINE(6, 3) TILE_DEFINE(7, 3) TILE_DEFINE(8, 3)
+TILE_DEFINE(1, 4) TILE_DEFINE(2, 4) TILE_DEFINE(3, 4)
 TILE_DEFINE(4, 4) TILE_DEFINE(5, 4) TILE_DEFINE(6, 4)
-ROW_TILE_DEFINE(3, 4) ROW_TILE_DEFINE(4, 4)
-static const int MAX_ROWS[5] = {0, 8, 8, 8, 6};
-static const int MAX_GROUPS[5] = {0, 4, 4, 4, 4};
-#define WIDE(function) function
+ROW_TILE_DEFINE(2, 4) ROW_TILE_DEFINE(3, 4) ROW_TILE_DEFINE(4, 4)
+#define WIDEST 4
+static const int MAX_ROWS[WIDEST + 1] = {0, 8, 8, 8, 6};
 #else
-/* In two halves: more rows, so that weights are read less often. */
-#define HALVES_DEFINE(R) \
-    NOINLINE void tile_##R##x4(const product *p) { \
-        product half = *p; \
-        tile(R, 2, half); \
-        half.w += 2 * p->w_vec; \
-        half.init += 2 * p->init_vec; \
-        half.c += 2 * p->c_vec; \
-        tile(R, 2, half); \
-    }
-HALVES_DEFINE(4) HALVES_DEFINE(5) HALVES_DEFINE(6)
-static const int MAX_ROWS[5] = {0, 8, 6, 4, 6};
-static const int MAX_GROUPS[5] = {0, 4, 4, 4, 2};
-#define WIDE(function) 0
+#define WIDEST 3
+static const int MAX_ROWS[WIDEST + 1] = {0, 8, 6, 4};
 #endif
+/* Groups of a `row_tile`. */
+#define MAX_GROUPS 4
 
 /* TILES[N][R] and ROW_TILES[N][groups]. */
-static const tile_function TILES[5][9] = {
+static const tile_function TILES[][9] = {
     {0},
     {0, tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1, tile_7x1, tile_8x1},
-    {0, tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, WIDE(tile_7x2), WIDE(tile_8x2)},
-    {0, tile_1x3, tile_2x3, tile_3x3, tile_4x3, WIDE(tile_5x3), WIDE(tile_6x3), WIDE(tile_7x3),
-     WIDE(tile_8x3)},
+#if VECTOR_BYTES == 64
+    {0, tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, tile_7x2, tile_8x2},
+    {0, tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3, tile_7x3, tile_8x3},
     {0, tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
+#else
+    {0, tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
+    {0, tile_1x3, tile_2x3, tile_3x3, tile_4x3},
+#endif
 };
-static const tile_function ROW_TILES[5][5] = {
+static const tile_function ROW_TILES[][MAX_GROUPS + 1] = {
     {0},
     {0, tile_1x1, row_tile_2x1, row_tile_3x1, row_tile_4x1},
     {0, tile_1x2, row_tile_2x2, row_tile_3x2, row_tile_4x2},
     {0, tile_1x3, row_tile_2x3, row_tile_3x3, row_tile_4x3},
-    {0, tile_1x4, row_tile_2x4, WIDE(row_tile_3x4), WIDE(row_tile_4x4)},
+#if VECTOR_BYTES == 64
+    {0, tile_1x4, row_tile_2x4, row_tile_3x4, row_tile_4x4},
+#endif
 };
 
 #endif

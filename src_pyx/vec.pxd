@@ -47,4 +47,5 @@ cdef extern from "tile.h" nogil:
     const tile_function TILES[5][9]
     const tile_function ROW_TILES[5][5]
     const int MAX_ROWS[5]
-    const int MAX_GROUPS[5]
+    const ptrdiff_t WIDEST
+    const ptrdiff_t MAX_GROUPS
