@@ -16,20 +16,17 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import limits
 from peers import ALL
-from workers import Worker
+from workers import Worker, compared, options, started
 
 import fastrnn
 from fastrnn._bench import report
 from fastrnn._bench.rows import Problem, Row
-from fastrnn._config import available_cpus
 
 #: I, H, T, B.
 SIZES = {
@@ -140,45 +137,19 @@ class Limits:
         return amount / seconds / (threads * max(self.rates[threads]))
 
 
-def measured(
-    name: str, row: Row, workers: list[Worker], rounds: int, seconds: float
-) -> report.Line:
-    """Time a row in all workers in turn."""
-    truth = Problem.of(row).truth()
-    notes, ready = {}, []
-    for worker in list(workers):
-        try:
-            can, note = worker.prepare(row, truth, seconds)
-        except RuntimeError as error:
-            can, note = False, f"ended: {error}"
-            workers.remove(worker)
-        if can:
-            ready.append(worker)
-        if note:
-            notes[worker.peer] = note
+def measured(name: str, row: Row, workers: list[Worker], args: argparse.Namespace) -> report.Line:
+    """Time a row in all workers in turn, and what the cores can do at most."""
     limit = Limits(row, sorted({worker.threads for worker in workers}))
-    times: dict[Worker, list[float]] = {worker: [] for worker in ready}
-    for _ in range(rounds):
-        limit.time()
-        for worker in ready:
-            times[worker].append(worker.seconds())
-    medians: dict[str, dict[int, float]] = {}
-    for worker, mine in times.items():
-        medians.setdefault(worker.peer, {})[worker.threads] = statistics.median(mine)
-    if "fastrnn" not in medians:
-        raise RuntimeError(f"{row}: our own result is refused: {notes.get('fastrnn')}")
-    best = {peer: min(of.values()) for peer, of in medians.items()}
-    threads = min(medians["fastrnn"], key=medians["fastrnn"].__getitem__)
-    ours = best.pop("fastrnn")
-    details = {
-        "class": name,
-        "threads": threads,
-        "medians": medians,
-        "limit": "loads" if limit.loads else "multiply-adds",
-        "limit per second and core": {n: max(r) for n, r in limit.rates.items()},
-        "of limit": limit.fraction(ours, threads),
-    }
-    return report.Line(row, ours, best, notes, details)
+    line = compared(Problem.of(row), workers, args, limit.time)
+    line.details.update(
+        {
+            "class": name,
+            "limit": "loads" if limit.loads else "multiply-adds",
+            "limit per second and core": {n: max(r) for n, r in limit.rates.items()},
+            "of limit": limit.fraction(line.ours, line.details["threads"]),
+        }
+    )
+    return line
 
 
 def cells(line: report.Line, peers: Sequence[str]) -> list[str]:
@@ -215,7 +186,7 @@ def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
                 f"{goal.least:g}",
                 f"{mean:.2f}",
                 f"{goal.mean:g}" if goal.mean else "",
-                f"{line.row.cell} {line.row.mode} {line.row.shape}",
+                f"{line.row.name} {line.row.shape}",
             ]
 
 
@@ -238,86 +209,24 @@ def draw(lines: Sequence[report.Line], peers: Sequence[str], path: str) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), marker, label=name)
     axes.axvline(1, color="black")
-    axes.set_yticks(range(len(lines)), [f"{x.row.cell} {x.row.mode} {x.row.shape}" for x in lines])
+    axes.set_yticks(range(len(lines)), [f"{x.row.name} {x.row.shape}" for x in lines])
     axes.grid(alpha=0.3)
     axes.invert_yaxis()
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
     figure.savefig(path)
 
 
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    for name in names:
-        if name not in ALL or name == "fastrnn":
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(list(ALL)[1:])}")
-    return names
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, found, value = text.partition("=")
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected NAME=PATH, got {text!r}")
-    return name, value
-
-
-def _numbers(text: str) -> list[int]:
-    return sorted({int(number) for number in text.split(",")})
-
-
-def options() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--rows", type=chosen, default=list(CLASSES), help=f"patterns of {', '.join(CLASSES)}"
     )
-    parser.add_argument("--peers", type=_names, help=f"some of {', '.join(list(ALL)[1:])}")
-    parser.add_argument(
-        "--peer-python",
-        type=_pair,
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="the interpreter of a peer that can't be installed beside the others",
-    )
-    parser.add_argument("--backend", choices=fastrnn.backends(), default=fastrnn.backend())
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument(
-        "--threads",
-        type=_numbers,
-        default=sorted({1, min(2, available_cpus())}),
-        help="numbers to try (default: 1,2)",
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=0.05, help="of one timing")
-    parser.add_argument("--quick", action="store_true", help="a row of each class: does it work?")
-    parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--markdown", metavar="FILE")
     parser.add_argument("--picture", metavar="FILE", help="needs matplotlib")
-    found = parser.parse_args()
-    if found.peers is None:
-        found.peers = [n for n in list(ALL)[1:] if n != "torch-avx2" or found.backend == "avx2"]
-    if found.quick:
-        found.rounds, found.seconds = 1, 1e-3
-    return found
-
-
-def main() -> None:
-    args = options()
-    pythons = dict(args.peer_python)
-    with ExitStack() as stack:
-        stack.enter_context(fastrnn.use_backend(args.backend))
-        workers = []
-        versions = {}
-        for name in ("fastrnn", *args.peers):
-            for n in args.threads:
-                worker = Worker(name, n, pythons.get(name, sys.executable), args.backend)
-                stack.callback(worker.close)
-                version = worker.about()
-                versions[name] = version or "not installed"
-                if version is None:
-                    break
-                workers.append(worker)
+    args = options(parser, ALL)
+    with started("peers", args) as (workers, versions):
         peers = [name for name in args.peers if versions[name] != "not installed"]
         machine = report.machine() | {"threads": f"the better of {args.threads}"}
         about = machine | versions
@@ -328,8 +237,7 @@ def main() -> None:
         lines = []
         for name in args.rows:
             for row in CLASSES[name][: 1 if args.quick else None]:
-                row = replace(row, dtype=args.dtype)
-                lines.append(measured(name, row, workers, args.rounds, args.seconds))
+                lines.append(measured(name, replace(row, dtype=args.dtype), workers, args))
                 table.print(cells(lines[-1], peers))
     print()
     head, *body = summary(lines)

@@ -21,25 +21,31 @@ WIDTHS = {"avx512": 64, "avx2": 32}
 _REALS = {"float32": "float", "float64": "double"}
 
 
-@cache
-def _library(width: int, dtype: str) -> ctypes.CDLL | None:
-    """The compiled limits.c; None without a compiler."""
+def compiled(source: str, *flags: str) -> ctypes.CDLL | None:
+    """A file beside this one, compiled and loaded; None without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
     with tempfile.TemporaryDirectory() as folder, suppress(subprocess.CalledProcessError):
-        target = Path(folder) / "limits.so"
-        flags = ["-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
-        macros = [f"-DWIDTH={width}", f"-DREAL={_REALS[dtype]}"]
-        source = Path(__file__).with_name("limits.c")
-        subprocess.run([compiler, *flags, *macros, str(source), "-o", str(target)], check=True)
-        library = ctypes.CDLL(str(target))
+        target = Path(folder) / "compiled.so"
+        command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", *flags]
+        path = Path(__file__).with_name(source)
+        subprocess.run([*command, str(path), "-o", str(target)], check=True)
+        return ctypes.CDLL(str(target))
+    return None
+
+
+@cache
+def _library(width: int, dtype: str) -> ctypes.CDLL | None:
+    """The compiled limits.c."""
+    macros = [f"-DWIDTH={width}", f"-DREAL={_REALS[dtype]}"]
+    library = compiled("limits.c", "-ffp-contract=fast", *macros)
+    if library is not None:
         library.multiply_adds.restype = ctypes.c_double
         library.multiply_adds.argtypes = [ctypes.c_size_t, ctypes.c_double, ctypes.c_double]
         library.loads.restype = ctypes.c_longlong
         library.loads.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-        return library
-    return None
+    return library
 
 
 def multiply_adds(width: int, dtype: str) -> tuple[Contender, int] | None:

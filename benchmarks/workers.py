@@ -1,25 +1,34 @@
 """A process per peer and number of threads, which is asked to time rows when it is its turn.
 
 The libraries keep their threads for themselves, and a number of threads holds for a whole process.
-Run as a programme this module is such a process.
+Run as a programme this module is such a process. What the peers do is told by another module: their
+names in its `ALL`, ours first, and the arrays of a row by its `Problem`.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
+import importlib
 import os
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from peers import ALL, environment
+from peers import environment
 
+import fastrnn
 from fastrnn._bench.peers import accepted
-from fastrnn._bench.rows import Problem, Row
+from fastrnn._bench.report import Line
+from fastrnn._bench.rows import Work
 from fastrnn._bench.timing import Array, Contender, paired
+from fastrnn._config import available_cpus
 
 #: Seconds to wait before a turn: the threads of the process before may spin so long.
 _QUIET = 0.03
@@ -32,8 +41,10 @@ class Worker:
 
     Parameters
     ----------
+    peers : str
+        Module that has the peers.
     peer : str
-        Name in `peers.ALL`.
+        Name there.
     threads : int
     python : str
         The interpreter; fastrnn must be importable there too.
@@ -41,11 +52,13 @@ class Worker:
         ``FASTRNN_BACKEND``; by default its own.
     """
 
-    def __init__(self, peer: str, threads: int, python: str, backend: str | None) -> None:
+    def __init__(
+        self, peers: str, peer: str, threads: int, python: str, backend: str | None
+    ) -> None:
         self.peer, self.threads = peer, threads
         self._pipe, theirs = Pipe()
         env = os.environ | environment(peer, threads, backend)
-        command = [python, __file__, str(theirs.fileno()), peer, str(threads)]
+        command = [python, __file__, str(theirs.fileno()), peers, peer, str(threads)]
         self._process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()])
         theirs.close()
 
@@ -53,7 +66,7 @@ class Worker:
         """Version, or None if the peer can't be imported; a dict of ours."""
         return self._ask("about")
 
-    def prepare(self, row: Row, truth: dict[str, Array], seconds: float) -> tuple[bool, str]:
+    def prepare(self, row: Work, truth: dict[str, Array], seconds: float) -> tuple[bool, str]:
         """Whether it can do the row, and what is wrong."""
         return self._ask("prepare", row, truth, seconds)
 
@@ -81,21 +94,126 @@ class Worker:
             self._process.wait()
 
 
+def options(parser: argparse.ArgumentParser, names: Collection[str]) -> argparse.Namespace:
+    """What was asked for, options included that all commands with workers have."""
+    ours, *peers = names
+
+    def some(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in peers:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(peers)}")
+        return text.split(",")
+
+    parser.add_argument("--peers", type=some, help=f"some of {', '.join(peers)}")
+    parser.add_argument(
+        "--peer-python",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="the interpreter of a peer that can't be installed beside the others",
+    )
+    parser.add_argument("--backend", choices=fastrnn.backends(), default=fastrnn.backend())
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--threads",
+        type=_numbers,
+        default=sorted({1, min(2, available_cpus())}),
+        help="numbers to try (default: 1,2)",
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=0.05, help="of one timing")
+    parser.add_argument("--quick", action="store_true", help="a row of each class: does it work?")
+    parser.add_argument("--json", metavar="FILE")
+    found = parser.parse_args()
+    if found.peers is None:
+        found.peers = [n for n in peers if n != "torch-avx2" or found.backend == "avx2"]
+    if found.quick:
+        found.rounds, found.seconds = 1, 1e-3
+    found.names = [ours, *found.peers]
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected NAME=PATH, got {text!r}")
+    return name, value
+
+
+def _numbers(text: str) -> list[int]:
+    return sorted({int(number) for number in text.split(",")})
+
+
+@contextmanager
+def started(peers: str, args: argparse.Namespace) -> Iterator[tuple[list[Worker], dict[str, str]]]:
+    """Workers for all that was asked for, and everybody's version or that they are missing."""
+    pythons, workers, versions = dict(args.peer_python), [], {}
+    with ExitStack() as stack:
+        stack.enter_context(fastrnn.use_backend(args.backend))
+        for name in args.names:
+            for n in args.threads:
+                worker = Worker(peers, name, n, pythons.get(name, sys.executable), args.backend)
+                stack.callback(worker.close)
+                version = worker.about()
+                versions[name] = version or "not installed"
+                if version is None:
+                    break
+                workers.append(worker)
+        yield workers, versions
+
+
+def compared(
+    problem: Any,
+    workers: list[Worker],
+    args: argparse.Namespace,
+    each_round: Callable[[], None] = lambda: None,
+) -> Line:
+    """Time a row in all workers in turn; those that end on it are taken out."""
+    row, truth = problem.row, problem.truth()
+    notes, ready = {}, []
+    for worker in list(workers):
+        try:
+            can, note = worker.prepare(row, truth, args.seconds)
+        except RuntimeError as error:
+            can, note = False, f"ended: {error}"
+            workers.remove(worker)
+        if can:
+            ready.append(worker)
+        if note:
+            notes[worker.peer] = note
+    times: dict[Worker, list[float]] = {worker: [] for worker in ready}
+    for _ in range(args.rounds):
+        each_round()
+        for worker in ready:
+            times[worker].append(worker.seconds())
+    medians: dict[str, dict[int, float]] = {}
+    for worker, mine in times.items():
+        medians.setdefault(worker.peer, {})[worker.threads] = statistics.median(mine)
+    ours = args.names[0]
+    if ours not in medians:
+        raise RuntimeError(f"{row}: our own result is refused: {notes.get(ours)}")
+    best = {peer: min(of.values()) for peer, of in medians.items()}
+    threads = min(medians[ours], key=medians[ours].__getitem__)
+    return Line(row, best.pop(ours), best, notes, {"threads": threads, "medians": medians})
+
+
 class _Served:
     """Their end: what is done on each question."""
 
-    def __init__(self, peer: str, threads: int) -> None:
-        self.peer, self.threads = ALL[peer], threads
+    def __init__(self, peers: str, peer: str, threads: int) -> None:
+        module = importlib.import_module(peers)
+        self.peer, self.problem, self.threads = module.ALL[peer], module.Problem, threads
         self.contender: Contender | None = None
         self.calls = 0
 
     def about(self) -> str | None:
         return None if self.peer.missing() else self.peer.version()
 
-    def prepare(self, row: Row, truth: dict[str, Array], seconds: float) -> tuple[bool, str]:
+    def prepare(self, row: Work, truth: dict[str, Array], seconds: float) -> tuple[bool, str]:
         self.contender = None
         gc.collect()
-        found, note = accepted(self.peer, Problem.of(row), self.threads, truth)
+        found, note = accepted(self.peer, self.problem.of(row), self.threads, truth)
         if not found:
             return False, note
         times = paired(found, 3, seconds) if len(found) > 1 else [0.0]
@@ -110,8 +228,8 @@ class _Served:
 
 
 def main() -> None:
-    descriptor, peer, threads = sys.argv[1:]
-    served, pipe = _Served(peer, int(threads)), Connection(int(descriptor))
+    descriptor, peers, peer, threads = sys.argv[1:]
+    served, pipe = _Served(peers, peer, int(threads)), Connection(int(descriptor))
     try:
         while True:
             name, *arguments = pipe.recv()

@@ -92,6 +92,8 @@ class Watched(ABC):
         if known and copy.packed.matches(self._arrays):
             copy.settled = sole
         else:
+            # Let go of the old one first: the new one is then packed where that one was.
+            self.copy = copy = Copy()
             # Not settled before the next use, for another thread may share between these lines.
             self.copy = copy = Copy(kernels, self._pack(kernels))
         return copy.packed

@@ -151,9 +151,9 @@ class BinaryCrossEntropy(Elementwise):
     ) -> Array:
         """Targets in the shape of `output`, within 0..1."""
         t = super().checked_target(target, shape, dtype, name)
-        wrong = ~((t >= 0) & (t <= 1))
-        if wrong.any():
-            raise ValueError(f"{name}: expected numbers in [0, 1], got {t[wrong][0]}")
+        if t.size and not (t.min() >= 0 and t.max() <= 1):  # NaN is neither
+            wrong = t[~((t >= 0) & (t <= 1))]
+            raise ValueError(f"{name}: expected numbers in [0, 1], got {wrong[0]}")
         return t
 
 

@@ -32,7 +32,7 @@ cdef class PackedLinear:
         self.weight, self.bias = weight.copy(), None if bias is None else bias.copy()
         self.O, self.I = weight.shape
         self.w = panels_for(self.I, parts(self.O, VL), 1, 0)
-        self.w_memory = zeros(self.I * self.w.blocks * VL)
+        self.w_memory = Buffer(self.I * self.w.blocks * VL)
         self.w.w = self.w_memory.data
         pack(&self.w, &OUTPUT, data(self.weight), self.O)
         self.init = zeros(self.w.blocks * VL)
@@ -44,7 +44,7 @@ cdef class PackedLinear:
         """Pack what gradients of the input read, at first need."""
         if self.back_memory is None:
             self.back = panels_for(self.O, parts(self.I, VL), 1, 0)
-            self.back_memory = zeros(self.O * self.back.blocks * VL)
+            self.back_memory = Buffer(self.O * self.back.blocks * VL)
             self.back.w = self.back_memory.data
             pack_back(&self.back, &OUTPUT, data(self.weight), self.O, self.I)
         return 0

@@ -15,8 +15,8 @@ cdef extern from "vec.h" nogil:
 
 cdef enum:
     # Memory of at least a few pages is kept for the next who asks: the system hands out fresh pages
-    # at the price of a fault each, a third to a half of a small layer's training. At most so
-    # many pieces and bytes in all: 32 MiB.
+    # at the price of a fault each, a third to a half of a small layer's training
+    # (benchmarks/overheads.py). At most so many pieces and bytes in all: 32 MiB.
     PIECE_BYTES = 65536
     MOST_SPARE = 32
     SPARE_BYTES = 33554432

@@ -3,7 +3,9 @@
 from libc.string cimport memcmp, memset
 from norm cimport Norm
 from panels cimport Panels, panels_for, parts
-from vec cimport VL, real
+from vec cimport (
+    VL, real, transpose, vf, vload, vload_first, vset, vstore, vstore_first,
+)
 
 from fastrnn._cells import GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
 
@@ -11,8 +13,8 @@ ALL_WEIGHTS = WEIGHTS + PROJECTION + PEEPHOLES + GAINS + STATE_NORM
 
 
 cdef enum:
-    # Numbers of a row that are transposed at a time: two cache lines, which are fetched together.
-    SQUARE = 32
+    # VL, at most.
+    MOST_LANES = 16
 
 
 cdef inline ptrdiff_t panel_offset(
@@ -35,49 +37,62 @@ cdef inline ptrdiff_t panel_offset(
 
 cdef void pack(Panels *w, const Gates *gates, const real *weight, ptrdiff_t H) noexcept nogil:
     """Weights (G*H, K), for products with rows of K numbers."""
-    cdef ptrdiff_t block, gate, lane, square, k, k0, row, at
+    cdef ptrdiff_t block, gate, lane, lanes, square, k, row
     cdef const real *source
+    cdef real *target
+    cdef vf[MOST_LANES] numbers
     for block in range(w.blocks):
+        lanes = min(VL, H - block * VL)
         for gate in range(w.gates):
-            at = panel_offset(w, block, gate, &row)
-            for square in range(parts(w.K, SQUARE)):
-                k0 = square * SQUARE
-                for lane in range(min(VL, H - block * VL)):
-                    source = weight + (gates.index[gate] * H + block * VL + lane) * w.K
-                    for k in range(k0, min(k0 + SQUARE, w.K)):
-                        w.w[at + k * row + lane] = source[k]
+            source = weight + (gates.index[gate] * H + block * VL) * w.K
+            target = w.w + panel_offset(w, block, gate, &row)
+            for square in range(parts(w.K, VL)):
+                k = square * VL
+                for lane in range(lanes):
+                    numbers[lane] = vload_first(source + lane * w.K + k, w.K - k)
+                for lane in range(lanes, VL):
+                    numbers[lane] = vset(0)
+                transpose(numbers)
+                for lane in range(min(VL, w.K - k)):
+                    vstore(target + (k + lane) * row, numbers[lane])
 
 
 cdef void unpack(const Panels *w, const Gates *gates, real *weight, ptrdiff_t H) noexcept nogil:
     """The inverse of `pack`."""
-    cdef ptrdiff_t block, gate, lane, square, k, k0, row, at
+    cdef ptrdiff_t block, gate, lane, lanes, square, k, row
+    cdef const real *source
     cdef real *target
+    cdef vf[MOST_LANES] numbers
     for block in range(w.blocks):
+        lanes = min(VL, H - block * VL)
         for gate in range(w.gates):
-            at = panel_offset(w, block, gate, &row)
-            for square in range(parts(w.K, SQUARE)):
-                k0 = square * SQUARE
-                for lane in range(min(VL, H - block * VL)):
-                    target = weight + (gates.index[gate] * H + block * VL + lane) * w.K
-                    for k in range(k0, min(k0 + SQUARE, w.K)):
-                        target[k] = w.w[at + k * row + lane]
+            source = w.w + panel_offset(w, block, gate, &row)
+            target = weight + (gates.index[gate] * H + block * VL) * w.K
+            for square in range(parts(w.K, VL)):
+                k = square * VL
+                for lane in range(VL):
+                    numbers[lane] = vload(source + min(k + lane, w.K - 1) * row)
+                transpose(numbers)
+                for lane in range(lanes):
+                    vstore_first(target + lane * w.K + k, numbers[lane], w.K - k)
 
 
 cdef void pack_back(
     Panels *w, const Gates *gates, const real *weight, ptrdiff_t H, ptrdiff_t units
 ) noexcept nogil:
     """Weights (G*H, units), for products with blocked gate gradients."""
-    cdef ptrdiff_t block, lane, k, gate, unit, row, at, to
+    cdef ptrdiff_t block, k, gate, unit, row, at
     cdef const real *source
-    for unit in range(H):
-        for gate in range(gates.count):
-            source = weight + (gates.index[gate] * H + unit) * units
-            k = (unit // VL * gates.count + gate) * VL + unit % VL
-            for block in range(w.blocks):
-                at = panel_offset(w, block, 0, &row) + k * row
-                to = block * VL
-                for lane in range(min(VL, units - to)):
-                    w.w[at + lane] = source[to + lane]
+    for k in range(w.K):
+        gate = k // VL % gates.count
+        unit = k // VL // gates.count * VL + k % VL
+        source = weight + (gates.index[gate] * H + unit) * units
+        for block in range(w.blocks):
+            at = panel_offset(w, block, 0, &row) + k * row
+            if unit < H:
+                vstore(w.w + at, vload_first(source + block * VL, units - block * VL))
+            else:
+                vstore(w.w + at, vset(0))
 
 
 cdef void add_vector(
@@ -184,7 +199,7 @@ cdef class Packed:
 
     cdef Panels _panels(self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first):
         cdef Panels w = panels_for(K, blocks, gates, first)
-        cdef Buffer buffer = zeros(K * blocks * gates * VL)
+        cdef Buffer buffer = Buffer(K * blocks * gates * VL)
         self.buffers.append(buffer)
         w.w = buffer.data
         return w

@@ -21,7 +21,7 @@ cdef extern from * nogil:
     void pool_run(int count, work_function work, void *what, bint together)
 
 # Waking a thread took 40 us on a Zen 3 machine, giving work to one awake 1 us, meeting it 0.1 to
-# 0.3 us; a core does 20 to 50 multiply-adds in a nanosecond.
+# 0.3 us (benchmarks/overheads.py); a core does 20 to 50 multiply-adds in a nanosecond.
 cdef thread_pool the_pool = thread_pool(pool_run, 1, 1000000, 15000, 60000, 0, 0, 0)
 pool_init()
 pool = PyCapsule_New(&the_pool, "fastrnn._threads.pool", NULL)

@@ -108,6 +108,45 @@ INLINE real vsum(vf v) {
     return total;
 }
 
+/* Rows of a square of VL numbers each become its columns. Taking the numbers of rows i and i + VL/2 in
+ * turn, into rows 2i and 2i + 1, turns the bits of (row, lane) by one; all of the row's go to the lane. */
+#define PAIR(i) (i), (i) + VL
+#define PAIRS2(i) PAIR(i), PAIR((i) + 1)
+#define PAIRS4(i) PAIRS2(i), PAIRS2((i) + 2)
+#define PAIRS8(i) PAIRS4(i), PAIRS4((i) + 4)
+#if VECTOR_BYTES * 8 == 2 * FASTRNN_REAL_BITS
+#define PAIRS PAIR
+#elif VECTOR_BYTES * 8 == 4 * FASTRNN_REAL_BITS
+#define PAIRS PAIRS2
+#elif VECTOR_BYTES * 8 == 8 * FASTRNN_REAL_BITS
+#define PAIRS PAIRS4
+#else
+#define PAIRS PAIRS8
+#endif
+#if defined(__clang__) || __GNUC__ >= 12
+#define IN_TURN(a, b, from) __builtin_shufflevector(a, b, PAIRS(from))
+#endif
+INLINE void transpose(vf *rows) {
+#ifdef IN_TURN
+#pragma GCC unroll 4
+    for (int bit = 1; bit < VL; bit *= 2) {
+        vf next[VL];
+#pragma GCC unroll 8
+        for (int i = 0; i < VL / 2; i++) {
+            next[2 * i] = IN_TURN(rows[i], rows[i + VL / 2], 0);
+            next[2 * i + 1] = IN_TURN(rows[i], rows[i + VL / 2], VL / 2);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) rows[i] = next[i];
+    }
+#else
+    real from[VL * VL], to[VL * VL];
+    for (int i = 0; i < VL; i++) vstore(from + i * VL, rows[i]);
+    for (int i = 0; i < VL * VL; i++) to[i] = from[i % VL * VL + i / VL];
+    for (int i = 0; i < VL; i++) rows[i] = vload(to + i * VL);
+#endif
+}
+
 /* x, or `limit` where x is below it, or above it; NaN stays. x86's instructions return their second
  * operand where either is NaN. */
 #if VECTOR_BYTES == 64

@@ -17,6 +17,7 @@ cdef extern from "vec.h" nogil:
     void vstore(real *p, vf v)
     void vstore_first(real *p, vf v, ptrdiff_t n)
     real vsum(vf v)
+    void transpose(vf *rows)
     vf vsigmoid(vf x)
     vf vtanh(vf x)
     vf vrelu(vf x)

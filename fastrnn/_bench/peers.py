@@ -19,7 +19,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn._bench.plain import PLAIN
-from fastrnn._bench.rows import BOUNDS, STEPS, Problem, difference, gradients
+from fastrnn._bench.rows import BOUNDS, Problem, difference, gradients
 from fastrnn._bench.timing import Array, Contender
 
 Make = Callable[[Problem, int], Sequence[Contender]]
@@ -58,7 +58,7 @@ class Peer:
 
 def ours(problem: Problem, threads: int) -> list[Contender]:
     """The current backend."""
-    return _layer(problem, partial(_our_threads, threads))
+    return _layer(problem, partial(our_threads, threads))
 
 
 def reference(problem: Problem, threads: int) -> list[Contender]:
@@ -67,7 +67,8 @@ def reference(problem: Problem, threads: int) -> list[Contender]:
 
 
 @contextmanager
-def _our_threads(threads: int) -> Iterator[None]:
+def our_threads(threads: int) -> Iterator[None]:
+    """Our kernels on so many threads."""
     before = fastrnn.get_num_threads()
     fastrnn.set_num_threads(threads)
     try:
@@ -287,12 +288,12 @@ def accepted(
     peer: Peer, problem: Problem, threads: int, truth: Mapping[str, Array]
 ) -> tuple[list[Contender], str]:
     """A peer's contenders whose results agree with `truth`, and what is wrong with the others."""
-    calls, bound = STEPS if problem.row.mode == "step" else 1, BOUNDS[problem.row.dtype]
+    bound = BOUNDS[problem.row.dtype]
     found, note = [], ""
     # A peer of any version may fail in any way; the table then says so.
     try:
         for contender in peer.make(problem, threads):
-            off = difference(contender.results(calls), truth)
+            off = difference(contender.results(problem.row.calls), truth)
             if off <= bound:
                 found.append(contender)
             else:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fastrnn import _config, _files
-from fastrnn._bench.rows import Row
+from fastrnn._bench.rows import Work
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Line:
 
     Attributes
     ----------
-    row : Row
+    row : Work
     ours : float
         Seconds per call.
     peers : dict of str to float
@@ -30,7 +30,7 @@ class Line:
         Whatever else is to be written down.
     """
 
-    row: Row
+    row: Work
     ours: float
     peers: dict[str, float]
     notes: dict[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Line:
         """Cells of a table: row, our time, the ratio to the best peer, and each peer's time."""
         best = self.best
         return [
-            f"{self.row.cell} {self.row.mode}",
+            self.row.name,
             self.row.shape,
             duration(self.ours),
             "" if best is None else f"{self.ratio(best):.2f}",
@@ -62,9 +62,9 @@ class Line:
         ]
 
 
-def heading(peers: Iterable[str]) -> list[str]:
+def heading(peers: Iterable[str], shape: str = "I,H,T,B") -> list[str]:
     """What stands over :meth:`Line.cells`."""
-    return ["", "I,H,T,B", "fastrnn", "best peer / ours", *peers]
+    return ["", shape, "fastrnn", "best peer / ours", *peers]
 
 
 def duration(seconds: float) -> str:

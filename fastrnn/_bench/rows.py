@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,18 @@ STEPS = 3
 #: sqrt(n) u at most, for all but unlikely data (Higham and Mary 2019); 1e-4 is that for the longest
 #: sums here (T*B = 5000, u = 6e-8), times 20 for the activations' errors, carried over the steps.
 BOUNDS = {"float32": 1e-4, "float64": 1e-12}
+
+
+class Work(Protocol):
+    """What a row tells of itself; it is a dataclass."""
+
+    @property
+    def name(self) -> str:
+        """What is done."""
+
+    @property
+    def shape(self) -> str:
+        """How much of it."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +60,19 @@ class Row:
         return CELLS["rnn_tanh" if self.cell == "RNN" else self.cell.lower()]
 
     @property
+    def name(self) -> str:
+        """Cell and mode."""
+        return f"{self.cell} {self.mode}"
+
+    @property
     def shape(self) -> str:
         """``I,H,T,B``."""
         return f"{self.I},{self.H},{self.T},{self.B}"
+
+    @property
+    def calls(self) -> int:
+        """After how many calls outputs are compared."""
+        return STEPS if self.mode == "step" else 1
 
     @property
     def flops(self) -> int:
@@ -73,7 +95,7 @@ class Row:
         return np.dtype(self.dtype).itemsize * rows * columns
 
     def __str__(self) -> str:
-        return f"{self.cell} {self.mode} {self.shape} {self.dtype}"
+        return f"{self.name} {self.shape} {self.dtype}"
 
 
 @dataclass(frozen=True)

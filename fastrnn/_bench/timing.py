@@ -50,6 +50,7 @@ class Contender:
 
     def calls_for(self, seconds: float) -> int:
         """How many calls take about so long, found after a warm-up."""
+        self.seconds(1)  # which may import, compile or pack
         calls = 1
         while True:
             took = self.seconds(calls) * calls

@@ -1,0 +1,46 @@
+"""Commands in ``benchmarks/`` that are no other's test: they run, and all do the same work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+pytestmark = pytest.mark.skipif(
+    not FOLDER.exists(), reason="tests stand alone here, without benchmarks"
+)
+
+
+def run(command: str, *arguments: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-W", "error", str(FOLDER / command), "--quick", *arguments],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "rows"), [("grid.py", "rnn-step,gru-training"), ("parts.py", "*")]
+)
+def test_rows_beside_peers(command: str, rows: str, tmp_path: Path, dtype: object) -> None:
+    path = tmp_path / "b.json"
+    options = [f"--rows={rows}", f"--dtype={dtype}", f"--json={path}"]
+    out = run(command, "--peers=numpy", "--threads=1", *options)
+    assert "refused" not in out
+    assert "failed" not in out
+    lines = json.loads(path.read_text())["lines"]
+    assert all(line["ours"] > 0 and line["notes"] == {} for line in lines)
+    assert any("numpy" in line["peers"] for line in lines)
+
+
+def test_overheads() -> None:
+    *_, last = run("overheads.py").split("\n\n")
+    found = {line[:70].strip(): line.split()[-1] for line in last.splitlines()[1:]}
+    assert "LSTM: stream.step(x, out=y)" in found
+    assert all(int(ns.replace(",", "")) for ns in found.values())
