@@ -14,6 +14,7 @@ from fastrnn._rows import RowGradient
 
 cdef enum:
     MOST_STATES = 3
+    MOST_LANES = 16
     # Numbers whose squares are summed in one chain per lane: a longer one would lose digits.
     SQUARES = 4096
     # Multiply-adds that take as long as one number of an optimizer's step.

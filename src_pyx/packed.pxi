@@ -1,20 +1,13 @@
 # Weights in panels, and back. Included in kernels.pyx.
 
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 from norm cimport Norm
 from panels cimport Panels, panels_for, parts
-from vec cimport (
-    VL, real, transpose, vf, vload, vload_first, vset, vstore, vstore_first,
-)
+from vec cimport VL, real, transpose_square, vset, vstore
 
 from fastrnn._cells import GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
 
 ALL_WEIGHTS = WEIGHTS + PROJECTION + PEEPHOLES + GAINS + STATE_NORM
-
-
-cdef enum:
-    # VL, at most.
-    MOST_LANES = 16
 
 
 cdef inline ptrdiff_t panel_offset(
@@ -37,62 +30,58 @@ cdef inline ptrdiff_t panel_offset(
 
 cdef void pack(Panels *w, const Gates *gates, const real *weight, ptrdiff_t H) noexcept nogil:
     """Weights (G*H, K), for products with rows of K numbers."""
-    cdef ptrdiff_t block, gate, lane, lanes, square, k, row
-    cdef const real *source
-    cdef real *target
-    cdef vf[MOST_LANES] numbers
+    cdef ptrdiff_t block, gate, square, k, row, lanes
+    cdef const real *rows
+    cdef real *panel
     for block in range(w.blocks):
         lanes = min(VL, H - block * VL)
         for gate in range(w.gates):
-            source = weight + (gates.index[gate] * H + block * VL) * w.K
-            target = w.w + panel_offset(w, block, gate, &row)
+            panel = w.w + panel_offset(w, block, gate, &row)
+            rows = weight + (gates.index[gate] * H + block * VL) * w.K
+            for k in range(w.K if lanes < VL else 0):
+                vstore(panel + k * row, vset(0))
             for square in range(parts(w.K, VL)):
                 k = square * VL
-                for lane in range(lanes):
-                    numbers[lane] = vload_first(source + lane * w.K + k, w.K - k)
-                for lane in range(lanes, VL):
-                    numbers[lane] = vset(0)
-                transpose(numbers)
-                for lane in range(min(VL, w.K - k)):
-                    vstore(target + (k + lane) * row, numbers[lane])
+                transpose_square(
+                    rows + k, w.K, lanes, min(VL, w.K - k), panel + k * row, row
+                )
 
 
 cdef void unpack(const Panels *w, const Gates *gates, real *weight, ptrdiff_t H) noexcept nogil:
     """The inverse of `pack`."""
-    cdef ptrdiff_t block, gate, lane, lanes, square, k, row
-    cdef const real *source
-    cdef real *target
-    cdef vf[MOST_LANES] numbers
+    cdef ptrdiff_t block, gate, square, k, row, lanes
+    cdef const real *panel
+    cdef real *rows
     for block in range(w.blocks):
         lanes = min(VL, H - block * VL)
         for gate in range(w.gates):
-            source = w.w + panel_offset(w, block, gate, &row)
-            target = weight + (gates.index[gate] * H + block * VL) * w.K
+            panel = w.w + panel_offset(w, block, gate, &row)
+            rows = weight + (gates.index[gate] * H + block * VL) * w.K
             for square in range(parts(w.K, VL)):
                 k = square * VL
-                for lane in range(VL):
-                    numbers[lane] = vload(source + min(k + lane, w.K - 1) * row)
-                transpose(numbers)
-                for lane in range(lanes):
-                    vstore_first(target + lane * w.K + k, numbers[lane], w.K - k)
+                transpose_square(
+                    panel + k * row, row, min(VL, w.K - k), lanes, rows + k, w.K
+                )
 
 
 cdef void pack_back(
     Panels *w, const Gates *gates, const real *weight, ptrdiff_t H, ptrdiff_t units
 ) noexcept nogil:
     """Weights (G*H, units), for products with blocked gate gradients."""
-    cdef ptrdiff_t block, k, gate, unit, row, at
-    cdef const real *source
-    for k in range(w.K):
-        gate = k // VL % gates.count
-        unit = k // VL // gates.count * VL + k % VL
-        source = weight + (gates.index[gate] * H + unit) * units
-        for block in range(w.blocks):
-            at = panel_offset(w, block, 0, &row) + k * row
-            if unit < H:
-                vstore(w.w + at, vload_first(source + block * VL, units - block * VL))
-            else:
-                vstore(w.w + at, vset(0))
+    cdef ptrdiff_t block = 0, k, gate, unit, row, given
+    cdef real *panel
+    while block < w.blocks:
+        panel = w.w + panel_offset(w, block, 0, &row)
+        for k in range(w.K):
+            gate, unit = k // VL % gates.count, k // VL // gates.count * VL + k % VL
+            given = min(row, units - block * VL) if unit < H else 0
+            memcpy(
+                panel + k * row,
+                weight + (gates.index[gate] * H + unit) * units + block * VL,
+                given * sizeof(real),
+            )
+            memset(panel + k * row + given, 0, (row - given) * sizeof(real))
+        block += row // VL
 
 
 cdef void add_vector(

@@ -108,43 +108,50 @@ INLINE real vsum(vf v) {
     return total;
 }
 
-/* Rows of a square of VL numbers each become its columns. Taking the numbers of rows i and i + VL/2 in
- * turn, into rows 2i and 2i + 1, turns the bits of (row, lane) by one; all of the row's go to the lane. */
-#define PAIR(i) (i), (i) + VL
-#define PAIRS2(i) PAIR(i), PAIR((i) + 1)
-#define PAIRS4(i) PAIRS2(i), PAIRS2((i) + 2)
-#define PAIRS8(i) PAIRS4(i), PAIRS4((i) + 4)
+/* to[c, r] = from[r, c] for a square of at most VL by VL; `rows` and `columns` are those of `from`.
+ *
+ * A whole one stays in registers: stage s swaps squares of s by s. What it makes of two vectors, FIRST
+ * and SECOND, are the numbers with these indices, those of the second counting from VL on. */
+#if (defined(__clang__) || __GNUC__ >= 12) && VECTOR_BYTES >= 16
+#define HAS_SHUFFLE
+#define FIRST(j, s) ((j) & (s) ? VL + (j) - (s) : (j))
+#define SECOND(j, s) ((j) & (s) ? VL + (j) : (j) + (s))
+#define INDICES_2(which, s, j) which(j, s), which((j) + 1, s)
+#define INDICES_4(which, s, j) INDICES_2(which, s, j), INDICES_2(which, s, (j) + 2)
+#define INDICES_8(which, s, j) INDICES_4(which, s, j), INDICES_4(which, s, (j) + 4)
 #if VECTOR_BYTES * 8 == 2 * FASTRNN_REAL_BITS
-#define PAIRS PAIR
+#define INDICES(which, s) INDICES_2(which, s, 0)
 #elif VECTOR_BYTES * 8 == 4 * FASTRNN_REAL_BITS
-#define PAIRS PAIRS2
+#define INDICES(which, s) INDICES_4(which, s, 0)
 #elif VECTOR_BYTES * 8 == 8 * FASTRNN_REAL_BITS
-#define PAIRS PAIRS4
+#define INDICES(which, s) INDICES_8(which, s, 0)
 #else
-#define PAIRS PAIRS8
+#define INDICES(which, s) INDICES_8(which, s, 0), INDICES_8(which, s, 8)
 #endif
-#if defined(__clang__) || __GNUC__ >= 12
-#define IN_TURN(a, b, from) __builtin_shufflevector(a, b, PAIRS(from))
-#endif
-INLINE void transpose(vf *rows) {
-#ifdef IN_TURN
-#pragma GCC unroll 4
-    for (int bit = 1; bit < VL; bit *= 2) {
-        vf next[VL];
-#pragma GCC unroll 8
-        for (int i = 0; i < VL / 2; i++) {
-            next[2 * i] = IN_TURN(rows[i], rows[i + VL / 2], 0);
-            next[2 * i + 1] = IN_TURN(rows[i], rows[i + VL / 2], VL / 2);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < VL; i++) rows[i] = next[i];
+#define SWAP(s, r) \
+    if ((r) + (s) < VL && !((r) & (s))) { \
+        vf a = square[r], b = square[(r) + (s)]; \
+        square[r] = __builtin_shufflevector(a, b, INDICES(FIRST, s)); \
+        square[(r) + (s)] = __builtin_shufflevector(a, b, INDICES(SECOND, s)); \
     }
-#else
-    real from[VL * VL], to[VL * VL];
-    for (int i = 0; i < VL; i++) vstore(from + i * VL, rows[i]);
-    for (int i = 0; i < VL * VL; i++) to[i] = from[i % VL * VL + i / VL];
-    for (int i = 0; i < VL; i++) rows[i] = vload(to + i * VL);
+#define SWAP_4(s, r) SWAP(s, r) SWAP(s, (r) + 1) SWAP(s, (r) + 2) SWAP(s, (r) + 3)
+#define STAGE(s) if (s < VL) { SWAP_4(s, 0) SWAP_4(s, 4) SWAP_4(s, 8) SWAP_4(s, 12) }
 #endif
+NOINLINE void transpose_square(
+    const real *from, ptrdiff_t from_row, ptrdiff_t rows, ptrdiff_t columns, real *to,
+    ptrdiff_t to_row
+) {
+#ifdef HAS_SHUFFLE
+    if (rows == VL && columns == VL) {
+        vf square[16];
+        for (int r = 0; r < VL; r++) square[r] = vload(from + r * from_row);
+        STAGE(1) STAGE(2) STAGE(4) STAGE(8)
+        for (int r = 0; r < VL; r++) vstore(to + r * to_row, square[r]);
+        return;
+    }
+#endif
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t c = 0; c < columns; c++) to[c * to_row + r] = from[r * from_row + c];
 }
 
 /* x, or `limit` where x is below it, or above it; NaN stays. x86's instructions return their second

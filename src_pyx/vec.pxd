@@ -17,7 +17,10 @@ cdef extern from "vec.h" nogil:
     void vstore(real *p, vf v)
     void vstore_first(real *p, vf v, ptrdiff_t n)
     real vsum(vf v)
-    void transpose(vf *rows)
+    void transpose_square(
+        const real *from_, ptrdiff_t from_row, ptrdiff_t rows, ptrdiff_t columns, real *to,
+        ptrdiff_t to_row,
+    )
     vf vsigmoid(vf x)
     vf vtanh(vf x)
     vf vrelu(vf x)
