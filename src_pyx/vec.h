@@ -111,7 +111,8 @@ INLINE real vsum(vf v) {
 /* to[c, r] = from[r, c] for a square of at most VL by VL; `rows` and `columns` are those of `from`.
  *
  * A whole one stays in registers: stage s swaps squares of s by s. What it makes of two vectors, FIRST
- * and SECOND, are the numbers with these indices, those of the second counting from VL on. */
+ * and SECOND, are the numbers with these indices, those of the second counting from VL on. (s % VL is
+ * for compilers, which read stages that are never run.) */
 #if (defined(__clang__) || __GNUC__ >= 12) && VECTOR_BYTES >= 16
 #define HAS_SHUFFLE
 #define FIRST(j, s) ((j) & (s) ? VL + (j) - (s) : (j))
@@ -131,8 +132,8 @@ INLINE real vsum(vf v) {
 #define SWAP(s, r) \
     if ((r) + (s) < VL && !((r) & (s))) { \
         vf a = square[r], b = square[(r) + (s)]; \
-        square[r] = __builtin_shufflevector(a, b, INDICES(FIRST, s)); \
-        square[(r) + (s)] = __builtin_shufflevector(a, b, INDICES(SECOND, s)); \
+        square[r] = __builtin_shufflevector(a, b, INDICES(FIRST, (s) % VL)); \
+        square[(r) + (s)] = __builtin_shufflevector(a, b, INDICES(SECOND, (s) % VL)); \
     }
 #define SWAP_4(s, r) SWAP(s, r) SWAP(s, (r) + 1) SWAP(s, (r) + 2) SWAP(s, (r) + 3)
 #define STAGE(s) if (s < VL) { SWAP_4(s, 0) SWAP_4(s, 4) SWAP_4(s, 8) SWAP_4(s, 12) }
