@@ -10,6 +10,7 @@ import numpy as np
 
 from fastrnn import _checks, _dispatch
 from fastrnn._batches import Signature
+from fastrnn._scan import Bound
 from fastrnn.layers.base import Array, Layer
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
@@ -17,7 +18,7 @@ from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.stream import Stream
 
 
-class ModelStream:
+class ModelStream(Bound):
     """The states of a model's recurrent layers, and the means to step them.
 
     Made by ``Sequential.stream()``. Use one stream from one thread at a time.

@@ -89,7 +89,8 @@ class Sequential(Layer):
         self.stop_training = False
         self._metrics: dict[str, _metrics.Metric] = {}
         seeds: list[Any] = [None] * (len(self.layers) + 1)
-        if _checks.seed(seed) is not None:
+        seed = _checks.seed(seed)
+        if seed is not None:
             sequence = np.random.SeedSequence(seed)
             seeds = sequence.generate_state(len(seeds), np.uint64).tolist()
             for layer, own in zip(self.layers, seeds, strict=False):
@@ -388,15 +389,16 @@ class Sequential(Layer):
                 validation = self._data(**arguments)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"validation_data {error}") from None
+        stateful = _checks.flag(stateful, "stateful")
         run = Run(
             self,
             data,
             validation,
             epochs=_checks.size(epochs, "epochs"),
             batch_size=_checks.size(batch_size, "batch_size"),
-            shuffle=bool(shuffle) and not stateful,
+            shuffle=_checks.flag(shuffle, "shuffle") and not stateful,
             bptt=None if bptt is None else _checks.size(bptt, "bptt"),
-            stateful=bool(stateful),
+            stateful=stateful,
         )
         return run.run(callbacks, _checks.verbosity(verbose))
 

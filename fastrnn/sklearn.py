@@ -393,7 +393,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
             raise ValueError(f"classes: expected those of the first call, {self.classes_}")
         target = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         if (self.classes_[target] != y).any():
-            unknown = y[self.classes_[target] != y][0]
+            unknown = y[self.classes_[target] != y].tolist()[0]
             raise ValueError(f"y: expected classes among {self.classes_}, got {unknown!r}")
         weight = self._weights(sample_weight, len(y))
         if self.class_weight is not None:

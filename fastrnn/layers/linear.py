@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks, _dispatch
+from fastrnn._scan import Bound
 from fastrnn._weights import LinearWeights
 from fastrnn.layers.base import Array, Layer, dtype_shown
 
 
 @dataclass(slots=True, repr=False)
-class LinearTape:
+class LinearTape(Bound):
     """What ``Linear.backward`` needs: the kernels that ran, and copies of weights and input."""
 
     kernels: ModuleType
@@ -48,7 +49,7 @@ class Linear(Layer):
     ) -> None:
         self.in_features = _checks.size(in_features, "in_features")
         self.out_features = _checks.size(out_features, "out_features")
-        self.bias = bool(bias)
+        self.bias = _checks.flag(bias, "bias")
         self.dtype = _checks.dtype(dtype)
         rng = np.random.default_rng(_checks.seed(seed))
         bound = self.in_features**-0.5
