@@ -124,14 +124,17 @@ def test_early_stopping(restore: bool, data: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "epochs"),
-    [("scripted", "max", 3), ("scripted", "auto", 2), ("accuracy", "auto", 3)],
+    ("name", "mode", "epochs", "best"),
+    [("scripted", "max", 3, 2), ("scripted", "auto", 2, 1), ("accuracy", "auto", 3, 2)],
 )
-def test_early_stopping_where_more_is_better(name: str, mode: str, epochs: int, data: Any) -> None:
+def test_early_stopping_where_more_is_better(
+    name: str, mode: str, epochs: int, best: float, data: Any
+) -> None:
     stop = EarlyStopping(name, mode=mode)
     script = Script([1, 2, 2, 3, 4], name)
     history = small().fit(*data, epochs=5, callbacks=[script, stop], verbose=0)
     assert len(history.epoch) == epochs
+    assert stop.best == best
     with pytest.raises(
         ValueError, match=r"monitor: expected one of \['loss', 'mae'\], got 'val_lo"
     ):
@@ -173,7 +176,11 @@ def test_reduce_lr_against_torch(data: Any) -> None:
     [
         (lambda: EarlyStopping(patience=-1), ValueError, "patience: expected"),
         (lambda: EarlyStopping(min_delta=-1), ValueError, "min_delta: expected"),
-        (lambda: EarlyStopping(mode="best"), ValueError, "mode: expected 'auto', 'min' or 'max'"),
+        (
+            lambda: EarlyStopping(mode="best"),
+            ValueError,
+            "mode: expected one of 'auto', 'min', 'max'",
+        ),
         (lambda: EarlyStopping(3), TypeError, "monitor: expected a str"),  # type: ignore[arg-type]
         (lambda: ReduceLROnPlateau(factor=1), ValueError, "factor: expected"),
         (lambda: ReduceLROnPlateau(min_lr=-1), ValueError, "min_lr: expected"),
@@ -219,6 +226,8 @@ def test_progress_as_a_bar(
     data: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    # As a new pseudo-terminal has it: no size.
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda file: (0, 0))
     small().fit(*data, epochs=2, batch_size=4)
     err = capsys.readouterr().err
     assert "epoch 1/2 " in err
@@ -234,7 +243,7 @@ def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "mae"]
     drawn = [line.get_ydata() for line in figure.axes[0].lines]
     np.testing.assert_array_equal(drawn, [history.history["loss"], history.history["val_loss"]])
-    assert len(history.plot(["mae"]).axes) == 1
+    assert len(history.plot(["mae"]).axes) == len(history.plot("mae").axes) == 1
     figure.savefig(tmp_path / "h.png")
     for names in (["nonsense"], []):
         with pytest.raises(ValueError, match="names: expected some of"):
