@@ -129,8 +129,7 @@ class Data:
         if sample_weight is None:
             return replace(self, y=target, weight=None)
         name = "sample_weight"
-        if not hasattr(sample_weight, "__len__"):
-            raise TypeError(f"{name}: expected an array or a list, got {sample_weight!r}")
+        sample_weight = _rows(sample_weight, name)
         if s.per_step and len(sample_weight) and np.ndim(sample_weight[0]):
             weight = checked_weight(self._per_step(sample_weight, name), target, s.dtype, name)
         else:
@@ -145,9 +144,7 @@ class Data:
 
     def _per_step(self, value: Any, name: str) -> Array:
         """Data per step like `x`; padding is 0."""
-        N = len(self)
-        if not hasattr(value, "__len__"):
-            raise TypeError(f"{name}: expected an array or a list, got {type(value).__name__}")
+        N, value = len(self), _rows(value, name)
         if len(value) != N:
             raise ValueError(f"{name}: expected {N} sequences as in X, got {len(value)}")
         if self.starts is None:
@@ -265,6 +262,14 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
             weight = None if weight is None else weight[:, on]
         left = None if lengths is None else np.minimum(lengths - start, len(x[at]))
         yield Batch(x[at], left, target[at], None if weight is None else weight[at]), on
+
+
+def _rows(value: Any, name: str) -> Any:
+    """A list as it is, anything else as an array: a table of pandas counts by names, not rows."""
+    found = value if isinstance(value, list | tuple) else np.asarray(value)
+    if isinstance(found, np.ndarray) and found.ndim == 0:
+        raise TypeError(f"{name}: expected an array or a list, got {value!r}")
+    return found
 
 
 def _end_to_end(items: Sequence[Array]) -> Array:

@@ -158,8 +158,8 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
 def _sequences(X: Any) -> list[Array] | None:
     """Sequences (T_i, F) of one dtype, if X is a list of such or of ragged (T_i,)."""
-    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
-        X = list(X)
+    if getattr(X, "ndim", 0) == 1 and X.dtype == object:
+        X = list(X)  # an array of arrays, or a column of them
     if not isinstance(X, list | tuple) or not X:
         return None
     dimensions = {np.ndim(x) for x in X}

@@ -309,7 +309,7 @@ def test_import_is_light() -> None:
 
 def test_text_is_there_when_asked_for() -> None:
     code = "import fastrnn; print(fastrnn.text.CharLM.__name__, fastrnn.functional.rnn.__name__)"
-    code += "; fastrnn.nonsense"
+    code += "; assert {'text', 'LSTM'} <= {*dir(fastrnn)}; fastrnn.nonsense"
     process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert process.stdout == "CharLM rnn\n"
     assert "AttributeError: module 'fastrnn' has no attribute 'nonsense'" in process.stderr

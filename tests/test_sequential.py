@@ -269,6 +269,12 @@ def test_weights_of_steps(rng: np.random.Generator) -> None:
     )
     assert of_rows == pytest.approx(of_steps, rel=1e-13)
 
+    class Column:  # as of pandas, whose rows have names: [0] is none of them
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return np.array(rows, dtype)
+
+    assert model.evaluate(X, X, sample_weight=Column()) == of_rows
+
 
 @pytest.mark.parametrize("even", [True, False])
 def test_truncated_backpropagation(even: bool, rng: np.random.Generator) -> None:
