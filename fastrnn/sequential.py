@@ -280,7 +280,8 @@ class Sequential(Layer):
             The last two take logits: the model needs no softmax or sigmoid.
         metrics : sequence of str or callable
             ``"accuracy"``, names of losses, or functions ``f(output, target) -> float`` of the
-            outputs and targets of a batch, without padding. Each is averaged over batches.
+            outputs and targets of a batch: (B, ...), (B, T, ...) per step, or, where some are
+            padding or have weight 0, (n, ...) of the others. Each is averaged over batches.
         """
         chosen = losses.get(loss)
         found = [_metrics.get(m, chosen) for m in _sequence(metrics, "metrics")]

@@ -123,6 +123,31 @@ def test_early_stopping(restore: bool, data: Any) -> None:
     assert (len(history.epoch), stop.stopped_epoch) == (4, None)  # it forgets
 
 
+def test_a_failing_callback(data: Any) -> None:
+    """It leaves the layers' modes as they were, and the weights to those who have begun."""
+
+    class Fails(Callback):
+        def on_train_begin(self, logs: Any) -> None:
+            if self.model.training is begin:
+                raise RuntimeError("begin")
+
+        def on_train_end(self, logs: Any) -> None:
+            raise RuntimeError("end")
+
+    stop = EarlyStopping("loss", restore_best_weights=True)
+    model = small()
+    model.fit(*data, callbacks=[stop], verbose=0)
+    model.fit(*data, verbose=0)
+    before = weights(model)
+    for begin in (True, False):
+        model.eval()
+        with pytest.raises(RuntimeError, match="begin" if begin else "end"):
+            model.fit(*data, callbacks=[Fails(), stop], verbose=0)
+        assert not model.training
+        assert not any(layer.training for layer in model.layers)
+        assert (weights(model) == before) is begin
+
+
 @pytest.mark.parametrize(
     ("name", "mode", "epochs", "best"),
     [("scripted", "max", 3, 2), ("scripted", "auto", 2, 1), ("accuracy", "auto", 3, 2)],

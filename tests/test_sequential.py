@@ -411,6 +411,17 @@ def test_metrics(rng: np.random.Generator) -> None:
         assert output.shape == (len(target), V)
         return len(target)
 
+    def whole(output: np.ndarray, target: np.ndarray) -> float:
+        """Sequences of which all is right: in (B, T), and in no other order."""
+        return float((output.argmax(-1) == target).all(axis=1).sum())
+
+    even = rng.integers(0, V, (3, 7))
+    targets = model.predict(even).argmax(-1)
+    targets[[0, 2], [3, 5]] += 1
+    targets %= V
+    model.compile("sgd", "cross_entropy", [whole])
+    assert model.evaluate(even, targets)["whole"] == 1
+
     model.compile("sgd", "cross_entropy", ["accuracy", size])
     found = model.evaluate(tokens, tokens)
     hits = np.concatenate([model.predict([x])[0].argmax(-1) == x for x in tokens])
