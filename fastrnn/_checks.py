@@ -130,6 +130,9 @@ def asarray(value: Any, name: str) -> Array:
         return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: expected an array, got a ragged sequence") from None
+    except (TypeError, RuntimeError) as error:  # a tensor that does not give its numbers away
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected an array, got {kind}: {error}") from None
 
 
 def numeric(value: Any, name: str) -> Array:

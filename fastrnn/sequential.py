@@ -58,8 +58,9 @@ class Sequential(Layer):
         step.
     seed : int, optional
         For the initial weights and the dropout of layers that were made without a seed of their
-        own (and into which no weights were loaded), which are drawn anew here; and for the order
-        of the data in :meth:`fit`. Default: layers stay as they are, the order is fresh each time.
+        own, which are drawn anew here, unless the weights were trained, loaded or set since; and
+        for the order of the data in :meth:`fit`. Default: layers stay as they are, the order is
+        fresh each time.
 
     Attributes
     ----------
@@ -608,16 +609,26 @@ def _layer_from_file(i: int, name: str, config: dict[str, Any], tensors: dict[st
 
 
 def _draw_anew(layer: Layer, seed: int) -> None:
-    """Initial weights and random state by `seed`, if the layer was made without one."""
+    """Initial weights and random state by `seed`, if the layer was made without one.
+
+    Weights that are no longer the initial ones, because they were trained, loaded or set, stay.
+    """
     args, kwargs = layer._given
-    given = inspect.signature(type(layer)).bind(*args, **kwargs).arguments
-    if given.get("seed") is not None or layer._loaded:
+    signature = inspect.signature(type(layer))
+    given = signature.bind(*args, **kwargs).arguments
+    if given.get("seed") is not None or "seed" not in signature.parameters:
         return
     # Dropout draws nothing here, and would warn a second time of not being used.
     quiet = {"dropout": 0.0} if "dropout" in given else {}
-    fresh = type(layer)(**(given | quiet | {"seed": seed}))
-    for name, array in layer.parameters().items():
+    before, fresh = (
+        type(layer)(**(given | quiet | {"seed": by})) for by in (layer._drawn_by, seed)
+    )
+    weights, drawn = layer.parameters(), before.parameters()
+    if not all(np.array_equal(weights[name], drawn[name]) for name in weights):
+        return
+    for name, array in weights.items():
         array[...] = fresh.parameters()[name]
+    layer._drawn_by = seed
     if hasattr(layer, "_rng"):
         layer._rng = fresh._rng  # type: ignore[attr-defined]
 

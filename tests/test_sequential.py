@@ -346,6 +346,19 @@ def test_seeds() -> None:
     assert (loaded.parameters()["weight"] == np.eye(2)).all()
     assert (model.parameters()["2.weight_hh_l0"] == np.eye(4)).all()
     assert abs(model.parameters()["2.weight_ih_l0"]).max() < 0.01
+    # Layers of a model in another one: drawn anew unless they have learned something.
+    drawn = Sequential([fresh := Linear(2, 3)], seed=1).state_dict()["0.weight"]
+    assert (Sequential([fresh], seed=2).state_dict()["0.weight"] != drawn).any()
+    assert (Sequential([fresh], seed=1).state_dict()["0.weight"] == drawn).all()
+    fresh.parameters()["weight"][1] = 7
+    kept = fresh.state_dict()["weight"]
+    assert (Sequential([fresh], seed=2).state_dict()["0.weight"] == kept).all()
+
+    class Seedless(RNN):
+        def __init__(self) -> None:
+            super().__init__(2, 3)
+
+    Sequential([Seedless()], seed=0)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

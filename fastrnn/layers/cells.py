@@ -39,7 +39,7 @@ class RecurrentCell(CellLayer):
         I, H = _checks.size(input_size, "input_size"), _checks.size(hidden_size, "hidden_size")
         dtype = _checks.dtype(dtype)
         _checks.memory(len(cell.gates) * H * (I + H), dtype, input_size=I, hidden_size=H)
-        rng = np.random.default_rng(_checks.seed(seed))
+        rng = self._generator(seed)
         super().__init__(cell, {"": I}, H, bias, dtype, rng)
 
     def __call__(self, x: Any, state: Any = None) -> Any:

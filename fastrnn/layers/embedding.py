@@ -46,7 +46,7 @@ class Embedding(Layer):
         self.embedding_dim = _checks.size(embedding_dim, "embedding_dim")
         self.dtype = _checks.dtype(dtype)
         shape = (self.num_embeddings, self.embedding_dim)
-        rng = np.random.default_rng(_checks.seed(seed))
+        rng = self._generator(seed)
         self._weight = rng.standard_normal(shape).astype(self.dtype)
 
     def parameters(self) -> dict[str, Array]:

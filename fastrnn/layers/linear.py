@@ -51,7 +51,7 @@ class Linear(Layer):
         self.out_features = _checks.size(out_features, "out_features")
         self.bias = _checks.flag(bias, "bias")
         self.dtype = _checks.dtype(dtype)
-        rng = np.random.default_rng(_checks.seed(seed))
+        rng = self._generator(seed)
         bound = self.in_features**-0.5
         shapes = [(self.out_features, self.in_features), (self.out_features,)]
         drawn = [rng.uniform(-bound, bound, shape).astype(self.dtype) for shape in shapes]

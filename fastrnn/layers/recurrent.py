@@ -166,7 +166,7 @@ class Recurrent(CellLayer):
         self.batch_first = _checks.flag(batch_first, "batch_first")
         self.dropout = _checks.real(dropout, "dropout", "a number in [0, 1]", lambda v: 0 <= v <= 1)
         self.return_sequences = _checks.flag(return_sequences, "return_sequences")
-        self._rng = np.random.default_rng(_checks.seed(seed))
+        self._rng = self._generator(seed)
         super().__init__(
             cell, inputs, H, bias, dtype, self._rng, init, proj_size, peephole, layer_norm
         )
