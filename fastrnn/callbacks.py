@@ -287,8 +287,8 @@ def bar(shape: str, **options: Any) -> Any:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     found = tqdm(bar_format=shape, dynamic_ncols=True, file=sys.stderr, **options)
-    if found.ncols == 0:  # A terminal that does not know its width: nothing would be shown.
-        found.ncols, found.dynamic_ncols = 80, None
+    if (found.ncols or 80) < 1:  # A terminal that does not know its size: all would be cut off.
+        found.ncols, found.nrows, found.dynamic_ncols = 80, 24, None
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -251,13 +252,29 @@ def test_progress_as_a_bar(
     data: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    # As a new pseudo-terminal has it: no size.
-    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda file: (0, 0))
     small().fit(*data, epochs=2, batch_size=4)
     err = capsys.readouterr().err
     assert "epoch 1/2 " in err
     assert "epoch 2/2 100%|" in err
     assert "loss " in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
+@pytest.mark.parametrize("size", [(0, 0), (24, 100)])
+def test_progress_on_a_terminal(
+    size: tuple[int, int], data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new pseudo-terminal has no size."""
+    import fcntl
+    import termios
+
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
+    with open(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        small().fit(*data, batch_size=4)
+        assert b"epoch 1/1 100%|" in os.read(master, 10_000)
+    os.close(master)
 
 
 def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
