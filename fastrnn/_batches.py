@@ -47,6 +47,19 @@ class Signature:
         found = _checks.indices(x, name, self.vocabulary)
         return _checks.expect_shape(found, name, lead)
 
+    def padded(
+        self, x: Any, name: str, lead: Sequence[int | str], lengths: Any
+    ) -> tuple[Array, Array | None]:
+        """Inputs as from :meth:`array`, and their lengths, past which there may be anything."""
+        if self.vocabulary is None or lengths is None:
+            found = self.array(x, name, lead)
+            return found, _checks.lengths(lengths, found.shape[1], found.shape[:1])
+        found = _checks.expect_shape(_checks.asarray(x, name), name, lead)
+        N, T = found.shape
+        sizes = _checks.lengths(lengths, T, (N,))
+        assert sizes is not None
+        return self.array(np.where(np.arange(T) < sizes[:, None], found, 0), name, lead), sizes
+
 
 @dataclass(slots=True)
 class Batch:
@@ -104,9 +117,7 @@ class Data:
     def of(cls, signature: Signature, X: Any, lengths: Any = None) -> Self:
         """Inputs alone: an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
         if not isinstance(X, list | tuple):
-            x = signature.array(X, "X", ("N", "T"))
-            N, T = x.shape[:2]
-            return cls(signature, x, _checks.lengths(lengths, T, (N,)))
+            return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths))
         if lengths is not None:
             raise ValueError("lengths: expected None with a list of arrays, which have their own")
         if not X:

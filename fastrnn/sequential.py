@@ -196,10 +196,7 @@ class Sequential(Layer):
     def _one_batch(self, x: Any, lengths: Any) -> Data:
         if isinstance(x, list | tuple):
             x = np.asarray(x) if lengths is not None or _even(x) else x
-        array = self._signature.array(x, "x", ("B", "T"))
-        return Data(
-            self._signature, array, _checks.lengths(lengths, array.shape[1], array.shape[:1])
-        )
+        return Data(self._signature, *self._signature.padded(x, "x", ("B", "T"), lengths))
 
     def run(
         self, x: Array, lengths: Array | None, state: Sequence[Any] | None, keep: bool
