@@ -26,6 +26,7 @@ class ModelStream(Bound):
 
     def __init__(self, layers: Sequence[Layer], signature: Signature, batch_size: int) -> None:
         self._signature, self._batch_size = signature, batch_size
+        _checks.memory(batch_size * signature.outputs, signature.dtype, batch_size=batch_size)
         self._streams: list[Stream] = []
         self._stages: list[Callable[[Array, Array], Any]] = []
         self._buffers: list[Array] = []

@@ -376,8 +376,6 @@ def test_huge(layer):
     few = np.ones(I, layer.dtype)
     for call in (
         lambda: fastrnn.GRU(10**30, 2),
-        lambda: layer.stream(2**55),
-        lambda: layer.stream(10**30),
         lambda: layer(np.broadcast_to(few, (2**30, 2**24, I))),
         lambda: layer.forward(np.broadcast_to(few, (2**24, 2**30, I))),
         lambda: layer(np.broadcast_to(few[:1], (2**50, 1, I))),
@@ -387,13 +385,21 @@ def test_huge(layer):
     assert np.isfinite(layer(np.ones((T, B, I)))[0]).all()
 
 
-@pytest.mark.parametrize("kind", [fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU, fastrnn.LSTMCell])
-@pytest.mark.parametrize("sizes", [(2**40, 3), (3, 2**31), (2**62, 2**62)])
-def test_huge_weights(kind, sizes):
-    I, H = sizes
-    told = f"^input_size={I}, hidden_size={H}.*: expected sizes that fit into memory"
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU", "LSTMCell", "Embedding", "Linear"])
+@pytest.mark.parametrize("sizes", [(2**40, 2**16), (2**16, 2**40), (2**62, 2**62)])
+def test_huge_weights(name, sizes):
+    first, second = sizes
+    told = rf"^\w+={first}, \w+={second}.*: expected sizes that fit into memory"
     with pytest.raises(ValueError, match=told):
-        kind(I, H)
+        getattr(fastrnn, name)(first, second)
+
+
+@pytest.mark.parametrize("rows", [2**45, 2**62])
+@pytest.mark.parametrize("whole", [True, False])
+def test_huge_streams(layer, rows, whole):
+    made = fastrnn.Sequential([layer]) if whole else layer
+    with pytest.raises(ValueError, match=f"^batch_size={rows}: expected sizes that fit"):
+        made.stream(rows)
 
 
 # -- functions -----------------------------------------------------------------------------------

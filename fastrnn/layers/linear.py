@@ -51,9 +51,11 @@ class Linear(Layer):
         self.out_features = _checks.size(out_features, "out_features")
         self.bias = _checks.flag(bias, "bias")
         self.dtype = _checks.dtype(dtype)
+        I, O = self.in_features, self.out_features
+        _checks.memory(I * O, self.dtype, in_features=I, out_features=O)
         rng = self._generator(seed)
-        bound = self.in_features**-0.5
-        shapes = [(self.out_features, self.in_features), (self.out_features,)]
+        bound = I**-0.5
+        shapes = [(O, I), (O,)]
         drawn = [rng.uniform(-bound, bound, shape).astype(self.dtype) for shape in shapes]
         self._weights = LinearWeights(drawn if self.bias else [drawn[0], None])
 

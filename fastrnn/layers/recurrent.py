@@ -384,6 +384,7 @@ class Recurrent(CellLayer):
             If the layer is bidirectional.
         """
         rows = _checks.size(batch_size, "batch_size")
+        _checks.memory(rows * self.hidden_size, self.dtype, batch_size=rows)
         if self.bidirectional:
             raise ValueError(
                 "stream: expected a unidirectional layer, got a bidirectional one, whose backward "
