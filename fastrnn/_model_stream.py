@@ -64,7 +64,7 @@ class ModelStream(Bound):
             `out`, or a new array of its shape.
         """
         s, B = self._signature, self._batch_size
-        x = np.asarray(x_t)
+        x = _checks.asarray(x_t, "x_t")
         lead = () if B == 1 and x.ndim == (s.vocabulary is None) else (B,)
         # Checked before any layer moves: a refused step is no step.
         x = s.array(x, "x_t", lead)
