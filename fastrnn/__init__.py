@@ -28,6 +28,10 @@ from fastrnn.sequential import Sequential as Sequential
 _LAZY = frozenset({"callbacks", "forecast", "functional", "sklearn", "text"})
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")

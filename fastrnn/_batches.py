@@ -47,6 +47,19 @@ class Signature:
         found = _checks.indices(x, name, self.vocabulary)
         return _checks.expect_shape(found, name, lead)
 
+    def padded(
+        self, x: Any, name: str, lead: Sequence[int | str], lengths: Any
+    ) -> tuple[Array, Array | None]:
+        """Inputs as from :meth:`array`, and their lengths, past which there may be anything."""
+        if self.vocabulary is None or lengths is None:
+            found = self.array(x, name, lead)
+            return found, _checks.lengths(lengths, found.shape[1], found.shape[:1])
+        found = _checks.expect_shape(_checks.asarray(x, name), name, lead)
+        N, T = found.shape
+        sizes = _checks.lengths(lengths, T, (N,))
+        assert sizes is not None
+        return self.array(np.where(np.arange(T) < sizes[:, None], found, 0), name, lead), sizes
+
 
 @dataclass(slots=True)
 class Batch:
@@ -104,9 +117,7 @@ class Data:
     def of(cls, signature: Signature, X: Any, lengths: Any = None) -> Self:
         """Inputs alone: an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
         if not isinstance(X, list | tuple):
-            x = signature.array(X, "X", ("N", "T"))
-            N, T = x.shape[:2]
-            return cls(signature, x, _checks.lengths(lengths, T, (N,)))
+            return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths))
         if lengths is not None:
             raise ValueError("lengths: expected None with a list of arrays, which have their own")
         if not X:
@@ -129,8 +140,7 @@ class Data:
         if sample_weight is None:
             return replace(self, y=target, weight=None)
         name = "sample_weight"
-        if not hasattr(sample_weight, "__len__"):
-            raise TypeError(f"{name}: expected an array or a list, got {sample_weight!r}")
+        sample_weight = _rows(sample_weight, name)
         if s.per_step and len(sample_weight) and np.ndim(sample_weight[0]):
             weight = checked_weight(self._per_step(sample_weight, name), target, s.dtype, name)
         else:
@@ -145,9 +155,7 @@ class Data:
 
     def _per_step(self, value: Any, name: str) -> Array:
         """Data per step like `x`; padding is 0."""
-        N = len(self)
-        if not hasattr(value, "__len__"):
-            raise TypeError(f"{name}: expected an array or a list, got {type(value).__name__}")
+        N, value = len(self), _rows(value, name)
         if len(value) != N:
             raise ValueError(f"{name}: expected {N} sequences as in X, got {len(value)}")
         if self.starts is None:
@@ -265,6 +273,14 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
             weight = None if weight is None else weight[:, on]
         left = None if lengths is None else np.minimum(lengths - start, len(x[at]))
         yield Batch(x[at], left, target[at], None if weight is None else weight[at]), on
+
+
+def _rows(value: Any, name: str) -> Any:
+    """A list as it is, anything else as an array: a table of pandas counts by names, not rows."""
+    found = value if isinstance(value, list | tuple) else np.asarray(value)
+    if isinstance(found, np.ndarray) and found.ndim == 0:
+        raise TypeError(f"{name}: expected an array or a list, got {value!r}")
+    return found
 
 
 def _end_to_end(items: Sequence[Array]) -> Array:

@@ -6,7 +6,7 @@ import numbers
 import operator
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -16,31 +16,54 @@ Array = np.ndarray[Any, np.dtype[Any]]
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def dtype(value: Any) -> np.dtype[Any]:
+def dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
     """`value` as one of the dtypes that the kernels are built for."""
-    if value in DTYPES and isinstance(value, np.dtype):
+    if isinstance(value, np.dtype) and value in DTYPES:
         return value
-    expected = f"dtype: expected float32 or float64, got {value!r}"
+    expected = f"{name}: expected float32 or float64, got {value!r}"
     try:
         found: np.dtype[Any] = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(expected) from None
     if value is None or found not in DTYPES:  # np.dtype(None) is float64
         raise ValueError(expected)
     return found
 
 
-def size(value: Any, name: str, least: int = 1) -> int:
-    """A whole number of at least 1, or of at least `least`."""
+def size(value: Any, name: str, least: int = 1, most: int = sys.maxsize) -> int:
+    """A whole number of at least 1, or of at least `least`, and at most `most`."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected a whole number, got {type(value).__name__}") from None
     if isinstance(value, bool) or number < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
-    if number > sys.maxsize:
-        raise ValueError(f"{name}: expected at most {sys.maxsize}, got {number}")
+    if number > most:
+        raise ValueError(f"{name}: expected at most {most}, got {number}")
     return number
+
+
+def memory(count: int, dtype: np.dtype[Any], **sizes: int) -> None:
+    """Refuse sizes of which so many numbers can't be held."""
+    try:
+        np.empty(count, dtype)  # costs nothing: the system gives pages when they are written to
+    except (MemoryError, ValueError, OverflowError):
+        named = ", ".join(f"{name}={value}" for name, value in sizes.items())
+        raise ValueError(f"{named}: expected sizes that fit into memory") from None
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False; 1 and 0 will do."""
+    if not isinstance(value, bool | int | np.bool_ | np.integer) or value not in (0, 1):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(value: Any, name: str, among: Iterable[str]) -> str:
+    """One of these words."""
+    if not isinstance(value, str) or value not in among:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, among))}, got {value!r}")
+    return value
 
 
 def real(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
@@ -101,11 +124,15 @@ def shape_text(shape: Sequence[int | str]) -> str:
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
-def _asarray(value: Any, name: str) -> Array:
+def asarray(value: Any, name: str) -> Array:
+    """`value` as an array of whatever it holds; an error if it is ragged."""
     try:
         return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: expected an array, got a ragged sequence") from None
+    except (TypeError, RuntimeError) as error:  # a tensor that does not give its numbers away
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected an array, got {kind}: {error}") from None
 
 
 def numeric(value: Any, name: str) -> Array:
@@ -118,7 +145,7 @@ def numeric(value: Any, name: str) -> Array:
     ValueError
         If it is ragged.
     """
-    found = _asarray(value, name)
+    found = asarray(value, name)
     if found.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {found.dtype}")
     return found
@@ -146,7 +173,7 @@ def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
 
 def floats(value: Any, name: str) -> Array:
     """`value` as a readable array: float64 if it is that, else float32."""
-    found = _asarray(value, name)
+    found = asarray(value, name)
     native = found.dtype.newbyteorder("=")
     return array(found, name, native if native in DTYPES else DTYPES[0])
 
@@ -161,7 +188,7 @@ def indices(value: Any, name: str, below: int, least: int = 0) -> Array:
     ValueError
         If it is ragged, or one is out of range.
     """
-    found = _asarray(value, name)
+    found = asarray(value, name)
     if found.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an array of whole numbers, got dtype {found.dtype}")
     if found.size and (found.min() < least or found.max() >= below):
@@ -246,9 +273,7 @@ def states(
 
 def nonlinearity(value: Any) -> str:
     """One of the activations of an Elman network."""
-    if not isinstance(value, str) or value not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {value!r}")
-    return value
+    return choice(value, "nonlinearity", ("tanh", "relu"))
 
 
 def lengths(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
@@ -263,7 +288,7 @@ def reset(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
     """None, or where states are zeroed: (T, B) booleans, from `shape` (B,), or () for one row."""
     if value is None:
         return None
-    found = _asarray(value, "reset")
+    found = asarray(value, "reset")
     if found.dtype != np.bool_:
         raise TypeError(f"reset: expected an array of booleans, got dtype {found.dtype}")
     return expect_shape(found, "reset", (T, *shape)).reshape(T, -1)

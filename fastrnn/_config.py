@@ -10,16 +10,19 @@ import numpy as np
 from fastrnn import _checks, _dispatch
 from fastrnn._version import __version__
 
+#: The kernels count threads in a C int.
+_MOST_THREADS = 2**31 - 1
+
 
 def _initial_threads() -> int:
     text = os.environ.get("FASTRNN_NUM_THREADS")
     if not text:
         return available_cpus()
     try:
-        return _checks.size(int(text), "FASTRNN_NUM_THREADS")
+        return _checks.size(int(text), "FASTRNN_NUM_THREADS", most=_MOST_THREADS)
     except ValueError:
         raise ValueError(
-            f"FASTRNN_NUM_THREADS: expected a whole number of at least 1, got {text!r}"
+            f"FASTRNN_NUM_THREADS: expected a whole number in 1..{_MOST_THREADS}, got {text!r}"
         ) from None
 
 
@@ -62,7 +65,7 @@ def set_num_threads(n: int) -> None:
         At least 1.
     """
     global _num_threads
-    _num_threads = _checks.size(n, "n")
+    _num_threads = _checks.size(n, "n", most=_MOST_THREADS)
     _dispatch.set_num_threads(_num_threads)
 
 

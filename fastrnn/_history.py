@@ -34,7 +34,7 @@ class History:
 
         Parameters
         ----------
-        names : sequence of str, optional
+        names : str or sequence of str, optional
             What to draw, each with its validation. Default: everything, each thing in a picture of
             its own beside the others.
 
@@ -49,10 +49,12 @@ class History:
             raise ImportError(
                 "history.plot needs matplotlib: pip install 'fastrnn[plot]'"
             ) from None
-        shown = [n for n in self.history if not n.startswith("val_")] if names is None else names
+        if names is None:
+            names = [n for n in self.history if not n.startswith("val_")]
+        shown = [names] if isinstance(names, str) else list(names)
         unknown = [n for n in shown if n not in self.history]
         if unknown or not shown:
-            raise ValueError(f"names: expected some of {list(self.history)}, got {list(shown)}")
+            raise ValueError(f"names: expected some of {list(self.history)}, got {shown}")
         figure, grid = pyplot.subplots(
             1, len(shown), squeeze=False, figsize=(5 * len(shown), 4), layout="constrained"
         )

@@ -53,6 +53,9 @@ def _of_loss(loss: Loss, z: Array, t: Array, w: Array | None) -> float:
 
 
 def _of_valid(function: Any, z: Array, t: Array, w: Array | None) -> float:
+    if z.ndim == 3:  # per step, where the user has the batch first
+        z, t = z.swapaxes(0, 1), t.swapaxes(0, 1)
+        w = None if w is None else w.swapaxes(0, 1)
     if w is not None:
         z, t = z[w > 0], t[w > 0]
     return float(function(z, t))

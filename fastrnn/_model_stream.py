@@ -10,6 +10,7 @@ import numpy as np
 
 from fastrnn import _checks, _dispatch
 from fastrnn._batches import Signature
+from fastrnn._scan import Bound
 from fastrnn.layers.base import Array, Layer
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
@@ -17,7 +18,7 @@ from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.stream import Stream
 
 
-class ModelStream:
+class ModelStream(Bound):
     """The states of a model's recurrent layers, and the means to step them.
 
     Made by ``Sequential.stream()``. Use one stream from one thread at a time.
@@ -25,6 +26,7 @@ class ModelStream:
 
     def __init__(self, layers: Sequence[Layer], signature: Signature, batch_size: int) -> None:
         self._signature, self._batch_size = signature, batch_size
+        _checks.memory(batch_size * signature.outputs, signature.dtype, batch_size=batch_size)
         self._streams: list[Stream] = []
         self._stages: list[Callable[[Array, Array], Any]] = []
         self._buffers: list[Array] = []
@@ -62,7 +64,7 @@ class ModelStream:
             `out`, or a new array of its shape.
         """
         s, B = self._signature, self._batch_size
-        x = np.asarray(x_t)
+        x = _checks.asarray(x_t, "x_t")
         lead = () if B == 1 and x.ndim == (s.vocabulary is None) else (B,)
         # Checked before any layer moves: a refused step is no step.
         x = s.array(x, "x_t", lead)

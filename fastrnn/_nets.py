@@ -22,15 +22,12 @@ CELLS: dict[str, type[RNN | LSTM | GRU]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU
 
 def cell(value: Any) -> type[RNN | LSTM | GRU]:
     """The layer of this name."""
-    if not isinstance(value, str) or value not in CELLS:
-        expected = ", ".join(map(repr, CELLS))
-        raise ValueError(f"cell: expected one of {expected}, got {value!r}")
-    return CELLS[value]
+    return CELLS[_checks.choice(value, "cell", CELLS)]
 
 
 def seeds(seed: int | None, n: int) -> list[int]:
     """`n` independent seeds out of one."""
-    return [int(s) for s in np.random.SeedSequence(seed).generate_state(n, np.uint64)]
+    return [int(s) for s in np.random.SeedSequence(_checks.seed(seed)).generate_state(n, np.uint64)]
 
 
 def last_step_net(
@@ -48,6 +45,7 @@ def last_step_net(
 ) -> Sequential:
     """`first`, then recurrent layers of this kind, dropout, and a linear map of the last step."""
     _checks.fraction(dropout, "dropout")
+    num_layers = _checks.size(num_layers, "num_layers")
     for_recurrent, for_dropout, for_linear, for_training = seeds(seed, 4)
     recurrent = cell(kind)(
         input_size,

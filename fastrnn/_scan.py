@@ -19,6 +19,18 @@ from fastrnn._weights import Weights
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+class Bound:
+    """What holds memory of the kernels, and so can't be pickled or copied."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{type(self).__name__}: can't be pickled or copied, for it belongs to the kernels of "
+            "this process; keep what it was made of: the layer, and inputs or state"
+        )
+
+
 @dataclass(slots=True, repr=False)
 class Checkpoints:
     """Where a scan can be taken up again: its inputs, and the states every `steps` steps.
@@ -34,7 +46,7 @@ class Checkpoints:
 
 
 @dataclass(slots=True, repr=False)
-class ScanTape:
+class ScanTape(Bound):
     """What `backward` needs of a `forward`: the kernels that ran, and what was kept.
 
     `kept` is the kernels' own tape, or checkpoints; `kind` is that of the weights.

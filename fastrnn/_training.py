@@ -158,19 +158,21 @@ class Run:
         model.train()
         model.stop_training = False
         self.history.interrupted = True
+        begun: list[Callback] = []
         try:
             with suppress(KeyboardInterrupt):
                 for callback in everyone:
                     callback.on_train_begin({})
+                    begun.append(callback)
                 # One that was stopped in the middle of an epoch still has to be brought to its end.
                 while self.epoch < self.epochs and (self.batch or not model.stop_training):
                     self._one_epoch()
                 self.history.interrupted = False
         finally:
-            for callback in everyone:
-                callback.on_train_end(self._last)
             for layer, mode in modes:
                 layer.training = mode
+            for callback in begun:
+                callback.on_train_end(self._last)
         return self.history
 
     @property

@@ -75,28 +75,30 @@ class _Monitor(Callback):
     """What follows one number."""
 
     def __init__(self, monitor: str, patience: int, min_delta: float, mode: str) -> None:
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode: expected 'auto', 'min' or 'max', got {mode!r}")
         if not isinstance(monitor, str):
             raise TypeError(f"monitor: expected a str, got {type(monitor).__name__}")
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.mode = monitor, _checks.choice(mode, "mode", ("auto", "min", "max"))
         self.patience = _checks.size(patience, "patience", 0)
         self.min_delta = _checks.not_negative(min_delta, "min_delta")
         self.on_train_begin({})
 
     def on_train_begin(self, logs: Logs) -> None:
         """Forget the training before."""
-        self.best = math.inf
+        self.best = -math.inf if self._more_is_better else math.inf
         self.wait = 0
+
+    @property
+    def _more_is_better(self) -> bool:
+        return self.monitor.endswith("accuracy") if self.mode == "auto" else self.mode == "max"
 
     def _better(self, logs: Logs) -> bool:
         """Whether the number is the best so far; counts the epochs since one was."""
         if self.monitor not in logs:
             raise ValueError(f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}")
-        more = self.monitor.endswith("accuracy") if self.mode == "auto" else self.mode == "max"
-        value = -logs[self.monitor] if more else logs[self.monitor]
-        better = value < self.best - self.min_delta
-        self.best = value if better else self.best
+        gained = logs[self.monitor] - self.best
+        better = (gained if self._more_is_better else -gained) > self.min_delta
+        if better:
+            self.best = logs[self.monitor]
         self.wait = 0 if better else self.wait + 1
         return better
 
@@ -127,6 +129,8 @@ class EarlyStopping(_Monitor):
 
     Attributes
     ----------
+    best : float
+        The best number so far.
     stopped_epoch : int or None
         The epoch after which it ended the training.
     """
@@ -139,7 +143,7 @@ class EarlyStopping(_Monitor):
         mode: str = "auto",
         restore_best_weights: bool = False,
     ) -> None:
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights = _checks.flag(restore_best_weights, "restore_best_weights")
         super().__init__(monitor, patience, min_delta, mode)
 
     def on_train_begin(self, logs: Logs) -> None:
@@ -278,6 +282,16 @@ class Checkpoint(Callback):
         return [c for c in self._run.callbacks if not isinstance(c, Checkpoint | ProgressBar)]
 
 
+def bar(shape: str, **options: Any) -> Any:
+    """A tqdm bar of this shape on stderr, as wide as the terminal is at the time."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    found = tqdm(bar_format=shape, dynamic_ncols=True, file=sys.stderr, **options)
+    if (found.ncols or 80) < 1:  # A terminal that does not know its size: all would be cut off.
+        found.ncols, found.nrows, found.dynamic_ncols = 80, 24, None
+    return found
+
+
 class ProgressBar(Callback):
     """Progress on stderr: a bar for each epoch on a terminal, else lines.
 
@@ -291,7 +305,7 @@ class ProgressBar(Callback):
     """
 
     def __init__(self, batches: bool = True) -> None:
-        self.batches = bool(batches)
+        self.batches = _checks.flag(batches, "batches")
         self._bar: Any = None
         self._line = ""
 
@@ -306,16 +320,11 @@ class ProgressBar(Callback):
         self._title = f"epoch {epoch + 1}/{self.params['epochs']}"
         self._from = self._run.sequences_done
         if self.batches and self._terminal:
-            from tqdm import tqdm  # type: ignore[import-untyped]
-
-            shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-            self._bar = tqdm(
+            self._bar = bar(
+                "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
                 total=self.params["samples"],
                 initial=self._from,
                 desc=self._title,
-                bar_format=shape,
-                dynamic_ncols=True,
-                file=sys.stderr,
             )
             self._next = self._start
 

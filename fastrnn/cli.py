@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0, 1 if nobody reads the output any more, 2 for bad input, 130 for Ctrl-C.
     """
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal can't show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -287,7 +289,8 @@ def _classify_train(args: argparse.Namespace) -> None:
     n = round(len(texts) * args.holdout)
     held, rest = order[:n], order[n:]
     if not len(rest):
-        raise ValueError(f"expected a text or more to train on, got {len(texts)} in all")
+        expected = f"--holdout: expected to leave one of {len(texts)} texts or more to train on"
+        raise ValueError(f"{expected}, got {args.holdout}")
     model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
     model.save(args.output)
     if model.history is not None and model.history.interrupted:
@@ -314,7 +317,7 @@ def _labelled(args: argparse.Namespace) -> tuple[list[str], Any]:
         label, equals, path = file.partition("=")
         if not (label and equals and path):
             raise ValueError(f"FILE: expected one CSV file, or LABEL=FILE for each, got {file!r}")
-        lines = [line for line in _read(path, args.encoding).splitlines() if line.strip()]
+        lines = _lines(path, args.encoding)
         texts += lines
         labels += [label] * len(lines)
     return texts, np.array(labels)
@@ -322,10 +325,7 @@ def _labelled(args: argparse.Namespace) -> tuple[list[str], Any]:
 
 def _classify_predict(args: argparse.Namespace) -> None:
     model = TextClassifier.load(args.model)
-    text = sys.stdin.read() if args.file is None else _read(args.file, args.encoding)
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise ValueError("expected a line of text or more")
+    lines = _lines(args.file, args.encoding)
     probabilities = model.predict_proba(lines)
     for line, p in zip(lines, probabilities, strict=True):
         print(f"{model.classes[p.argmax()]}\t{p.max():.3f}\t{line}")
@@ -468,19 +468,41 @@ def _demo_text(path: str | None) -> tuple[str, str]:
     return "pydoc_data.topics", "\n\n".join(topics[name] for name in sorted(topics))
 
 
-def _read(path: str, encoding: str = "utf-8") -> str:
+_STANDARD_INPUT = "standard input"
+
+
+def _lines(path: str | None, encoding: str) -> list[str]:
+    """The lines of a file, or of standard input, that are not blank."""
+    lines = [line for line in _read(path, encoding).splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path or _STANDARD_INPUT}: expected a line of text or more")
+    return lines
+
+
+def _read(path: str | None, encoding: str = "utf-8") -> str:
+    """The text of a file, or, with None, of standard input."""
+    name = path or _STANDARD_INPUT
     try:
-        text = Path(path).read_text(encoding=encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not {encoding.upper()} text: {error.reason}") from None
+        text = _standard_input(encoding) if path is None else Path(path).read_text(encoding)
+    except UnicodeError as error:
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+        raise ValueError(f"{name}: is not {encoding.upper()} text: {reason}") from None
     except LookupError:
         raise ValueError(f"--encoding: expected one that Python knows, got {encoding!r}") from None
     text = text.removeprefix("\ufeff")  # a byte-order mark is not text
     if "\0" in text:
-        raise ValueError(f"{path}: is not text: it has NUL characters")
+        raise ValueError(f"{name}: is not text: it has NUL characters")
     if not text:
-        raise ValueError(f"{path}: is empty")
+        raise ValueError(f"{name}: is empty")
     return text
+
+
+def _standard_input(encoding: str) -> str:
+    if sys.stdin is None:
+        raise ValueError(f"{_STANDARD_INPUT}: is closed")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=encoding, errors="strict")
+    return sys.stdin.read()
 
 
 def _draw(history: Sequence[Record], baselines: dict[str, float], path: Path) -> bool:

@@ -169,6 +169,7 @@ class Forecaster(_modelfile.Model):
             _checks.positive(getattr(self, name), name)
         for name in ("dropout", "calibration_fraction"):
             _checks.fraction(getattr(self, name), name)
+        _checks.flag(self.log, "log")
         _checks.seed(self.seed)
 
     # Training.

@@ -205,7 +205,7 @@ def gru(
     tape : ScanTape
         For :func:`gru_backward`.
     """
-    cell = CELLS["gru" if reset_after else "gru_reset_before"]
+    cell = CELLS["gru" if _checks.flag(reset_after, "reset_after") else "gru_reset_before"]
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     y, (h_n,), tape = _forward(cell, x, "h0", h0, weights, lengths, reset)
     return y, h_n, tape

@@ -190,9 +190,7 @@ def unpack_lstm(
 
 def _columns(value: Any, name: str, layout: str) -> Array:
     """A matrix that stands left of column vectors: a copy."""
-    if layout not in _LAYOUTS:
-        expected = " or ".join(map(repr, _LAYOUTS))
-        raise ValueError(f"layout: expected {expected}, got {layout!r}")
+    _checks.choice(layout, "layout", _LAYOUTS)
     found = _checks.expect_shape(_checks.numeric(value, name), name, ("H", "I"))
     return np.array(found if layout == "columns" else found.T, order="C")
 
@@ -210,7 +208,7 @@ def _bias(value: Any, name: str, H: int) -> Array:
 
 
 def _bias_laid_out(bias: Array, layout: str, keepdims: bool) -> Array:
-    if not keepdims:
+    if not _checks.flag(keepdims, "keepdims"):
         return bias.copy()
     return bias.reshape((-1, 1) if layout == "columns" else (1, -1)).copy()
 

@@ -175,7 +175,10 @@ class Optimizer(ABC):
         """
         if not isinstance(mapping, Mapping):
             raise TypeError(f"state_dict: expected a mapping, got {type(mapping).__name__}")
-        given = {name: np.array(value, order="C") for name, value in mapping.items()}
+        given = {
+            n: np.array(_checks.numeric(v, f"state_dict {n}"), order="C")
+            for n, v in mapping.items()
+        }
         steps = given.pop("steps", None)
         if steps is None or steps.dtype.kind not in "iu" or steps.shape != () or steps < 0:
             raise ValueError("state_dict: expected steps, a whole number of at least 0")
@@ -191,7 +194,7 @@ class Optimizer(ABC):
                 f"and steps, got {sorted(mapping)}"
             )
         for name, value in given.items():
-            _checks.dtype(value.dtype)
+            _checks.dtype(value.dtype, f"state_dict {name}")
             _checks.expect_shape(
                 value, name, given[f"{self._slots[0]}.{name.partition('.')[2]}"].shape
             )
@@ -232,7 +235,7 @@ class Optimizer(ABC):
             )
         found = {}
         for name, p in params.items():
-            _checks.dtype(p.dtype)
+            _checks.dtype(p.dtype, f"params {name}")
             for s in self._state.get(name, ()):
                 _checks.expect_shape(p, f"params {name}", s.shape)
                 _checks.expect_dtype(p, f"params {name}", s.dtype)
@@ -280,7 +283,7 @@ class SGD(Optimizer):
         super().__init__(lr, clip_norm, clip_value)
         self.momentum = _checks.not_negative(momentum, "momentum")
         self.weight_decay = _checks.not_negative(weight_decay, "weight_decay")
-        self.nesterov = bool(nesterov)
+        self.nesterov = _checks.flag(nesterov, "nesterov")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got 0")
 
@@ -405,7 +408,7 @@ class RMSprop(Optimizer):
         self.alpha = _checks.fraction(alpha, "alpha")
         self.eps = _checks.not_negative(eps, "eps")
         self.momentum = _checks.not_negative(momentum, "momentum")
-        self.centered = bool(centered)
+        self.centered = _checks.flag(centered, "centered")
         self.weight_decay = _checks.not_negative(weight_decay, "weight_decay")
 
     @property

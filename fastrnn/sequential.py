@@ -58,8 +58,9 @@ class Sequential(Layer):
         step.
     seed : int, optional
         For the initial weights and the dropout of layers that were made without a seed of their
-        own (and into which no weights were loaded), which are drawn anew here; and for the order
-        of the data in :meth:`fit`. Default: layers stay as they are, the order is fresh each time.
+        own, which are drawn anew here, unless the weights were trained, loaded or set since; and
+        for the order of the data in :meth:`fit`. Default: layers stay as they are, the order is
+        fresh each time.
 
     Attributes
     ----------
@@ -89,7 +90,8 @@ class Sequential(Layer):
         self.stop_training = False
         self._metrics: dict[str, _metrics.Metric] = {}
         seeds: list[Any] = [None] * (len(self.layers) + 1)
-        if _checks.seed(seed) is not None:
+        seed = _checks.seed(seed)
+        if seed is not None:
             sequence = np.random.SeedSequence(seed)
             seeds = sequence.generate_state(len(seeds), np.uint64).tolist()
             for layer, own in zip(self.layers, seeds, strict=False):
@@ -194,10 +196,7 @@ class Sequential(Layer):
     def _one_batch(self, x: Any, lengths: Any) -> Data:
         if isinstance(x, list | tuple):
             x = np.asarray(x) if lengths is not None or _even(x) else x
-        array = self._signature.array(x, "x", ("B", "T"))
-        return Data(
-            self._signature, array, _checks.lengths(lengths, array.shape[1], array.shape[:1])
-        )
+        return Data(self._signature, *self._signature.padded(x, "x", ("B", "T"), lengths))
 
     def run(
         self, x: Array, lengths: Array | None, state: Sequence[Any] | None, keep: bool
@@ -279,7 +278,8 @@ class Sequential(Layer):
             The last two take logits: the model needs no softmax or sigmoid.
         metrics : sequence of str or callable
             ``"accuracy"``, names of losses, or functions ``f(output, target) -> float`` of the
-            outputs and targets of a batch, without padding. Each is averaged over batches.
+            outputs and targets of a batch: (B, ...), (B, T, ...) per step, or, where some are
+            padding or have weight 0, (n, ...) of the others. Each is averaged over batches.
         """
         chosen = losses.get(loss)
         found = [_metrics.get(m, chosen) for m in _sequence(metrics, "metrics")]
@@ -388,15 +388,16 @@ class Sequential(Layer):
                 validation = self._data(**arguments)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"validation_data {error}") from None
+        stateful = _checks.flag(stateful, "stateful")
         run = Run(
             self,
             data,
             validation,
             epochs=_checks.size(epochs, "epochs"),
             batch_size=_checks.size(batch_size, "batch_size"),
-            shuffle=bool(shuffle) and not stateful,
+            shuffle=_checks.flag(shuffle, "shuffle") and not stateful,
             bptt=None if bptt is None else _checks.size(bptt, "bptt"),
-            stateful=bool(stateful),
+            stateful=stateful,
         )
         return run.run(callbacks, _checks.verbosity(verbose))
 
@@ -605,16 +606,26 @@ def _layer_from_file(i: int, name: str, config: dict[str, Any], tensors: dict[st
 
 
 def _draw_anew(layer: Layer, seed: int) -> None:
-    """Initial weights and random state by `seed`, if the layer was made without one."""
+    """Initial weights and random state by `seed`, if the layer was made without one.
+
+    Weights that are no longer the initial ones, because they were trained, loaded or set, stay.
+    """
     args, kwargs = layer._given
-    given = inspect.signature(type(layer)).bind(*args, **kwargs).arguments
-    if given.get("seed") is not None or layer._loaded:
+    signature = inspect.signature(type(layer))
+    given = signature.bind(*args, **kwargs).arguments
+    if given.get("seed") is not None or "seed" not in signature.parameters:
         return
     # Dropout draws nothing here, and would warn a second time of not being used.
     quiet = {"dropout": 0.0} if "dropout" in given else {}
-    fresh = type(layer)(**(given | quiet | {"seed": seed}))
-    for name, array in layer.parameters().items():
+    before, fresh = (
+        type(layer)(**(given | quiet | {"seed": by})) for by in (layer._drawn_by, seed)
+    )
+    weights, drawn = layer.parameters(), before.parameters()
+    if not all(np.array_equal(weights[name], drawn[name]) for name in weights):
+        return
+    for name, array in weights.items():
         array[...] = fresh.parameters()[name]
+    layer._drawn_by = seed
     if hasattr(layer, "_rng"):
         layer._rng = fresh._rng  # type: ignore[attr-defined]
 

@@ -158,8 +158,8 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
 def _sequences(X: Any) -> list[Array] | None:
     """Sequences (T_i, F) of one dtype, if X is a list of such or of ragged (T_i,)."""
-    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
-        X = list(X)
+    if getattr(X, "ndim", 0) == 1 and X.dtype == object:
+        X = list(X)  # an array of arrays, or a column of them
     if not isinstance(X, list | tuple) or not X:
         return None
     dimensions = {np.ndim(x) for x in X}
@@ -393,7 +393,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
             raise ValueError(f"classes: expected those of the first call, {self.classes_}")
         target = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         if (self.classes_[target] != y).any():
-            unknown = y[self.classes_[target] != y][0]
+            unknown = y[self.classes_[target] != y].tolist()[0]
             raise ValueError(f"y: expected classes among {self.classes_}, got {unknown!r}")
         weight = self._weights(sample_weight, len(y))
         if self.class_weight is not None:

@@ -169,9 +169,9 @@ cdef class Stepper:
             memcpy(y + b * self.P, self.s.h + b * self.s.h_row, self.P * sizeof(real))
         restore_mode(mode)
 
-    def step(self, x, out=None):
-        """Advance by one step, `x` (B, I) or (I,); returns the output, in `out` if given."""
-        cdef real *x_data = plain(x, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
+    def step(self, x_t, out=None):
+        """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+        cdef real *x_data = plain(x_t, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
         cdef real *y_data = NULL
         cdef cnp.npy_intp[2] shape
         cdef int ndim, threads
@@ -179,7 +179,7 @@ cdef class Stepper:
         cdef long long begun
         y = out
         if x_data is not NULL:
-            ndim = cnp.PyArray_NDIM(<cnp.ndarray>x)
+            ndim = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
             if out is None:
                 shape[0], shape[ndim - 1] = self.B, self.P
                 out = cnp.PyArray_EMPTY(ndim, shape, NPY_REAL, 0)
@@ -189,7 +189,7 @@ cdef class Stepper:
                 if y_data is not NULL and cnp.PyArray_NDIM(<cnp.ndarray>out) != ndim:
                     y_data = NULL
         if y_data is NULL:
-            x, y, out = self.convert(x, out)
+            x, y, out = self.convert(x_t, out)
             x_data, y_data = data(x), data(y)
         if self.busy:
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -123,15 +124,43 @@ def test_early_stopping(restore: bool, data: Any) -> None:
     assert (len(history.epoch), stop.stopped_epoch) == (4, None)  # it forgets
 
 
+def test_a_failing_callback(data: Any) -> None:
+    """It leaves the layers' modes as they were, and the weights to those who have begun."""
+
+    class Fails(Callback):
+        def on_train_begin(self, logs: Any) -> None:
+            if self.model.training is begin:
+                raise RuntimeError("begin")
+
+        def on_train_end(self, logs: Any) -> None:
+            raise RuntimeError("end")
+
+    stop = EarlyStopping("loss", restore_best_weights=True)
+    model = small()
+    model.fit(*data, callbacks=[stop], verbose=0)
+    model.fit(*data, verbose=0)
+    before = weights(model)
+    for begin in (True, False):
+        model.eval()
+        with pytest.raises(RuntimeError, match="begin" if begin else "end"):
+            model.fit(*data, callbacks=[Fails(), stop], verbose=0)
+        assert not model.training
+        assert not any(layer.training for layer in model.layers)
+        assert (weights(model) == before) is begin
+
+
 @pytest.mark.parametrize(
-    ("name", "mode", "epochs"),
-    [("scripted", "max", 3), ("scripted", "auto", 2), ("accuracy", "auto", 3)],
+    ("name", "mode", "epochs", "best"),
+    [("scripted", "max", 3, 2), ("scripted", "auto", 2, 1), ("accuracy", "auto", 3, 2)],
 )
-def test_early_stopping_where_more_is_better(name: str, mode: str, epochs: int, data: Any) -> None:
+def test_early_stopping_where_more_is_better(
+    name: str, mode: str, epochs: int, best: float, data: Any
+) -> None:
     stop = EarlyStopping(name, mode=mode)
     script = Script([1, 2, 2, 3, 4], name)
     history = small().fit(*data, epochs=5, callbacks=[script, stop], verbose=0)
     assert len(history.epoch) == epochs
+    assert stop.best == best
     with pytest.raises(
         ValueError, match=r"monitor: expected one of \['loss', 'mae'\], got 'val_lo"
     ):
@@ -173,7 +202,11 @@ def test_reduce_lr_against_torch(data: Any) -> None:
     [
         (lambda: EarlyStopping(patience=-1), ValueError, "patience: expected"),
         (lambda: EarlyStopping(min_delta=-1), ValueError, "min_delta: expected"),
-        (lambda: EarlyStopping(mode="best"), ValueError, "mode: expected 'auto', 'min' or 'max'"),
+        (
+            lambda: EarlyStopping(mode="best"),
+            ValueError,
+            "mode: expected one of 'auto', 'min', 'max'",
+        ),
         (lambda: EarlyStopping(3), TypeError, "monitor: expected a str"),  # type: ignore[arg-type]
         (lambda: ReduceLROnPlateau(factor=1), ValueError, "factor: expected"),
         (lambda: ReduceLROnPlateau(min_lr=-1), ValueError, "min_lr: expected"),
@@ -226,6 +259,24 @@ def test_progress_as_a_bar(
     assert "loss " in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
+@pytest.mark.parametrize("size", [(0, 0), (24, 100)])
+def test_progress_on_a_terminal(
+    size: tuple[int, int], data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new pseudo-terminal has no size."""
+    import fcntl
+    import termios
+
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
+    with open(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        small().fit(*data, batch_size=4)
+        assert b"epoch 1/1 100%|" in os.read(master, 10_000)
+    os.close(master)
+
+
 def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     history = small().fit(*data, epochs=3, validation_split=0.2, verbose=0)
     assert repr(history).startswith("History(epochs=3, last={'loss': ")
@@ -234,7 +285,7 @@ def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "mae"]
     drawn = [line.get_ydata() for line in figure.axes[0].lines]
     np.testing.assert_array_equal(drawn, [history.history["loss"], history.history["val_loss"]])
-    assert len(history.plot(["mae"]).axes) == 1
+    assert len(history.plot(["mae"]).axes) == len(history.plot("mae").axes) == 1
     figure.savefig(tmp_path / "h.png")
     for names in (["nonsense"], []):
         with pytest.raises(ValueError, match="names: expected some of"):

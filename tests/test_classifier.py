@@ -172,7 +172,7 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
         (lambda m: TextClassifier().fit("text", ["a"]), TypeError, "texts: expected a sequence"),
         (lambda m: TextClassifier().fit(None, []), TypeError, "texts: expected a sequence of str"),
         (
-            lambda m: m.fit(["a"], [0], validation_data=["a"], verbose=0),
+            lambda m: m.fit(["a", "b"], [0, 1], validation_data=["a"], verbose=0),
             ValueError,
             "validation_data: expected a pair",
         ),
@@ -202,10 +202,16 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
             "labels: expected",
         ),
         (
-            lambda m: m.fit(["a"], [0], validation_data=(["a"], [1]), verbose=0),
+            lambda m: m.fit(["a", "b"], [0, 1], validation_data=(["a"], [2]), verbose=0),
             ValueError,
-            "validation_data: expected labels among",
+            r"validation_data: expected labels among \[0 1\], got 2",
         ),
+        (
+            lambda m: m.fit(["a", "b"], ["x", "x"], verbose=0),
+            ValueError,
+            r"labels: expected two classes or more, got \['x'\]",
+        ),
+        (lambda m: TextClassifier(bidirectional="no"), TypeError, "bidirectional: expected True"),
     ],
 )
 def test_refused(call: Any, error: type[Exception], said: str) -> None:
@@ -261,6 +267,13 @@ def test_commands(
     ]
     assert main(["classify", "predict", "m", "praise"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(Path("praise").read_text().splitlines())
+    for encoding, code, said in (
+        ("latin-1", 0, "groß"),
+        ("utf-8", 2, "standard input: is not UTF"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("groß".encode("latin-1"))))
+        assert main(["classify", "predict", "m", "--encoding", encoding]) == code
+        assert said in "".join(capsys.readouterr())
 
 
 def test_ctrl_c_keeps_the_model_so_far(
@@ -287,6 +300,9 @@ def test_ctrl_c_keeps_the_model_so_far(
         (["train", "a=nowhere"], "nowhere: No such file"),
         (["train", "a=latin1"], "latin1: is not UTF-8 text"),
         (["train", "a=praise", "--encoding=martian"], "--encoding: expected one that Python knows"),
+        (["train", "all.csv", "--encoding=utf-16"], "all.csv: is not UTF-16 text"),
+        (["train", "a=blank", "b=praise"], "blank: expected a line of text or more"),
+        (["train", "all.csv", "--holdout=0.9999"], "--holdout: expected to leave one of"),
         (["train", "all.csv", "--holdout=1"], "--holdout: expected a number in [0, 1)"),
         (["train", "all.csv", "--unit=letters"], "unit: expected one of"),
         (["predict", "nowhere"], "nowhere: No such file"),
@@ -295,6 +311,7 @@ def test_ctrl_c_keeps_the_model_so_far(
 )
 def test_commands_refuse(args: list[str], said: str, files: Path, capsys: Any) -> None:
     Path("latin1").write_bytes("groß".encode("latin-1") * 10)
+    Path("blank").write_text("\n\n")
     assert main(["classify", *args, *(QUICK if args[0] == "train" else [])]) == 2
     err = capsys.readouterr().err
     assert err.startswith("fastrnn: error: ")

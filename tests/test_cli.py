@@ -14,7 +14,7 @@ import pytest
 
 import fastrnn
 from fastrnn.cli import main
-from fastrnn.text import CharLM
+from fastrnn.text import CharLM, TextClassifier
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 50
 SMALL = ["--hidden-size=16", "--embedding-dim=8", "--seq-len=20", "--batch-size=4", "--seed=0"]
@@ -155,7 +155,8 @@ def test_demo_text_is_pythons_documentation(
         (["lm", "train", "text.txt", "-o", "m", "--lr", "-1"], "lr: expected"),
         (["lm", "train", "text.txt", "-o", "m", "--cell", "gpt"], "cell: expected one of"),
         (["lm", "train", "text.txt", "-o", "m", "--hidden-size", "0"], "hidden_size: expected"),
-        (["lm", "train", "text.txt", "-o", "m", "--hidden-size", "9" * 30], ""),
+        (["lm", "train", "text.txt", "-o", "m", "--hidden-size", "9" * 30], "hidden_size: exp"),
+        (["lm", "train", "text.txt", "-o", "m", "--num-layers", "9" * 15], "num_layers=9999999"),
         (["lm", "train", "nowhere.txt", "-o", "m"], "nowhere.txt: No such file"),
         (["lm", "train", ".", "-o", "m"], ".: Is a directory"),
         (["lm", "train", "latin1.txt", "-o", "m"], "latin1.txt: is not UTF-8 text"),
@@ -266,6 +267,25 @@ def test_nobody_reads_on(model_file: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="descriptors")
+@pytest.mark.parametrize(
+    ("closed", "args", "code", "said"),
+    [
+        (0, ["classify", "predict", "m"], 2, "fastrnn: error: standard input: is closed\n"),
+        (1, ["info"], 0, ""),
+        (2, ["info"], 0, ""),
+        (2, ["nonsense"], 2, ""),
+    ],
+)
+def test_closed_from_the_start(
+    closed: int, args: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    TextClassifier(epochs=1, hidden_size=2).fit(["a", "b"], [0, 1], verbose=0).save(tmp_path / "m")
+    process = run(*args, cwd=tmp_path, preexec_fn=lambda: os.close(closed))
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, said)
+
+
 def test_a_poor_terminal_is_no_reason_to_fail(tmp_path: Path) -> None:
     text, path = tmp_path / "t", tmp_path / "m"
     text.write_text("Straße " * 100, encoding="utf-8")
@@ -289,7 +309,7 @@ def test_import_is_light() -> None:
 
 def test_text_is_there_when_asked_for() -> None:
     code = "import fastrnn; print(fastrnn.text.CharLM.__name__, fastrnn.functional.rnn.__name__)"
-    code += "; fastrnn.nonsense"
+    code += "; assert {'text', 'LSTM'} <= {*dir(fastrnn)}; fastrnn.nonsense"
     process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert process.stdout == "CharLM rnn\n"
     assert "AttributeError: module 'fastrnn' has no attribute 'nonsense'" in process.stderr

@@ -79,12 +79,12 @@ def test_without_extensions():
     assert "unknown" in out
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1,2", " "])
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1,2", " ", str(2**40)])
 def test_bad_number_of_threads(text):
     code, _, error = python("import fastrnn", FASTRNN_NUM_THREADS=text)
     assert code != 0
     assert error == (
-        f"ValueError: FASTRNN_NUM_THREADS: expected a whole number of at least 1, got {text!r}"
+        f"ValueError: FASTRNN_NUM_THREADS: expected a whole number in 1..{2**31 - 1}, got {text!r}"
     )
 
 
@@ -101,6 +101,8 @@ def test_number_of_threads():
         for bad in (0, -1, True):
             with pytest.raises(ValueError, match="n: expected a whole number of at least 1"):
                 fastrnn.set_num_threads(bad)
+        with pytest.raises(ValueError, match=f"n: expected at most {2**31 - 1}, got"):
+            fastrnn.set_num_threads(2**31)
         for bad in ("2", 2.0, None):
             with pytest.raises(TypeError, match="n: expected a whole number"):
                 fastrnn.set_num_threads(bad)

@@ -221,6 +221,16 @@ def test_clones(cell, dtype, backend, make_layer, x, same_bits, clone):
     twin.backward(tape, np.ones((T, H)))
 
 
+def test_what_belongs_to_the_kernels_is_not_cloned(layer, x):
+    model = fastrnn.Sequential([fastrnn.RNN(I, H), fastrnn.Linear(H, 2)])
+    whole = [model.stream(), model.forward(x)[1], fastrnn.Linear(I, 2).forward(x)[1]]
+    for thing in (layer.stream(), layer.forward(x)[2], *whole):
+        for clone in (copy.copy, copy.deepcopy, pickle.dumps):
+            if clone is not copy.copy or hasattr(thing, "step"):
+                with pytest.raises(TypeError, match="can't be pickled or copied, for it belongs"):
+                    clone(thing)
+
+
 def test_repr():
     assert repr(fastrnn.LSTM(3, 5)) == "LSTM(3, 5)"
     assert repr(fastrnn.RNN(3, 5, nonlinearity="relu")) == "RNN(3, 5, nonlinearity='relu')"
@@ -379,6 +389,11 @@ def test_tape_of_another(layer, cell, x, make_layer):
         if repr(other) != repr(layer):
             with pytest.raises(ValueError, match=bad):
                 other.backward(tape)
+    square = np.ones((B, B, I))  # where shapes do not tell
+    turned = layer.forward(square)[2]
+    layer.batch_first = True
+    with pytest.raises(ValueError, match=f"{bad}, with batch_first=False"):
+        layer.backward(turned)
     for wrong in (None, x, "tape", tape.stack):
         with pytest.raises(TypeError, match="tape: expected what forward returned, got"):
             layer.backward(wrong)

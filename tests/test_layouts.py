@@ -152,7 +152,10 @@ def zeros(*shape: int) -> Any:
         ),
         (lambda: F.pack_rnn(zeros(5), zeros(5, 5)), r"W_xh: expected shape \(H, I\)"),
         (lambda: F.pack_rnn(zeros(5, 4), zeros(5, 5), zeros(4)), r"b_h: expected shape \(5,\)"),
-        (lambda: F.pack_rnn(zeros(5, 4), zeros(5, 5), layout="C"), "layout: expected 'columns'"),
+        (
+            lambda: F.pack_rnn(zeros(5, 4), zeros(5, 5), layout="C"),
+            "layout: expected one of 'columns'",
+        ),
         (lambda: F.pack_lstm(*[zeros(5, 5)] * 4), r"W_f: expected shape \(H, H\+I\)"),
         (lambda: F.pack_lstm(*[zeros(5, 9)] * 3, zeros(5, 8)), r"W_o: expected shape \(5, 9\)"),
         (lambda: F.pack_lstm(*[zeros(5, 9)] * 4, zeros(5)), "b_i, b_C, b_o: expected all four"),

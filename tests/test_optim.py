@@ -293,7 +293,11 @@ def test_state_dict_has_torch_names(rng: np.random.Generator) -> None:
         ({"exp_avg_sq.b": None}, ValueError, "state_dict: expected exp_avg, exp_avg_sq of each"),
         ({"sum.b": np.zeros(4)}, ValueError, "state_dict: expected exp_avg, exp_avg_sq of each"),
         ({"exp_avg_sq.b": np.zeros(3)}, ValueError, r"exp_avg_sq.b: expected shape \(4,\)"),
-        ({"exp_avg_sq.b": np.zeros(4, int)}, ValueError, "dtype: expected float32 or float64"),
+        (
+            {"exp_avg_sq.b": np.zeros(4, int)},
+            ValueError,
+            "exp_avg_sq.b: expected float32 or float64",
+        ),
     ],
 )
 def test_state_dicts_are_checked(

@@ -258,8 +258,9 @@ def test_weights_of_steps(rng: np.random.Generator) -> None:
     found = model.evaluate(X, X, batch_size=4, sample_weight=W)
     assert found["loss"] == pytest.approx(sum(n * v for n, v, _ in each) / total, rel=1e-12)
     assert found["accuracy"] == pytest.approx(sum(hits for *_, hits in each) / total)
-    x, lengths = padded(X, 0)
+    x, lengths = padded(X, -1)
     w, _ = padded(W, np.nan)
+    np.testing.assert_array_equal(model(x, lengths=lengths), model.predict(x, lengths=lengths))
     again = model.evaluate(x, x, batch_size=4, lengths=lengths, sample_weight=w)
     assert again == pytest.approx(found, rel=1e-13)
     rows = rng.uniform(0.5, 2, 6)
@@ -268,6 +269,12 @@ def test_weights_of_steps(rng: np.random.Generator) -> None:
         X, X, sample_weight=[np.full(len(a), r) for a, r in zip(X, rows, strict=True)]
     )
     assert of_rows == pytest.approx(of_steps, rel=1e-13)
+
+    class Column:  # as of pandas, whose rows have names: [0] is none of them
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return np.array(rows, dtype)
+
+    assert model.evaluate(X, X, sample_weight=Column()) == of_rows
 
 
 @pytest.mark.parametrize("even", [True, False])
@@ -340,6 +347,19 @@ def test_seeds() -> None:
     assert (loaded.parameters()["weight"] == np.eye(2)).all()
     assert (model.parameters()["2.weight_hh_l0"] == np.eye(4)).all()
     assert abs(model.parameters()["2.weight_ih_l0"]).max() < 0.01
+    # Layers of a model in another one: drawn anew unless they have learned something.
+    drawn = Sequential([fresh := Linear(2, 3)], seed=1).state_dict()["0.weight"]
+    assert (Sequential([fresh], seed=2).state_dict()["0.weight"] != drawn).any()
+    assert (Sequential([fresh], seed=1).state_dict()["0.weight"] == drawn).all()
+    fresh.parameters()["weight"][1] = 7
+    kept = fresh.state_dict()["weight"]
+    assert (Sequential([fresh], seed=2).state_dict()["0.weight"] == kept).all()
+
+    class Seedless(RNN):
+        def __init__(self) -> None:
+            super().__init__(2, 3)
+
+    Sequential([Seedless()], seed=0)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -404,6 +424,17 @@ def test_metrics(rng: np.random.Generator) -> None:
     def size(output: np.ndarray, target: np.ndarray) -> float:
         assert output.shape == (len(target), V)
         return len(target)
+
+    def whole(output: np.ndarray, target: np.ndarray) -> float:
+        """Sequences of which all is right: in (B, T), and in no other order."""
+        return float((output.argmax(-1) == target).all(axis=1).sum())
+
+    even = rng.integers(0, V, (3, 7))
+    targets = model.predict(even).argmax(-1)
+    targets[[0, 2], [3, 5]] += 1
+    targets %= V
+    model.compile("sgd", "cross_entropy", [whole])
+    assert model.evaluate(even, targets)["whole"] == 1
 
     model.compile("sgd", "cross_entropy", ["accuracy", size])
     found = model.evaluate(tokens, tokens)

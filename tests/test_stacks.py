@@ -399,8 +399,15 @@ def test_dropout_warns_of_a_single_layer(cell, make_layer):
         ({"dropout": 1.5}, ValueError, r"dropout: expected a number in \[0, 1\], got 1.5"),
         ({"dropout": float("nan")}, ValueError, r"dropout: expected a number in \[0, 1\], got nan"),
         ({"dropout": True}, TypeError, r"dropout: expected a number in \[0, 1\], got bool"),
-        ({"init": "zeros"}, ValueError, "init: expected one of uniform, .*, got 'zeros'"),
-        ({"init": None}, ValueError, "init: expected one of uniform, .*, got None"),
+        ({"bidirectional": "no"}, TypeError, "bidirectional: expected True or False, got 'no'"),
+        ({"bias": np.zeros(2)}, TypeError, "bias: expected True or False, got array"),
+        (
+            {"num_layers": 2**40},
+            ValueError,
+            "input_size=.*, num_layers=.*: expected sizes that fit",
+        ),
+        ({"init": "zeros"}, ValueError, "init: expected one of 'uniform', .*, got 'zeros'"),
+        ({"init": None}, ValueError, "init: expected one of 'uniform', .*, got None"),
     ],
 )
 def test_bad_options(cell, make_layer, options, kind, told):

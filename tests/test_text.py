@@ -373,7 +373,7 @@ def test_pickles(model: CharLM) -> None:
 
 
 def test_any_character_may_be_in_a_model(tmp_path: Path) -> None:
-    text = 'a"\\\n\t\x01é漢\U0001f600\ud800' * 30
+    text = 'a"\\\n\t\x01é漢\U0001f600\ud800\udc00' * 30
     model = CharLM(**SMALL, epochs=1, seed=0).fit(text, verbose=0)
     model.save(tmp_path / "m")
     assert CharLM.load(tmp_path / "m").vocabulary == "".join(sorted(set(text)))

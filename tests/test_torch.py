@@ -292,3 +292,12 @@ def test_projection(backend, rng, same_bits, layout, stack, bias):
         assert_close(dstate_0[i], state_t[i].grad, 1e-12, "dstate")
     for name, parameter in theirs.named_parameters():
         assert_close(grads[name], parameter.grad, 1e-12, name)
+
+
+def test_tensors_that_numpy_can_not_read():
+    layer = fastrnn.RNN(I, H)
+    for x in (torch.ones(T, B, I, requires_grad=True), torch.ones(T, B, I, dtype=torch.bfloat16)):
+        with pytest.raises(
+            TypeError, match=r"^x: expected an array, got Tensor: .*(grad|BFloat16)"
+        ):
+            layer(x)

@@ -264,9 +264,9 @@ class Stepper:
             for n, _ in zip(sizes, packed.cell.states, strict=False)
         )
 
-    def step(self, x: Any, out: Array | None = None) -> Array:
-        """Advance by one step, `x` (B, I) or (I,); returns the output, in `out` if given."""
-        x, y, result = self.convert(x, out)
+    def step(self, x_t: Any, out: Array | None = None) -> Array:
+        """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+        x, y, result = self.convert(x_t, out)
         packed = self.weights.packed(self.kernels)
         forward(packed, x[None], self.state, y[None], self.state)
         return result

@@ -18,14 +18,19 @@ class Layer:
     training: bool = True
     #: What the constructor was given. A model draws weights anew by it.
     _given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
-    #: Whether weights were copied in, which no model may draw anew.
-    _loaded: bool = False
+    #: The seed, given or fresh, that the initial weights were drawn by.
+    _drawn_by: Any = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remember the arguments."""
         self = super().__new__(cls)
         self._given = args, kwargs
         return self
+
+    def _generator(self, seed: int | None) -> np.random.Generator:
+        """What draws the initial weights."""
+        self._drawn_by = np.random.SeedSequence(_checks.seed(seed)).entropy
+        return np.random.default_rng(self._drawn_by)
 
     def parameters(self) -> dict[str, Array]:
         """The weights themselves, by name. Change them in place; the next call sees it."""
@@ -62,7 +67,6 @@ class Layer:
         checked = {n: _checks.shaped(values[n], n, a.dtype, a.shape).copy() for n, a in own.items()}
         for name, array in own.items():
             array[...] = checked[name]
-        self._loaded = True
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode (or, with False, to evaluation); returns the layer."""

@@ -36,9 +36,11 @@ class RecurrentCell(CellLayer):
         dtype: Any,
         seed: int | None,
     ) -> None:
-        inputs = {"": _checks.size(input_size, "input_size")}
-        rng = np.random.default_rng(_checks.seed(seed))
-        super().__init__(cell, inputs, hidden_size, bias, dtype, rng)
+        I, H = _checks.size(input_size, "input_size"), _checks.size(hidden_size, "hidden_size")
+        dtype = _checks.dtype(dtype)
+        _checks.memory(len(cell.gates) * H * (I + H), dtype, input_size=I, hidden_size=H)
+        rng = self._generator(seed)
+        super().__init__(cell, {"": I}, H, bias, dtype, rng)
 
     def __call__(self, x: Any, state: Any = None) -> Any:
         """Advance by one step. Keeps nothing, and may be called from many threads at once.
@@ -197,6 +199,6 @@ class GRUCell(RecurrentCell):
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
-        self.reset_after = bool(reset_after)
+        self.reset_after = _checks.flag(reset_after, "reset_after")
         cell = CELLS["gru" if reset_after else "gru_reset_before"]
         super().__init__(cell, input_size, hidden_size, bias, dtype, seed)

@@ -45,7 +45,7 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
         self.p = _checks.real(p, "p", "a number in [0, 1]", lambda v: 0 <= v <= 1)
-        self._rng = np.random.default_rng(_checks.seed(seed))
+        self._rng = self._generator(seed)
 
     def __call__(self, x: Any) -> Array:
         """Inference: x as it is.

@@ -45,8 +45,9 @@ class Embedding(Layer):
         self.num_embeddings = _checks.size(num_embeddings, "num_embeddings")
         self.embedding_dim = _checks.size(embedding_dim, "embedding_dim")
         self.dtype = _checks.dtype(dtype)
-        shape = (self.num_embeddings, self.embedding_dim)
-        rng = np.random.default_rng(_checks.seed(seed))
+        V, E = shape = self.num_embeddings, self.embedding_dim
+        _checks.memory(V * E, self.dtype, num_embeddings=V, embedding_dim=E)
+        rng = self._generator(seed)
         self._weight = rng.standard_normal(shape).astype(self.dtype)
 
     def parameters(self) -> dict[str, Array]:

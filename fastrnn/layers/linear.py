@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks, _dispatch
+from fastrnn._scan import Bound
 from fastrnn._weights import LinearWeights
 from fastrnn.layers.base import Array, Layer, dtype_shown
 
 
 @dataclass(slots=True, repr=False)
-class LinearTape:
+class LinearTape(Bound):
     """What ``Linear.backward`` needs: the kernels that ran, and copies of weights and input."""
 
     kernels: ModuleType
@@ -48,11 +49,13 @@ class Linear(Layer):
     ) -> None:
         self.in_features = _checks.size(in_features, "in_features")
         self.out_features = _checks.size(out_features, "out_features")
-        self.bias = bool(bias)
+        self.bias = _checks.flag(bias, "bias")
         self.dtype = _checks.dtype(dtype)
-        rng = np.random.default_rng(_checks.seed(seed))
-        bound = self.in_features**-0.5
-        shapes = [(self.out_features, self.in_features), (self.out_features,)]
+        I, O = self.in_features, self.out_features
+        _checks.memory(I * O, self.dtype, in_features=I, out_features=O)
+        rng = self._generator(seed)
+        bound = I**-0.5
+        shapes = [(O, I), (O,)]
         drawn = [rng.uniform(-bound, bound, shape).astype(self.dtype) for shape in shapes]
         self._weights = LinearWeights(drawn if self.bias else [drawn[0], None])
 

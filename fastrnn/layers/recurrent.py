@@ -28,6 +28,7 @@ class Tape:
 
     stack: _stack.StackTape
     x_shape: tuple[int, ...]
+    batch_first: bool
 
 
 class CellLayer(Layer):
@@ -68,17 +69,14 @@ class CellLayer(Layer):
         peephole: bool = False,
         layer_norm: bool = False,
     ) -> None:
-        if init not in _init.INITS:
-            raise ValueError(f"init: expected one of {', '.join(_init.INITS)}, got {init!r}")
-        if init == "identity" and len(cell.gates) > 1:
+        if _checks.choice(init, "init", _init.INITS) == "identity" and len(cell.gates) > 1:
             raise ValueError(f"init: 'identity' is for RNN only, got it for {type(self).__name__}")
-        H, dtype = _checks.size(hidden_size, "hidden_size"), _checks.dtype(dtype)
-        self.bias = bool(bias)
+        self.bias = _checks.flag(bias, "bias")
         self._cell = cell
         self._weights = {}
         for suffix, I in inputs.items():
-            shapes = cell.weight_shapes(I, H, proj_size, peephole, layer_norm)
-            if not bias:
+            shapes = cell.weight_shapes(I, hidden_size, proj_size, peephole, layer_norm)
+            if not self.bias:
                 shapes = {n: s for n, s in shapes.items() if not n.startswith("bias")}
             self._weights[suffix] = Weights(cell, _init.weights(rng, cell, shapes, init, dtype))
         self._first = next(iter(self._weights.values()))
@@ -156,16 +154,19 @@ class Recurrent(CellLayer):
         I = _checks.size(input_size, "input_size")
         H = _checks.size(hidden_size, "hidden_size")
         L = _checks.size(num_layers, "num_layers")
-        directions = ("", "_reverse") if bidirectional else ("",)
+        dtype = _checks.dtype(dtype)
+        least = len(cell.gates) * H * (I + L * (proj_size or H))
+        _checks.memory(least, dtype, input_size=I, hidden_size=H, num_layers=L)
+        directions = ("", "_reverse") if _checks.flag(bidirectional, "bidirectional") else ("",)
         inputs = {
             f"_l{layer}{direction}": len(directions) * (proj_size or H) if layer else I
             for layer in range(L)
             for direction in directions
         }
-        self.batch_first = bool(batch_first)
+        self.batch_first = _checks.flag(batch_first, "batch_first")
         self.dropout = _checks.real(dropout, "dropout", "a number in [0, 1]", lambda v: 0 <= v <= 1)
-        self.return_sequences = bool(return_sequences)
-        self._rng = np.random.default_rng(_checks.seed(seed))
+        self.return_sequences = _checks.flag(return_sequences, "return_sequences")
+        self._rng = self._generator(seed)
         super().__init__(
             cell, inputs, H, bias, dtype, self._rng, init, proj_size, peephole, layer_norm
         )
@@ -283,7 +284,8 @@ class Recurrent(CellLayer):
             y = np.empty((*batch, D * P), self.dtype)
             for d in range(D):
                 y[..., d * P : (d + 1) * P] = state_n[0][d - D]
-        return y, self._state(state_n, batch), None if stack is None else Tape(stack, x.shape)
+        tape = None if stack is None else Tape(stack, x.shape, self.batch_first)
+        return y, self._state(state_n, batch), tape
 
     def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
         """What the output of each layer but the last is multiplied with; None for nothing."""
@@ -319,6 +321,10 @@ class Recurrent(CellLayer):
         """
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+        if tape.batch_first != self.batch_first:
+            raise ValueError(
+                f"tape: is from the forward of another layer, with batch_first={tape.batch_first}"
+            )
         dx = np.empty(tape.x_shape, self.dtype)
         dx_steps = self._steps(dx)
         self._expect_own(tape.stack.scans, dx_steps.shape)
@@ -378,6 +384,7 @@ class Recurrent(CellLayer):
             If the layer is bidirectional.
         """
         rows = _checks.size(batch_size, "batch_size")
+        _checks.memory(rows * self.hidden_size, self.dtype, batch_size=rows)
         if self.bidirectional:
             raise ValueError(
                 "stream: expected a unidirectional layer, got a bidirectional one, whose backward "
@@ -506,11 +513,12 @@ class LSTM(Recurrent):
         init: str = "uniform",
         forget_bias: float | None = None,
     ) -> None:
-        if proj_size != 0 and not 0 < _checks.size(proj_size, "proj_size") < hidden_size:
+        if _checks.size(proj_size, "proj_size", 0) >= _checks.size(hidden_size, "hidden_size"):
             raise ValueError(
                 f"proj_size: expected 0 or a size below hidden_size={hidden_size}, got {proj_size}"
             )
-        self.peephole, self.layer_norm = bool(peephole), bool(layer_norm)
+        self.peephole = _checks.flag(peephole, "peephole")
+        self.layer_norm = _checks.flag(layer_norm, "layer_norm")
         super().__init__(
             CELLS["lstm"], input_size, hidden_size, num_layers, bias, batch_first,
             dropout, bidirectional, return_sequences, dtype, seed, init, proj_size, self.peephole,
@@ -577,7 +585,8 @@ class GRU(Recurrent):
         seed: int | None = None,
         init: str = "uniform",
     ) -> None:
-        self.reset_after, self.layer_norm = bool(reset_after), bool(layer_norm)
+        self.reset_after = _checks.flag(reset_after, "reset_after")
+        self.layer_norm = _checks.flag(layer_norm, "layer_norm")
         super().__init__(
             CELLS["gru" if reset_after else "gru_reset_before"], input_size, hidden_size,
             num_layers, bias, batch_first, dropout, bidirectional, return_sequences, dtype, seed,

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks, _dispatch
+from fastrnn._scan import Bound
 from fastrnn._weights import Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
 
 
-class Stream:
+class Stream(Bound):
     """A state, and the means to step it; made by a layer's ``stream()``.
 
     A stream stays with the backend on which it was made, and sees every change of the layer's
@@ -86,7 +87,7 @@ y_t : array
         B = len(self._states[0][0])
         try:
             chosen = np.arange(B)[slice(None) if rows is None else rows]
-        except IndexError:
+        except (IndexError, ValueError):
             raise ValueError(
                 f"rows: expected row numbers under {B}, or {B} booleans, got {rows!r}"
             ) from None

@@ -6,6 +6,7 @@ import math
 import sys
 from typing import Any, Self
 
+from fastrnn.callbacks import bar
 from fastrnn.text._training import Record
 
 #: Where stderr is no terminal, a line of progress is printed this often.
@@ -22,10 +23,7 @@ class Progress:
         self.bits = ""
         self.line = ""
         if verbose and not self.lines:
-            from tqdm import tqdm  # type: ignore[import-untyped]
-
-            shape = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {desc}"
-            self.bar = tqdm(total=1.0, bar_format=shape, dynamic_ncols=True)
+            self.bar = bar("{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {desc}", total=1.0)
 
     def __enter__(self) -> Self:
         return self

@@ -290,12 +290,14 @@ class CharLM(_modelfile.Model):
         the constructor; there is no code in it.
         """
         tensors = self._fitted().parameters()
-        header = self._settings() | {"vocabulary": self.vocabulary}
+        # One by one: JSON makes one character of two surrogates side by side.
+        header = self._settings() | {"vocabulary": list(self.vocabulary)}
         _modelfile.write(path, "CharLM", header, tensors)
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
-        vocabulary = _text(header.pop("vocabulary"), "vocabulary")
+        found = header.pop("vocabulary")
+        vocabulary = _text("".join(found) if isinstance(found, list) else found, "vocabulary")
         self = cls(**header)
         if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
             raise ValueError("vocabulary: expected sorted, distinct characters")

@@ -86,9 +86,8 @@ class TextClassifier(_modelfile.Model):
     _net: Sequential | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.unit, str) or self.unit not in _UNITS:
-            expected = ", ".join(map(repr, _UNITS))
-            raise ValueError(f"unit: expected one of {expected}, got {self.unit!r}")
+        _checks.choice(self.unit, "unit", _UNITS)
+        _checks.flag(self.bidirectional, "bidirectional")
         _nets.cell(self.cell)
         for name in ("embedding_dim", "hidden_size", "num_layers", "min_count"):
             _checks.size(getattr(self, name), name)
@@ -126,10 +125,19 @@ class TextClassifier(_modelfile.Model):
         -------
         TextClassifier
             Itself.
+
+        Raises
+        ------
+        ValueError
+            If there are not two classes or more; or if the loss becomes NaN or infinite.
+        TypeError
+            If texts or labels are of another type.
         """
         found = _texts(texts, "texts")
         given = _labels(labels, "labels", len(found))
         classes, target = np.unique(given, return_inverse=True)
+        if len(classes) == 1:
+            raise ValueError(f"labels: expected two classes or more, got {classes.tolist()}")
         counts = Counter(token for text in found for token in self._tokens(text))
         vocabulary = sorted(token for token, n in counts.items() if n >= self.min_count)
         net = self._new_net(len(vocabulary), len(classes))
@@ -289,7 +297,7 @@ def _texts(value: Any, name: str) -> list[str]:
 
 
 def _labels(value: Any, name: str, n: int) -> Array:
-    found = np.asarray(value)
+    found = _checks.asarray(value, name)
     if found.dtype == object and all(isinstance(label, str) for label in found.flat):
         found = found.astype(str)
     if found.dtype.kind == "U" and not all(isinstance(label, str) for label in value):
@@ -304,5 +312,6 @@ def _known(labels: Array, classes: Array) -> Array:
     at = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     unknown = labels[classes[at] != labels]
     if unknown.size:
-        raise ValueError(f"validation_data: expected labels among {classes}, got {unknown[0]!r}")
+        first = unknown.tolist()[0]
+        raise ValueError(f"validation_data: expected labels among {classes}, got {first!r}")
     return at
