@@ -65,6 +65,12 @@ class ScanTape(Bound):
         found: Cell = self.kind[0]
         return found
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the weights."""
+        found: np.dtype[Any] = self.kind[2]
+        return found
+
 
 def forward(
     weights: Weights,
@@ -126,10 +132,15 @@ def backward(
     tape: ScanTape,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
-    dx: Array,
+    dx: Array | None,
     dstate: Sequence[Array],
 ) -> list[Array | None]:
     """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (B, H) each.
+
+    Parameters
+    ----------
+    dx : array or None, out
+        None where it is not wanted.
 
     Returns
     -------
@@ -137,7 +148,7 @@ def backward(
         Gradients of the weights, in the order of `cell.weights`.
     """
     if tape.reverse:
-        dy, dx = None if dy is None else dy[::-1], dx[::-1]
+        dy, dx = None if dy is None else dy[::-1], None if dx is None else dx[::-1]
     _, shapes, dtype = tape.kind
     gradients = tape.kernels.Gradients(tape.packed)
     if isinstance(tape.kept, Checkpoints):
@@ -180,7 +191,7 @@ def _backward_checkpointed(
     tape: ScanTape,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
-    dx: Array,
+    dx: Array | None,
     dstate: Sequence[Array],
     gradients: Any,
 ) -> None:
@@ -195,5 +206,6 @@ def _backward_checkpointed(
         )
         dy_part = None if dy is None else dy[steps]
         # Either twin has read the one before it writes the other.
-        kernels.backward(segment, dy_part, dstate_n, dx[steps], dstate, gradients)
+        dx_part = None if dx is None else dx[steps]
+        kernels.backward(segment, dy_part, dstate_n, dx_part, dstate, gradients)
         dstate_n = dstate

@@ -91,10 +91,15 @@ def backward(
     tape: StackTape,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
-    dx: Array,
+    dx: Array | None,
     dstate: Sequence[Array],
 ) -> list[list[Array | None]]:
     """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (L*D, B, H) each.
+
+    Parameters
+    ----------
+    dx : array or None, out
+        None where it is not wanted.
 
     Returns
     -------
@@ -106,16 +111,17 @@ def backward(
     D = len(scans) // L
     grads: list[list[Array | None]] = [[]] * len(scans)
     for layer in reversed(range(L)):
-        into = np.empty(scans[layer * D].shape, dx.dtype) if layer else dx
+        scan = scans[layer * D]
+        into = np.empty(scan.shape, scan.dtype) if layer else dx
         for d in range(D):
             k = layer * D + d
-            mine = np.empty_like(into) if d else into
+            mine = into if d == 0 or into is None else np.empty_like(into)
             grads[k] = _scan.backward(
                 scans[k], _part(dy, d, D), _of_scan(dstate_n, k), mine, [s[k] for s in dstate]
             )
-            if d:
+            if d and into is not None and mine is not None:
                 _add(into, mine)
-        if layer:
+        if layer and into is not None:
             # A layer's input is the output of the layer below, times a factor.
             dy = _times(into, factors[layer - 1])
     return grads

@@ -227,21 +227,23 @@ class Sequential(Layer):
     ) -> tuple[Array | None, dict[str, Any]]:
         """Back through :meth:`run`; not for direct use.
 
-        `by_rows` is for an optimizer's ``apply``: a table's gradient is a RowGradient then.
+        `by_rows` is for an optimizer's ``apply``: a table's gradient is a RowGradient then, and
+        nobody asks for that of x.
         """
         found: list[dict[str, Any]] = []
-        for layer, kept in zip(reversed(self.layers), reversed(tape.tapes), strict=True):
+        d: Any = dy
+        for i, (layer, kept) in reversed([*enumerate(zip(self.layers, tape.tapes, strict=True))]):
             if isinstance(layer, Recurrent):
-                dy = dy.swapaxes(0, 1) if layer.batch_first and layer.return_sequences else dy
-                dy, _, grads = layer.backward(kept, dy)
-                dy = dy.swapaxes(0, 1) if layer.batch_first else dy
+                d = d.swapaxes(0, 1) if layer.batch_first and layer.return_sequences else d
+                d, _, grads = layer.backward(kept, d, input_gradient=i > 0 or not by_rows)
+                d = d.swapaxes(0, 1) if layer.batch_first and d is not None else d
             elif by_rows and isinstance(layer, Embedding):
-                dy, grads = layer.backward_by_rows(kept, dy)  # type: ignore[assignment]
+                d, grads = layer.backward_by_rows(kept, d)  # type: ignore[assignment]
             else:
-                dy, grads = layer.backward(kept, dy)  # type: ignore[attr-defined]
+                d, grads = layer.backward(kept, d)
             found.append(grads)
         found.reverse()
-        return dy, {f"{i}.{name}": g for i, grads in enumerate(found) for name, g in grads.items()}
+        return d, {f"{i}.{name}": g for i, grads in enumerate(found) for name, g in grads.items()}
 
     def stream(self, batch_size: int = 1) -> ModelStream:
         """The whole model one time step at a time; many streams can share it.

@@ -205,7 +205,7 @@ cdef struct Backward:
     const real *dy          # or NULL
     ptrdiff_t dy_t
     ptrdiff_t dy_b
-    real *dx
+    real *dx                # or NULL
     ptrdiff_t dx_t
     ptrdiff_t dx_b
     real *dh_0
@@ -351,7 +351,8 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
         if count > 1:
             meet(&f.others, count)
         sum_chunk(f, at, offset(rows, t0 + n) - at, sum_u0, sum_u1)
-        input_gradients(f, t0, n, index, count)
+        if f.dx is not NULL:
+            input_gradients(f, t0, n, index, count)
         if count > 1 and i > 0:
             meet(&f.others, count)
     for b in range(b0, b1):
@@ -455,8 +456,8 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, Gradients gradients):
     cdef ptrdiff_t T = tape.rows.T, B = tape.rows.B, blocks = w.blocks, most
     cdef Backward f
     cdef list memory = []
-    assert dx.shape == (T, B, w.I) and (dy is None or dy.shape == (T, B, w.P))
-    packed.need_back()
+    assert (dx is None or dx.shape == (T, B, w.I)) and (dy is None or dy.shape == (T, B, w.P))
+    packed.need_back(dx is not None)
     memset(&f, 0, sizeof(Backward))
     f.w, f.sums, f.rows = w, &gradients.sums, tape.rows
     f.chunk = min(chunk_steps(B), T)
@@ -465,13 +466,14 @@ def backward(Tape tape, dy, dstate_n, dx, dstate, Gradients gradients):
     f.tape_x, f.tape_h, f.tape_z = tape.x.data, tape.h.data, tape.z.data
     if dy is not None:
         f.dy, f.dy_t, f.dy_b = data(dy), stride(dy, 0), stride(dy, 1)
-    f.dx, f.dx_t, f.dx_b = data(dx), stride(dx, 0), stride(dx, 1)
+    if dx is not None:
+        f.dx, f.dx_t, f.dx_b = data(dx), stride(dx, 0), stride(dx, 1)
+        f.dxs = scratch(memory, parts(w.I, VL) * most * VL)
     f.dh_0 = data(dstate[0])
     if tape.reset is not None:
         f.reset = <const char *>cnp.PyArray_DATA(<cnp.ndarray>tape.reset)
         f.reset_t, f.reset_b = tape.reset.strides
     f.dz = f.dzh = f.dzx = scratch(memory, blocks * most * w.size)
-    f.dxs = scratch(memory, parts(w.I, VL) * most * VL)
     f.dys = scratch(memory, B * w.P)
     f.dh = f.d_out = scratch(memory, parts(w.P, VL) * B * VL)
     f.zero = w.zero

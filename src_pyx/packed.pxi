@@ -143,7 +143,6 @@ cdef class Packed:
     cdef dict named             # the copies by all names there are
     cdef list buffers
     cdef Weights w
-    cdef bint has_back
 
     def __init__(self, cell, weights):
         cdef Weights *w = &self.w
@@ -224,16 +223,16 @@ cdef class Packed:
                 vectors + gates.index[gate] * self.w.H, self.w.H,
             )
 
-    cdef int need_back(self) except -1:
-        """Pack what BPTT reads, at first need."""
+    cdef int need_back(self, bint of_x) except -1:
+        """Pack what BPTT reads, at first need; also what dx is a product with."""
         cdef Weights *w = &self.w
-        if not self.has_back:
+        if of_x and w.x_back.w is NULL:
             w.x_back = self._pack_back(&w.layout.x, self.named["weight_ih"], w.H)
-            w.h_back = self._pack_back(&w.layout.h, self.named["weight_hh"], w.H)
+        if w.h_back.w is NULL:
             w.n_back = self._pack_back(&w.layout.n, self.named["weight_hh"], w.H)
             if w.projects:
                 w.r_back = self._pack_back(&OUTPUT, self.named["weight_hr"], w.P)
-            self.has_back = True
+            w.h_back = self._pack_back(&w.layout.h, self.named["weight_hh"], w.H)
         return 0
 
     def matches(self, weights):

@@ -241,6 +241,14 @@ def test_changed_weights_are_seen_by_streams(cell, backend, make_layer, same_bit
         assert same_bits(stream.step(x), copy.deepcopy(layer).stream(B).step(x))
 
 
+def test_without_the_gradient_of_x(stack, x, state, rng, same_bits):
+    y, _, tape = stack.forward(x, state)
+    dy = rng.normal(size=y.shape)
+    found = stack.backward(tape, dy, state, input_gradient=False)
+    want = stack.backward(tape, dy, state)
+    assert found[0] is None and same_bits(found[1:], want[1:])
+
+
 def test_tape_belongs_to_the_caller(make_stack, backend, sizes, x, state, rng, same_bits):
     stack = make_stack(dropout=0.5 if sizes[0] > 1 else 0)
     x, state = x.copy(), pairwise(np.copy, state)

@@ -190,7 +190,7 @@ def backward(
     tape: Tape,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
-    dx: Array,
+    dx: Array | None,
     dstate: Sequence[Array],
     gradients: Gradients,
 ) -> None:
@@ -204,7 +204,7 @@ def backward(
         Gradient of the outputs; None stands for zeros.
     dstate_n : sequence of (B, H) or None
         Gradients of the final states.
-    dx : (T, B, I), out
+    dx : (T, B, I), out, or None where it is not wanted
     dstate : sequence of (B, H), out
         Gradients of the initial states.
     gradients : Gradients
@@ -214,7 +214,7 @@ def backward(
     T, B, _ = tape.shape
     step, w = STEPS[packed.cell.name].backward, packed.w
     now = tuple(np.zeros_like(s) if d is None else d for s, d in zip(dstate, dstate_n, strict=True))
-    dzx = np.zeros((T, B, len(w["weight_ih"])), dx.dtype)
+    dzx = np.zeros((T, B, len(w["weight_ih"])), w["weight_ih"].dtype)
     for t in reversed(range(T)):
         rows = slice(None) if running is None else np.flatnonzero(running[t])
         dstep = tuple(d[rows] for d in now)
@@ -225,7 +225,9 @@ def backward(
         now = tuple(_put(d, rows, n) for d, n in zip(now, back.dstate, strict=True))
         now = _zero(now, None if reset is None else reset[t])
         gradients.add(back.grads)
-    dx[...], dweight, dgain = product_back(tape.zx, dzx, w["weight_ih"], w.get("gain_ih"))
+    found, dweight, dgain = product_back(tape.zx, dzx, w["weight_ih"], w.get("gain_ih"))
+    if dx is not None:
+        dx[...] = found
     gradients.add({"weight_ih": dweight, "bias_ih": dzx.sum(axis=(0, 1)), "gain_ih": dgain})
     for out, d in zip(dstate, now, strict=True):
         out[...] = d

@@ -105,7 +105,7 @@ class RecurrentCell(CellLayer):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         dx = np.empty(tape.x_shape, self.dtype)
         steps = dx.reshape(1, -1, self.input_size)
-        self._expect_own([tape.scan], steps.shape)
+        self._expect_own([tape.scan])
         dstate_0 = self._new_rows(steps.shape[1])
         dstate_n = self._rows(dstate, "dstate", dx)
         grads = _scan.backward(tape.scan, None, dstate_n, steps, dstate_0)

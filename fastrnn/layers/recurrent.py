@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -115,10 +115,9 @@ class CellLayer(Layer):
             if array is not None
         }
 
-    def _expect_own(self, scans: Sequence[ScanTape], shape: tuple[int, ...]) -> None:
+    def _expect_own(self, scans: Sequence[ScanTape]) -> None:
         """Refuse the tape of a layer that is unlike this one."""
-        own = [weights.kind for weights in self._weights.values()]
-        if [scan.kind for scan in scans] != own or scans[0].shape != shape:
+        if [scan.kind for scan in scans] != [w.kind for w in self._weights.values()]:
             raise ValueError("tape: is from the forward of another layer")
 
     def __repr__(self) -> str:
@@ -296,9 +295,19 @@ class Recurrent(CellLayer):
         # A generator locks itself, so that threads may share the layer.
         return [drawn_factors(self._rng, self.dropout, shape, self.dtype) for _ in factors]
 
+    @overload
     def backward(
-        self, tape: Tape, dy: Any = None, dstate: Any = None
-    ) -> tuple[Array, Any, dict[str, Array]]:
+        self, tape: Tape, dy: Any = ..., dstate: Any = ..., *, input_gradient: Literal[True] = ...
+    ) -> tuple[Array, Any, dict[str, Array]]: ...
+
+    @overload
+    def backward(
+        self, tape: Tape, dy: Any = ..., dstate: Any = ..., *, input_gradient: bool
+    ) -> tuple[Array | None, Any, dict[str, Array]]: ...
+
+    def backward(
+        self, tape: Tape, dy: Any = None, dstate: Any = None, *, input_gradient: bool = True
+    ) -> tuple[Array | None, Any, dict[str, Array]]:
         """Backpropagation through time (Werbos 1990).
 
         Parameters
@@ -309,10 +318,12 @@ class Recurrent(CellLayer):
             Gradient of the loss with respect to y, in its shape. Default: zeros.
         dstate : as `state`, optional
             Gradient with respect to the final state; either of a pair may be None. Default: zeros.
+        input_gradient : bool
+            Whether to compute dx, which a layer that stands first can do without. Default: True.
 
         Returns
         -------
-        dx : array
+        dx : array, or None without `input_gradient`
             Gradient with respect to x, in its shape.
         dstate : as `state`
             Gradient with respect to the initial state.
@@ -325,15 +336,13 @@ class Recurrent(CellLayer):
             raise ValueError(
                 f"tape: is from the forward of another layer, with batch_first={tape.batch_first}"
             )
-        dx = np.empty(tape.x_shape, self.dtype)
-        dx_steps = self._steps(dx)
-        self._expect_own(tape.stack.scans, dx_steps.shape)
-        B = dx_steps.shape[1]
-        batch = (B,) if dx.ndim == 3 else ()
+        self._expect_own(tape.stack.scans)
+        _, B, _ = tape.stack.scans[0].shape
+        batch = (B,) if len(tape.x_shape) == 3 else ()
         dh, *rest = self._rows(dstate, "dstate", batch)
         if dy is not None:
             D, P = self._directions, self._sizes[0]
-            lead = dx.shape[:-1] if self.return_sequences else batch
+            lead = tape.x_shape[:-1] if self.return_sequences else batch
             dy = _checks.shaped(dy, "dy", self.dtype, (*lead, D * P))
             if self.return_sequences:
                 dy = self._steps(dy)
@@ -342,6 +351,9 @@ class Recurrent(CellLayer):
                 for d in range(D):
                     top[d - D] = dy[..., d * P : (d + 1) * P]
                 dh, dy = top if dh is None else dh + top, None
+        wanted = _checks.flag(input_gradient, "input_gradient")
+        dx = np.empty(tape.x_shape, self.dtype) if wanted else None
+        dx_steps = None if dx is None else self._steps(dx)
         dstate_0 = self._new_rows(B)
         grads = _stack.backward(tape.stack, dy, (dh, *rest), dx_steps, dstate_0)
         return dx, self._state(dstate_0, batch), self._named(grads)
