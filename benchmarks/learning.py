@@ -13,8 +13,8 @@ have it), by an LSTM that starts with delays of 1 to 100; 1,000 new sequences. W
 loss is 10 ln 8 / 120 nats per step; solved is a tenth of that.
 Shakespeare: nats per character on the last tenth of tiny Shakespeare, which is seen once, at the
 end: by the model as trained, and by one that learns on from what was scored. Settings were chosen
-on a play left out of the rest, The Winter's Tale, since most of the last tenth is of plays whose
-names the rest does not have, or hardly.
+on a play left out of the rest, The Winter's Tale: the last tenth has most of one play of which
+the rest has only the beginning, and a part of another of which it has nothing.
 """
 
 from __future__ import annotations
