@@ -291,6 +291,32 @@ def test_bits_per_char_refuses(model: CharLM) -> None:
         CharLM().bits_per_char("abc")
 
 
+@pytest.mark.parametrize("length", [2, 10, 17])
+def test_adaptation_learns_what_was_scored_only(model: CharLM, length: int) -> None:
+    text = PATTERN[5:][:length]
+    assert model.bits_per_char(text, adapt_lr=0.1) == pytest.approx(model.bits_per_char(text))
+
+
+def test_adaptation_to_another_text(rng: np.random.Generator) -> None:
+    options = {"num_layers": 2, "dropout": 0.5, "input_dropout": 0.2, "weight_dropout": 0.5}
+    model = CharLM(**SMALL | options, epochs=5, seed=0).fit(PATTERN, verbose=0)
+    word = "".join(rng.permutation(list(model.vocabulary)))
+    static = model.bits_per_char(word * 40)
+    adapted = model.bits_per_char(word * 40, adapt_lr=1e-2)
+    assert adapted < static - 1
+    # Nothing is dropped at random, and the model has learned nothing itself.
+    assert adapted == model.bits_per_char(word * 40, adapt_lr=1e-2)
+    assert static == model.bits_per_char(word * 40)
+    # It hardly learns.
+    assert model.bits_per_char(word * 40, adapt_lr=1e-12) == pytest.approx(static, rel=1e-5)
+
+
+@pytest.mark.parametrize("lr", [0, -1.0, math.inf])
+def test_adaptation_refuses(model: CharLM, lr: float) -> None:
+    with pytest.raises(ValueError, match="adapt_lr: expected a finite number above 0, got"):
+        model.bits_per_char("the quick", adapt_lr=lr)
+
+
 # Writing.
 
 
