@@ -13,6 +13,9 @@ from fastrnn._version import __version__
 #: The kernels count threads in a C int.
 _MOST_THREADS = 2**31 - 1
 
+#: What Linux tells of the group's limits.
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+
 
 def _initial_threads() -> int:
     text = os.environ.get("FASTRNN_NUM_THREADS")
@@ -35,12 +38,9 @@ def available_cpus() -> int:
 
 def _quota(default: int) -> int:
     """Whole CPUs of the control group's quota (Linux, cgroup v2: cpu.max; v1: cpu.cfs_*)."""
-    for paths in (
-        ["/sys/fs/cgroup/cpu.max"],
-        ["/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"],
-    ):
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
-            quota, period = " ".join(Path(path).read_text() for path in paths).split()
+            quota, period = " ".join((_CONTROL_GROUP / n).read_text() for n in names).split()
             return int(quota) // int(period) if int(quota) > 0 else default
         except (OSError, ValueError):
             continue  # no such file, or "max": no quota

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import fastrnn
+from fastrnn import _config
 
 #: Makes some modules look as if they had not been built.
 HIDE = """
@@ -77,6 +78,28 @@ def test_without_extensions():
     assert code == 0
     assert "reference" in out
     assert "unknown" in out
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "1600000 100000"}, 8),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": ""}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+    ],
+)
+def test_cpus_of_a_control_group(files, cpus, tmp_path, monkeypatch):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(_config, "_CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert _config.available_cpus() == cpus
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1,2", " ", str(2**40)])
