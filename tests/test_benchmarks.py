@@ -43,4 +43,5 @@ def test_overheads() -> None:
     *_, last = run("overheads.py").split("\n\n")
     found = {line[:70].strip(): line.split()[-1] for line in last.splitlines()[1:]}
     assert "LSTM: stream.step(x, out=y)" in found
-    assert all(int(ns.replace(",", "")) for ns in found.values())
+    # A difference of two timings may come out as anything.
+    assert all(ns.replace(",", "").lstrip("-").isdigit() for ns in found.values())
