@@ -232,6 +232,7 @@ cdef class Packed:
             w.n_back = self._pack_back(&w.layout.n, self.named["weight_hh"], w.H)
             if w.projects:
                 w.r_back = self._pack_back(&OUTPUT, self.named["weight_hr"], w.P)
+            # The last one: it says that all are there.
             w.h_back = self._pack_back(&w.layout.h, self.named["weight_hh"], w.H)
         return 0
 

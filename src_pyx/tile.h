@@ -103,7 +103,7 @@ typedef void (*tile_function)(const product *);
     NOINLINE void row_tile_##R##x##N(const product *p) { row_tile(R, N, *p); }
 
 /* As many rows as the accumulators, the weights and one broadcast leave room for: 32 registers with
- * AVX-512, 16 without. */
+ * AVX-512, 16 without. WIDEST is the most vectors; with 3 of them, four gates go two at a time. */
 TILE_DEFINE(1, 1) TILE_DEFINE(2, 1) TILE_DEFINE(3, 1) TILE_DEFINE(4, 1)
 TILE_DEFINE(5, 1) TILE_DEFINE(6, 1) TILE_DEFINE(7, 1) TILE_DEFINE(8, 1)
 TILE_DEFINE(1, 2) TILE_DEFINE(2, 2) TILE_DEFINE(3, 2) TILE_DEFINE(4, 2)
