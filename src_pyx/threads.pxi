@@ -1,9 +1,9 @@
 # Who does what when a call is shared by threads. Included in kernels.pyx.
 
 from cpython.pycapsule cimport PyCapsule_Import
-from panels cimport parts
+from panels cimport Panels, parts, share_blocks
 from step cimport meeting
-from vec cimport VL, WIDEST
+from vec cimport MAX_ROWS, VL, WIDEST
 
 cdef extern from "pool.h" nogil:
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
@@ -23,6 +23,8 @@ cdef thread_pool *pool = <thread_pool *>PyCapsule_Import("fastrnn._threads.pool"
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
     OWN_ROWS = 3
+    # Twice the rows of a tile that multiplies for as long as its weights take from the L2 cache.
+    LEAST_COST = 7
     # Weights of a step, in bytes, that two cores had better not both read: more than their own
     # caches hold.
     LARGE_WEIGHTS = 2097152
@@ -44,6 +46,27 @@ cdef inline bint worth(ptrdiff_t work) noexcept nogil:
     return work >= pool.least_call or clock_now() - pool.ended < IN_A_ROW
 
 
+cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil:
+    """What the tiles of so many rows cost, each 2 for a row or LEAST_COST, whichever is more."""
+    cdef ptrdiff_t tiles = parts(rows, MAX_ROWS[w.width])
+    cdef ptrdiff_t n = rows // tiles, larger = rows % tiles
+    return larger * max(2 * n + 2, LEAST_COST) + (tiles - larger) * max(2 * n, LEAST_COST)
+
+
+cdef bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexcept nogil:
+    """Whether blocks come out in more even shares than rows, by enough to pay for meetings."""
+    cdef ptrdiff_t most = 0
+    cdef int i
+    for i in range(threads):
+        most = max(
+            most, share_blocks(w.blocks, i + 1, threads) - share_blocks(w.blocks, i, threads)
+        )
+    return (
+        tiles_cost(&w.h, B) * most * 20
+        < tiles_cost(&w.h, parts(B, threads)) * w.blocks * 19
+    )
+
+
 cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
     """Into how many threads to split a call, and whether by blocks of units rather than by rows."""
     cdef ptrdiff_t gates = w.x.gates * w.blocks * VL, most = pool.most
@@ -51,15 +74,17 @@ cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *b
         rows.offsets is NULL and not has_reset and not w.projects and w.gain_x is NULL
         and w.layout.n.count == 0 and parts(w.blocks, WIDEST) >= most
     )
-    cdef bint few = rows.B < most * OWN_ROWS
     cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
     by_blocks[0] = False
     if not worth(rows.N * gates * (w.I + w.P)):
         return 1
-    if (few or large) and can_split_blocks and rows.B * gates * w.P >= pool.least_step:
+    if (
+        can_split_blocks and rows.B * gates * w.P >= pool.least_step
+        and (large or blocks_split_better(w, rows.B, most))
+    ):
         by_blocks[0] = pool.crowded == 0
         pool.crowded -= pool.crowded > 0
-    if few and can_split_blocks and not by_blocks[0]:
+    if rows.B < most * OWN_ROWS and can_split_blocks and not by_blocks[0]:
         return 1
     return most if by_blocks[0] else min(most, rows.B)
 
