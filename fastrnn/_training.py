@@ -259,7 +259,7 @@ class Run:
                 self.parameters = model.parameters()
                 self.optimizer.step(self.parameters, model.run_back(tape, dy)[1])
             else:
-                _, grads = model.run_back(tape, dy, by_rows=True)
+                _, grads = model.run_back(tape, dy, for_update=True)
                 self.optimizer.apply(self.parameters, grads)
         self.state = tape.state
 

@@ -223,21 +223,21 @@ class Sequential(Layer):
         return x, SequentialTape(ends, tuple(tapes)) if keep else None
 
     def run_back(
-        self, tape: SequentialTape, dy: Array, by_rows: bool = False
+        self, tape: SequentialTape, dy: Array, for_update: bool = False
     ) -> tuple[Array | None, dict[str, Any]]:
         """Back through :meth:`run`; not for direct use.
 
-        `by_rows` is for an optimizer's ``apply``: a table's gradient is a RowGradient then, and
-        nobody asks for that of x.
+        `for_update`, by an optimizer's ``apply``: a table's gradient is a RowGradient, and that of
+        x, which nobody asks for then, may be None.
         """
         found: list[dict[str, Any]] = []
         d: Any = dy
         for i, (layer, kept) in reversed([*enumerate(zip(self.layers, tape.tapes, strict=True))]):
             if isinstance(layer, Recurrent):
                 d = d.swapaxes(0, 1) if layer.batch_first and layer.return_sequences else d
-                d, _, grads = layer.backward(kept, d, input_gradient=i > 0 or not by_rows)
+                d, _, grads = layer.backward(kept, d, input_gradient=i > 0 or not for_update)
                 d = d.swapaxes(0, 1) if layer.batch_first and d is not None else d
-            elif by_rows and isinstance(layer, Embedding):
+            elif for_update and isinstance(layer, Embedding):
                 d, grads = layer.backward_by_rows(kept, d)  # type: ignore[assignment]
             else:
                 d, grads = layer.backward(kept, d)

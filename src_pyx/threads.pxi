@@ -54,7 +54,7 @@ cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil
 
 
 cdef bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexcept nogil:
-    """Whether blocks come out in more even shares than rows, by enough to pay for meetings."""
+    """Whether blocks come out in more even shares than rows, by 5 %, for meetings cost as well."""
     cdef ptrdiff_t most = 0
     cdef int i
     for i in range(threads):

@@ -241,8 +241,9 @@ def test_changed_weights_are_seen_by_streams(cell, backend, make_layer, same_bit
         assert same_bits(stream.step(x), copy.deepcopy(layer).stream(B).step(x))
 
 
-def test_without_the_gradient_of_x(stack, x, state, rng, same_bits):
-    y, _, tape = stack.forward(x, state)
+@pytest.mark.parametrize("every", [None, 2])
+def test_without_the_gradient_of_x(stack, x, state, rng, same_bits, every):
+    y, _, tape = stack.forward(x, state, checkpoint_every=every)
     dy = rng.normal(size=y.shape)
     found = stack.backward(tape, dy, state, input_gradient=False)
     want = stack.backward(tape, dy, state)

@@ -107,7 +107,7 @@ class Embedding(Layer):
         """Do what :meth:`backward` does, of the rows that were looked up; not for direct use."""
         x, dy = self._checked(tape, dy)
         tokens = np.sort(x)
-        # What np.unique gives, in under half its time.
+        # What np.unique gives, without its overhead.
         rows = tokens[np.diff(tokens, prepend=-1) > 0]
         values = np.zeros((len(rows), self.embedding_dim), self.dtype)
         _dispatch.kernels(self.dtype).add_rows(x, dy, rows, values)

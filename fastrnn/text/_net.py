@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: a warm-up on the characters before it.
 _PIECE, _WARM_UP, _MAX_PIECES = 2000, 200, 64
 
-#: Characters scored between two updates of a model that adapts; 32 gained less, and took less time.
+#: Characters scored between two updates of a model that adapts.
 _ADAPT_EVERY = 16
 
 
