@@ -86,7 +86,7 @@ cdef void unpack_slots(const Weights *w, const real *sums, const Gates *gates, v
         return
     for gate in range(gates.count):
         take_vector(
-            sums, w.layout.slots, gates.first + gate,
+            sums, w.layout.slots, gates.first + gate, w.lanes,
             data(vectors) + gates.index[gate] * w.H, w.H,
         )
 
@@ -95,7 +95,7 @@ cdef void take_vectors(const real *sums, names, dict named, ptrdiff_t H):
     """The slots of vectors (H,), those that are there."""
     for slot, name in enumerate(names):
         if named[name] is not None:
-            take_vector(sums, len(names), slot, data(named[name]), H)
+            take_vector(sums, len(names), slot, VL, data(named[name]), H)
 
 
 def segment_steps(ptrdiff_t B, ptrdiff_t least):
@@ -134,23 +134,24 @@ cdef void sum_rows(
 
 cdef void sum_peepholes(
     real *sums, ptrdiff_t blocks, ptrdiff_t rows, const real *dz, ptrdiff_t dz_panel,
-    const real *z, ptrdiff_t z_panel, const real *c_prev, ptrdiff_t c_panel,
+    const real *z, ptrdiff_t z_panel, const real *c_prev, ptrdiff_t c_panel, ptrdiff_t lanes,
 ) noexcept nogil:
     """Gradients of an LSTM's peepholes: i and f saw the old cell state, o the new one."""
-    cdef ptrdiff_t block, b
+    cdef ptrdiff_t block, b, v
     cdef const real *d
     cdef const real *gates
     cdef vf c, dwi, dwf, dwo
     for block in range(blocks):
         dwi = dwf = dwo = vset(0)
+        v = VL if block < blocks - 1 else lanes
         for b in range(rows):
             d = dz + block * dz_panel + b * 4 * VL
             gates = z + block * z_panel + b * 4 * VL
             c = vload(c_prev + block * c_panel + b * VL)
             dwi = dwi + vload(d) * c
-            dwf = dwf + vload(d + VL) * c
-            c = vload(gates + VL) * c + vload(gates) * vload(gates + 2 * VL)
-            dwo = dwo + vload(d + 3 * VL) * c
+            dwf = dwf + vload(d + v) * c
+            c = vload(gates + v) * c + vload(gates) * vload(gates + 2 * v)
+            dwo = dwo + vload(d + 3 * v) * c
         add_vector_to(sums + block * 3 * VL, dwi)
         add_vector_to(sums + block * 3 * VL + VL, dwf)
         add_vector_to(sums + block * 3 * VL + 2 * VL, dwo)
@@ -182,8 +183,8 @@ cdef void project_back(
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, w.P - u * VL)
             vstore(dr + u * dr_panel + b * VL, vfirst(d, w.P - u * VL))
-    p.a, p.a_row, p.a_k, p.a_segment = dr, VL, 1, dr_panel
-    p.K, p.segments = VL, w.r.blocks
+    p.a, p.a_row, p.a_k, p.a_segment, p.a_rest = dr, VL, 1, dr_panel, 0
+    p.K, p.segment = w.P, VL
     p.init, p.init_row = zero, 0
     p.c, p.c_row = d_out, VL
     multiply(&w.r_back, s.B, &p, 0, s.d_panel)
@@ -274,8 +275,7 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
     cdef float_mode mode = flush_subnormals()
     cdef StepBack s
     memset(&s, 0, sizeof(StepBack))
-    s.H, s.blocks, s.slots = H - u_first, u1 - u0, w.layout.slots
-    s.all_blocks = w.blocks
+    s.H, s.blocks, s.slots, s.lanes = H - u_first, u1 - u0, w.layout.slots, w.lanes
     s.z_panel, s.dz_panel, s.c_panel, s.d_panel = N * size, most * size, N * VL, B * VL
     s.h_row = P
     s.dh, s.dh_blocks = f.dh + (u0 * B + b0) * VL, u1 - u0 if f.by_blocks else P_blocks
@@ -406,7 +406,7 @@ cdef void sum_chunk(
         sum_peepholes(
             sums.peephole + u0 * 3 * VL, blocks, count, dz, panel,
             f.tape_z + u0 * N * size + at * size, N * size,
-            f.tape_c + u0 * N * VL + at * VL, N * VL,
+            f.tape_c + u0 * N * VL + at * VL, N * VL, w.lanes if u1 == w.blocks else VL,
         )
     if w.norm_c is not NULL:
         for u in range(u0, u1):
@@ -432,7 +432,8 @@ cdef void input_gradients(
     cdef product p
     if end > begin:
         p.a, p.a_row, p.a_k = f.dzx + (begin - at) * w.size + w.layout.x.first * VL, w.size, 1
-        p.a_segment, p.segments, p.K = panel, w.blocks, w.layout.x.count * VL
+        p.a_segment, p.segment, p.K = panel, w.layout.x.count * VL, w.x_back.K
+        p.a_rest = w.layout.x.first * (w.lanes - VL)
         p.init, p.init_row = f.zero, 0
         p.c, p.c_row = f.dxs + (begin - at) * VL, VL
         multiply(&w.x_back, end - begin, &p, 0, dx_panel)

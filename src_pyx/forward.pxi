@@ -93,14 +93,14 @@ cdef struct Projection:
 
 
 cdef void project(const Projection *s) noexcept nogil:
-    cdef ptrdiff_t t, b, block, slot, T = s.T, B = s.B, size = s.slots * VL
+    cdef ptrdiff_t t, b, block, slot, at, T = s.T, B = s.B, size = s.slots * VL
     cdef bint normed = s.norm.gain is not NULL
     cdef real *c = s.norm.hat if normed else s.z
     cdef ptrdiff_t c_panel = s.norm.hat_panel if normed else s.z_panel
     cdef ptrdiff_t init_panel = 0 if normed else size
     cdef product p
     cdef const real *init = s.norm.zero if normed else s.bias
-    p.a_k, p.a_segment, p.K, p.segments = 1, 0, s.w.K, 1
+    p.a_k, p.K, p.segment = 1, s.w.K, s.w.K
     p.init, p.init_row, p.c_row = init, 0, size
     if B == 1 or T == 1 or (s.x_t == B * s.x_b and s.z_t == B * size):
         p.a, p.a_row, p.c = s.x, s.x_t if B == 1 else s.x_b, c
@@ -118,11 +118,12 @@ cdef void project(const Projection *s) noexcept nogil:
             multiply(s.w, B, &p, init_panel, c_panel)
     for slot in range(0 if normed else s.w.first + s.w.gates, s.slots):
         for block in range(s.w.blocks):
+            at = slot * (VL if block < s.w.blocks - 1 else s.w.lanes)
             for t in range(T):
                 for b in range(B):
                     vstore(
-                        s.z + block * s.z_panel + t * s.z_t + b * size + slot * VL,
-                        vload(s.bias + block * size + slot * VL),
+                        s.z + block * s.z_panel + t * s.z_t + b * size + at,
+                        vload(s.bias + block * size + at),
                     )
     if normed:
         for t in range(T):
@@ -139,7 +140,7 @@ cdef inline void normalise_step(const Projection *s, ptrdiff_t t) noexcept nogil
 cdef Step new_step(const Weights *w) noexcept nogil:
     cdef Step s
     memset(&s, 0, sizeof(Step))
-    s.H, s.blocks, s.slots = w.H, w.blocks, w.layout.slots
+    s.H, s.blocks, s.slots, s.lanes = w.H, w.blocks, w.layout.slots, w.lanes
     s.w_hh, s.w_hn = &w.h, &w.n
     s.peephole, s.norm_c = w.peephole, w.norm_c
     s.norm = norm_of(w, w.gain_h)
@@ -154,8 +155,8 @@ cdef void project_output(
     cdef ptrdiff_t b, panel = B * VL
     cdef product p
     memset(blocked, 0, w.r.blocks * panel * sizeof(real))
-    p.a, p.a_row, p.a_k, p.a_segment = out, w.H, 1, 0
-    p.K, p.segments = w.H, 1
+    p.a, p.a_row, p.a_k = out, w.H, 1
+    p.K = p.segment = w.H
     p.init, p.init_row = blocked, VL
     p.c, p.c_row = blocked, VL
     multiply(&w.r, B, &p, panel, panel)

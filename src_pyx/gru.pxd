@@ -11,47 +11,53 @@ from vec cimport (
 
 
 cdef inline void gru_forward(const Step *s) noexcept nogil:
-    cdef ptrdiff_t u, b, m
+    cdef ptrdiff_t u, b, m, v
     cdef real *gates
-    cdef vf n, r, z, h
+    cdef vf n, r, z, hn, h
     recur(s, s.w_hh, s.h, s.h_row)
     for u in range(s.blocks):
         m = s.H - u * VL
+        v = VL if m >= VL else s.lanes
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 4 * VL
-            r = vsigmoid(vload(gates + VL))
-            z = vsigmoid(vload(gates + 2 * VL))
-            n = vtanh(vload(gates) + r * vload(gates + 3 * VL))
+            hn = vload(gates + 3 * v)
+            r = vsigmoid(vload(gates + v))
+            z = vsigmoid(vload(gates + 2 * v))
+            n = vtanh(vload(gates) + r * hn)
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
+            # In this order, and with hn: in a narrow block each reaches into the next one's place.
             vstore(gates, n)
-            vstore(gates + VL, r)
-            vstore(gates + 2 * VL, z)
+            vstore(gates + v, r)
+            vstore(gates + 2 * v, z)
+            vstore(gates + 3 * v, hn)
             vstore_first(s.out + b * s.out_row + u * VL, (vset(1) - z) * n + z * h, m)
 
 
 cdef inline void gru_backward(const StepBack *s) noexcept nogil:
-    cdef ptrdiff_t u, b, m
+    cdef ptrdiff_t u, b, m, v
     cdef const real *gates
     cdef real *dz
     cdef real *dh
-    cdef vf n, r, z, h, d, d_n
+    cdef vf n, r, z, hn, h, d, d_n
     cdef vf one = vset(1)
     for u in range(s.blocks):
         m = s.H - u * VL
+        v = VL if m >= VL else s.lanes
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 4 * VL
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             dh = s.dh + u * s.d_panel + b * VL
-            n, r, z = vload(gates), vload(gates + VL), vload(gates + 2 * VL)
+            n, r, z = vload(gates), vload(gates + v), vload(gates + 2 * v)
+            hn = vload(gates + 3 * v)
             h = vload_first(s.h_prev + b * s.h_row + u * VL, m)
             d = vload(dh)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
             d_n = d * (one - z) * (one - n * n)
             vstore(dz, vfirst(d_n, m))
-            vstore(dz + VL, vfirst(d_n * vload(gates + 3 * VL) * r * (one - r), m))
-            vstore(dz + 2 * VL, vfirst(d * (h - n) * z * (one - z), m))
-            vstore(dz + 3 * VL, vfirst(d_n * r, m))
+            vstore(dz + v, vfirst(d_n * hn * r * (one - r), m))
+            vstore(dz + 2 * v, vfirst(d * (h - n) * z * (one - z), m))
+            vstore(dz + 3 * v, vfirst(d_n * r, m))
             vstore(dh, d * z)
     recur_back(s, s.w_hh, 1, 3, s.dh)
 

@@ -23,6 +23,7 @@ cdef struct Layout:
     Gates h                 # product with the hidden state
     Gates n                 # product with (r h), or none
     bint has_c
+    bint narrows            # whether the last block may be narrow: see panels.pxd
     bint z_is_h             # whether z ends as the new h, so that a tape needs no other
     ptrdiff_t groups[MAX_GATES]     # of slots that are normalised together
     void (*forward)(const Step *) noexcept nogil
@@ -35,21 +36,21 @@ cdef dict LAYOUTS = {
 cdef Layout[5] layouts
 layouts[0] = Layout(
     1, Gates(0, 1, [0, 0, 0, 0]), Gates(0, 1, [0, 0, 0, 0]), Gates(0, 0, [0, 0, 0, 0]),
-    False, True, [0, 0, 0, 0], rnn_tanh_forward, rnn_tanh_backward,
+    False, True, True, [0, 0, 0, 0], rnn_tanh_forward, rnn_tanh_backward,
 )
 layouts[1] = layouts[0]
 layouts[1].forward, layouts[1].backward = rnn_relu_forward, rnn_relu_backward
 layouts[2] = Layout(
     4, Gates(0, 4, [0, 1, 2, 3]), Gates(0, 4, [0, 1, 2, 3]), Gates(0, 0, [0, 0, 0, 0]),
-    True, False, [0, 0, 0, 0], lstm_forward, lstm_backward,
+    True, True, False, [0, 0, 0, 0], lstm_forward, lstm_backward,
 )
 layouts[3] = Layout(
     4, Gates(0, 3, [2, 0, 1, 0]), Gates(1, 3, [0, 1, 2, 0]), Gates(0, 0, [0, 0, 0, 0]),
-    False, False, [0, 1, 1, 2], gru_forward, gru_backward,
+    False, True, False, [0, 1, 1, 2], gru_forward, gru_backward,
 )
 layouts[4] = Layout(
     3, Gates(0, 3, [2, 0, 1, 0]), Gates(1, 2, [0, 1, 0, 0]), Gates(0, 1, [2, 0, 0, 0]),
-    False, False, [0, 1, 1, 0], gru_reset_before_forward, gru_reset_before_backward,
+    False, False, False, [0, 1, 1, 0], gru_reset_before_forward, gru_reset_before_backward,
 )
 
 

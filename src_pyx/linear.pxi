@@ -31,7 +31,7 @@ cdef class PackedLinear:
         weight, bias = weights
         self.weight, self.bias = weight.copy(), None if bias is None else bias.copy()
         self.O, self.I = weight.shape
-        self.w = panels_for(self.I, parts(self.O, VL), 1, 0)
+        self.w = panels_for(self.I, parts(self.O, VL), 1, 0, VL)
         self.w_memory = Buffer(self.I * self.w.blocks * VL)
         self.w.w = self.w_memory.data
         pack(&self.w, &OUTPUT, data(self.weight), self.O)
@@ -43,7 +43,7 @@ cdef class PackedLinear:
     cdef int need_back(self) except -1:
         """Pack what gradients of the input read, at first need."""
         if self.back_memory is None:
-            self.back = panels_for(self.O, parts(self.I, VL), 1, 0)
+            self.back = panels_for(self.O, parts(self.I, VL), 1, 0, VL)
             self.back_memory = Buffer(self.O * self.back.blocks * VL)
             self.back.w = self.back_memory.data
             pack_back(&self.back, &OUTPUT, data(self.weight), self.O, self.I)
@@ -70,13 +70,18 @@ cdef struct RowMap:
     real *last              # room for the last group of panels: ROWS_AT_ONCE rows for each thread
 
 
+cdef inline ptrdiff_t last_width(const Panels *w) noexcept nogil:
+    """Blocks of the last group."""
+    return w.width + (w.wider > 0)
+
+
 cdef void map_panels(
     const RowMap *m, const Panels *w, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t rows, real *y,
     ptrdiff_t y_row,
 ) noexcept nogil:
     cdef product p
-    p.a, p.a_row, p.a_k, p.a_segment = m.x + begin * m.x_row, m.x_row, 1, 0
-    p.K, p.segments = w.K, 1
+    p.a, p.a_row, p.a_k = m.x + begin * m.x_row, m.x_row, 1
+    p.K = p.segment = w.K
     p.init, p.init_row = m.init + first * VL, 0
     p.c, p.c_row = y, y_row
     multiply(w, rows, &p, VL, VL)
@@ -86,7 +91,7 @@ cdef void map_share(int index, int count, void *what) noexcept nogil:
     cdef RowMap *m = <RowMap *>what
     cdef ptrdiff_t begin = share(m.n, index, count), end = share(m.n, index + 1, count)
     # Where units don't fill the last vector, it would reach into the next row.
-    cdef ptrdiff_t full = m.w.blocks if m.units % VL == 0 else m.w.blocks - m.w.width
+    cdef ptrdiff_t full = m.w.blocks - (last_width(&m.w) if m.units % VL else 0)
     cdef Panels direct = some_panels(&m.w, 0, full)
     cdef Panels rest = some_panels(&m.w, full, m.w.blocks)
     cdef ptrdiff_t wide = rest.blocks * VL, b, rows
@@ -119,7 +124,7 @@ cdef int map_rows(
     m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, data(x), x_row, n
     m.y, m.units, m.last = data(y), units, NULL
     if units % VL:
-        last = Buffer(threads * ROWS_AT_ONCE * w.width * VL)
+        last = Buffer(threads * ROWS_AT_ONCE * last_width(w) * VL)
         m.last = last.data
     with nogil:
         pool.run(threads, map_share, &m, False)
@@ -170,9 +175,9 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
                 )
             # The rows' own sum starts at 0 and is then added: see `accumulate` in panels.pxd.
             p.add = True
-            p.a, p.a_row, p.a_k, p.a_segment = s.dy + begin * s.O, 1, s.O, 0
+            p.a, p.a_row, p.a_k = s.dy + begin * s.O, 1, s.O
             p.w, p.w_k, p.w_vec = xs, width * VL, VL
-            p.K, p.segments = rows, 1
+            p.K = p.segment = rows
             p.init, p.init_row, p.init_vec = s.zero, 0, 0
             p.c, p.c_row, p.c_vec = sums, width * VL, VL
             sweep(width, 1, s.O, &p, 0, 0, 0)

@@ -12,34 +12,36 @@ from vec cimport (
 
 
 cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil:
-    cdef ptrdiff_t u, b, n
+    cdef ptrdiff_t u, b, n, v
     cdef real *z
     cdef real *c_state
     cdef const real *w
-    cdef vf zi, zf, zo, i, f, g, o, c_prev, c
+    cdef vf zi, zf, zg, zo, i, f, g, o, c_prev, c
     recur(s, s.w_hh, s.h, s.h_row)
     for u in range(s.blocks):
         n = s.H - u * VL
+        v = VL if n >= VL else s.lanes
         w = s.peephole + u * 3 * VL
         for b in range(s.B):
             z = s.z + u * s.z_panel + b * 4 * VL
             c_state = s.c + u * s.c_panel + b * s.c_row
             c_prev = vload(c_state)
-            zi, zf, zo = vload(z), vload(z + VL), vload(z + 3 * VL)
+            zi, zf, zg, zo = vload(z), vload(z + v), vload(z + 2 * v), vload(z + 3 * v)
             if peephole:
                 zi = zi + vload(w) * c_prev
                 zf = zf + vload(w + VL) * c_prev
             i = vsigmoid(zi)
             f = vsigmoid(zf)
-            g = vtanh(vload(z + 2 * VL))
+            g = vtanh(zg)
             c = f * c_prev + i * g
             if peephole:
                 zo = zo + vload(w + 2 * VL) * c
             o = vsigmoid(zo)
+            # In this order: in a narrow block each reaches into the next one's place.
             vstore(z, i)
-            vstore(z + VL, f)
-            vstore(z + 2 * VL, g)
-            vstore(z + 3 * VL, o)
+            vstore(z + v, f)
+            vstore(z + 2 * v, g)
+            vstore(z + 3 * v, o)
             vstore(c_state, c)
             if norm:
                 vstore(s.c_hat + u * s.hat_panel + b * VL, vfirst(c, n))
@@ -91,7 +93,7 @@ cdef inline void normalise_cell(const StepBack *s) noexcept nogil:
 
 
 cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept nogil:
-    cdef ptrdiff_t u, b, n
+    cdef ptrdiff_t u, b, n, v
     cdef const real *z
     cdef const real *w
     cdef const real *w_c
@@ -103,13 +105,14 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
         normalise_cell(s)
     for u in range(s.blocks):
         n = s.H - u * VL
+        v = VL if n >= VL else s.lanes
         w = s.peephole + u * 3 * VL
         w_c = s.norm_c + u * 2 * VL
         for b in range(s.B):
             z = s.z + u * s.z_panel + b * 4 * VL
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             dc = s.dc + u * s.d_panel + b * VL
-            i, f, g, o = vload(z), vload(z + VL), vload(z + 2 * VL), vload(z + 3 * VL)
+            i, f, g, o = vload(z), vload(z + v), vload(z + 2 * v), vload(z + 3 * v)
             c_prev = vload(s.c_prev + u * s.c_panel + b * VL)
             c = f * c_prev + i * g
             seen = c
@@ -127,9 +130,9 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
             dzi = vfirst(d_c * g * i * (one - i), n)
             dzf = vfirst(d_c * c_prev * f * (one - f), n)
             vstore(dz, dzi)
-            vstore(dz + VL, dzf)
-            vstore(dz + 2 * VL, vfirst(d_c * i * (one - g * g), n))
-            vstore(dz + 3 * VL, dzo)
+            vstore(dz + v, dzf)
+            vstore(dz + 2 * v, vfirst(d_c * i * (one - g * g), n))
+            vstore(dz + 3 * v, dzo)
             d_c = d_c * f
             if peephole:
                 d_c = d_c + dzi * vload(w) + dzf * vload(w + VL)

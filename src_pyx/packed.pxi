@@ -2,7 +2,7 @@
 
 from libc.string cimport memcmp, memcpy, memset
 from norm cimport Norm
-from panels cimport Panels, panels_for, parts
+from panels cimport Panels, panels_for, parts, tail
 from vec cimport VL, real, transpose_square, vset, vstore
 
 from fastrnn._cells import GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
@@ -14,18 +14,21 @@ cdef inline ptrdiff_t panel_offset(
     const Panels *w, ptrdiff_t block, ptrdiff_t gate, ptrdiff_t *row
 ) noexcept nogil:
     """Where gate `gate` of block `block` starts in the packed weights; `row` is the stride of k."""
-    cdef ptrdiff_t n = w.width, run = w.wider, group
+    cdef ptrdiff_t n = w.width, run, group
+    if tail(w) and block == w.blocks - 1:
+        row[0] = tail(w) * VL
+        return block * w.K * w.gates * VL + gate * w.lanes
     if w.gates > 1:
         row[0] = n * VL
         return (block * w.gates // n + gate // n) * w.K * row[0] + gate % n * VL
-    if block < run * (n + 1):
-        group = block // (n + 1)
-        row[0] = (n + 1) * VL
-        return group * w.K * row[0] + (block - group * (n + 1)) * VL
-    block -= run * (n + 1)
-    group = block // n
+    run = w.blocks - w.wider * (n + 1)
+    if block < run:
+        run = 0
+    else:
+        n += 1
+    group = (block - run) // n
     row[0] = n * VL
-    return run * (n + 1) * w.K * VL + group * w.K * row[0] + (block - group * n) * VL
+    return run * w.K * VL + group * w.K * row[0] + (block - run - group * n) * VL
 
 
 cdef void pack(Panels *w, const Gates *gates, const real *weight, ptrdiff_t H) noexcept nogil:
@@ -33,12 +36,15 @@ cdef void pack(Panels *w, const Gates *gates, const real *weight, ptrdiff_t H) n
     cdef ptrdiff_t block, gate, square, k, row, lanes
     cdef const real *rows
     cdef real *panel
+    if tail(w):
+        panel = w.w + panel_offset(w, w.blocks - 1, 0, &row)
+        memset(panel, 0, w.K * row * sizeof(real))
     for block in range(w.blocks):
         lanes = min(VL, H - block * VL)
         for gate in range(w.gates):
             panel = w.w + panel_offset(w, block, gate, &row)
             rows = weight + (gates.index[gate] * H + block * VL) * w.K
-            for k in range(w.K if lanes < VL else 0):
+            for k in range(w.K if lanes < VL and not tail(w) else 0):
                 vstore(panel + k * row, vset(0))
             for square in range(parts(w.K, VL)):
                 k = square * VL
@@ -68,12 +74,13 @@ cdef void pack_back(
     Panels *w, const Gates *gates, const real *weight, ptrdiff_t H, ptrdiff_t units
 ) noexcept nogil:
     """Weights (G*H, units), for products with blocked gate gradients."""
-    cdef ptrdiff_t block = 0, k, gate, unit, row, given
+    cdef ptrdiff_t block = 0, segment = gates.count * VL, k, lanes, gate, unit, row, given
     cdef real *panel
     while block < w.blocks:
         panel = w.w + panel_offset(w, block, 0, &row)
         for k in range(w.K):
-            gate, unit = k // VL % gates.count, k // VL // gates.count * VL + k % VL
+            lanes = min(VL, (w.K - k // segment * segment) // gates.count)
+            gate, unit = k % segment // lanes, k // segment * VL + k % segment % lanes
             given = min(row, units - block * VL) if unit < H else 0
             memcpy(
                 panel + k * row,
@@ -84,28 +91,36 @@ cdef void pack_back(
         block += row // VL
 
 
+cdef inline ptrdiff_t place_in_slots(
+    ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, ptrdiff_t unit, ptrdiff_t H
+) noexcept nogil:
+    """Where a unit of a slot stands in (blocks, slots * VL)."""
+    return unit // VL * slots * VL + slot * (VL if unit < H // VL * VL else lanes) + unit % VL
+
+
 cdef void add_vector(
-    real *packed, ptrdiff_t slots, ptrdiff_t slot, const real *vector, ptrdiff_t H
+    real *packed, ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, const real *vector, ptrdiff_t H
 ) noexcept nogil:
     """Add a vector (H,) to one slot of (blocks, slots * VL)."""
     cdef ptrdiff_t unit
     for unit in range(H):
-        packed[(unit // VL * slots + slot) * VL + unit % VL] += vector[unit]
+        packed[place_in_slots(slots, slot, lanes, unit, H)] += vector[unit]
 
 
 cdef void take_vector(
-    const real *packed, ptrdiff_t slots, ptrdiff_t slot, real *vector, ptrdiff_t H
+    const real *packed, ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, real *vector, ptrdiff_t H
 ) noexcept nogil:
     """The inverse of `add_vector`."""
     cdef ptrdiff_t unit
     for unit in range(H):
-        vector[unit] = packed[(unit // VL * slots + slot) * VL + unit % VL]
+        vector[unit] = packed[place_in_slots(slots, slot, lanes, unit, H)]
 
 
 cdef struct Weights:
     # What the kernels read: weights in panels, vectors in slots.
     Layout layout
     ptrdiff_t I, H, P, blocks, size     # size: numbers of a row in a block, slots * VL
+    ptrdiff_t lanes         # numbers from slot to slot in the last block
     bint projects
     Panels x, h, n, r
     Panels x_back, h_back, n_back, r_back
@@ -157,12 +172,18 @@ cdef class Packed:
         w.H = len(named["weight_ih"]) // len(cell.gates)
         w.P = named["weight_hh"].shape[1]
         w.blocks, w.size = parts(w.H, VL), w.layout.slots * VL
+        # Narrow, unless that saves nothing.
+        w.lanes = w.H - (w.blocks - 1) * VL
+        if not w.layout.narrows or named["gain_ih"] is not None or (
+            1 < w.layout.x.count == parts(w.layout.x.count * w.lanes, VL)
+        ):
+            w.lanes = VL
         w.x = self._pack(&w.layout.x, named["weight_ih"])
         w.h = self._pack(&w.layout.h, named["weight_hh"])
         w.n = self._pack(&w.layout.n, named["weight_hh"])
         w.projects = named["weight_hr"] is not None
         if w.projects:
-            w.r = self._panels(w.H, parts(w.P, VL), 1, 0)
+            w.r = self._panels(w.H, parts(w.P, VL), 1, 0, VL)
             pack(&w.r, &OUTPUT, data(named["weight_hr"]), w.P)
         w.zero = self._zeros(w.layout.slots)
         w.bias = self._zeros(w.layout.slots)
@@ -185,22 +206,27 @@ cdef class Packed:
         self.buffers.append(buffer)
         return buffer.data
 
-    cdef Panels _panels(self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first):
-        cdef Panels w = panels_for(K, blocks, gates, first)
+    cdef Panels _panels(
+        self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
+    ):
+        cdef Panels w = panels_for(K, blocks, gates, first, lanes)
         cdef Buffer buffer = Buffer(K * blocks * gates * VL)
         self.buffers.append(buffer)
         w.w = buffer.data
         return w
 
     cdef Panels _pack(self, Gates *gates, weight):
-        cdef Panels w = self._panels(weight.shape[1], self.w.blocks, gates.count, gates.first)
+        cdef Panels w = self._panels(
+            weight.shape[1], self.w.blocks, gates.count, gates.first, self.w.lanes
+        )
         pack(&w, gates, data(weight), self.w.H)
         return w
 
     cdef Panels _pack_back(self, Gates *gates, weight, ptrdiff_t H):
         """For products with gradients of H units in blocks."""
-        cdef ptrdiff_t units = weight.shape[1]
-        cdef Panels w = self._panels(parts(H, VL) * gates.count * VL, parts(units, VL), 1, 0)
+        cdef ptrdiff_t units = weight.shape[1], lanes = self.w.lanes if gates.count > 1 else H % VL
+        cdef ptrdiff_t K = gates.count * ((parts(H, VL) - 1) * VL + (lanes or VL))
+        cdef Panels w = self._panels(K, parts(units, VL), 1, 0, VL)
         pack_back(&w, gates, data(weight), H, units)
         return w
 
@@ -209,7 +235,7 @@ cdef class Packed:
         cdef real *found = self._zeros(len(names))
         for slot, name in enumerate(names):
             if self.named[name] is not None:
-                add_vector(found, len(names), slot, data(self.named[name]), self.w.H)
+                add_vector(found, len(names), slot, VL, data(self.named[name]), self.w.H)
         return found
 
     cdef void _add(self, real *packed, Gates *gates, const real *vectors) noexcept:
@@ -219,7 +245,7 @@ cdef class Packed:
             return
         for gate in range(gates.count):
             add_vector(
-                packed, self.w.layout.slots, gates.first + gate,
+                packed, self.w.layout.slots, gates.first + gate, self.w.lanes,
                 vectors + gates.index[gate] * self.w.H, self.w.H,
             )
 

@@ -4,10 +4,13 @@ Units stand in blocks of VL, one vector each; the last block is filled up with z
 are "blocked": (blocks, rows, slots * VL), where a slot is the place of one gate of a block. A panel
 holds what one tile reads, in the order in which it reads it: (groups, K, N * VL), where a group is
 N gates of one block, all or half of them, or N blocks where there is one gate only.
+
+A last block of few units is narrow: its slots are not VL but `lanes` numbers apart, the number of
+its units, so that several gates share a vector. Its panel is the tail.
 """
 
 from vec cimport (
-    MAX_GROUPS, MAX_ROWS, ROW_TILES, TILES, VL, WIDEST, product, real, tile_function,
+    MAX_GROUPS, MAX_ROWS, ROW_TILES, TAILED_TILES, TILES, VL, WIDEST, product, real, tile_function,
 )
 
 cdef struct Panels:
@@ -16,8 +19,9 @@ cdef struct Panels:
     ptrdiff_t blocks
     ptrdiff_t gates     # vectors of a block
     ptrdiff_t first     # slot in which the first of them stands
+    ptrdiff_t lanes     # numbers from slot to slot in the last block, less than VL if it is narrow
     ptrdiff_t width     # vectors of a group
-    ptrdiff_t wider     # groups that come first and have `width` + 1: with one gate only
+    ptrdiff_t wider     # groups that come last and have `width` + 1: with one gate only
 
 
 cdef inline ptrdiff_t parts(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
@@ -26,8 +30,8 @@ cdef inline ptrdiff_t parts(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
 
 
 cdef inline ptrdiff_t part(ptrdiff_t n, ptrdiff_t count, ptrdiff_t i) noexcept nogil:
-    """Size of part i when n is cut into `count` parts as equal as can be, larger ones first."""
-    return n // count + (i < n % count)
+    """Size of part i when n is cut into `count` parts as equal as can be, larger ones last."""
+    return n // count + (i >= count - n % count)
 
 
 cdef inline void sweep(
@@ -68,13 +72,23 @@ cdef inline void sweep(
 
 
 cdef inline Panels panels_for(
-    ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first
+    ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
 ) noexcept nogil:
     """How panels of these sizes are laid out."""
     cdef ptrdiff_t groups = parts(blocks, WIDEST)
     if gates > 1:
-        return Panels(NULL, K, blocks, gates, first, gates // parts(gates, WIDEST), 0)
-    return Panels(NULL, K, blocks, gates, first, blocks // groups, blocks % groups)
+        return Panels(NULL, K, blocks, gates, first, lanes, gates // parts(gates, WIDEST), 0)
+    return Panels(NULL, K, blocks, gates, first, lanes, blocks // groups, blocks % groups)
+
+
+cdef inline ptrdiff_t tail(const Panels *w) noexcept nogil:
+    """Vectors of the last block's panel if it is a narrow one, else 0."""
+    return parts(w.gates * w.lanes, VL) if w.gates > 1 and w.lanes < VL else 0
+
+
+cdef inline ptrdiff_t vectors(const Panels *w) noexcept nogil:
+    """Vectors of a row of all panels."""
+    return (w.blocks - (tail(w) > 0)) * w.gates + tail(w)
 
 
 cdef inline ptrdiff_t share(ptrdiff_t n, int index, int count) noexcept nogil:
@@ -84,18 +98,19 @@ cdef inline ptrdiff_t share(ptrdiff_t n, int index, int count) noexcept nogil:
 
 cdef inline ptrdiff_t share_blocks(ptrdiff_t blocks, int index, int count) noexcept nogil:
     """The same for blocks, which are cut only between groups."""
-    cdef Panels w = panels_for(1, blocks, 1, 0)
-    cdef ptrdiff_t group = share(parts(blocks, WIDEST), index, count)
-    return group * w.width + min(group, w.wider)
+    cdef Panels w = panels_for(1, blocks, 1, 0, VL)
+    cdef ptrdiff_t groups = parts(blocks, WIDEST), group = share(groups, index, count)
+    return group * w.width + max(0, group - (groups - w.wider))
 
 
 cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
     """The panels of some blocks, cut as by `share_blocks`."""
     cdef Panels found = w[0]
-    cdef ptrdiff_t wide = w.wider * (w.width + 1)
+    cdef ptrdiff_t wide = w.blocks - w.wider * (w.width + 1)
     found.w += begin * w.K * w.gates * VL
     found.blocks = end - begin
-    found.wider = max(0, min(end, wide) - begin) // (w.width + 1)
+    found.lanes = w.lanes if end == w.blocks else VL
+    found.wider = max(0, end - max(begin, wide)) // (w.width + 1)
     return found
 
 
@@ -108,34 +123,44 @@ cdef inline void multiply(
     ones, and wait for each.
     """
     cdef ptrdiff_t i, j, n = w.width, run, count, blocks, panel = w.K * w.gates * VL
+    cdef ptrdiff_t narrow = tail(w), full = w.blocks - (narrow > 0)
     cdef const real *weights = w.w
     cdef const real *init = p.init + w.first * VL
     cdef real *c = p.c + w.first * VL
     p.add = False
     if w.gates > 1:
-        p.w_k = n * VL
         p.w_vec = p.init_vec = p.c_vec = VL
-        count = parts(w.blocks, MAX_GROUPS)
+        p.w_tail = weights + full * panel
+        p.init_tail = p.init + full * init_panel + w.first * w.lanes
+        p.c_tail = p.c + full * c_panel + w.first * w.lanes
+        p.w_k = n * VL
+        count = parts(full, MAX_GROUPS)
         for i in range(count):
-            blocks = part(w.blocks, count, i)
+            blocks = part(full, count, i)
             for j in range(w.gates // n):
                 p.w = weights + j * w.K * p.w_k
                 p.init, p.c = init + j * p.w_k, c + j * p.w_k
+                if rows == 1 and narrow and i == count - 1 and (j + 1) * n == w.gates:
+                    p.w_group, p.init_row, p.c_row = panel, init_panel, c_panel
+                    TAILED_TILES[n][narrow][blocks](p)
+                    return
                 sweep(n, blocks, rows, p, panel, init_panel, c_panel)
             weights += blocks * panel
             init += blocks * init_panel
             c += blocks * c_panel
+        if narrow:
+            p.w, p.w_k, p.init, p.c = p.w_tail, narrow * VL, p.init_tail, p.c_tail
+            sweep(narrow, 1, rows, p, 0, 0, 0)
     else:
         p.w, p.init, p.c = weights, init, c
         p.w_vec, p.init_vec, p.c_vec = VL, init_panel, c_panel
-        run = w.wider
-        if run:
-            p.w_k = (n + 1) * VL
-            sweep(n + 1, run, rows, p, w.K * p.w_k, (n + 1) * init_panel, (n + 1) * c_panel)
         p.w_k = n * VL
-        sweep(
-            n, (w.blocks - run * (n + 1)) // n, rows, p, w.K * p.w_k, n * init_panel, n * c_panel
-        )
+        run = (w.blocks - w.wider * (n + 1)) // n
+        sweep(n, run, rows, p, w.K * p.w_k, n * init_panel, n * c_panel)
+        if w.wider:
+            n += 1
+            p.w_k = n * VL
+            sweep(n, w.wider, rows, p, w.K * p.w_k, n * init_panel, n * c_panel)
 
 
 cdef inline void accumulate(
@@ -147,12 +172,13 @@ cdef inline void accumulate(
     The rows' own sum starts at 0 and is then added: one long chain would lose digits, as it grows
     large beside its terms.
     """
-    cdef ptrdiff_t i, n = dw.width, run
+    cdef ptrdiff_t i, n = dw.width, run, narrow = tail(dw), full = dw.blocks - (narrow > 0)
+    cdef ptrdiff_t panel = dw.K * dw.gates * VL
     cdef product p
     p.add = True
-    p.a, p.a_row, p.a_k, p.a_segment = a, 1, a_row, 0
+    p.a, p.a_row, p.a_k = a, 1, a_row
     p.w_k = dz_row
-    p.K, p.segments = rows, 1
+    p.K = p.segment = rows
     p.init, p.init_row, p.init_vec = zero, 0, 0
     p.c_vec = VL
     if dw.gates > 1:
@@ -160,12 +186,17 @@ cdef inline void accumulate(
         for i in range(dw.gates // n):
             p.w, p.c = dz + (dw.first + i * n) * VL, dw.w + i * dw.K * n * VL
             p.c_row = n * VL
-            sweep(n, dw.blocks, dw.K, &p, dz_panel, 0, dw.K * dw.gates * VL)
+            sweep(n, full, dw.K, &p, dz_panel, 0, panel)
+        if narrow:
+            p.w, p.c = dz + full * dz_panel + dw.first * dw.lanes, dw.w + full * panel
+            p.c_row = narrow * VL
+            sweep(narrow, 1, dw.K, &p, 0, 0, 0)
     else:
         p.w, p.c, p.w_vec = dz + dw.first * VL, dw.w, dz_panel
-        run = dw.wider
-        if run:
-            p.c_row = (n + 1) * VL
-            sweep(n + 1, run, dw.K, &p, (n + 1) * dz_panel, 0, dw.K * (n + 1) * VL)
         p.c_row = n * VL
-        sweep(n, (dw.blocks - run * (n + 1)) // n, dw.K, &p, n * dz_panel, 0, dw.K * n * VL)
+        run = (dw.blocks - dw.wider * (n + 1)) // n
+        sweep(n, run, dw.K, &p, n * dz_panel, 0, dw.K * n * VL)
+        if dw.wider:
+            n += 1
+            p.c_row = n * VL
+            sweep(n, dw.wider, dw.K, &p, n * dz_panel, 0, dw.K * n * VL)

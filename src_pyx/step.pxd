@@ -19,6 +19,7 @@ cdef struct Step:
     ptrdiff_t H
     ptrdiff_t blocks
     ptrdiff_t slots
+    ptrdiff_t lanes         # numbers from slot to slot in the last block: see panels.pxd
     real *z                 # in: input projection with biases; out: gates. (blocks, B, slots * VL)
     ptrdiff_t z_panel
     const real *h           # old (B, P), where P is H unless there is a projection
@@ -45,6 +46,7 @@ cdef struct StepBack:
     ptrdiff_t H
     ptrdiff_t blocks
     ptrdiff_t slots
+    ptrdiff_t lanes         # as forward
     const real *z           # gates (blocks, B, slots * VL)
     ptrdiff_t z_panel
     const real *h_prev      # (B, P)
@@ -55,7 +57,6 @@ cdef struct StepBack:
     ptrdiff_t dy_row
     real *dz                # out: gradient before the activations (blocks, B, slots * VL)
     const real *dz_all      # of all blocks
-    ptrdiff_t all_blocks
     ptrdiff_t dz_panel
     const real *d_out       # in: of the output, but for dy. (blocks, B, VL), may be dh
     real *dh                # out: of h_prev. (P blocks, B, VL)
@@ -86,8 +87,8 @@ cdef inline void recur(
     if s.threads > 1:
         # All of h is there, and nobody reads any more what this step overwrites.
         meet(s.others, s.threads)
-    p.a, p.a_row, p.a_k, p.a_segment = h, h_row, 1, 0
-    p.K, p.segments = w.K, 1
+    p.a, p.a_row, p.a_k = h, h_row, 1
+    p.K = p.segment = w.K
     p.init_row = p.c_row = s.slots * VL
     if s.norm.gain is NULL:
         p.init = s.z
@@ -122,7 +123,8 @@ cdef inline void recur_back(
         )
         dz = s.dzh
     p.a, p.a_row, p.a_k = dz + first * VL, s.slots * VL, 1
-    p.a_segment, p.segments, p.K = s.dz_panel, s.all_blocks, gates * VL
+    p.a_segment, p.segment, p.K = s.dz_panel, gates * VL, w.K
+    p.a_rest = first * (s.lanes - VL)
     p.init = d
     p.c = d
     p.init_row = p.c_row = VL

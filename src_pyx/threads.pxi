@@ -1,7 +1,7 @@
 # Who does what when a call is shared by threads. Included in kernels.pyx.
 
 from cpython.pycapsule cimport PyCapsule_Import
-from panels cimport Panels, parts, share_blocks
+from panels cimport Panels, parts, share_blocks, some_panels, vectors
 from step cimport meeting
 from vec cimport MAX_ROWS, VL, WIDEST
 
@@ -56,14 +56,16 @@ cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil
 cdef bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexcept nogil:
     """Whether blocks come out in more even shares than rows, by 5 %, for meetings cost as well."""
     cdef ptrdiff_t most = 0
+    cdef Panels mine
     cdef int i
     for i in range(threads):
-        most = max(
-            most, share_blocks(w.blocks, i + 1, threads) - share_blocks(w.blocks, i, threads)
+        mine = some_panels(
+            &w.h, share_blocks(w.blocks, i, threads), share_blocks(w.blocks, i + 1, threads)
         )
+        most = max(most, vectors(&mine))
     return (
         tiles_cost(&w.h, B) * most * 20
-        < tiles_cost(&w.h, parts(B, threads)) * w.blocks * 19
+        < tiles_cost(&w.h, parts(B, threads)) * vectors(&w.h) * 19
     )
 
 

@@ -15,16 +15,20 @@
 
 /* One product. Strides count reals. */
 typedef struct {
-    const real *a; /* (rows, segments * K) */
+    const real *a; /* (rows, K), of which `segment` numbers at a time are neighbours */
     ptrdiff_t a_row, a_k, a_segment;
-    const real *w; /* (segments * K, vectors), k running on over segments */
+    ptrdiff_t a_rest; /* from where a last, shorter segment would start to where it does */
+    const real *w; /* (K, vectors) */
     ptrdiff_t w_k, w_vec, w_group;
     const real *init;
     ptrdiff_t init_row, init_vec;
     real *c;
     ptrdiff_t c_row, c_vec;
-    ptrdiff_t K, segments;
+    ptrdiff_t K, segment;
     int add;
+    const real *w_tail; /* of a last group, whose number of vectors is its own; nothing is added there */
+    const real *init_tail;
+    real *c_tail;
 } product;
 
 #define TILE_ROWS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
@@ -52,10 +56,10 @@ typedef struct {
 INLINE void tile(const int R, const int N, const product p) {
     TILE_ROWS(TILE_DECLARE)
     TILE_ROWS(TILE_INIT)
-    const real *w = p.w;
-    for (ptrdiff_t s = 0; s < p.segments; s++) {
-        const real *a = p.a + s * p.a_segment;
-        for (ptrdiff_t k = 0; k < p.K; k++) {
+    const real *w = p.w, *segment = p.a;
+    for (ptrdiff_t left = p.K; left > 0; left -= p.segment) {
+        const real *a = left < p.segment ? segment + p.a_rest : segment;
+        for (ptrdiff_t k = left < p.segment ? left : p.segment; k > 0; k--) {
             vf w0 = vload(w);
             vf w1 = N > 1 ? vload(w + p.w_vec) : w0;
             vf w2 = N > 2 ? vload(w + 2 * p.w_vec) : w0;
@@ -64,6 +68,7 @@ INLINE void tile(const int R, const int N, const product p) {
             a += p.a_k;
             w += p.w_k;
         }
+        segment += p.a_segment;
     }
     if (p.add) { TILE_ROWS(TILE_SUM) }
     TILE_ROWS(TILE_STORE)
@@ -76,23 +81,33 @@ INLINE void tile(const int R, const int N, const product p) {
         TILE_VECS(TILE_ADD_GROUP_VEC, r) \
     }
 
-/* One row of a batch against R groups of N vectors: a single row needs several groups to have enough
- * multiply-adds under way. The "rows" of init and c are the groups. */
-INLINE void row_tile(const int R, const int N, const product p) {
+#define TAIL_VECS(M) M(0) M(1) M(2)
+#define TAIL_INIT(v) vf tail##v = E > v ? vload(p.init_tail + v * p.init_vec) : vset(0);
+#define TAIL_ADD(v) if (E > v) tail##v += vload(w_tail + v * p.w_vec) * x;
+#define TAIL_STORE(v) if (E > v) vstore(p.c_tail + v * p.c_vec, tail##v);
+
+/* One row of a batch against R groups of N vectors and a last one of E: a single row needs several
+ * groups to have enough multiply-adds under way. The "rows" of init and c are the groups. */
+INLINE void row_tile(const int R, const int N, const int E, const product p) {
     TILE_ROWS(TILE_DECLARE)
     TILE_ROWS(TILE_INIT)
-    const real *w = p.w;
-    for (ptrdiff_t s = 0; s < p.segments; s++) {
-        const real *a = p.a + s * p.a_segment;
-        for (ptrdiff_t k = 0; k < p.K; k++) {
+    TAIL_VECS(TAIL_INIT)
+    const real *w = p.w, *w_tail = p.w_tail, *segment = p.a;
+    for (ptrdiff_t left = p.K; left > 0; left -= p.segment) {
+        const real *a = left < p.segment ? segment + p.a_rest : segment;
+        for (ptrdiff_t k = left < p.segment ? left : p.segment; k > 0; k--) {
             real x = *a;
             TILE_ROWS(TILE_ADD_GROUP)
+            TAIL_VECS(TAIL_ADD)
             a += p.a_k;
             w += p.w_k;
+            w_tail += E * VL;
         }
+        segment += p.a_segment;
     }
     if (p.add) { TILE_ROWS(TILE_SUM) }
     TILE_ROWS(TILE_STORE)
+    TAIL_VECS(TAIL_STORE)
 }
 
 typedef void (*tile_function)(const product *);
@@ -100,7 +115,12 @@ typedef void (*tile_function)(const product *);
 #define TILE_DEFINE(R, N) \
     NOINLINE void tile_##R##x##N(const product *p) { tile(R, N, *p); }
 #define ROW_TILE_DEFINE(R, N) \
-    NOINLINE void row_tile_##R##x##N(const product *p) { row_tile(R, N, *p); }
+    NOINLINE void row_tile_##R##x##N(const product *p) { row_tile(R, N, 0, *p); }
+#define TAILED_TILE_DEFINE(R, N, E) \
+    NOINLINE void tailed_tile_##R##x##N##_##E(const product *p) { row_tile(R, N, E, *p); }
+#define TAILED_TILES_DEFINE(N, E) \
+    TAILED_TILE_DEFINE(1, N, E) TAILED_TILE_DEFINE(2, N, E) \
+    TAILED_TILE_DEFINE(3, N, E) TAILED_TILE_DEFINE(4, N, E)
 
 /* As many rows as the accumulators, the weights and one broadcast leave room for: 32 registers with
  * AVX-512, 16 without. WIDEST is the most vectors; with 3 of them, four gates go two at a time. */
@@ -123,6 +143,13 @@ static const int MAX_ROWS[WIDEST + 1] = {0, 8, 8, 8, 6};
 #else
 #define WIDEST 3
 static const int MAX_ROWS[WIDEST + 1] = {0, 8, 6, 4};
+#endif
+/* Three gates have a tail of 1 or 2 vectors, four gates one of up to 3. */
+TAILED_TILES_DEFINE(3, 1) TAILED_TILES_DEFINE(3, 2)
+#if VECTOR_BYTES == 64
+TAILED_TILES_DEFINE(4, 1) TAILED_TILES_DEFINE(4, 2) TAILED_TILES_DEFINE(4, 3)
+#else
+TAILED_TILES_DEFINE(2, 1) TAILED_TILES_DEFINE(2, 2) TAILED_TILES_DEFINE(2, 3)
 #endif
 /* Groups of a `row_tile`. */
 #define MAX_GROUPS 4
@@ -147,6 +174,22 @@ static const tile_function ROW_TILES[][MAX_GROUPS + 1] = {
     {0, tile_1x3, row_tile_2x3, row_tile_3x3, row_tile_4x3},
 #if VECTOR_BYTES == 64
     {0, tile_1x4, row_tile_2x4, row_tile_3x4, row_tile_4x4},
+#endif
+};
+/* TAILED_TILES[N][vectors of the tail][groups]. */
+#define TAILED_TILES_OF(N, E) \
+    {0, tailed_tile_1x##N##_##E, tailed_tile_2x##N##_##E, tailed_tile_3x##N##_##E, \
+     tailed_tile_4x##N##_##E}
+static const tile_function TAILED_TILES[][4][MAX_GROUPS + 1] = {
+    {{0}},
+    {{0}},
+#if VECTOR_BYTES == 64
+    {{0}},
+    {{0}, TAILED_TILES_OF(3, 1), TAILED_TILES_OF(3, 2)},
+    {{0}, TAILED_TILES_OF(4, 1), TAILED_TILES_OF(4, 2), TAILED_TILES_OF(4, 3)},
+#else
+    {{0}, TAILED_TILES_OF(2, 1), TAILED_TILES_OF(2, 2), TAILED_TILES_OF(2, 3)},
+    {{0}, TAILED_TILES_OF(3, 1), TAILED_TILES_OF(3, 2)},
 #endif
 };
 

@@ -34,6 +34,7 @@ cdef extern from "tile.h" nogil:
         ptrdiff_t a_row
         ptrdiff_t a_k
         ptrdiff_t a_segment
+        ptrdiff_t a_rest
         const real *w
         ptrdiff_t w_k
         ptrdiff_t w_vec
@@ -45,11 +46,15 @@ cdef extern from "tile.h" nogil:
         ptrdiff_t c_row
         ptrdiff_t c_vec
         ptrdiff_t K
-        ptrdiff_t segments
+        ptrdiff_t segment
         bint add
+        const real *w_tail
+        const real *init_tail
+        real *c_tail
     ctypedef void (*tile_function)(const product *p) noexcept
     const tile_function TILES[5][9]
     const tile_function ROW_TILES[5][5]
+    const tile_function TAILED_TILES[5][4][5]
     const int MAX_ROWS[5]
     const ptrdiff_t WIDEST
     const ptrdiff_t MAX_GROUPS
