@@ -10,7 +10,7 @@ its units, so that several gates share a vector. Its panel is the tail.
 """
 
 from vec cimport (
-    MAX_GROUPS, MAX_ROWS, ROW_TILES, TAILED_TILES, TILES, VL, WIDEST, product, real, tile_function,
+    MAX_GROUPS, MAX_ROWS, MOST_ROWS, ROW_TILES, TAILED_TILES, TILES, VL, WIDEST, product, real, tile_function,
 )
 
 cdef struct Panels:
@@ -32,6 +32,11 @@ cdef inline ptrdiff_t parts(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
 cdef inline ptrdiff_t part(ptrdiff_t n, ptrdiff_t count, ptrdiff_t i) noexcept nogil:
     """Size of part i when n is cut into `count` parts as equal as can be, larger ones last."""
     return n // count + (i >= count - n % count)
+
+
+cdef inline ptrdiff_t tiles(ptrdiff_t N, ptrdiff_t rows) noexcept nogil:
+    """Into how many tiles of N vectors to cut some rows."""
+    return 1 if rows <= MOST_ROWS[N] else parts(rows, MAX_ROWS[N])
 
 
 cdef inline void sweep(
@@ -56,7 +61,7 @@ cdef inline void sweep(
             p.init += n * init_group
             p.c += n * c_group
         return
-    count = parts(rows, MAX_ROWS[N])
+    count = tiles(N, rows)
     for _g in range(groups):
         p.a = a
         init, c = p.init, p.c

@@ -1,9 +1,9 @@
 # Who does what when a call is shared by threads. Included in kernels.pyx.
 
 from cpython.pycapsule cimport PyCapsule_Import
-from panels cimport Panels, parts, share_blocks, some_panels, vectors
+from panels cimport Panels, parts, share_blocks, some_panels, tiles, vectors
 from step cimport meeting
-from vec cimport MAX_ROWS, VL, WIDEST
+from vec cimport VL, WIDEST
 
 cdef extern from "pool.h" nogil:
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
@@ -48,9 +48,9 @@ cdef inline bint worth(ptrdiff_t work) noexcept nogil:
 
 cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil:
     """What the tiles of so many rows cost, each 2 for a row or LEAST_COST, whichever is more."""
-    cdef ptrdiff_t tiles = parts(rows, MAX_ROWS[w.width])
-    cdef ptrdiff_t n = rows // tiles, larger = rows % tiles
-    return larger * max(2 * n + 2, LEAST_COST) + (tiles - larger) * max(2 * n, LEAST_COST)
+    cdef ptrdiff_t count = tiles(w.width, rows)
+    cdef ptrdiff_t n = rows // count, larger = rows % count
+    return larger * max(2 * n + 2, LEAST_COST) + (count - larger) * max(2 * n, LEAST_COST)
 
 
 cdef bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexcept nogil:

@@ -114,6 +114,16 @@ typedef void (*tile_function)(const product *);
 
 #define TILE_DEFINE(R, N) \
     NOINLINE void tile_##R##x##N(const product *p) { tile(R, N, *p); }
+/* More rows than registers hold: half of the vectors after the other. */
+#define HALVES_DEFINE(R, N) \
+    NOINLINE void tile_##R##x##N(const product *p) { \
+        product half = *p; \
+        tile(R, N / 2, half); \
+        half.w += N / 2 * half.w_vec; \
+        half.init += N / 2 * half.init_vec; \
+        half.c += N / 2 * half.c_vec; \
+        tile(R, N / 2, half); \
+    }
 #define ROW_TILE_DEFINE(R, N) \
     NOINLINE void row_tile_##R##x##N(const product *p) { row_tile(R, N, 0, *p); }
 #define TAILED_TILE_DEFINE(R, N, E) \
@@ -122,8 +132,10 @@ typedef void (*tile_function)(const product *);
     TAILED_TILE_DEFINE(1, N, E) TAILED_TILE_DEFINE(2, N, E) \
     TAILED_TILE_DEFINE(3, N, E) TAILED_TILE_DEFINE(4, N, E)
 
-/* As many rows as the accumulators, the weights and one broadcast leave room for: 32 registers with
- * AVX-512, 16 without. WIDEST is the most vectors; with 3 of them, four gates go two at a time. */
+/* MAX_ROWS: what accumulators, weights and one broadcast leave room for in 32 registers with AVX-512,
+ * 16 without. MOST_ROWS: where there are no more rows than that, one tile in halves beats two, which
+ * both read all of the weights. WIDEST is the most vectors; with 3 of them, four gates go two at a
+ * time. */
 TILE_DEFINE(1, 1) TILE_DEFINE(2, 1) TILE_DEFINE(3, 1) TILE_DEFINE(4, 1)
 TILE_DEFINE(5, 1) TILE_DEFINE(6, 1) TILE_DEFINE(7, 1) TILE_DEFINE(8, 1)
 TILE_DEFINE(1, 2) TILE_DEFINE(2, 2) TILE_DEFINE(3, 2) TILE_DEFINE(4, 2)
@@ -137,12 +149,15 @@ TILE_DEFINE(7, 2) TILE_DEFINE(8, 2)
 TILE_DEFINE(5, 3) TILE_DEFINE(6, 3) TILE_DEFINE(7, 3) TILE_DEFINE(8, 3)
 TILE_DEFINE(1, 4) TILE_DEFINE(2, 4) TILE_DEFINE(3, 4)
 TILE_DEFINE(4, 4) TILE_DEFINE(5, 4) TILE_DEFINE(6, 4)
+HALVES_DEFINE(7, 4) HALVES_DEFINE(8, 4)
 ROW_TILE_DEFINE(2, 4) ROW_TILE_DEFINE(3, 4) ROW_TILE_DEFINE(4, 4)
 #define WIDEST 4
 static const int MAX_ROWS[WIDEST + 1] = {0, 8, 8, 8, 6};
+static const int MOST_ROWS[WIDEST + 1] = {0, 8, 8, 8, 8};
 #else
 #define WIDEST 3
 static const int MAX_ROWS[WIDEST + 1] = {0, 8, 6, 4};
+static const int MOST_ROWS[WIDEST + 1] = {0, 8, 6, 4};
 #endif
 /* Three gates have a tail of 1 or 2 vectors, four gates one of up to 3. */
 TAILED_TILES_DEFINE(3, 1) TAILED_TILES_DEFINE(3, 2)
@@ -161,7 +176,7 @@ static const tile_function TILES[][9] = {
 #if VECTOR_BYTES == 64
     {0, tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, tile_7x2, tile_8x2},
     {0, tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3, tile_7x3, tile_8x3},
-    {0, tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
+    {0, tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4, tile_7x4, tile_8x4},
 #else
     {0, tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
     {0, tile_1x3, tile_2x3, tile_3x3, tile_4x3},

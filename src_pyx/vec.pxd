@@ -56,5 +56,6 @@ cdef extern from "tile.h" nogil:
     const tile_function ROW_TILES[5][5]
     const tile_function TAILED_TILES[5][4][5]
     const int MAX_ROWS[5]
+    const int MOST_ROWS[5]
     const ptrdiff_t WIDEST
     const ptrdiff_t MAX_GROUPS
