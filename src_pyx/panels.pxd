@@ -10,7 +10,8 @@ its units, so that several gates share a vector. Its panel is the tail.
 """
 
 from vec cimport (
-    MAX_GROUPS, MAX_ROWS, MOST_ROWS, ROW_TILES, TAILED_TILES, TILES, VL, WIDEST, product, real, tile_function,
+    MAX_GROUPS, MAX_ROWS, MOST_ROWS, ROW_TILES, TAILED_TILES, TILES, VL, WIDEST, product, real,
+    tile_function,
 )
 
 cdef struct Panels:
