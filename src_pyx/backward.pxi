@@ -3,10 +3,12 @@
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from norm cimport Norm, normalise_back
-from panels cimport Panels, accumulate, multiply, parts, share, share_blocks, some_panels
+from panels cimport (
+    Panels, accumulate, multiply, parts, share, share_blocks, some_panels, vectors,
+)
 from step cimport StepBack, meet
 from vec cimport (
-    VL, float_mode, flush_subnormals, product, real, restore_mode, vf, vfirst, vload, vload_first,
+    MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, product, real, restore_mode, vf, vfirst, vload, vload_first,
     vset, vstore,
 )
 
@@ -260,12 +262,10 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
     cdef ptrdiff_t T = rows.T, B = rows.B, H = w.H, P = w.P, size = w.size
     cdef ptrdiff_t P_blocks = parts(P, VL), most = f.chunk * B, N = rows.N
     cdef bint has_c = w.layout.has_c, normed = w.gain_x is not NULL
-    # My rows, and my blocks: of each step, or only of the sums.
+    # My rows, and my blocks.
     cdef ptrdiff_t b0 = 0, b1 = B, u0 = 0, u1 = w.blocks, u_first = 0
-    cdef ptrdiff_t sum_u0 = share_blocks(w.blocks, index, count)
-    cdef ptrdiff_t sum_u1 = share_blocks(w.blocks, index + 1, count)
     if f.by_blocks:
-        u0, u1 = sum_u0, sum_u1
+        u0, u1 = share_blocks(w.blocks, index, count), share_blocks(w.blocks, index + 1, count)
         u_first = u0 * VL
     else:
         b0, b1 = share_rows(rows, index, count), share_rows(rows, index + 1, count)
@@ -350,7 +350,7 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
                     )
         if count > 1:
             meet(&f.others, count)
-        sum_chunk(f, at, offset(rows, t0 + n) - at, sum_u0, sum_u1)
+        sum_chunk(f, at, offset(rows, t0 + n) - at, index, count)
         if f.dx is not NULL:
             input_gradients(f, t0, n, index, count)
         if count > 1 and i > 0:
@@ -368,54 +368,78 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
     restore_mode(mode)
 
 
+cdef struct Product:
+    # One that has a weight gradient: dw += a^T dz.
+    const Panels *dw
+    const real *a
+    ptrdiff_t a_row
+    const real *dz
+    ptrdiff_t dz_row
+    ptrdiff_t dz_panel
+
+
+cdef inline ptrdiff_t cut(const Panels *dw, ptrdiff_t work) noexcept nogil:
+    """Rows of dw, whole tiles of them, that come to so much work."""
+    cdef ptrdiff_t k = work // vectors(dw)
+    return max(0, k // MAX_ROWS[WIDEST] * MAX_ROWS[WIDEST]) if k < dw.K else dw.K
+
+
 cdef void sum_chunk(
-    Backward *f, ptrdiff_t at, ptrdiff_t count, ptrdiff_t u0, ptrdiff_t u1
+    Backward *f, ptrdiff_t at, ptrdiff_t rows, int index, int count
 ) noexcept nogil:
-    """Add the weight gradients of `count` rows from place `at` on, those of some blocks."""
+    """Add the weight gradients of some rows from place `at` on: thread `index` has its share."""
     cdef const Weights *w = f.w
     cdef const Sums *sums = f.sums
-    cdef ptrdiff_t size = w.size, N = f.rows.N, blocks = u1 - u0, slots = w.layout.slots
-    cdef ptrdiff_t most = f.chunk * f.rows.B, panel = most * size, u
+    cdef ptrdiff_t size = w.size, N = f.rows.N, slots = w.layout.slots, u, i, work = 0, before = 0
+    cdef ptrdiff_t u0 = share(w.blocks, index, count), u1 = share(w.blocks, index + 1, count)
+    cdef ptrdiff_t most = f.chunk * f.rows.B, panel = most * size, blocks = u1 - u0
     cdef const real *dz = f.dz + u0 * panel
-    cdef const real *dzh = f.dzh + u0 * panel
     cdef const real *h = f.tape_h + at * w.P if f.hs is NULL else f.hs
-    cdef Panels dw
-    if count == 0 or blocks == 0:
+    cdef Product[4] products
+    cdef const Panels *dw
+    if rows == 0:
         return
-    dw = some_panels(&sums.x, u0, u1)
-    accumulate(&dw, count, f.tape_x + at * w.I, w.I, f.dzx + u0 * panel, size, panel, f.zero)
-    dw = some_panels(&sums.h, u0, u1)
-    accumulate(&dw, count, h, w.P, dzh, size, panel, f.zero)
-    if w.layout.n.count:
-        dw = some_panels(&sums.n, u0, u1)
-        accumulate(&dw, count, f.rh, w.H, dzh, size, panel, f.zero)
-    if w.projects and u0 == 0:
-        accumulate(&sums.r, count, f.out, w.H, f.dr, VL, most * VL, f.zero)
-    sum_rows(sums.bias + u0 * size, blocks, slots, count, dz, panel, NULL, 0)
+    products[0] = Product(&sums.x, f.tape_x + at * w.I, w.I, f.dzx, size, panel)
+    products[1] = Product(&sums.h, h, w.P, f.dzh, size, panel)
+    products[2] = Product(&sums.n, f.rh, w.H, f.dzh, size, panel)
+    products[3] = Product(&sums.r, f.out, w.H, f.dr, VL, most * VL)
+    for i in range(4):
+        work += products[i].dw.K * vectors(products[i].dw)
+    for i in range(4):
+        dw = products[i].dw
+        if vectors(dw) == 0:
+            continue
+        accumulate(
+            dw, cut(dw, share(work, index, count) - before),
+            cut(dw, share(work, index + 1, count) - before), rows, products[i].a,
+            products[i].a_row, products[i].dz, products[i].dz_row, products[i].dz_panel, f.zero,
+        )
+        before += dw.K * vectors(dw)
+    sum_rows(sums.bias + u0 * size, blocks, slots, rows, dz, panel, NULL, 0)
     if w.gain_x is not NULL:
         # What comes of slots without a product is not used.
         sum_rows(
-            sums.gain_x + u0 * size, blocks, slots, count, dz, panel,
+            sums.gain_x + u0 * size, blocks, slots, rows, dz, panel,
             f.x_norm.hat + u0 * f.x_norm.hat_panel + at * size, f.x_norm.hat_panel,
         )
         sum_rows(
-            sums.gain_h + u0 * size, blocks, slots, count, dz, panel,
+            sums.gain_h + u0 * size, blocks, slots, rows, dz, panel,
             f.h_norm.hat + u0 * f.h_norm.hat_panel + at * size, f.h_norm.hat_panel,
         )
     if w.peephole is not NULL:
         sum_peepholes(
-            sums.peephole + u0 * 3 * VL, blocks, count, dz, panel,
+            sums.peephole + u0 * 3 * VL, blocks, rows, dz, panel,
             f.tape_z + u0 * N * size + at * size, N * size,
             f.tape_c + u0 * N * VL + at * VL, N * VL, w.lanes if u1 == w.blocks else VL,
         )
     if w.norm_c is not NULL:
         for u in range(u0, u1):
             sum_rows(
-                sums.norm_c + u * 2 * VL, 1, 1, count, f.d_seen + u * most * VL, 0,
+                sums.norm_c + u * 2 * VL, 1, 1, rows, f.d_seen + u * most * VL, 0,
                 f.c_hat + u * most * VL, 0,
             )
             sum_rows(
-                sums.norm_c + u * 2 * VL + VL, 1, 1, count, f.d_seen + u * most * VL, 0, NULL, 0
+                sums.norm_c + u * 2 * VL + VL, 1, 1, rows, f.d_seen + u * most * VL, 0, NULL, 0
             )
 
 

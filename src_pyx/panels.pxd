@@ -170,19 +170,21 @@ cdef inline void multiply(
 
 
 cdef inline void accumulate(
-    const Panels *dw, ptrdiff_t rows, const real *a, ptrdiff_t a_row,
-    const real *dz, ptrdiff_t dz_row, ptrdiff_t dz_panel, const real *zero,
+    const Panels *dw, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t rows, const real *a,
+    ptrdiff_t a_row, const real *dz, ptrdiff_t dz_row, ptrdiff_t dz_panel, const real *zero,
 ) noexcept nogil:
-    """dw += a^T dz over `rows` rows; `zero` is a vector of zeros.
+    """dw += a^T dz over `rows` rows, from k = `begin` to `end`; `zero` is a vector of zeros.
 
     The rows' own sum starts at 0 and is then added: one long chain would lose digits, as it grows
     large beside its terms.
     """
     cdef ptrdiff_t i, n = dw.width, run, narrow = tail(dw), full = dw.blocks - (narrow > 0)
-    cdef ptrdiff_t panel = dw.K * dw.gates * VL
+    cdef ptrdiff_t panel = dw.K * dw.gates * VL, count = end - begin
     cdef product p
+    if count <= 0:
+        return
     p.add = True
-    p.a, p.a_row, p.a_k = a, 1, a_row
+    p.a, p.a_row, p.a_k = a + begin, 1, a_row
     p.w_k = dz_row
     p.K = p.segment = rows
     p.init, p.init_row, p.init_vec = zero, 0, 0
@@ -190,19 +192,21 @@ cdef inline void accumulate(
     if dw.gates > 1:
         p.w_vec = VL
         for i in range(dw.gates // n):
-            p.w, p.c = dz + (dw.first + i * n) * VL, dw.w + i * dw.K * n * VL
             p.c_row = n * VL
-            sweep(n, full, dw.K, &p, dz_panel, 0, panel)
+            p.w, p.c = dz + (dw.first + i * n) * VL, dw.w + (i * dw.K + begin) * p.c_row
+            sweep(n, full, count, &p, dz_panel, 0, panel)
         if narrow:
-            p.w, p.c = dz + full * dz_panel + dw.first * dw.lanes, dw.w + full * panel
             p.c_row = narrow * VL
-            sweep(narrow, 1, dw.K, &p, 0, 0, 0)
+            p.w = dz + full * dz_panel + dw.first * dw.lanes
+            p.c = dw.w + full * panel + begin * p.c_row
+            sweep(narrow, 1, count, &p, 0, 0, 0)
     else:
-        p.w, p.c, p.w_vec = dz + dw.first * VL, dw.w, dz_panel
+        p.w_vec = dz_panel
+        run = dw.blocks - dw.wider * (n + 1)
         p.c_row = n * VL
-        run = (dw.blocks - dw.wider * (n + 1)) // n
-        sweep(n, run, dw.K, &p, n * dz_panel, 0, dw.K * n * VL)
+        p.w, p.c = dz + dw.first * VL, dw.w + begin * p.c_row
+        sweep(n, run // n, count, &p, n * dz_panel, 0, dw.K * n * VL)
         if dw.wider:
-            n += 1
-            p.c_row = n * VL
-            sweep(n, dw.wider, dw.K, &p, n * dz_panel, 0, dw.K * n * VL)
+            p.c_row = (n + 1) * VL
+            p.w, p.c = dz + dw.first * VL + run * dz_panel, dw.w + run * dw.K * VL + begin * p.c_row
+            sweep(n + 1, dw.wider, count, &p, (n + 1) * dz_panel, 0, dw.K * (n + 1) * VL)
