@@ -8,8 +8,8 @@ from panels cimport (
 )
 from step cimport StepBack, meet
 from vec cimport (
-    MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, product, real, restore_mode, vf, vfirst, vload, vload_first,
-    vset, vstore,
+    MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, product, real, restore_mode, vf, vfirst,
+    vload, vload_first, vset, vstore,
 )
 
 cdef enum:
