@@ -149,14 +149,12 @@ def backward(
     """
     if tape.reverse:
         dy, dx = None if dy is None else dy[::-1], None if dx is None else dx[::-1]
-    _, shapes, dtype = tape.kind
     gradients = tape.kernels.Gradients(tape.packed)
     if isinstance(tape.kept, Checkpoints):
         _backward_checkpointed(tape, dy, dstate_n, dx, dstate, gradients)
     else:
         tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, gradients)
-    grads = [None if s is None else np.empty(s, dtype) for s in shapes]
-    gradients.write(grads)
+    grads: list[Array | None] = gradients.arrays()
     return grads
 
 

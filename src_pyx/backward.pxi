@@ -58,27 +58,33 @@ cdef class Gradients:
         w.w = self._zeros(w.K * w.blocks * w.gates * VL)
         return w
 
-    def write(self, grads):
-        """Write the sums to `grads`, in the weights' order and shapes."""
+    def arrays(self):
+        """The sums in new arrays, in the weights' order, shapes and layouts."""
         cdef Weights *w = &self.packed.w
         cdef Sums *sums = &self.sums
-        cdef dict named = dict.fromkeys(ALL_WEIGHTS)
-        named.update(zip(self.packed.names, grads, strict=False))
+        cdef list grads = [None if a is None else new_like(a) for a in self.packed.copies]
+        cdef dict named = dict(zip(self.packed.names, grads))
         unpack(&sums.x, &w.layout.x, data(named["weight_ih"]), w.H)
         unpack(&sums.h, &w.layout.h, data(named["weight_hh"]), w.H)
         unpack(&sums.n, &w.layout.n, data(named["weight_hh"]), w.H)
-        if named["weight_hr"] is not None:
+        if w.projects:
             unpack(&sums.r, &OUTPUT, data(named["weight_hr"]), w.P)
-        unpack_slots(w, sums.bias, &w.layout.x, named["bias_ih"])
-        unpack_slots(w, sums.bias, &w.layout.h, named["bias_hh"])
-        unpack_slots(w, sums.bias, &w.layout.n, named["bias_hh"])
-        unpack_slots(w, sums.gain_x, &w.layout.x, named["gain_ih"])
-        unpack_slots(w, sums.gain_h, &w.layout.h, named["gain_hh"])
-        unpack_slots(w, sums.gain_h, &w.layout.n, named["gain_hh"])
+        unpack_slots(w, sums.bias, &w.layout.x, named.get("bias_ih"))
+        unpack_slots(w, sums.bias, &w.layout.h, named.get("bias_hh"))
+        unpack_slots(w, sums.bias, &w.layout.n, named.get("bias_hh"))
+        if w.gain_x is not NULL:
+            unpack_slots(w, sums.gain_x, &w.layout.x, named["gain_ih"])
+            unpack_slots(w, sums.gain_h, &w.layout.h, named["gain_hh"])
+            unpack_slots(w, sums.gain_h, &w.layout.n, named["gain_hh"])
         if w.peephole is not NULL:
             take_vectors(sums.peephole, PEEPHOLES, named, w.H)
         if w.norm_c is not NULL:
             take_vectors(sums.norm_c, STATE_NORM, named, w.H)
+        return grads
+
+
+cdef inline object new_like(cnp.ndarray array):
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), NPY_REAL, 0)
 
 
 cdef void unpack_slots(const Weights *w, const real *sums, const Gates *gates, vectors):
@@ -96,7 +102,7 @@ cdef void unpack_slots(const Weights *w, const real *sums, const Gates *gates, v
 cdef void take_vectors(const real *sums, names, dict named, ptrdiff_t H):
     """The slots of vectors (H,), those that are there."""
     for slot, name in enumerate(names):
-        if named[name] is not None:
+        if named.get(name) is not None:
             take_vector(sums, len(names), slot, VL, data(named[name]), H)
 
 

@@ -112,10 +112,9 @@ def run(
         assert a.tobytes() == b.tobytes(), "training and inference differ"
     dx_base, dx = place(x.shape, dtype, dx_out)
     dstate = [np.full_like(s, np.nan) for s in state]
-    grads = [None if w is None else np.full(w.shape, np.nan, dtype) for w in weights]
     gradients = kernels.Gradients(packed)
     kernels.backward(tape, dy, dstate_n, dx, dstate, gradients)
-    gradients.write(grads)
+    grads = gradients.arrays()
     names = cell.states
     return dict(zip(("y", *(f"{s}_n" for s in names)), outputs, strict=True)), {
         "dx": taken(dx_base, dx),

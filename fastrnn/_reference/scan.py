@@ -73,11 +73,12 @@ class Gradients:
             if grad is not None and name in self.sums:
                 self.sums[name] += grad
 
-    def write(self, grads: Sequence[Array | None]) -> None:
-        """Write the sums to `grads`, in the weights' order and shapes."""
-        for name, out in zip(self.packed.cell.weights, grads, strict=False):
-            if out is not None:
-                out[...] = self.sums[name]
+    def arrays(self) -> list[Array | None]:
+        """The sums in new arrays, in the weights' order, shapes and layouts."""
+        return [
+            None if weight is None else self.sums[name].copy()
+            for name, weight in zip(self.packed.cell.weights, self.packed.copies, strict=False)
+        ]
 
 
 def segment_steps(B: int, least: int) -> int:

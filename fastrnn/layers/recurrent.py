@@ -80,8 +80,11 @@ class CellLayer(Layer):
                 shapes = {n: s for n, s in shapes.items() if not n.startswith("bias")}
             self._weights[suffix] = Weights(cell, _init.weights(rng, cell, shapes, init, dtype))
         self._first = next(iter(self._weights.values()))
-        #: Of the weights of each scan, in the order of `cell.weights`.
-        self._names = [[name + suffix for name in cell.weights] for suffix in inputs]
+        #: Of the weights that each scan has: places in `cell.weights`, and names.
+        self._names = [
+            [(i, name + suffix) for i, name in enumerate(cell.weights) if weights.shapes[i]]
+            for suffix, weights in self._weights.items()
+        ]
 
     # Read-only, for the kernels go by them.
 
@@ -111,8 +114,8 @@ class CellLayer(Layer):
         return {
             name: array
             for names, arrays in zip(self._names, of_scans, strict=True)
-            for name, array in zip(names, arrays, strict=True)
-            if array is not None
+            for i, name in names
+            if (array := arrays[i]) is not None
         }
 
     def _expect_own(self, scans: Sequence[ScanTape]) -> None:
@@ -374,7 +377,7 @@ class Recurrent(CellLayer):
 
     def _new_rows(self, B: int) -> list[Array]:
         """Room for one state each."""
-        scans, dtype = len(self._weights), self.dtype
+        scans, dtype = len(self._weights), self._first.dtype
         return [np.empty((scans, B, n), dtype) for n in self._sizes]
 
     def _state(self, rows: Sequence[Array], batch: tuple[int, ...]) -> Any:
