@@ -14,14 +14,13 @@ cdef inline ptrdiff_t panel_offset(
     const Panels *w, ptrdiff_t block, ptrdiff_t gate, ptrdiff_t *row
 ) noexcept nogil:
     """Where gate `gate` of block `block` starts in the packed weights; `row` is the stride of k."""
-    cdef ptrdiff_t n = w.width, run, group
+    cdef ptrdiff_t n = w.width, run = w.groups * n, group
     if tail(w) and block == w.blocks - 1:
         row[0] = tail(w) * VL
         return block * w.K * w.gates * VL + gate * w.lanes
     if w.gates > 1:
         row[0] = n * VL
         return (block * w.gates // n + gate // n) * w.K * row[0] + gate % n * VL
-    run = w.blocks - w.wider * (n + 1)
     if block < run:
         run = 0
     else:

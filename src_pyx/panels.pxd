@@ -22,7 +22,8 @@ cdef struct Panels:
     ptrdiff_t first     # slot in which the first of them stands
     ptrdiff_t lanes     # numbers from slot to slot in the last block, less than VL if it is narrow
     ptrdiff_t width     # vectors of a group
-    ptrdiff_t wider     # groups that come last and have `width` + 1: with one gate only
+    ptrdiff_t groups    # of that width: in each block, or, with one gate only, in all
+    ptrdiff_t wider     # groups that come after those and have `width` + 1: with one gate only
 
 
 cdef inline ptrdiff_t parts(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
@@ -32,6 +33,9 @@ cdef inline ptrdiff_t parts(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
 
 cdef inline ptrdiff_t part(ptrdiff_t n, ptrdiff_t count, ptrdiff_t i) noexcept nogil:
     """Size of part i when n is cut into `count` parts as equal as can be, larger ones last."""
+    if count == 1:
+        # The division would take longer than a small step's products.
+        return n
     return n // count + (i >= count - n % count)
 
 
@@ -81,10 +85,11 @@ cdef inline Panels panels_for(
     ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
 ) noexcept nogil:
     """How panels of these sizes are laid out."""
-    cdef ptrdiff_t groups = parts(blocks, WIDEST)
-    if gates > 1:
-        return Panels(NULL, K, blocks, gates, first, lanes, gates // parts(gates, WIDEST), 0)
-    return Panels(NULL, K, blocks, gates, first, lanes, blocks // groups, blocks % groups)
+    cdef ptrdiff_t vectors = gates if gates > 1 else blocks, groups = parts(vectors, WIDEST)
+    cdef ptrdiff_t wider = vectors % groups
+    return Panels(
+        NULL, K, blocks, gates, first, lanes, vectors // groups, groups - wider, wider
+    )
 
 
 cdef inline ptrdiff_t tail(const Panels *w) noexcept nogil:
@@ -105,18 +110,20 @@ cdef inline ptrdiff_t share(ptrdiff_t n, int index, int count) noexcept nogil:
 cdef inline ptrdiff_t share_blocks(ptrdiff_t blocks, int index, int count) noexcept nogil:
     """The same for blocks, which are cut only between groups."""
     cdef Panels w = panels_for(1, blocks, 1, 0, VL)
-    cdef ptrdiff_t groups = parts(blocks, WIDEST), group = share(groups, index, count)
-    return group * w.width + max(0, group - (groups - w.wider))
+    cdef ptrdiff_t group = share(w.groups + w.wider, index, count)
+    return group * w.width + max(0, group - w.groups)
 
 
 cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
     """The panels of some blocks, cut as by `share_blocks`."""
     cdef Panels found = w[0]
-    cdef ptrdiff_t wide = w.blocks - w.wider * (w.width + 1)
+    cdef ptrdiff_t wide = w.groups * w.width
     found.w += begin * w.K * w.gates * VL
     found.blocks = end - begin
     found.lanes = w.lanes if end == w.blocks else VL
-    found.wider = max(0, end - max(begin, wide)) // (w.width + 1)
+    if w.gates == 1:
+        found.groups = max(0, min(end, wide) - begin) // w.width
+        found.wider = max(0, end - max(begin, wide)) // (w.width + 1)
     return found
 
 
@@ -128,7 +135,7 @@ cdef inline void multiply(
     It goes by pointer, and is used up: a copy would read in wide loads what was stored in narrow
     ones, and wait for each.
     """
-    cdef ptrdiff_t i, j, n = w.width, run, count, blocks, panel = w.K * w.gates * VL
+    cdef ptrdiff_t i, j, n = w.width, count, blocks, panel = w.K * w.gates * VL
     cdef ptrdiff_t narrow = tail(w), full = w.blocks - (narrow > 0)
     cdef const real *weights = w.w
     cdef const real *init = p.init + w.first * VL
@@ -143,10 +150,10 @@ cdef inline void multiply(
         count = parts(full, MAX_GROUPS)
         for i in range(count):
             blocks = part(full, count, i)
-            for j in range(w.gates // n):
+            for j in range(w.groups):
                 p.w = weights + j * w.K * p.w_k
                 p.init, p.c = init + j * p.w_k, c + j * p.w_k
-                if rows == 1 and narrow and i == count - 1 and (j + 1) * n == w.gates:
+                if rows == 1 and narrow and i == count - 1 and j == w.groups - 1:
                     p.w_group, p.init_row, p.c_row = panel, init_panel, c_panel
                     TAILED_TILES[n][narrow][blocks](p)
                     return
@@ -161,8 +168,7 @@ cdef inline void multiply(
         p.w, p.init, p.c = weights, init, c
         p.w_vec, p.init_vec, p.c_vec = VL, init_panel, c_panel
         p.w_k = n * VL
-        run = (w.blocks - w.wider * (n + 1)) // n
-        sweep(n, run, rows, p, w.K * p.w_k, n * init_panel, n * c_panel)
+        sweep(n, w.groups, rows, p, w.K * p.w_k, n * init_panel, n * c_panel)
         if w.wider:
             n += 1
             p.w_k = n * VL
@@ -178,7 +184,7 @@ cdef inline void accumulate(
     The rows' own sum starts at 0 and is then added: one long chain would lose digits, as it grows
     large beside its terms.
     """
-    cdef ptrdiff_t i, n = dw.width, run, narrow = tail(dw), full = dw.blocks - (narrow > 0)
+    cdef ptrdiff_t i, n = dw.width, run = dw.groups * n, narrow = tail(dw), full = dw.blocks - (narrow > 0)
     cdef ptrdiff_t panel = dw.K * dw.gates * VL, count = end - begin
     cdef product p
     if count <= 0:
@@ -191,7 +197,7 @@ cdef inline void accumulate(
     p.c_vec = VL
     if dw.gates > 1:
         p.w_vec = VL
-        for i in range(dw.gates // n):
+        for i in range(dw.groups):
             p.c_row = n * VL
             p.w, p.c = dz + (dw.first + i * n) * VL, dw.w + (i * dw.K + begin) * p.c_row
             sweep(n, full, count, &p, dz_panel, 0, panel)
@@ -202,10 +208,9 @@ cdef inline void accumulate(
             sweep(narrow, 1, count, &p, 0, 0, 0)
     else:
         p.w_vec = dz_panel
-        run = dw.blocks - dw.wider * (n + 1)
         p.c_row = n * VL
         p.w, p.c = dz + dw.first * VL, dw.w + begin * p.c_row
-        sweep(n, run // n, count, &p, n * dz_panel, 0, dw.K * n * VL)
+        sweep(n, dw.groups, count, &p, n * dz_panel, 0, dw.K * n * VL)
         if dw.wider:
             p.c_row = (n + 1) * VL
             p.w, p.c = dz + dw.first * VL + run * dz_panel, dw.w + run * dw.K * VL + begin * p.c_row
