@@ -1,15 +1,15 @@
 # The scan back over time. Included in kernels.pyx.
 
 cimport numpy as cnp
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from norm cimport Norm, normalise_back
 from panels cimport (
     Panels, accumulate, multiply, parts, share, share_blocks, some_panels, vectors,
 )
 from step cimport StepBack, meet
 from vec cimport (
-    MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, product, real, restore_mode, vf, vfirst,
-    vload, vload_first, vset, vstore,
+    MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, product, real, restore_mode, vcopy, vf,
+    vfirst, vload, vload_first, vset, vstore,
 )
 
 cdef enum:
@@ -253,7 +253,7 @@ cdef void old_state(
     if f.reset is not NULL and f.reset[t * f.reset_t + row(rows, b) * f.reset_b]:
         memset(h + first, 0, n * sizeof(real))
     elif t == 0 or b >= count_rows(rows, t - 1):
-        memcpy(h + first, f.tape_h + b * f.w.P + first, n * sizeof(real))
+        vcopy(h + first, f.tape_h + b * f.w.P + first, n)
     else:
         unblock_row(
             h + first, f.tape_z + u0 * panel + (offset(rows, t - 1) + b) * VL, panel, n
@@ -316,10 +316,7 @@ cdef void backward_share(int index, int count, void *what) noexcept nogil:
                 s.dy, s.dy_row = f.dy + t * f.dy_t + b0 * f.dy_b + u_first, f.dy_b
                 if rows.order is not NULL:
                     for b in range(b0, b0 + mine):
-                        memcpy(
-                            f.dys + b * P, f.dy + t * f.dy_t + row(rows, b) * f.dy_b,
-                            P * sizeof(real),
-                        )
+                        vcopy(f.dys + b * P, f.dy + t * f.dy_t + row(rows, b) * f.dy_b, P)
                     s.dy, s.dy_row = f.dys + b0 * P, P
             place -= at
             s.dz = f.dz + u0 * s.dz_panel + place * size

@@ -5,7 +5,9 @@ from libc.string cimport memcpy, memset
 from norm cimport Norm, normalise
 from panels cimport Panels, multiply, parts, share_blocks, some_panels
 from step cimport Step, meet
-from vec cimport VL, float_mode, flush_subnormals, product, real, restore_mode, vload, vstore
+from vec cimport (
+    VL, float_mode, flush_subnormals, product, real, restore_mode, vcopy, vload, vstore,
+)
 
 cdef enum:
     # Bytes of gate values computed ahead of the recurrence: they are to stay in the L2 cache.
@@ -261,9 +263,8 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
                 mine = min(b1, count_rows(rows, t)) - b0
                 place = place_of(f, t, t0, apart) + b0
                 for b in range(mine):
-                    memcpy(
-                        f.xs + (place + b) * I, f.x + t * f.x_t + row(rows, b0 + b) * f.x_b,
-                        I * sizeof(real),
+                    vcopy(
+                        f.xs + (place + b) * I, f.x + t * f.x_t + row(rows, b0 + b) * f.x_b, I
                     )
                 if apart and mine > 0:
                     project_rows(&x, f, place, mine, u0)
@@ -295,9 +296,8 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
                         )
                 if f.keep:
                     for b in range(0 if w.layout.z_is_h else mine):
-                        memcpy(
-                            f.tape_h + (place + b) * P + n0, h + (b0 + b) * h_row + n0,
-                            (n1 - n0) * sizeof(real),
+                        vcopy(
+                            f.tape_h + (place + b) * P + n0, h + (b0 + b) * h_row + n0, n1 - n0
                         )
                     if has_c:
                         for u in range(u0, u1):
@@ -320,9 +320,9 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
             if f.y is not NULL:
                 for b in range(b0, b1):
                     if b - b0 < mine:
-                        memcpy(
+                        vcopy(
                             f.y + t * f.y_t + row(rows, b) * f.y_b + n0, h_new + b * h_row + n0,
-                            (n1 - n0) * sizeof(real),
+                            n1 - n0,
                         )
                     else:
                         memset(
@@ -330,9 +330,7 @@ cdef void forward_share(int index, int count, void *what) noexcept nogil:
                             (n1 - n0) * sizeof(real),
                         )
     for b in range(b0, b1):
-        memcpy(
-            f.h_n + row(rows, b) * P + n0, f.h[T & 1] + b * h_row + n0, (n1 - n0) * sizeof(real)
-        )
+        vcopy(f.h_n + row(rows, b) * P + n0, f.h[T & 1] + b * h_row + n0, n1 - n0)
         if has_c:
             unblock_row(
                 f.c_n + row(rows, b) * w.H + u0 * VL, f.c + (u0 * B + b) * VL, B * VL,
@@ -414,10 +412,10 @@ def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, re
         memset(f.h[0], 0, B * f.h_row * sizeof(real))
         if h_0 is not NULL:
             for b in range(B):
-                memcpy(f.h[0] + b * f.h_row, h_0 + row(&f.rows, b) * w.P, w.P * sizeof(real))
+                vcopy(f.h[0] + b * f.h_row, h_0 + row(&f.rows, b) * w.P, w.P)
         if keep and w.layout.z_is_h:
             for b in range(B):
-                memcpy(f.tape_h + b * w.P, f.h[0] + b * f.h_row, w.P * sizeof(real))
+                vcopy(f.tape_h + b * w.P, f.h[0] + b * f.h_row, w.P)
         if w.layout.has_c:
             block_rows(&f.rows, f.c, c_0, w.H)
         run(threads, forward_share, &f, f.by_blocks, &f.others)

@@ -184,8 +184,8 @@ cdef inline void accumulate(
     The rows' own sum starts at 0 and is then added: one long chain would lose digits, as it grows
     large beside its terms.
     """
-    cdef ptrdiff_t i, n = dw.width, run = dw.groups * n, narrow = tail(dw), full = dw.blocks - (narrow > 0)
-    cdef ptrdiff_t panel = dw.K * dw.gates * VL, count = end - begin
+    cdef ptrdiff_t i, n = dw.width, run = dw.groups * n, panel = dw.K * dw.gates * VL
+    cdef ptrdiff_t narrow = tail(dw), full = dw.blocks - (narrow > 0), count = end - begin
     cdef product p
     if count <= 0:
         return

@@ -2,9 +2,9 @@
 # Included in kernels.pyx.
 
 cimport numpy as cnp
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from panels cimport parts, share
-from vec cimport VL, real
+from vec cimport VL, real, vcopy
 
 import numpy as np
 
@@ -85,9 +85,9 @@ cdef void block_rows(
         return
     for block in range(parts(n, VL)):
         for b in range(rows.B):
-            memcpy(
+            vcopy(
                 blocked + (block * rows.B + b) * VL, of + row(rows, b) * n + block * VL,
-                min(VL, n - block * VL) * sizeof(real),
+                min(VL, n - block * VL),
             )
 
 
@@ -97,7 +97,7 @@ cdef void unblock_row(
     """One row of blocks to n numbers side by side."""
     cdef ptrdiff_t block
     for block in range(parts(n, VL)):
-        memcpy(to + block * VL, blocked + block * panel, min(VL, n - block * VL) * sizeof(real))
+        vcopy(to + block * VL, blocked + block * panel, min(VL, n - block * VL))
 
 
 cdef void reset_rows(

@@ -4,7 +4,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from panels cimport Panels, parts, share_blocks, some_panels
 from step cimport Step
-from vec cimport VL, WIDEST, real
+from vec cimport VL, WIDEST, real, vcopy
 
 import numpy as np
 
@@ -152,10 +152,7 @@ cdef class Stepper:
             all.s, all.x, all.y, all.w = self.s, self.x, self.out, w
             pool.run(threads, step_share, &all, False)
             for b in range(self.B):
-                memcpy(
-                    <real *>self.s.h + b * self.s.h_row, self.out + b * self.P,
-                    self.P * sizeof(real),
-                )
+                vcopy(<real *>self.s.h + b * self.s.h_row, self.out + b * self.P, self.P)
             memcpy(y, self.out, self.B * self.P * sizeof(real))
             return
         mode = flush_subnormals()
@@ -166,7 +163,7 @@ cdef class Stepper:
                 w, self.B, self.out, self.projected, <real *>self.s.h, self.s.h_row
             )
         for b in range(self.B):
-            memcpy(y + b * self.P, self.s.h + b * self.s.h_row, self.P * sizeof(real))
+            vcopy(y + b * self.P, self.s.h + b * self.s.h_row, self.P)
         restore_mode(mode)
 
     def step(self, x_t, out=None):

@@ -14,6 +14,10 @@
 #include <complex.h>
 #undef I
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #if FASTRNN_REAL_BITS == 32
 typedef float real;
 typedef int32_t whole;
@@ -73,7 +77,26 @@ INLINE vi less(vf a, vf b) { return -(vi)(a < b); }
 INLINE vi equal(vf a, vf b) { return -(vi)(a == b); }
 #endif
 
-/* The first n numbers of a vector only; the others read as 0 and are not written. */
+/* The first n numbers of a vector only; the others read as 0 and are not written. vfirst: v with 0 in
+ * place of the others. */
+#if VECTOR_BYTES == 64
+#if FASTRNN_REAL_BITS == 32
+#define MASKED(name) _mm512_##name##_ps
+#else
+#define MASKED(name) _mm512_##name##_pd
+#endif
+#define FIRST_LANES(n) ((1u << (n)) - 1)
+INLINE vf vload_first(const real *p, ptrdiff_t n) {
+    return n >= VL ? vload(p) : (vf)MASKED(maskz_loadu)(FIRST_LANES(n), p);
+}
+INLINE void vstore_first(real *p, vf v, ptrdiff_t n) {
+    if (n >= VL) vstore(p, v);
+    else MASKED(mask_storeu)(p, FIRST_LANES(n), v);
+}
+INLINE vf vfirst(vf v, ptrdiff_t n) {
+    return n >= VL ? v : (vf)MASKED(maskz_mov)(FIRST_LANES(n), v);
+}
+#else
 INLINE vf vload_first(const real *p, ptrdiff_t n) {
     if (n >= VL) return vload(p);
     real part[VL] = {0};
@@ -86,13 +109,17 @@ INLINE void vstore_first(real *p, vf v, ptrdiff_t n) {
     vstore(part, v);
     for (ptrdiff_t i = 0; i < n; i++) p[i] = part[i];
 }
-
-/* v with 0 in place of all but the first n numbers. */
 INLINE vf vfirst(vf v, ptrdiff_t n) {
-    if (n >= VL) return v;
-    real part[VL];
-    vstore(part, v);
-    return vload_first(part, n);
+    static const whole lane[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    vi lanes;
+    memcpy(&lanes, lane, sizeof lanes);
+    return n >= VL ? v : as_real(as_whole(v) & (lanes < (whole)n));
+}
+#endif
+
+/* n numbers, fewer than a call of memcpy is worth. */
+INLINE void vcopy(real *to, const real *from, ptrdiff_t n) {
+    for (; n > 0; n -= VL, to += VL, from += VL) vstore_first(to, vload_first(from, n), n);
 }
 
 /* a where the mask is set, else b. */
@@ -170,7 +197,6 @@ NOINLINE void transpose_square(
 #define REGISTER_CALL(name, type, x, limit) (vf)name##_pd((type##d)vset(limit), (type##d)(x))
 #endif
 #ifdef X86_BOUND
-#include <immintrin.h>
 INLINE vf at_least(vf x, real limit) { return X86_BOUND(max, x, limit); }
 INLINE vf at_most(vf x, real limit) { return X86_BOUND(min, x, limit); }
 #else
@@ -256,7 +282,6 @@ INLINE vf vrelu_grad(vf r, vf g) { return choose(equal(r, vset(0)), vset(0), g);
 /* Subnormals are slow on many processors: a decaying state would slow every later step. Kernels take
  * them as 0. */
 #if defined(__SSE2__)
-#include <immintrin.h>
 typedef unsigned int float_mode;
 INLINE float_mode flush_subnormals(void) {
     float_mode before = _mm_getcsr();

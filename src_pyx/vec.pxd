@@ -16,6 +16,7 @@ cdef extern from "vec.h" nogil:
     vf vfirst(vf v, ptrdiff_t n)
     void vstore(real *p, vf v)
     void vstore_first(real *p, vf v, ptrdiff_t n)
+    void vcopy(real *to, const real *from_, ptrdiff_t n)
     real vsum(vf v)
     void transpose_square(
         const real *from_, ptrdiff_t from_row, ptrdiff_t rows, ptrdiff_t columns, real *to,
