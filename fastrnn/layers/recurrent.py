@@ -80,10 +80,12 @@ class CellLayer(Layer):
                 shapes = {n: s for n, s in shapes.items() if not n.startswith("bias")}
             self._weights[suffix] = Weights(cell, _init.weights(rng, cell, shapes, init, dtype))
         self._first = next(iter(self._weights.values()))
-        #: Of the weights that each scan has: places in `cell.weights`, and names.
+        #: Of all weights that are there, scan by scan.
         self._names = [
-            [(i, name + suffix) for i, name in enumerate(cell.weights) if weights.shapes[i]]
+            name + suffix
             for suffix, weights in self._weights.items()
+            for name, shape in zip(cell.weights, weights.shapes, strict=True)
+            if shape is not None
         ]
 
     # Read-only, for the kernels go by them.
@@ -111,12 +113,8 @@ class CellLayer(Layer):
         return self._named(weights.share() for weights in self._weights.values())
 
     def _named(self, of_scans: Iterable[Sequence[Array | None]]) -> dict[str, Array]:
-        return {
-            name: array
-            for names, arrays in zip(self._names, of_scans, strict=True)
-            for i, name in names
-            if (array := arrays[i]) is not None
-        }
+        there = [array for arrays in of_scans for array in arrays if array is not None]
+        return dict(zip(self._names, there, strict=True))
 
     def _expect_own(self, scans: Sequence[ScanTape]) -> None:
         """Refuse the tape of a layer that is unlike this one."""
