@@ -8,13 +8,13 @@ Each peer, and ours, runs in processes of its own, one per number of threads. Th
 turn, one at a time, for so many rounds; what counts is the median, at everybody's better number of
 threads. A peer whose numbers disagree with the float64 NumPy reference is refused. "of limit" is
 our part of what the cores in use can do at most, which is timed in the same rounds: multiply-adds,
-or, for inference of one sequence, loads of its weights from the cache they fit in.
+or, for inference of one sequence, loads of its weights from the cache they fit in. "at the limit"
+is what the least ratio and the mean would be if all rows took us what those limits allow.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -129,24 +129,25 @@ class Limits:
         for n, (contender, amount) in self.measures.items():
             self.rates[n].append(limits.rate(contender, amount, self.calls[n], n))
 
-    def fraction(self, seconds: float, threads: int) -> float | None:
-        """Our part of it: so many seconds on so many cores, each with its part of the work."""
-        if threads not in self.rates:
-            return None
+    def seconds(self) -> dict[int, float]:
+        """What the row takes at least on so many cores, each with its part of the work."""
         amount = self.row.step_bytes * self.row.T if self.loads else self.row.flops
-        return amount / seconds / (threads * max(self.rates[threads]))
+        return {n: amount / (n * max(rates)) for n, rates in self.rates.items()}
 
 
 def measured(name: str, row: Row, workers: list[Worker], args: argparse.Namespace) -> report.Line:
     """Time a row in all workers in turn, and what the cores can do at most."""
     limit = Limits(row, sorted({worker.threads for worker in workers}))
     line = compared(Problem.of(row), workers, args, limit.time)
+    least = limit.seconds()
+    threads = line.details["threads"]
     line.details.update(
         {
             "class": name,
             "limit": "loads" if limit.loads else "multiply-adds",
             "limit per second and core": {n: max(r) for n, r in limit.rates.items()},
-            "of limit": limit.fraction(line.ours, line.details["threads"]),
+            "of limit": least[threads] / line.ours if threads in least else None,
+            "seconds at the limit": min(least.values(), default=None),
         }
     )
     return line
@@ -168,7 +169,9 @@ def heading(peers: Sequence[str]) -> list[str]:
 
 def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
     """Cells of the summary, a line per goal of which something was measured."""
-    yield ["peer / ours", "rows", "least", "goal", "geometric mean", "goal", "least at"]
+    yield [
+        "peer / ours", "rows", "least", "goal", "geometric mean", "goal", "at the limit", "least at"
+    ]  # fmt: skip
     for goal in GOALS:
         of = [line for line in lines if line.details["class"] in chosen(goal.classes)]
         found = [
@@ -178,14 +181,19 @@ def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
         ]
         if found:
             least, line = min(found, key=lambda pair: pair[0])
-            mean = math.exp(statistics.fmean(math.log(ratio) for ratio, _ in found))
+            most = [
+                line.ours / at_limit * ratio
+                for ratio, line in found
+                if (at_limit := line.details["seconds at the limit"]) is not None
+            ]
             yield [
                 goal.name,
                 str(len(found)),
                 f"{least:.2f}",
                 f"{goal.least:g}",
-                f"{mean:.2f}",
+                f"{statistics.geometric_mean(ratio for ratio, _ in found):.2f}",
                 f"{goal.mean:g}" if goal.mean else "",
+                f"{min(most):.2f} {statistics.geometric_mean(most):.2f}" if most else "",
                 f"{line.row.name} {line.row.shape}",
             ]
 
