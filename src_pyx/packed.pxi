@@ -171,7 +171,7 @@ cdef class Packed:
         w.H = len(named["weight_ih"]) // len(cell.gates)
         w.P = named["weight_hh"].shape[1]
         w.blocks, w.size = parts(w.H, VL), w.layout.slots * VL
-        # Narrow, unless that saves nothing.
+        # The last block is narrow where its gates go together, unless that saves no vector.
         w.lanes = w.H - (w.blocks - 1) * VL
         if not w.layout.narrows or named["gain_ih"] is not None or (
             1 < w.layout.x.count == parts(w.layout.x.count * w.lanes, VL)
