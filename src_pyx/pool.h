@@ -75,20 +75,37 @@ static inline void meet(meeting *m, int count) {
 #include <signal.h>
 
 #define MAX_THREADS 64
+#define LINE 64 /* bytes of a cache line */
 
+/* What threads look at without the lock, on one cache line, and what they write when they are done on
+ * another. A ticket is the latest job's number, its count and how many of its indices are begun: who
+ * can raise the last by one has an index of that job, whose `work` and `what` then are as it read them,
+ * for a job ends only when all that are begun have ended. */
 static struct {
-    pthread_mutex_t taken, lock;
-    pthread_cond_t wake, done;
-    int threads;                 /* beside the caller's */
-    int jobs, seen[MAX_THREADS]; /* jobs so far, and before a thread's first one */
-    int count, begun, unfinished; /* of the latest job */
+    unsigned long long ticket;
     work_function work;
     void *what;
+    int asleep;                     /* threads that wait for `wake` */
+    char apart[LINE];
+    int unfinished;                 /* indices of the latest job */
+    int waiting;                    /* whether the caller waits for `done` */
+    char apart_too[LINE];
+    pthread_mutex_t taken, lock;
+    pthread_cond_t wake, done;
+    int threads;                    /* beside the caller's */
+    unsigned long long seen[MAX_THREADS]; /* the job before a thread's first one */
 #ifdef __linux__
     pthread_t ids[MAX_THREADS];
-    int cpus[MAX_THREADS]; /* where a thread ran last */
+    int cpus[MAX_THREADS];          /* where a thread ran last */
 #endif
 } pool;
+
+static unsigned long long pool_ticket(unsigned long long job, int count, int begun) {
+    return job << 16 | (unsigned long long)count << 8 | (unsigned long long)begun;
+}
+static unsigned long long job_of(unsigned long long ticket) { return ticket >> 16; }
+static int count_of(unsigned long long ticket) { return ticket >> 8 & 255; }
+static int begun_of(unsigned long long ticket) { return ticket & 255; }
 
 /* Linux likes to wake a thread on the CPU of the one that wakes it, where it would wait for that one's
  * work to end. So a thread that ran there last is sent to the caller's other CPUs. */
@@ -97,7 +114,7 @@ static void pool_spread(int count) {
     int here = sched_getcpu();
     for (int index = 1; index < count; index++) {
         cpu_set_t others;
-        if (pool.cpus[index] != here) continue;
+        if (LOOK(pool.cpus[index]) != here) continue;
         if (pthread_getaffinity_np(pthread_self(), sizeof others, &others) != 0) return;
         CPU_CLR(here, &others);
         if (CPU_COUNT(&others) > 0) pthread_setaffinity_np(pool.ids[index], sizeof others, &others);
@@ -107,15 +124,18 @@ static void pool_spread(int count) {
 #endif
 }
 
-/* Wait for a while until a word has, or has not, some value. */
-static void pool_look(const int *word, int value, int has) {
+/* Look for a while whether there is another job than `seen`, or whether this one is finished. */
+static int pool_another(unsigned long long seen) { return job_of(LOOK(pool.ticket)) != seen; }
+static int pool_finished(unsigned long long job) { (void)job; return LOOK(pool.unfinished) == 0; }
+static int pool_look(int (*found)(unsigned long long), unsigned long long job) {
     long long end = clock_now() + AWAKE;
     do {
         for (int looks = 0; looks < 32; looks++) {
-            if ((LOOK(*word) == value) == has) return;
+            if (found(job)) return 1;
             RELAX();
         }
     } while (clock_now() < end);
+    return 0;
 }
 
 static void pool_reset(void) {
@@ -123,7 +143,8 @@ static void pool_reset(void) {
     pthread_mutex_init(&pool.lock, NULL);
     pthread_cond_init(&pool.wake, NULL);
     pthread_cond_init(&pool.done, NULL);
-    pool.threads = pool.jobs = pool.unfinished = 0;
+    pool.ticket = 0;
+    pool.threads = pool.unfinished = pool.asleep = pool.waiting = 0;
 }
 
 static void pool_init(void) {
@@ -132,37 +153,45 @@ static void pool_init(void) {
 }
 
 /* Do what is left to begin of a job, if it is still the latest. */
-static void pool_help(int job) {
-    for (;;) {
-        pthread_mutex_lock(&pool.lock);
-        int index = pool.jobs == job && pool.begun < pool.count ? pool.begun++ : -1;
-        int count = pool.count;
-        work_function work = pool.work;
-        void *what = pool.what;
-        pthread_mutex_unlock(&pool.lock);
-        if (index < 0) return;
-        work(index, count, what);
-        if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_ACQ_REL) == 0) {
+static void pool_help(unsigned long long job) {
+    unsigned long long ticket = LOOK(pool.ticket);
+    while (job_of(ticket) == job && begun_of(ticket) < count_of(ticket)) {
+        work_function work = LOOK(pool.work);
+        void *what = LOOK(pool.what);
+        if (!__atomic_compare_exchange_n(
+                &pool.ticket, &ticket, ticket + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            continue;
+        work(begun_of(ticket), count_of(ticket), what);
+        if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_SEQ_CST) == 0 &&
+            __atomic_load_n(&pool.waiting, __ATOMIC_SEQ_CST)) {
             pthread_mutex_lock(&pool.lock);
             pthread_cond_signal(&pool.done);
             pthread_mutex_unlock(&pool.lock);
         }
+        ticket = LOOK(pool.ticket);
     }
 }
 
 static void *pool_thread(void *argument) {
-    int index = (int)(size_t)argument, seen = pool.seen[index];
+    int index = (int)(size_t)argument;
+    unsigned long long seen = pool.seen[index];
     for (;;) {
-        pool_look(&pool.jobs, seen, 0);
-        pthread_mutex_lock(&pool.lock);
-        while (pool.jobs == seen) pthread_cond_wait(&pool.wake, &pool.lock);
-        seen = pool.jobs;
-        int wanted = index < pool.count;
+        if (!pool_look(pool_another, seen)) {
+            /* Who posts a job either sees that a thread is asleep, or is seen here. */
+            pthread_mutex_lock(&pool.lock);
+            __atomic_add_fetch(&pool.asleep, 1, __ATOMIC_SEQ_CST);
+            while (job_of(__atomic_load_n(&pool.ticket, __ATOMIC_SEQ_CST)) == seen)
+                pthread_cond_wait(&pool.wake, &pool.lock);
+            __atomic_sub_fetch(&pool.asleep, 1, __ATOMIC_SEQ_CST);
+            pthread_mutex_unlock(&pool.lock);
+        }
+        unsigned long long ticket = LOOK(pool.ticket);
+        seen = job_of(ticket);
+        if (index < count_of(ticket)) pool_help(seen);
 #ifdef __linux__
-        pool.cpus[index] = sched_getcpu();
+        int here = sched_getcpu();
+        if (here != pool.cpus[index]) __atomic_store_n(&pool.cpus[index], here, __ATOMIC_RELAXED);
 #endif
-        pthread_mutex_unlock(&pool.lock);
-        if (wanted) pool_help(seen);
     }
     return NULL;
 }
@@ -175,7 +204,7 @@ static void pool_start(int wanted) {
     while (pool.threads < wanted) {
         int index = pool.threads + 1;
         pthread_t thread;
-        pool.seen[index] = pool.jobs;
+        pool.seen[index] = job_of(LOOK(pool.ticket));
         if (pthread_create(&thread, NULL, pool_thread, (void *)(size_t)index) != 0) break;
         pthread_detach(thread);
 #ifdef __linux__
@@ -195,22 +224,26 @@ static void pool_run(int count, work_function work, void *what, int together) {
     }
     if (pool.threads < count - 1) pool_start(count - 1);
     if (pool.threads < count - 1) count = pool.threads + 1;
-    pthread_mutex_lock(&pool.lock);
-    pool.work = work;
-    pool.what = what;
-    pool.count = pool.unfinished = count;
-    pool.begun = 1;
+    __atomic_store_n(&pool.work, work, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool.what, what, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool.unfinished, count, __ATOMIC_RELAXED);
     pool_spread(count);
-    int job = pool.jobs + 1;
-    __atomic_store_n(&pool.jobs, job, __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&pool.wake);
-    pthread_mutex_unlock(&pool.lock);
+    unsigned long long job = job_of(LOOK(pool.ticket)) + 1;
+    __atomic_store_n(&pool.ticket, pool_ticket(job, count, 1), __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&pool.asleep, __ATOMIC_SEQ_CST) > 0) {
+        pthread_mutex_lock(&pool.lock);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.lock);
+    }
     work(0, count, what);
     if (!together) pool_help(job);
-    if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_ACQ_REL) > 0) {
-        pool_look(&pool.unfinished, 0, 1);
+    if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_SEQ_CST) > 0 &&
+        !pool_look(pool_finished, job)) {
         pthread_mutex_lock(&pool.lock);
-        while (LOOK(pool.unfinished) > 0) pthread_cond_wait(&pool.done, &pool.lock);
+        __atomic_store_n(&pool.waiting, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&pool.unfinished, __ATOMIC_SEQ_CST) > 0)
+            pthread_cond_wait(&pool.done, &pool.lock);
+        __atomic_store_n(&pool.waiting, 0, __ATOMIC_SEQ_CST);
         pthread_mutex_unlock(&pool.lock);
     }
     pthread_mutex_unlock(&pool.taken);
