@@ -114,7 +114,7 @@ typedef void (*tile_function)(const product *);
 
 #define TILE_DEFINE(R, N) \
     NOINLINE void tile_##R##x##N(const product *p) { tile(R, N, *p); }
-/* More rows than registers hold: half of the vectors after the other. */
+/* More rows than registers hold with all vectors: one half of those, then the other. */
 #define HALVES_DEFINE(R, N) \
     NOINLINE void tile_##R##x##N(const product *p) { \
         product half = *p; \
