@@ -20,7 +20,7 @@ cdef extern from * nogil:
     void pool_init()
     void pool_run(int count, work_function work, void *what, bint together)
 
-# Waking a thread takes 25 to 70 us, giving work to one that is awake 0.1 us, meeting it 0.02 to 0.3 us
+# Waking a thread takes 25 to 70 us, giving work to one awake 0.1 us, meeting it 0.02 to 0.3 us
 # (benchmarks/overheads.py on Zen 3 and 4); a core does 20 to 50 multiply-adds in a nanosecond.
 cdef thread_pool the_pool = thread_pool(pool_run, 1, 1000000, 15000, 60000, 0, 0, 0)
 pool_init()
