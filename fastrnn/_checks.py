@@ -54,7 +54,7 @@ def memory(count: int, dtype: np.dtype[Any], **sizes: int) -> None:
 
 def flag(value: Any, name: str) -> bool:
     """True or False; 1 and 0 will do."""
-    if value is True or value is False:
+    if value is True or value is False:  # asked first, for speed
         return value
     if not isinstance(value, int | np.bool_ | np.integer) or value not in (0, 1):
         raise TypeError(f"{name}: expected True or False, got {value!r}")

@@ -223,8 +223,9 @@ cdef class Packed:
 
     cdef Panels _pack_back(self, Gates *gates, weight, ptrdiff_t H):
         """For products with gradients of H units in blocks."""
-        cdef ptrdiff_t units = weight.shape[1], lanes = self.w.lanes if gates.count > 1 else H % VL
-        cdef ptrdiff_t K = gates.count * ((parts(H, VL) - 1) * VL + (lanes or VL))
+        cdef bint padded = gates.count > 1 and self.w.lanes == VL
+        cdef ptrdiff_t K = gates.count * (parts(H, VL) * VL if padded else H)
+        cdef ptrdiff_t units = weight.shape[1]
         cdef Panels w = self._panels(K, parts(units, VL), 1, 0, VL)
         pack_back(&w, gates, data(weight), H, units)
         return w

@@ -117,7 +117,7 @@ INLINE vf vfirst(vf v, ptrdiff_t n) {
 }
 #endif
 
-/* n numbers, fewer than a call of memcpy is worth. */
+/* n numbers: rows are mostly too short for a call of memcpy to pay. */
 INLINE void vcopy(real *to, const real *from, ptrdiff_t n) {
     for (; n > 0; n -= VL, to += VL, from += VL) vstore_first(to, vload_first(from, n), n);
 }

@@ -153,9 +153,9 @@ def near_kink(margin, cell, weights, x, state, spans, reset):
 
 
 def every_last_block(test):
-    """Add as examples all numbers of units up to two vectors' worth, alone and in a batch."""
-    for H in range(1, 34):
-        for B in (1, 9):
+    """Add as examples all numbers of units up to two vectors' worth, and some beyond."""
+    for H in (*range(1, 34), 50, 69, 90):
+        for B in (1, 7 + H % 3):
             test = example(case=Case(I=4, H=H, T=3, B=B, reset=True, peephole=H % 2 > 0))(test)
     return test
 

@@ -375,7 +375,7 @@ class Recurrent(CellLayer):
 
     def _new_rows(self, B: int) -> list[Array]:
         """Room for one state each."""
-        scans, dtype = len(self._weights), self._first.dtype
+        scans, dtype = len(self._weights), self.dtype
         return [np.empty((scans, B, n), dtype) for n in self._sizes]
 
     def _state(self, rows: Sequence[Array], batch: tuple[int, ...]) -> Any:
