@@ -26,6 +26,7 @@ if not MSVC and platform.machine().lower() in ("x86_64", "amd64"):
         "avx2": [*AVX2, "-mno-avx512f"],
         "avx512": [*AVX2, *AVX512],
     }
+SOURCES = ["src_pyx", "src_pyx/lib", "src_pyx/cells", "src_pyx/scan"]
 # Not -ffast-math: it would break the rounding inside exp and the promise of equal bits.
 FLOATS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 OPTIMIZE = [] if MSVC else [*FLOATS, "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0"]
@@ -54,19 +55,19 @@ def extensions():
         (ext,) = cythonize(
             [Extension(name, [source])],
             build_dir=f"build/cython-numpy{np.__version__}/{name.rpartition('.')[2]}",
-            include_path=["src_pyx"],
+            include_path=SOURCES,
             compiler_directives=directives,
             quiet=True,
         )
-        ext.include_dirs = ["src_pyx", np.get_include()]
+        ext.include_dirs = [*SOURCES, np.get_include()]
         ext.define_macros = [*macros, *define]
         ext.extra_compile_args = [*OPTIMIZE, *flags]
         ext.extra_link_args = STRIP
         ext.optional = WANTED != "yes"
         found.append(ext)
 
-    add("fastrnn._cpu", "src_pyx/cpu.pyx")
-    add("fastrnn._threads", "src_pyx/threads.pyx")
+    add("fastrnn._kernels._cpu", "src_pyx/cpu.pyx")
+    add("fastrnn._kernels._threads", "src_pyx/threads.pyx")
     for variant, flags in VARIANTS.items():
         for dtype, bits in (("float32", 32), ("float64", 64)):
             name = f"fastrnn._kernels.{variant}_{dtype}"

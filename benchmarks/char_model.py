@@ -23,7 +23,7 @@ import torch
 
 import fastrnn
 from fastrnn._bench import report
-from fastrnn._config import available_cpus
+from fastrnn._core.config import available_cpus
 from fastrnn.text import CharLM, split
 from fastrnn.text._net import Net
 from fastrnn.text._training import Training

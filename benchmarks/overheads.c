@@ -1,7 +1,7 @@
 /* What a second thread costs: the pool of all kernels, with work that is nothing but meetings. */
 
 #define FASTRNN_POOL
-#include "../src_pyx/pool.h"
+#include "../src_pyx/lib/pool.h"
 
 typedef struct {
     meeting others;

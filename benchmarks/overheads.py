@@ -22,7 +22,7 @@ import numpy as np
 import fastrnn
 from fastrnn._bench import report
 from fastrnn._bench.timing import Contender, paired
-from fastrnn._config import available_cpus
+from fastrnn._core.config import available_cpus
 
 Calls = Mapping[str, Callable[[], Any]]
 #: Bytes of a piece of memory beside which the kernels keep no others for long: SPARE_BYTES of

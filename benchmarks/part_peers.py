@@ -21,7 +21,7 @@ import fastrnn
 from fastrnn._bench.peers import Peer, our_threads
 from fastrnn._bench.rows import STEPS
 from fastrnn._bench.timing import Array, Contender
-from fastrnn._cells import CELLS
+from fastrnn._kernels.cells import CELLS
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "Adam": {}, "AdamW": {}, "SGD": {"lr": 0.01, "momentum": 0.9}, "RMSprop": {}, "Adagrad": {},

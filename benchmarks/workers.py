@@ -28,7 +28,7 @@ from fastrnn._bench.peers import accepted
 from fastrnn._bench.report import Line
 from fastrnn._bench.rows import Work
 from fastrnn._bench.timing import Array, Contender, paired
-from fastrnn._config import available_cpus
+from fastrnn._core.config import available_cpus
 
 #: Seconds to wait before a turn: the threads of the process before may spin so long.
 _QUIET = 0.03

@@ -4,12 +4,12 @@ from typing import Any
 
 from fastrnn import losses as losses
 from fastrnn import optim as optim
-from fastrnn._config import get_num_threads as get_num_threads
-from fastrnn._config import set_num_threads as set_num_threads
-from fastrnn._config import show_config as show_config
-from fastrnn._dispatch import backend as backend
-from fastrnn._dispatch import backends as backends
-from fastrnn._dispatch import use_backend as use_backend
+from fastrnn._core.config import get_num_threads as get_num_threads
+from fastrnn._core.config import set_num_threads as set_num_threads
+from fastrnn._core.config import show_config as show_config
+from fastrnn._kernels.dispatch import backend as backend
+from fastrnn._kernels.dispatch import backends as backends
+from fastrnn._kernels.dispatch import use_backend as use_backend
 from fastrnn._load import load as load
 from fastrnn._version import __version__ as __version__
 from fastrnn.layers import GRU as GRU
@@ -22,7 +22,7 @@ from fastrnn.layers import Linear as Linear
 from fastrnn.layers import LSTMCell as LSTMCell
 from fastrnn.layers import RNNCell as RNNCell
 from fastrnn.layers import Stream as Stream
-from fastrnn.sequential import Sequential as Sequential
+from fastrnn.models.sequential import Sequential as Sequential
 
 #: Modules that are imported when they are first asked for.
 _LAZY = frozenset({"callbacks", "forecast", "functional", "sklearn", "text"})

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from fastrnn._types import Array
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 

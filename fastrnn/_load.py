@@ -6,11 +6,11 @@ import os
 from importlib import import_module
 from typing import Any
 
-from fastrnn import _modelfile
+from fastrnn._files import model_file
 
 #: Where each kind of model is defined.
 _KINDS = {
-    "Sequential": "fastrnn.sequential",
+    "Sequential": "fastrnn.models.sequential",
     "CharLM": "fastrnn.text",
     "TextClassifier": "fastrnn.text",
     "Forecaster": "fastrnn.forecast",
@@ -38,7 +38,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     OSError
         If there is no such file, or it can't be read.
     """
-    kind, model, tensors = _modelfile.read(path)
+    kind, model, tensors = model_file.read(path)
     if kind not in _KINDS:
         raise ValueError(f"{os.fspath(path)}: expected one of {', '.join(_KINDS)}, got a {kind!r}")
-    return _modelfile.build(path, getattr(import_module(_KINDS[kind]), kind), model, tensors)
+    return model_file.build(path, getattr(import_module(_KINDS[kind]), kind), model, tensors)

@@ -9,12 +9,14 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastrnn import _checkpoint, _checks, _files
-from fastrnn._history import History as History
+from fastrnn import _checks
+from fastrnn._files import atomic
+from fastrnn.models import checkpoint
+from fastrnn.models.history import History as History
 
 if TYPE_CHECKING:
-    from fastrnn._training import Run
-    from fastrnn.sequential import Sequential
+    from fastrnn.models.sequential import Sequential
+    from fastrnn.models.trainer import Run
 
 Logs = dict[str, float]
 
@@ -254,14 +256,14 @@ class Checkpoint(Callback):
 
     def on_train_begin(self, logs: Logs) -> None:
         """Go on from the file."""
-        _files.check_writable(self.path)
-        _files.remove_left_over(self.path)
+        atomic.check_writable(self.path)
+        atomic.remove_left_over(self.path)
         try:
-            state = _checkpoint.read(self.path)
+            state = checkpoint.read(self.path)
         except FileNotFoundError:
             return
         try:
-            _checkpoint.restore(self._run, self._others(), state)
+            checkpoint.restore(self._run, self._others(), state)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.path}: does not fit this training: {error}") from None
 
@@ -275,7 +277,7 @@ class Checkpoint(Callback):
         self._write()
 
     def _write(self) -> None:
-        _checkpoint.write(self.path, _checkpoint.state_of(self._run, self._others()))
+        checkpoint.write(self.path, checkpoint.state_of(self._run, self._others()))
 
     def _others(self) -> list[Callback]:
         """Who has something to keep."""

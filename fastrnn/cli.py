@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 import fastrnn
-from fastrnn import _files
-from fastrnn._ngram import ngram_bits_per_char
+from fastrnn._files import atomic
 from fastrnn.forecast import Forecaster
 from fastrnn.text import CharLM, Record, TextClassifier, split, training_speed
+from fastrnn.text.ngram import ngram_bits_per_char
 
 
 class _Parser(argparse.ArgumentParser):
@@ -262,7 +262,7 @@ def _bench(args: argparse.Namespace) -> None:
 def _lm_train(args: argparse.Namespace) -> None:
     model = _made(CharLM, args)
     text = _read(args.text)
-    _files.check_writable(args.output)
+    atomic.check_writable(args.output)
     model.fit(text, verbose=not args.quiet)
     model.save(args.output)
     if model.interrupted:
@@ -284,7 +284,7 @@ def _classify_train(args: argparse.Namespace) -> None:
     if not 0 <= args.holdout < 1:
         raise ValueError(f"--holdout: expected a number in [0, 1), got {args.holdout}")
     texts, labels = _labelled(args)
-    _files.check_writable(args.output)
+    atomic.check_writable(args.output)
     order = np.random.default_rng(args.seed).permutation(len(texts))
     n = round(len(texts) * args.holdout)
     held, rest = order[:n], order[n:]
@@ -339,7 +339,7 @@ def _forecast(args: argparse.Namespace) -> None:
     model = _made(Forecaster, args)
     series = _series(args.file, args.column)
     for file in filter(None, (args.out, args.plot)):
-        _files.check_writable(file)
+        atomic.check_writable(file)
     values = np.column_stack(list(series.values()))
     verbose = int(len(values) > _LONG_SERIES)
     if args.backtest:
@@ -360,12 +360,12 @@ def _forecast(args: argparse.Namespace) -> None:
     if args.out:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([[*columns], *rows])
-        _files.write(args.out, text.getvalue().encode())
+        atomic.write(args.out, text.getvalue().encode())
         print(f"\nwrote {args.out}")
     if args.plot:
         picture = io.BytesIO()
         model.plot(args.horizon, level=args.level or 0.9).savefig(picture, format="png")
-        _files.write(args.plot, picture.getvalue())
+        atomic.write(args.plot, picture.getvalue())
         print(f"\nwrote {args.plot}")
 
 
@@ -418,7 +418,7 @@ def _demo(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model_file, picture = out / "charlm.safetensors", out / "learning_curve.png"
     for file in (model_file, picture):
-        _files.check_writable(file)
+        atomic.check_writable(file)
 
     train, validation = split(text, model.validation_fraction)
     print(

@@ -8,11 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastrnn import _checks, _modelfile, _nets
-from fastrnn._batches import Signature
-from fastrnn.sequential import Sequential
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from fastrnn import _checks
+from fastrnn._files import model_file
+from fastrnn._types import Array
+from fastrnn.models import estimators
+from fastrnn.models.data import Signature
+from fastrnn.models.sequential import Sequential
 
 #: The default of `epochs` is this many optimizer steps' worth. With four times as many, the errors
 #: on the last fifth of sunspots and of temperatures are larger again.
@@ -107,7 +108,7 @@ class Backtest:
 
 
 @dataclasses.dataclass(eq=False)
-class Forecaster(_modelfile.Model):
+class Forecaster(model_file.Model):
     """Forecasts of one or several series by a recurrent net.
 
     The net reads the last `window` values, scaled to mean 0 and standard deviation 1 and also as
@@ -159,7 +160,7 @@ class Forecaster(_modelfile.Model):
     _fit: _Fit | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _nets.cell(self.cell)
+        estimators.cell(self.cell)
         for name in ("window", "steps", "hidden_size", "num_layers", "batch_size"):
             _checks.size(getattr(self, name), name)
         for name in ("season", "epochs"):
@@ -211,15 +212,15 @@ class Forecaster(_modelfile.Model):
         x = self._inputs(z[origins[:, None] + np.arange(-self.window, 0)], origins)
         ahead = z[origins[:, None] + np.arange(self.steps)] - z[origins - 1, None]
         y = ahead.reshape(len(origins), -1).astype(np.float32)
-        net = _nets.last_step_net(
+        net = estimators.last_step_net(
             (), self.cell, x.shape[2], self.hidden_size, self.steps * K,
             num_layers=self.num_layers, dropout=self.dropout, seed=self.seed,
         )  # fmt: skip
         batches = -(-len(x) // self.batch_size)
         epochs = self.epochs or -(-_UPDATES // batches)
-        adam = _nets.adam(self.lr, self.clip_norm, len(x), self.batch_size, epochs)
+        adam = estimators.adam(self.lr, self.clip_norm, len(x), self.batch_size, epochs)
         net.compile(adam, "mse")
-        _nets.fit(net, x, y, epochs=epochs, batch_size=self.batch_size, verbose=verbose)
+        estimators.fit(net, x, y, epochs=epochs, batch_size=self.batch_size, verbose=verbose)
         return net
 
     def _inputs(self, windows: Array, origins: Array) -> Array:
@@ -424,7 +425,7 @@ class Forecaster(_modelfile.Model):
         fit, values = self._fitted(None)
         header = {"settings": self._settings(), "net": fit.net._architecture()}
         tensors = {"series": fit.shown(values)} | fit.net.parameters()
-        _modelfile.write(path, "Forecaster", header, tensors)
+        model_file.write(path, "Forecaster", header, tensors)
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks, _scan
-from fastrnn._cells import CELLS, WEIGHTS, Cell
-from fastrnn._scan import ScanTape
-from fastrnn._weights import Weights
+from fastrnn import _checks
+from fastrnn._core import scan
+from fastrnn._core.scan import ScanTape
+from fastrnn._core.weights import Weights
+from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell
+from fastrnn._types import Array
 from fastrnn.layouts import pack_lstm as pack_lstm
 from fastrnn.layouts import pack_rnn as pack_rnn
 from fastrnn.layouts import unpack_lstm as unpack_lstm
 from fastrnn.layouts import unpack_rnn as unpack_rnn
 
-Array = np.ndarray[Any, np.dtype[Any]]
 State = tuple[Array, ...]
 
 
@@ -244,7 +245,7 @@ def _forward(
     states = _checks.states(state, state_name, cell.states, dtype, [(B, H)] * len(cell.states))
     y = np.empty((T, B, H), dtype)
     state_n = tuple(np.empty((B, H), dtype) for _ in cell.states)
-    tape = _scan.forward(
+    tape = scan.forward(
         Weights(cell, arrays), x, states, y, state_n, keep=True,
         lengths=_checks.lengths(lengths, T, (B,)), reset=_checks.reset(reset, T, (B,)),
     )  # fmt: skip
@@ -266,5 +267,5 @@ def _backward(
     dstate_n = _checks.states(dstate, dstate_name, cell.states, dtype, [(B, H)] * len(cell.states))
     dx = np.empty(tape.shape, dtype)
     dstate_0 = tuple(np.empty((B, H), dtype) for _ in cell.states)
-    grads = _scan.backward(tape, dy, dstate_n, dx, dstate_0)
+    grads = scan.backward(tape, dy, dstate_n, dx, dstate_0)
     return dx, dstate_0, {n: g for n, g in zip(WEIGHTS, grads, strict=True) if g is not None}

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from fastrnn._types import Array
 
 _LAYOUTS = ("columns", "rows")
 

@@ -12,15 +12,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn import _checks, _dispatch
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from fastrnn import _checks
+from fastrnn._kernels import dispatch
+from fastrnn._types import Array
 
 
 class Loss(ABC):
     """The mean of a loss over all elements, or a weighted mean; not for direct use."""
 
-    #: What computes it, of the kernels: see ``fastrnn._reference.losses``. Its options are `vars`.
+    #: The kernel that computes it: see ``fastrnn._kernels.reference.losses``. Its options are
+    #: `vars`.
     _kernel: ClassVar[str]
 
     def value_and_grad(self, output: Any, target: Any, weight: Any = None) -> tuple[float, Array]:
@@ -73,7 +74,7 @@ class Loss(ABC):
         z, t = np.ascontiguousarray(z), np.ascontiguousarray(t)
         grad = np.empty(z.shape, z.dtype)
         w = None if w is None else np.ascontiguousarray(w)
-        kernel = getattr(_dispatch.kernels(z.dtype), self._kernel)
+        kernel = getattr(dispatch.kernels(z.dtype), self._kernel)
         return kernel(z, t, w, grad, *vars(self).values()), grad
 
     def __repr__(self) -> str:

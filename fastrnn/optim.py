@@ -14,14 +14,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn import _checks, _dispatch
-from fastrnn._rows import RowGradient
+from fastrnn import _checks
+from fastrnn._kernels import dispatch
+from fastrnn._kernels.row_gradient import RowGradient
+from fastrnn._types import Array
 from fastrnn.schedules import CosineDecay as CosineDecay
 from fastrnn.schedules import ExponentialDecay as ExponentialDecay
 from fastrnn.schedules import StepDecay as StepDecay
 from fastrnn.schedules import WarmUp as WarmUp
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Rate = float | Callable[[int], float]
 
 
@@ -136,14 +137,14 @@ class Optimizer(ABC):
         if self.clip_norm is not None:
             squares: dict[str, float] = {}
             for group, g in zip(groups, of_groups, strict=True):
-                found = _dispatch.kernels(group.dtype).squares(g, limit)
+                found = dispatch.kernels(group.dtype).squares(g, limit)
                 squares.update(zip(group.names, found, strict=True))
             # In one order, however they are grouped.
             norm = math.sqrt(sum(squares[name] for name in params))
             factor = _clip_factor(norm, self.clip_norm)
         for group, g in zip(groups, of_groups, strict=True):
             p = [params[name] for name in group.names]
-            kernels = _dispatch.kernels(group.dtype)
+            kernels = dispatch.kernels(group.dtype)
             self._update(kernels, (p, g, group.states, limit, factor, lr))
 
     def state_dict(self) -> dict[str, Array]:

@@ -10,7 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastrnn import _checks, _nets
+from fastrnn import _checks
+from fastrnn._types import Array
+from fastrnn.models import estimators
 from fastrnn.optim import Adam
 
 try:
@@ -32,8 +34,6 @@ except ImportError:
     raise ImportError(
         "fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'"
     ) from None
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 #: Float32 stays, everything else becomes float64, as elsewhere in scikit-learn.
@@ -92,19 +92,19 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         if anew:
             F = self._features
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-            self.net_ = _nets.last_step_net(
+            self.net_ = estimators.last_step_net(
                 (), self.cell, F, self.hidden_size, outputs, num_layers=self.num_layers,
                 bidirectional=self.bidirectional, dropout=self.dropout,
                 dtype=self._dtype, seed=seed,
             )  # fmt: skip
             self.loss_curve_: list[float] = []
         if epochs is not None:
-            adam = _nets.adam(self.lr, self.clip_norm, len(y), batch_size, epochs)
+            adam = estimators.adam(self.lr, self.clip_norm, len(y), batch_size, epochs)
             self.net_.compile(adam, self._loss)
         elif anew or not self._incremental:
             self.net_.compile(Adam(self.lr, clip_norm=self.clip_norm), self._loss)
         self._incremental = epochs is None
-        history = _nets.fit(
+        history = estimators.fit(
             self.net_, X, y, epochs=epochs or 1, batch_size=batch_size, sample_weight=sample_weight,
             verbose=self.verbose,
         )  # fmt: skip
@@ -429,4 +429,4 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         (n, C) array
             In the order of ``classes_``.
         """
-        return _nets.softmax(self._outputs(X))
+        return estimators.softmax(self._outputs(X))

@@ -1,4 +1,4 @@
-"""The compiled twin of ``fastrnn._reference``: the same names, the same arguments.
+"""The compiled twin of ``fastrnn._kernels.reference``: the same names, the same arguments.
 
 Arguments are checked by the floor above: arrays are aligned and of this module's dtype, their last
 axis is contiguous, and their shapes fit. T steps, B rows, I inputs, H hidden units in blocks of VL,
@@ -9,14 +9,15 @@ cimport numpy as cnp
 
 cnp.import_array()
 
-include "layouts.pxi"
-include "memory.pxi"
-include "packed.pxi"
-include "rows.pxi"
-include "threads.pxi"
-include "forward.pxi"
-include "backward.pxi"
-include "stepper.pxi"
+include "lib/memory.pxi"
+include "lib/arrays.pxi"
+include "cells/table.pxi"
+include "scan/packed.pxi"
+include "scan/rows.pxi"
+include "scan/threads.pxi"
+include "scan/forward.pxi"
+include "scan/backward.pxi"
+include "scan/stepper.pxi"
 include "embedding.pxi"
 include "linear.pxi"
 include "losses.pxi"

@@ -10,7 +10,7 @@ from vec cimport (
     vsum,
 )
 
-from fastrnn._rows import RowGradient
+from fastrnn._kernels.row_gradient import RowGradient
 
 cdef enum:
     MOST_STATES = 3

@@ -24,7 +24,7 @@ cdef extern from * nogil:
 # (benchmarks/overheads.py on Zen 3 and 4); a core does 20 to 50 multiply-adds in a nanosecond.
 cdef thread_pool the_pool = thread_pool(pool_run, 1, 1000000, 15000, 60000, 0, 0, 0)
 pool_init()
-pool = PyCapsule_New(&the_pool, "fastrnn._threads.pool", NULL)
+pool = PyCapsule_New(&the_pool, "fastrnn._kernels._threads.pool", NULL)
 
 
 def set_num_threads(int n):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 import fastrnn
 from fastrnn import functional
-from fastrnn._cells import CELLS, WEIGHTS, Cell
+from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell
 
 # The fixtures used under @given don't change between examples.
 settings.register_profile(

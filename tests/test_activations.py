@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from fastrnn._cells import CELLS
+from fastrnn._kernels.cells import CELLS
 
 ONE, ZERO = 100.0, -1000.0  # sigmoid is 1, and 0, there; tanh(ONE) is 1
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from fastrnn import _dispatch, _reference
-from fastrnn._cells import CELLS
+from fastrnn._kernels import dispatch, reference
+from fastrnn._kernels.cells import CELLS
 
 # Largest error of forward and of gradients, relative to the largest entry of the true array.
 TOLERANCE = {"float64": (1e-12, 1e-12), "float32": (2e-6, 2e-5)}
@@ -137,7 +137,7 @@ def error(got, want):
 def near_kink(margin, cell, weights, x, state, spans, reset):
     """Whether the rectifier could fall on its other side by an error of `margin`."""
     # What goes into it is what a linear cell would give: the reference, step by step.
-    packed = _reference.Packed(cell, weights)
+    packed = reference.Packed(cell, weights)
     smallest, largest = np.inf, 0.0
     h = state[0].copy()
     for t in range(len(x)):
@@ -216,7 +216,7 @@ def test_matches_the_reference(compiled, cell, dtype, case):
         return None if a is None else a.astype(np.float64)
 
     truth = run(
-        _reference, cell, np.dtype(np.float64), list(map(exact, weights)), exact(x),
+        reference, cell, np.dtype(np.float64), list(map(exact, weights)), exact(x),
         list(map(exact, state)), exact(dy), list(map(exact, dstate_n)), spans, reset,
     )  # fmt: skip
     tolerances = TOLERANCE[dtype.name]
@@ -226,19 +226,19 @@ def test_matches_the_reference(compiled, cell, dtype, case):
         assume(not near_kink(2 * tolerances[0], cell, weights_64, exact(x), state_64, spans, reset))
     if dtype == np.float32:
         # Where a result cancels so far that NumPy's float32 loses it, it tells nothing of a kernel.
-        plain = run(_reference, cell, dtype, weights, x, state, dy, dstate_n, spans, reset)
+        plain = run(reference, cell, dtype, weights, x, state, dy, dstate_n, spans, reset)
         for results, wants, tolerance in zip(plain, truth, tolerances, strict=True):
             for name, want in wants.items():
                 assume(error(results[name], want) <= tolerance / 2)
         # By luck it may not: so once more, with the rows summed in another order.
         _, grads = run(
-            _reference, cell, dtype, weights, flip(x, 1), [flip(s, 0) for s in state], flip(dy, 1),
+            reference, cell, dtype, weights, flip(x, 1), [flip(s, 0) for s in state], flip(dy, 1),
             [flip(d, 0) for d in dstate_n], flip(spans, 1), flip(reset, 1),
         )  # fmt: skip
         for name in grads.keys() & set(cell.weights):
             assume(error(grads[name], truth[1][name]) <= tolerances[1] / 2)
 
-    kernels = _dispatch.kernels(dtype)
+    kernels = dispatch.kernels(dtype)
     found = run(
         kernels, cell, dtype, weights, x, state, dy, dstate_n, spans, reset, c.y_out, c.dx_out
     )

@@ -472,7 +472,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         process.stdout.close()
         killed += 1
         if path.exists():
-            state = fastrnn._checkpoint.read(path)  # loadable, always
+            state = fastrnn.models.checkpoint.read(path)  # loadable, always
             if state["epoch"] == 12:
                 finished += 1
                 assert start(str(path)).communicate(timeout=60)[0] == expected

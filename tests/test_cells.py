@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastrnn import _dispatch
-from fastrnn._reference.scan import STEPS
+from fastrnn._kernels import dispatch
+from fastrnn._kernels.reference.scan import STEPS
 
 
 def test_every_twin_has_the_cell(cell, backend, dtype, make_weights):
     if backend == "reference":
         assert cell.name in STEPS, f"{cell.name}: no steps in fastrnn/_reference/scan.py"
     T, B, I, H = 2, 3, 4, 5
-    kernels = _dispatch.kernels(dtype)
+    kernels = dispatch.kernels(dtype)
     weights = make_weights(cell, I, H, dtype)
     try:
         packed = kernels.Packed(cell, weights)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _modelfile
+from fastrnn._files import model_file
 from fastrnn.cli import main
 from fastrnn.optim import Adam
 from fastrnn.text import TextClassifier
@@ -156,8 +156,8 @@ def test_comes_back_from_its_file(options: dict[str, Any], tmp_path: Path) -> No
 )
 def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: Path) -> None:
     model.save(tmp_path / "m")
-    kind, header, tensors = _modelfile.read(tmp_path / "m")
-    _modelfile.write(tmp_path / "m", kind, header | change, tensors)
+    kind, header, tensors = model_file.read(tmp_path / "m")
+    model_file.write(tmp_path / "m", kind, header | change, tensors)
     with pytest.raises(ValueError, match=f"is damaged: .*{said}"):
         TextClassifier.load(tmp_path / "m")
 

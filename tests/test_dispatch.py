@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import fastrnn
-from fastrnn import _config
+from fastrnn._core import config
 
 #: Makes some modules look as if they had not been built.
 HIDE = """
@@ -63,8 +63,9 @@ def test_unavailable_in_environment(name):
 
 
 def test_a_missing_instruction_set():
-    code = "import sys, types; m = sys.modules['fastrnn._cpu'] = types.ModuleType('fastrnn._cpu')\n"
-    code += "import importlib.machinery as i; m.__spec__ = i.ModuleSpec('fastrnn._cpu', None)\n"
+    code = "import sys, types; cpu = 'fastrnn._kernels._cpu'\n"
+    code += "m = sys.modules[cpu] = types.ModuleType(cpu)\n"
+    code += "import importlib.machinery as i; m.__spec__ = i.ModuleSpec(cpu, None)\n"
     code += "m.features = lambda: ()\nimport fastrnn; print(*fastrnn.backends(), fastrnn.backend())"
     assert python(code) == (0, "reference reference", "")
     code, _, error = python(code, FASTRNN_BACKEND="avx2")
@@ -73,7 +74,7 @@ def test_a_missing_instruction_set():
 
 
 def test_without_extensions():
-    code = HIDE.format(part="fastrnn._cpu") + "import fastrnn; fastrnn.show_config()"
+    code = HIDE.format(part="fastrnn._kernels._cpu") + "import fastrnn; fastrnn.show_config()"
     code, out, _ = python(code)
     assert code == 0
     assert "reference" in out
@@ -97,9 +98,9 @@ def test_cpus_of_a_control_group(files, cpus, tmp_path, monkeypatch):
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(_config, "_CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(config, "_CONTROL_GROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert _config.available_cpus() == cpus
+    assert config.available_cpus() == cpus
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1,2", " ", str(2**40)])
@@ -212,6 +213,6 @@ def test_backend_runs_what_it_says(backend):
     _, _, tape = layer.forward([[1.0, 2.0]])
     name = tape.stack.scans[0].kernels.__name__
     if backend == "reference":
-        assert name == "fastrnn._reference"
+        assert name == "fastrnn._kernels.reference"
     else:
         assert name == f"fastrnn._kernels.{backend}_float32"

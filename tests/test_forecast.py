@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _modelfile
+from fastrnn._files import model_file
 from fastrnn.cli import main
 from fastrnn.forecast import Forecaster
 from fastrnn.optim import Adam
@@ -242,9 +242,9 @@ def test_comes_back_from_its_file(options: dict[str, Any], columns: Any, tmp_pat
 )
 def test_a_lying_file(change: dict[str, Any], said: str, tmp_path: Path) -> None:
     Forecaster(**SMALL).fit(series()).save(tmp_path / "m")
-    kind, header, tensors = _modelfile.read(tmp_path / "m")
+    kind, header, tensors = model_file.read(tmp_path / "m")
     header["settings"] |= change
-    _modelfile.write(tmp_path / "m", kind, header, tensors)
+    model_file.write(tmp_path / "m", kind, header, tensors)
     with pytest.raises(ValueError, match=f"m: is damaged: .*{said}"):
         fastrnn.load(tmp_path / "m")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn._cells import WEIGHTS
+from fastrnn._kernels.cells import WEIGHTS
 
 T, B, I, H = 4, 3, 2, 5
 STEP = 1e-3

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load, save
 
 import fastrnn
-from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential, _modelfile
+from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential
+from fastrnn._files import model_file
 
 STACKS: dict[str, Callable[[], list[Any]]] = {
     "tokens": lambda: [Embedding(9, 4), LSTM(4, 6, proj_size=3, peephole=True), Linear(3, 2)],
@@ -53,7 +54,7 @@ def test_comes_back_from_its_file(
     np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
     model.save(path)  # over itself
     loaded.save(tmp_path / "again")
-    np.testing.assert_equal(_modelfile.read(tmp_path / "again"), _modelfile.read(path))
+    np.testing.assert_equal(model_file.read(tmp_path / "again"), model_file.read(path))
 
 
 def test_load_knows_every_kind(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_load_knows_every_kind(tmp_path: Path) -> None:
     Sequential([Linear(2, 2)]).save(tmp_path / "m")
     with pytest.raises(ValueError, match="m: is not a CharLM but a Sequential"):
         fastrnn.text.CharLM.load(tmp_path / "m")
-    _modelfile.write(tmp_path / "m", "Orchestra", {}, {})
+    model_file.write(tmp_path / "m", "Orchestra", {}, {})
     with pytest.raises(ValueError, match=r"m: expected one of Sequential, .* got a 'Orchestra'"):
         fastrnn.load(tmp_path / "m")
     with pytest.raises(TypeError, match="path: expected a str or a path, got NoneType"):
@@ -162,9 +163,9 @@ def test_configurations_that_lie(change: dict[str, Any], message: str, tmp_path:
     """Whoever writes such a file can make its checksum right as well."""
     path = tmp_path / "m"
     Sequential(STACKS["tokens"](), seed=0).save(path)
-    _, model, tensors = _modelfile.read(path)
+    _, model, tensors = model_file.read(path)
     model["layers"][1]["config"] |= change
-    _modelfile.write(path, "Sequential", model, tensors)
+    model_file.write(path, "Sequential", model, tensors)
     with pytest.raises(ValueError, match=f"m: is damaged: .*{message}"):
         fastrnn.load(path)
 
@@ -189,7 +190,7 @@ def test_configurations_that_lie(change: dict[str, Any], message: str, tmp_path:
 )
 def test_models_that_are_none(model: Any, tmp_path: Path) -> None:
     path = tmp_path / "m"
-    _modelfile.write(path, "Sequential", model, {"0.weight": np.zeros((2, 2), np.float32)})
+    model_file.write(path, "Sequential", model, {"0.weight": np.zeros((2, 2), np.float32)})
     with pytest.raises(ValueError, match="m: is damaged: "):
         fastrnn.load(path)
 
@@ -206,8 +207,8 @@ def test_models_that_are_none(model: Any, tmp_path: Path) -> None:
 def test_tensors_that_do_not_fit(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:
     path = tmp_path / "m"
     Sequential([Linear(2, 2)]).save(path)
-    _, model, _ = _modelfile.read(path)
-    _modelfile.write(path, "Sequential", model, tensors)
+    _, model, _ = model_file.read(path)
+    model_file.write(path, "Sequential", model, tensors)
     with pytest.raises(ValueError, match="m: is damaged: "):
         fastrnn.load(path)
 
@@ -230,7 +231,7 @@ def test_metadata_that_do_not_fit(change: dict[str, Any], message: str, tmp_path
     tensors = load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"] | change
     if header["crc32"] is None:
-        header["crc32"] = _modelfile.checksum(header["kind"], header["model"], tensors)
+        header["crc32"] = model_file.checksum(header["kind"], header["model"], tensors)
     path.write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=message):
         fastrnn.load(path)

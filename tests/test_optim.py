@@ -12,7 +12,7 @@ import pytest
 
 import fastrnn
 from fastrnn import optim
-from fastrnn._rows import RowGradient
+from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn.optim import (
     SGD,
     Adagrad,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastrnn import _dispatch, _reference
-from fastrnn._cells import CELLS
+from fastrnn._kernels import dispatch, reference
+from fastrnn._kernels.cells import CELLS
 
 T, B, I, H, P = 5, 4, 2, 3, 2
 # Of second order: off by STEP**2 = 1e-10, and by the rounding of the loss, 1e-16 / STEP = 1e-11.
@@ -54,8 +54,8 @@ def test_central_differences(name, proj_size, peephole, layer_norm, rows, reset,
 
     def run(keep=False):
         y, state_n = np.full_like(d_outputs[0], np.nan), [np.full_like(s, np.nan) for s in state]
-        packed = _reference.Packed(cell, weights)
-        tape = _reference.forward(packed, x, state, y, state_n, keep, spans, reset)
+        packed = reference.Packed(cell, weights)
+        tape = reference.forward(packed, x, state, y, state_n, keep, spans, reset)
         return (y, *state_n), tape
 
     def loss():
@@ -63,8 +63,8 @@ def test_central_differences(name, proj_size, peephole, layer_norm, rows, reset,
 
     outputs, tape = run(keep=True)
     dx, dstate = np.full_like(x, np.nan), [np.full_like(s, np.nan) for s in state]
-    gradients = _reference.Gradients(tape.packed)
-    _reference.backward(tape, d_outputs[0], d_outputs[1:], dx, dstate, gradients)
+    gradients = reference.Gradients(tape.packed)
+    reference.backward(tape, d_outputs[0], d_outputs[1:], dx, dstate, gradients)
     grads = gradients.arrays()
     for array, got in zip((x, *state, *weights), (dx, *dstate, *grads), strict=True):
         if array is None:
@@ -85,7 +85,7 @@ def test_central_differences(name, proj_size, peephole, layer_norm, rows, reset,
 
 @pytest.mark.parametrize("rows", ["from the start", "to the end"])
 def test_what_stands_in_the_padding_does_not_count(cell, backend, dtype, make_weights, rows, rng):
-    kernels, spans = _dispatch.kernels(dtype), SPANS[rows]
+    kernels, spans = dispatch.kernels(dtype), SPANS[rows]
     weights = make_weights(cell, I, H, dtype)
     idle = ~((spans[0] <= np.arange(T)[:, None]) & (np.arange(T)[:, None] < spans[1]))
     x = rng.normal(size=(T, B, I)).astype(dtype)

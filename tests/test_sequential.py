@@ -318,7 +318,7 @@ def test_stateful_goes_on_where_it_was(rng: np.random.Generator) -> None:
 
 
 def test_shuffling_is_fair_and_seeded(rng: np.random.Generator) -> None:
-    from fastrnn._batches import Data
+    from fastrnn.models.data import Data
 
     model = tokens_model()
     data = Data.of(model._signature, ragged(rng, 100))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _stack
+from fastrnn._core import stack as stacks
 
 T, B, I, H = 7, 5, 4, 6
 STACKS = {(1, 2): "float64", (2, 1): "float64", (3, 2): "float32"}
@@ -129,7 +129,7 @@ def test_central_differences(cell, make_layer, make_state, rng):
     def loss():
         weights, y = list(layer._weights.values()), np.empty(dy.shape)
         state_n = [np.empty_like(s) for s in states]
-        _stack.forward(weights, x, states, y, state_n, tape.stack.factors, keep=False)
+        stacks.forward(weights, x, states, y, state_n, tape.stack.factors, keep=False)
         return np.vdot(dy, y) + sum(map(np.vdot, dstates, state_n))
 
     inputs = {"x": x, **dict(zip(cell.states, states, strict=True)), **layer.parameters()}
@@ -503,7 +503,7 @@ def test_inference_runs_some_steps_of_all_layers(
     for rows in ({}, {"lengths": lengths}, {"reset": reset}):
         whole = layer(x, state, **rows)
         with monkeypatch.context() as patch:
-            patch.setattr(_stack, "_SEGMENT_BYTES", 2 * B * H * layer.dtype.itemsize)
+            patch.setattr(stack, "_SEGMENT_BYTES", 2 * B * H * layer.dtype.itemsize)
             assert same_bits(layer(x, state, **rows), whole)
 
 

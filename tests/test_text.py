@@ -18,9 +18,9 @@ import pytest
 from safetensors.numpy import load, save
 
 import fastrnn
-from fastrnn import _modelfile
-from fastrnn._ngram import ngram_bits_per_char
+from fastrnn._files import model_file
 from fastrnn.text import CharLM, _net, _training, split
+from fastrnn.text.ngram import ngram_bits_per_char
 
 PATTERN = "the quick brown fox jumps over the lazy dog.\n" * 40
 SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_size": 24, "seq_len": 20, "batch_size": 4}
@@ -496,7 +496,7 @@ def test_headers_that_do_not_fit(file: Path, change: Any, message: str) -> None:
     if isinstance(change, dict):
         change = json.loads(header["model"]) | change
     header["model"] = change if isinstance(change, str) else json.dumps(change)
-    header["crc32"] = _modelfile.checksum(header["kind"], header["model"], tensors)
+    header["crc32"] = model_file.checksum(header["kind"], header["model"], tensors)
     file.write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=message):
         CharLM.load(file)
@@ -520,7 +520,7 @@ def test_no_header_makes_more_than_the_file_holds(tmp_path: Path) -> None:
     }
     header = {"format": "fastrnn", "kind": "CharLM", "version": "1"}
     header["model"] = json.dumps(options)
-    header["crc32"] = _modelfile.checksum(header["kind"], header["model"], tensors)
+    header["crc32"] = model_file.checksum(header["kind"], header["model"], tensors)
     (tmp_path / "m").write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=r"recurrent\.weight_hh_l0: expected shape"):
         CharLM.load(tmp_path / "m")

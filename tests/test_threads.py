@@ -15,8 +15,8 @@ import pytest
 
 import fastrnn
 
-pytest.importorskip("fastrnn._threads")
-from fastrnn import _threads
+pytest.importorskip("fastrnn._kernels._threads")
+from fastrnn._kernels import _threads
 from fastrnn.losses import cross_entropy
 from fastrnn.optim import SGD, Adagrad, Adam, RMSprop
 

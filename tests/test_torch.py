@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn._cells import CELLS
+from fastrnn._kernels.cells import CELLS
 
 torch = pytest.importorskip("torch")
 

@@ -20,7 +20,8 @@ import numpy as np
 import fastrnn
 from fastrnn._bench.plain import PLAIN
 from fastrnn._bench.rows import BOUNDS, Problem, difference, gradients
-from fastrnn._bench.timing import Array, Contender
+from fastrnn._bench.timing import Contender
+from fastrnn._types import Array
 
 Make = Callable[[Problem, int], Sequence[Contender]]
 

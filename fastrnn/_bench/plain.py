@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn._bench.rows import Problem
-from fastrnn._bench.timing import Array
+from fastrnn._types import Array
 
 
 def sigmoid(a: Array) -> Array:

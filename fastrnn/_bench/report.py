@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fastrnn import _config, _files
 from fastrnn._bench.rows import Work
+from fastrnn._core import config
+from fastrnn._files import atomic
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,12 @@ def machine() -> dict[str, str]:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             named = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
         cpu = named[0] if named else cpu
-    here = {"CPU": f"{cpu}, {_config.available_cpus()} for us", "python": platform.python_version()}
-    return here | _config.config()
+    here = {"CPU": f"{cpu}, {config.available_cpus()} for us", "python": platform.python_version()}
+    return here | config.config()
 
 
 def write_json(path: str, about: Mapping[str, Any], lines: Sequence[Line]) -> None:
     """Write what was measured; times are in seconds."""
     rows = [asdict(line) for line in lines]
     text = json.dumps({**about, "lines": rows}, indent=1)
-    _files.write(path, text.encode() + b"\n")
+    atomic.write(path, text.encode() + b"\n")

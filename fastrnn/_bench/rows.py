@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 import fastrnn
-from fastrnn._bench.timing import Array
-from fastrnn._cells import CELLS, Cell
+from fastrnn._kernels.cells import CELLS, Cell
+from fastrnn._types import Array
 
 #: Steps after which the outputs of a stream are compared.
 STEPS = 3

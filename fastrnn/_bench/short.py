@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fastrnn import _checks, _files
+from fastrnn import _checks
 from fastrnn._bench import report
 from fastrnn._bench.peers import OURS, PEERS, accepted
 from fastrnn._bench.rows import Problem, Row
 from fastrnn._bench.timing import paired
+from fastrnn._files import atomic
 
 #: Each class of work in sizes that real models have.
 ROWS = (
@@ -43,7 +44,7 @@ def run(peers: Sequence[str] | None, threads: int, quick: bool, json: str | None
     _checks.size(threads, "threads")
     names = _chosen(peers)
     if json is not None:
-        _files.check_writable(json)
+        atomic.check_writable(json)
     about = {"machine": report.machine(), "peers": {n: PEERS[n].version() for n in names}}
     for name, value in {**about["machine"], "threads": f"the better of 1 and {threads}"}.items():
         print(f"{name + ':':14}{value}")

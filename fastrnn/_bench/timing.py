@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from fastrnn._types import Array
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The compiled twin of ``fastrnn._reference``: one module per instruction set and dtype."""
+"""The compiled twin of ``fastrnn._kernels.reference``: one module per instruction set and dtype."""

@@ -8,8 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastrnn import _checks
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from fastrnn._types import Array
 
 
 class Layer:

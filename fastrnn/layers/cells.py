@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn import _checks, _scan
-from fastrnn._cells import CELLS, Cell
-from fastrnn.layers.base import Array
+from fastrnn import _checks
+from fastrnn._core import scan as scans
+from fastrnn._kernels.cells import CELLS, Cell
+from fastrnn._types import Array
 from fastrnn.layers.recurrent import CellLayer
 
 
@@ -18,7 +19,7 @@ from fastrnn.layers.recurrent import CellLayer
 class CellTape:
     """What a cell's ``backward`` needs of its ``forward``. Opaque; belongs to the caller."""
 
-    scan: _scan.ScanTape
+    scan: scans.ScanTape
     x_shape: tuple[int, ...]
 
 
@@ -78,7 +79,7 @@ class RecurrentCell(CellLayer):
         steps = x.reshape(1, -1, self.input_size)
         state_n = self._new_rows(steps.shape[1])
         states = self._rows(state, "state", x)
-        scan = _scan.forward(self._weights[""], steps, states, None, state_n, keep)
+        scan = scans.forward(self._weights[""], steps, states, None, state_n, keep)
         return self._state(state_n, x), None if scan is None else CellTape(scan, x.shape)
 
     def backward(self, tape: CellTape, dstate: Any = None) -> tuple[Array, Any, dict[str, Array]]:
@@ -108,7 +109,7 @@ class RecurrentCell(CellLayer):
         self._expect_own([tape.scan])
         dstate_0 = self._new_rows(steps.shape[1])
         dstate_n = self._rows(dstate, "dstate", dx)
-        grads = _scan.backward(tape.scan, None, dstate_n, steps, dstate_0)
+        grads = scans.backward(tape.scan, None, dstate_n, steps, dstate_0)
         return dx, self._state(dstate_0, dx), self._named([grads])
 
     def _rows(self, state: Any, name: str, x: Array) -> list[Array | None]:

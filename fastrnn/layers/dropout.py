@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn.layers.base import Array, Layer
+from fastrnn._types import Array
+from fastrnn.layers.base import Layer
 
 
 def drawn_factors(

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks, _dispatch
-from fastrnn._rows import RowGradient
-from fastrnn.layers.base import Array, Layer, dtype_shown
+from fastrnn import _checks
+from fastrnn._kernels import dispatch
+from fastrnn._kernels.row_gradient import RowGradient
+from fastrnn._types import Array
+from fastrnn.layers.base import Layer, dtype_shown
 
 
 @dataclass(slots=True, repr=False)
@@ -100,7 +102,7 @@ class Embedding(Layer):
         x, dy = self._checked(tape, dy)
         # Of zeros that the system has, only the pages that are written to take time.
         weight = np.zeros(self._weight.shape, self.dtype)
-        _dispatch.kernels(self.dtype).add_rows(x, dy, None, weight)
+        dispatch.kernels(self.dtype).add_rows(x, dy, None, weight)
         return None, {"weight": weight}
 
     def backward_by_rows(self, tape: EmbeddingTape, dy: Any) -> tuple[None, dict[str, RowGradient]]:
@@ -110,7 +112,7 @@ class Embedding(Layer):
         # What np.unique gives, without its overhead.
         rows = tokens[np.diff(tokens, prepend=-1) > 0]
         values = np.zeros((len(rows), self.embedding_dim), self.dtype)
-        _dispatch.kernels(self.dtype).add_rows(x, dy, rows, values)
+        dispatch.kernels(self.dtype).add_rows(x, dy, rows, values)
         shape = (self.num_embeddings, self.embedding_dim)
         return None, {"weight": RowGradient(rows, values, shape)}
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks, _dispatch
-from fastrnn._scan import Bound
-from fastrnn._weights import LinearWeights
-from fastrnn.layers.base import Array, Layer, dtype_shown
+from fastrnn import _checks
+from fastrnn._core.scan import Bound
+from fastrnn._core.weights import LinearWeights
+from fastrnn._kernels import dispatch
+from fastrnn._types import Array
+from fastrnn.layers.base import Layer, dtype_shown
 
 
 @dataclass(slots=True, repr=False)
@@ -86,7 +88,7 @@ class Linear(Layer):
 
     def _run(self, x: Array) -> tuple[Array, ModuleType, Any]:
         """What `x` is mapped to, and by which kernels with which weights."""
-        kernels = _dispatch.kernels(self.dtype)
+        kernels = dispatch.kernels(self.dtype)
         packed = self._weights.packed(kernels)
         y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
         if x.ndim == 2:

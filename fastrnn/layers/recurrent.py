@@ -10,11 +10,14 @@ from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 
-from fastrnn import _checks, _init, _stack
-from fastrnn._cells import CELLS, Cell
-from fastrnn._scan import ScanTape
-from fastrnn._weights import Weights
-from fastrnn.layers.base import Array, Layer, dtype_shown
+from fastrnn import _checks
+from fastrnn._core import initializers
+from fastrnn._core import stack as stacks
+from fastrnn._core.scan import ScanTape
+from fastrnn._core.weights import Weights
+from fastrnn._kernels.cells import CELLS, Cell
+from fastrnn._types import Array
+from fastrnn.layers.base import Layer, dtype_shown
 from fastrnn.layers.dropout import drawn_factors
 from fastrnn.layers.stream import Stream
 
@@ -26,7 +29,7 @@ class Tape:
     It holds copies: changing x, y, the state or the weights later does not change the gradients.
     """
 
-    stack: _stack.StackTape
+    stack: stacks.StackTape
     x_shape: tuple[int, ...]
     batch_first: bool
 
@@ -69,7 +72,7 @@ class CellLayer(Layer):
         peephole: bool = False,
         layer_norm: bool = False,
     ) -> None:
-        if _checks.choice(init, "init", _init.INITS) == "identity" and len(cell.gates) > 1:
+        if _checks.choice(init, "init", initializers.INITS) == "identity" and len(cell.gates) > 1:
             raise ValueError(f"init: 'identity' is for RNN only, got it for {type(self).__name__}")
         self.bias = _checks.flag(bias, "bias")
         self._cell = cell
@@ -78,7 +81,9 @@ class CellLayer(Layer):
             shapes = cell.weight_shapes(I, hidden_size, proj_size, peephole, layer_norm)
             if not self.bias:
                 shapes = {n: s for n, s in shapes.items() if not n.startswith("bias")}
-            self._weights[suffix] = Weights(cell, _init.weights(rng, cell, shapes, init, dtype))
+            self._weights[suffix] = Weights(
+                cell, initializers.weights(rng, cell, shapes, init, dtype)
+            )
         self._first = next(iter(self._weights.values()))
         #: Of all weights that are there, scan by scan.
         self._names = [
@@ -274,7 +279,7 @@ class Recurrent(CellLayer):
         D, P = self._directions, self._sizes[0]
         y = np.empty((*x.shape[:-1], D * P), x.dtype) if self.return_sequences else None
         states, state_n = self._rows(state, "state", batch), self._new_rows(B)
-        stack = _stack.forward(
+        stack = stacks.forward(
             weights, steps, states, None if y is None else self._steps(y), state_n,
             self._factors(T, B, drop=keep and self.training), keep,
             _checks.lengths(lengths, T, batch), _checks.reset(reset, T, batch), checkpoint_every,
@@ -356,7 +361,7 @@ class Recurrent(CellLayer):
         dx = np.empty(tape.x_shape, self.dtype) if wanted else None
         dx_steps = None if dx is None else self._steps(dx)
         dstate_0 = self._new_rows(B)
-        grads = _stack.backward(tape.stack, dy, (dh, *rest), dx_steps, dstate_0)
+        grads = stacks.backward(tape.stack, dy, (dh, *rest), dx_steps, dstate_0)
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _steps(self, a: Array) -> Array:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks, _dispatch
-from fastrnn._scan import Bound
-from fastrnn._weights import Weights
+from fastrnn import _checks
+from fastrnn._core.scan import Bound
+from fastrnn._core.weights import Weights
+from fastrnn._kernels import dispatch
+from fastrnn._types import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
 
 
@@ -45,7 +46,7 @@ y_t : array
     }
 
     def __init__(self, stack: Sequence[Weights], batch_size: int) -> None:
-        kernels = _dispatch.kernels(stack[0].dtype)
+        kernels = dispatch.kernels(stack[0].dtype)
         steppers = [
             kernels.Stepper(weights, kernels, batch_size, _converter(batch_size, weights, weights))
             for weights in stack

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn._types import Array
 from fastrnn.layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
 from fastrnn.layers.dropout import DropoutTape
 from fastrnn.losses import cross_entropy
 from fastrnn.optim import Adam
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Evaluation cuts a text into pieces of at least so many characters, run side by side, each after
 #: a warm-up on the characters before it.

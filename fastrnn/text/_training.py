@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fastrnn._types import Array
 from fastrnn.optim import Adam
 from fastrnn.text._net import Net, mean_bits
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from fastrnn.text._progress import Progress
     from fastrnn.text.char_lm import CharLM
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: The default budget: what takes a text of a megabyte to where its curve flattens (about 6 epochs),
 #: and no more epochs than this over a small one.

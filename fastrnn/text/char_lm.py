@@ -11,13 +11,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastrnn import _checks, _modelfile, _nets
+from fastrnn import _checks
+from fastrnn._files import model_file
+from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding, Linear
+from fastrnn.models import estimators
 from fastrnn.text._net import Net, adaptive_bits, mean_bits, sample
 from fastrnn.text._progress import Progress
 from fastrnn.text._training import Record, Training
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _DTYPE = np.dtype(np.float32)
 
@@ -50,7 +51,7 @@ def training_speed(model: CharLM, text: str) -> float:
 
 
 @dataclasses.dataclass(eq=False)
-class CharLM(_modelfile.Model):
+class CharLM(model_file.Model):
     """A character language model: embedding, recurrent layers, linear, softmax, with dropout.
 
     Trained by truncated backpropagation through time (Williams and Peng 1990) on parallel streams:
@@ -122,7 +123,7 @@ class CharLM(_modelfile.Model):
     _net: Net | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _nets.cell(self.cell)
+        estimators.cell(self.cell)
         for name in ("embedding_dim", "hidden_size", "num_layers", "seq_len", "batch_size"):
             _checks.size(getattr(self, name), name)
         for name in ("lr", "clip_norm"):
@@ -185,12 +186,12 @@ class CharLM(_modelfile.Model):
 
     def _new_net(self) -> Net:
         V, D, H = len(self.vocabulary), self.embedding_dim, self.hidden_size
-        seeds = _nets.seeds(self.seed, 6)
+        seeds = estimators.seeds(self.seed, 6)
         between = self.dropout if self.num_layers > 1 else 0.0
         return Net(
             Embedding(V, D, seed=seeds[0]),
             Dropout(self.input_dropout, seed=seeds[5]),
-            _nets.cell(self.cell)(D, H, self.num_layers, dropout=between, seed=seeds[1]),
+            estimators.cell(self.cell)(D, H, self.num_layers, dropout=between, seed=seeds[1]),
             Dropout(self.dropout, seed=seeds[2]),
             Linear(H, V, seed=seeds[3]),
             Dropout(self.weight_dropout, seed=seeds[4]),
@@ -300,7 +301,7 @@ class CharLM(_modelfile.Model):
         tensors = self._fitted().parameters()
         # One by one: JSON makes one character of two surrogates side by side.
         header = self._settings() | {"vocabulary": list(self.vocabulary)}
-        _modelfile.write(path, "CharLM", header, tensors)
+        model_file.write(path, "CharLM", header, tensors)
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
@@ -310,7 +311,7 @@ class CharLM(_modelfile.Model):
         if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
             raise ValueError("vocabulary: expected sorted, distinct characters")
         V, D, H = len(vocabulary), self.embedding_dim, self.hidden_size
-        cell = _nets.cell(self.cell)(1, 1)._cell
+        cell = estimators.cell(self.cell)(1, 1)._cell
         shapes = {"embedding.weight": (V, D), "linear.weight": (V, H), "linear.bias": (V,)}
         # Layers that the file has no tensors for are too many anyway.
         for layer in range(min(self.num_layers, len(tensors))):

@@ -11,12 +11,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastrnn import _checks, _modelfile, _nets
-from fastrnn._history import History
+from fastrnn import _checks
+from fastrnn._files import model_file
+from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding
-from fastrnn.sequential import Sequential
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from fastrnn.models import estimators
+from fastrnn.models.history import History
+from fastrnn.models.sequential import Sequential
 
 _UNITS = {
     #: A word with its inner apostrophes, or any other single sign.
@@ -30,7 +31,7 @@ _EMBEDDING_SCALE = 0.1
 
 
 @dataclasses.dataclass(eq=False)
-class TextClassifier(_modelfile.Model):
+class TextClassifier(model_file.Model):
     """Classes of texts: embedding, dropout, recurrent layer, dropout, linear, softmax.
 
     Reads each text, of any length, as lower-case words or as characters; those seen less than
@@ -88,7 +89,7 @@ class TextClassifier(_modelfile.Model):
     def __post_init__(self) -> None:
         _checks.choice(self.unit, "unit", _UNITS)
         _checks.flag(self.bidirectional, "bidirectional")
-        _nets.cell(self.cell)
+        estimators.cell(self.cell)
         for name in ("embedding_dim", "hidden_size", "num_layers", "min_count"):
             _checks.size(getattr(self, name), name)
         for name in ("batch_size", "epochs"):
@@ -150,7 +151,7 @@ class TextClassifier(_modelfile.Model):
             more = _texts(more, "validation_data")
             more_labels = _labels(more_labels, "validation_data", len(more))
             validation = self._ids(more, vocabulary), _known(more_labels, classes)
-        adam = _nets.adam(self.lr, self.clip_norm, len(ids), self.batch_size, self.epochs)
+        adam = estimators.adam(self.lr, self.clip_norm, len(ids), self.batch_size, self.epochs)
         net.compile(adam, "cross_entropy", ("accuracy",))
         self.history = net.fit(
             ids, target, epochs=self.epochs, batch_size=self.batch_size,
@@ -160,10 +161,10 @@ class TextClassifier(_modelfile.Model):
         return self
 
     def _new_net(self, words: int, classes: int) -> Sequential:
-        for_embedding, for_dropout, rest = _nets.seeds(self.seed, 3)
+        for_embedding, for_dropout, rest = estimators.seeds(self.seed, 3)
         embedding = Embedding(1 + words, self.embedding_dim, seed=for_embedding)
         embedding.parameters()["weight"][...] *= _EMBEDDING_SCALE
-        return _nets.last_step_net(
+        return estimators.last_step_net(
             (embedding, Dropout(self.dropout, seed=for_dropout)),
             self.cell, self.embedding_dim, self.hidden_size, classes, num_layers=self.num_layers,
             bidirectional=self.bidirectional, dropout=self.dropout, seed=rest,
@@ -200,7 +201,7 @@ class TextClassifier(_modelfile.Model):
         """
         net = self._fitted()
         ids = self._ids(_texts(texts, "texts"), self.vocabulary)
-        return _nets.softmax(net.predict(ids))
+        return estimators.softmax(net.predict(ids))
 
     def predict(self, texts: Sequence[str]) -> Array:
         """The likeliest class of each text.
@@ -247,7 +248,7 @@ class TextClassifier(_modelfile.Model):
         tensors = self._fitted().parameters()
         found = {"vocabulary": self.vocabulary, "classes": self.classes.tolist()}
         header = self._settings() | found
-        _modelfile.write(path, "TextClassifier", header, tensors)
+        model_file.write(path, "TextClassifier", header, tensors)
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
@@ -268,7 +269,7 @@ class TextClassifier(_modelfile.Model):
 def _expect_sizes(model: TextClassifier, tensors: dict[str, Array]) -> None:
     """Refuse tensors that are not as many and as large as the model's."""
     E, H, D = model.embedding_dim, model.hidden_size, 1 + bool(model.bidirectional)
-    cell = _nets.cell(model.cell)(1, 1)._cell
+    cell = estimators.cell(model.cell)(1, 1)._cell
     shapes: dict[str, tuple[int, ...]] = {
         "0.weight": (1 + len(model.vocabulary), E),
         "4.weight": (len(model.classes), D * H),

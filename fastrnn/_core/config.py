@@ -1,0 +1,88 @@
+"""Version, backend, CPU and threads: what runs here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn import _checks
+from fastrnn._kernels import dispatch
+from fastrnn._version import __version__
+
+#: The kernels count threads in a C int.
+_MOST_THREADS = 2**31 - 1
+
+#: What Linux tells of the group's limits.
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def _initial_threads() -> int:
+    text = os.environ.get("FASTRNN_NUM_THREADS")
+    if not text:
+        return available_cpus()
+    try:
+        return _checks.size(int(text), "FASTRNN_NUM_THREADS", most=_MOST_THREADS)
+    except ValueError:
+        raise ValueError(
+            f"FASTRNN_NUM_THREADS: expected a whole number in 1..{_MOST_THREADS}, got {text!r}"
+        ) from None
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use: by its affinity, and by the quota of its control group."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, min(cpus, _quota(cpus)))
+
+
+def _quota(default: int) -> int:
+    """Whole CPUs of the control group's quota (Linux, cgroup v2: cpu.max; v1: cpu.cfs_*)."""
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((_CONTROL_GROUP / n).read_text() for n in names).split()
+            return int(quota) // int(period) if int(quota) > 0 else default
+        except (OSError, ValueError):
+            continue  # no such file, or "max": no quota
+    return default
+
+
+_num_threads = _initial_threads()
+dispatch.set_num_threads(_num_threads)
+
+
+def get_num_threads() -> int:
+    """How many threads a call may use at most."""
+    return _num_threads
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads a call may use at most.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+    """
+    global _num_threads
+    _num_threads = _checks.size(n, "n", most=_MOST_THREADS)
+    dispatch.set_num_threads(_num_threads)
+
+
+def config() -> dict[str, str]:
+    """What :func:`show_config` prints, as names and values."""
+    return {
+        "fastrnn": __version__,
+        "numpy": np.__version__,
+        "backend": dispatch.backend(),
+        "backends": ", ".join(dispatch.backends()),
+        "CPU features": ", ".join(dispatch.cpu_features()) or "unknown (no compiled kernels)",
+        "threads": str(get_num_threads()),
+    }
+
+
+def show_config() -> None:
+    """Print version, backend, CPU features and threads."""
+    for name, value in config().items():
+        print(f"{name + ':':14}{value}")

@@ -1,0 +1,208 @@
+"""Forward and BPTT of one layer in one direction: allocate once, hand to the current kernels.
+
+Arrays come in checked. Layers and ``fastrnn.functional`` both stand on this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn._core.weights import Weights
+from fastrnn._kernels import dispatch
+from fastrnn._kernels.cells import Cell
+from fastrnn._types import Array
+
+
+class Bound:
+    """What holds memory of the kernels, and so can't be pickled or copied."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{type(self).__name__}: can't be pickled or copied, for it belongs to the kernels of "
+            "this process; keep what it was made of: the layer, and inputs or state"
+        )
+
+
+@dataclass(slots=True, repr=False)
+class Checkpoints:
+    """Where a scan can be taken up again: its inputs, and the states every `steps` steps.
+
+    All in the scan's own order of steps.
+    """
+
+    x: Array
+    spans: Array | None
+    reset: Array | None
+    steps: int
+    states: list[Sequence[Array | None]]
+
+
+@dataclass(slots=True, repr=False)
+class ScanTape(Bound):
+    """What `backward` needs of a `forward`: the kernels that ran, and what was kept.
+
+    `kept` is the kernels' own tape, or checkpoints; `kind` is that of the weights.
+    """
+
+    kind: tuple[Any, ...]
+    kernels: ModuleType
+    packed: Any
+    kept: Any
+    shape: tuple[int, int, int]
+    reverse: bool
+
+    @property
+    def cell(self) -> Cell:
+        """What ran."""
+        found: Cell = self.kind[0]
+        return found
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the weights."""
+        found: np.dtype[Any] = self.kind[2]
+        return found
+
+
+def forward(
+    weights: Weights,
+    x: Array,
+    state: Sequence[Array | None],
+    y: Array | None,
+    state_n: Sequence[Array],
+    keep: bool,
+    *,
+    reverse: bool = False,
+    lengths: Array | None = None,
+    reset: Array | None = None,
+    checkpoint_every: int | None = None,
+    owned: bool = False,
+) -> ScanTape | None:
+    """Run the current kernels over `x` (T, B, I) from `state` (B, H) each, into `y` (T, B, H).
+
+    Parameters
+    ----------
+    state : sequence of array or None
+        None stands for zeros.
+    y : array or None, out
+        None where only the final state is wanted.
+    state_n : sequence of array, out
+        The final state.
+    keep : bool
+        Whether to return a tape.
+    reverse : bool
+        Whether to run from the last time step to the first.
+    lengths : (B,) array of int64, optional
+        Where each row ends, and where it starts in reverse.
+    reset : (T, B) array of bool, optional
+        Where the state is zeroed before a step.
+    checkpoint_every : int, optional
+        Keep states only every so many steps, or a few more.
+    owned : bool
+        Whether `x` is nobody else's, so that a tape can hold it as it is.
+    """
+    kernels = dispatch.kernels(weights.dtype)
+    packed = weights.packed(kernels)
+    spans = None
+    if lengths is not None:
+        T, zeros = len(x), np.zeros_like(lengths)
+        spans = np.stack([T - lengths, zeros + T] if reverse else [zeros, lengths])
+    if reverse:
+        x, reset = x[::-1], None if reset is None else reset[::-1]
+        y = None if y is None else y[::-1]
+    if keep and checkpoint_every is not None:
+        steps = kernels.segment_steps(x.shape[1], checkpoint_every)
+        x, reset = x if owned else x.copy(), None if reset is None else reset.copy()
+        kept = Checkpoints(x, spans, reset, steps, [])
+        _forward_checkpointed(kernels, packed, kept, state, y, state_n)
+    else:
+        kept = kernels.forward(packed, x, state, y, state_n, keep, spans, reset)
+    return ScanTape(weights.kind, kernels, packed, kept, x.shape, reverse) if keep else None
+
+
+def backward(
+    tape: ScanTape,
+    dy: Array | None,
+    dstate_n: Sequence[Array | None],
+    dx: Array | None,
+    dstate: Sequence[Array],
+) -> list[Array | None]:
+    """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (B, H) each.
+
+    Parameters
+    ----------
+    dx : array or None, out
+        None where it is not wanted.
+
+    Returns
+    -------
+    grads : list of array or None
+        Gradients of the weights, in the order of `cell.weights`.
+    """
+    if tape.reverse:
+        dy, dx = None if dy is None else dy[::-1], None if dx is None else dx[::-1]
+    gradients = tape.kernels.Gradients(tape.packed)
+    if isinstance(tape.kept, Checkpoints):
+        _backward_checkpointed(tape, dy, dstate_n, dx, dstate, gradients)
+    else:
+        tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, gradients)
+    grads: list[Array | None] = gradients.arrays()
+    return grads
+
+
+def _segments(kept: Checkpoints) -> Iterator[tuple[slice, Array | None, Array | None]]:
+    """Steps of each segment, and its own spans and resets."""
+    for t in range(0, len(kept.x), kept.steps):
+        steps = slice(t, t + kept.steps)
+        spans = None if kept.spans is None else kept.spans - t
+        yield steps, spans, None if kept.reset is None else kept.reset[steps]
+
+
+def _forward_checkpointed(
+    kernels: ModuleType,
+    packed: Any,
+    kept: Checkpoints,
+    state: Sequence[Array | None],
+    y: Array | None,
+    state_n: Sequence[Array],
+) -> None:
+    """Run segment by segment, and keep the states between them."""
+    kept.states.append([None if s is None else s.copy() for s in state])
+    for steps, spans, reset in _segments(kept):
+        last = steps.stop >= len(kept.x)
+        end = state_n if last else [np.empty_like(s) for s in state_n]
+        y_part = None if y is None else y[steps]
+        kernels.forward(packed, kept.x[steps], kept.states[-1], y_part, end, False, spans, reset)
+        if not last:
+            kept.states.append(end)
+
+
+def _backward_checkpointed(
+    tape: ScanTape,
+    dy: Array | None,
+    dstate_n: Sequence[Array | None],
+    dx: Array | None,
+    dstate: Sequence[Array],
+    gradients: Any,
+) -> None:
+    """Run each segment again, the last one first, and go back through it."""
+    kernels, kept = tape.kernels, tape.kept
+    scratch = [np.empty_like(d) for d in dstate]
+    for (steps, spans, reset), state in zip(
+        reversed(list(_segments(kept))), reversed(kept.states), strict=True
+    ):
+        segment = kernels.forward(
+            tape.packed, kept.x[steps], state, None, scratch, True, spans, reset
+        )
+        dy_part = None if dy is None else dy[steps]
+        # Either twin has read the one before it writes the other.
+        dx_part = None if dx is None else dx[steps]
+        kernels.backward(segment, dy_part, dstate_n, dx_part, dstate, gradients)
+        dstate_n = dstate

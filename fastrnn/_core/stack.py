@@ -1,0 +1,158 @@
+"""Two directions side by side, and layers on top of each other: combinators over ``_scan``.
+
+A stack is L layers of D directions. Its weights and states stand in one row of L*D, layer by layer
+and the forward direction first, as in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastrnn._core import scan
+from fastrnn._core.scan import ScanTape
+from fastrnn._core.weights import Weights
+from fastrnn._types import Array
+
+#: Bytes of a lower layer's output that inference keeps at a time: they stay in the L2 cache.
+_SEGMENT_BYTES = 262144
+
+
+@dataclass(slots=True, repr=False)
+class StackTape:
+    """What `backward` needs of a `forward`: L*D scans, and what was multiplied in between."""
+
+    scans: Sequence[ScanTape]
+    factors: Sequence[Array | None]
+
+
+def forward(
+    weights: Sequence[Weights],
+    x: Array,
+    state: Sequence[Array | None],
+    y: Array | None,
+    state_n: Sequence[Array],
+    factors: Sequence[Array | None],
+    keep: bool,
+    lengths: Array | None = None,
+    reset: Array | None = None,
+    checkpoint_every: int | None = None,
+) -> StackTape | None:
+    """Run L layers over `x` (T, B, I) from `state` (L*D, B, H) each, into `y` (T, B, D*H).
+
+    Parameters
+    ----------
+    state : sequence of array or None
+        None stands for zeros.
+    y : array or None, out
+        None where only the final state is wanted.
+    state_n : sequence of (L*D, B, H), out
+    factors : sequence of (T, B, D*H) or None
+        What to multiply the output of each of the L-1 lower layers with; None stands for ones.
+    keep : bool
+        Whether to return a tape.
+    lengths, reset, checkpoint_every
+        As in ``scan.forward``.
+    """
+    L = len(factors) + 1
+    D = len(weights) // L
+    if L > 1 and D == 1 and not keep and (steps := _segment_steps(weights[0], x)) < len(x):
+        # Some steps of all layers at a time: memory does not grow with T.
+        for t in range(0, len(x), steps):
+            part = slice(t, t + steps)
+            forward(
+                weights, x[part], state, None if y is None else y[part], state_n, factors, False,
+                None if lengths is None else lengths - t, None if reset is None else reset[part],
+            )  # fmt: skip
+            state = state_n
+        return None
+    scans: list[ScanTape | None] = []
+    for layer in range(L):
+        top = layer == L - 1
+        out = y if top else np.empty((*x.shape[:2], D * weights[0].output_size), x.dtype)
+        for d in range(D):
+            k = layer * D + d
+            tape = scan.forward(
+                weights[k], x, _of_scan(state, k), _part(out, d, D), [s[k] for s in state_n], keep,
+                reverse=d == 1, lengths=lengths, reset=reset, checkpoint_every=checkpoint_every,
+                owned=layer > 0,
+            )  # fmt: skip
+            scans.append(tape)
+        if not top and out is not None:
+            x = _times(out, factors[layer])
+    return StackTape([tape for tape in scans if tape is not None], factors) if keep else None
+
+
+def backward(
+    tape: StackTape,
+    dy: Array | None,
+    dstate_n: Sequence[Array | None],
+    dx: Array | None,
+    dstate: Sequence[Array],
+) -> list[list[Array | None]]:
+    """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (L*D, B, H) each.
+
+    Parameters
+    ----------
+    dx : array or None, out
+        None where it is not wanted.
+
+    Returns
+    -------
+    grads : list of list of array or None
+        Gradients of each of the L*D weights.
+    """
+    scans, factors = tape.scans, tape.factors
+    L = len(factors) + 1
+    D = len(scans) // L
+    grads: list[list[Array | None]] = [[]] * len(scans)
+    for layer in reversed(range(L)):
+        top = scans[layer * D]
+        into = np.empty(top.shape, top.dtype) if layer else dx
+        for d in range(D):
+            k = layer * D + d
+            mine = into if d == 0 or into is None else np.empty_like(into)
+            grads[k] = scan.backward(
+                scans[k], _part(dy, d, D), _of_scan(dstate_n, k), mine, [s[k] for s in dstate]
+            )
+            if d and into is not None and mine is not None:
+                _add(into, mine)
+        if layer and into is not None:
+            # A layer's input is the output of the layer below, times a factor.
+            dy = _times(into, factors[layer - 1])
+    return grads
+
+
+def _segment_steps(weights: Weights, x: Array) -> int:
+    """Steps that inference takes at a time."""
+    step_bytes: int = x.shape[1] * weights.output_size * x.itemsize
+    return max(1, _SEGMENT_BYTES // step_bytes)
+
+
+def _of_scan(states: Sequence[Array | None], k: int) -> list[Array | None]:
+    """The states of scan k."""
+    return [None if s is None else s[k] for s in states]
+
+
+def _part(a: Array | None, d: int, D: int) -> Array | None:
+    """Direction d's part of the last axis."""
+    if a is None or D == 1:
+        return a
+    H = a.shape[-1] // D
+    return a[..., d * H : (d + 1) * H]
+
+
+# What is infinite or NaN goes on as in the kernels, without a warning.
+@np.errstate(over="ignore", invalid="ignore")
+def _times(a: Array, factor: Array | None) -> Array:
+    """`a`, multiplied in place."""
+    if factor is not None:
+        a *= factor
+    return a
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _add(a: Array, b: Array) -> None:
+    a += b

@@ -1,0 +1,149 @@
+"""The weights of a layer, and their packed copy, which never goes stale."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn._kernels import dispatch
+from fastrnn._kernels.cells import Cell
+from fastrnn._types import Array
+
+
+def _references(arrays: Sequence[Array | None]) -> int:
+    return max(sys.getrefcount(a) for a in arrays if a is not None)
+
+
+#: What `_references` says of arrays that nobody but one tuple refers to.
+_SOLE = _references((np.empty(0),))
+
+
+class Copy:
+    """A packed copy of weights: whose kernels', and whether no one can change the weights now."""
+
+    __slots__ = ("kernels", "packed", "settled")
+
+    def __init__(self, kernels: ModuleType | None = None, packed: Any = None) -> None:
+        self.kernels, self.packed, self.settled = kernels, packed, False
+
+
+class Watched(ABC):
+    """Arrays that anyone may change, and the copy of them that the kernels read.
+
+    While nobody outside holds one of the arrays (or a view of one), no one can change them, and the
+    packed copy is taken as it is. From the moment one is handed out, the copy is compared with the
+    arrays before each use, and packed anew where they differ.
+
+    Parameters
+    ----------
+    arrays : sequence of array or None
+        C-contiguous, of one dtype.
+
+    Attributes
+    ----------
+    dtype : dtype
+    copy : Copy
+        The latest. A `settled` one is still the arrays as they are.
+    """
+
+    __slots__ = ("_arrays", "copy", "dtype")
+
+    def __init__(self, arrays: Sequence[Array | None]) -> None:
+        # A view of an array that does not own its memory (unpickling makes such) refers to the
+        # owner and not to the array, and would not be counted.
+        self._arrays = tuple(a if a is None or a.flags.owndata else a.copy() for a in arrays)
+        self.dtype: np.dtype[Any] = next(a.dtype for a in arrays if a is not None)
+        self.copy = Copy()
+
+    @abstractmethod
+    def _pack(self, kernels: ModuleType) -> Any:
+        """A packed copy; it has ``matches``."""
+
+    def share(self) -> list[Array | None]:
+        """The arrays themselves, to read or to change in place."""
+        arrays = list(self._arrays)
+        # A new object, after the references are taken: a thread that is about to settle the old
+        # one counted too early, and one that finds the new one counts them.
+        old = self.copy
+        self.copy = Copy(old.kernels, old.packed)
+        return arrays
+
+    def packed(self, kernels: ModuleType | None = None) -> Any:
+        """The kernels' copy of the arrays as they are now.
+
+        Parameters
+        ----------
+        kernels : module, optional
+            Default: those of the current backend.
+        """
+        kernels = kernels or dispatch.kernels(self.dtype)
+        copy = self.copy
+        known = copy.kernels is kernels
+        if known and copy.settled:
+            return copy.packed
+        # Asked before comparing: who lets go later could still change them first.
+        sole = _references(self._arrays) == _SOLE
+        if known and copy.packed.matches(self._arrays):
+            copy.settled = sole
+        else:
+            # Let go of the old one first: the new one is then packed where that one was.
+            self.copy = copy = Copy()
+            # Not settled before the next use, for another thread may share between these lines.
+            self.copy = copy = Copy(kernels, self._pack(kernels))
+        return copy.packed
+
+
+class Weights(Watched):
+    """Weights of one layer in one direction.
+
+    Parameters
+    ----------
+    cell : Cell
+    arrays : sequence of array or None
+        In the order of `cell.weights`; C-contiguous, of one dtype. All but the first two may be
+        None, or missing at the end.
+
+    Attributes
+    ----------
+    shapes : tuple of tuple of int or None
+        Of the arrays.
+    kind : tuple
+        Cell, shapes and dtype: what a tape and its layer must have in common.
+    input_size, hidden_size, output_size : int
+        I, H, and P: H, or the size of a projection.
+    """
+
+    __slots__ = ("cell", "hidden_size", "input_size", "kind", "output_size", "shapes")
+
+    def __init__(self, cell: Cell, arrays: Sequence[Array | None]) -> None:
+        super().__init__(arrays)
+        self.cell = cell
+        self.shapes = tuple(None if a is None else a.shape for a in arrays)
+        (rows, I), (_, P) = (a.shape for a in arrays[:2] if a is not None)
+        self.input_size: int = I
+        self.hidden_size: int = rows // len(cell.gates)
+        self.output_size: int = P
+        self.kind = (cell, self.shapes, self.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Weights, (self.cell, self._arrays)
+
+    def _pack(self, kernels: ModuleType) -> Any:
+        return kernels.Packed(self.cell, self._arrays)
+
+
+class LinearWeights(Watched):
+    """Weight (O, I) and bias (O,), or None for none, of an affine map."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LinearWeights, (self._arrays,)
+
+    def _pack(self, kernels: ModuleType) -> Any:
+        return kernels.PackedLinear(self._arrays)

@@ -1,0 +1,1 @@
+"""Files that are either there in full or not at all, and model files."""

@@ -1,0 +1,135 @@
+"""Model files: safetensors whose metadata say what the tensors are; no code, ever.
+
+The metadata hold ``format``, ``version``, ``kind`` (a class), ``model`` (what it is made of, as
+JSON) and ``crc32``, a checksum over kind, model, and names, dtypes, shapes and bytes of tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from fastrnn import _checks
+from fastrnn._files import atomic
+from fastrnn._types import Array
+
+FORMAT, VERSION = "fastrnn", "1"
+
+
+def write(
+    path: str | os.PathLike[str], kind: str, model: Mapping[str, Any], tensors: Mapping[str, Array]
+) -> None:
+    """Write a file, which is replaced as a whole or left alone."""
+    import json
+
+    from safetensors.numpy import save
+
+    contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()}
+    text = json.dumps(model, default=_plain)
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "model": text,
+        "crc32": checksum(kind, text, contiguous),
+    }
+    atomic.write(path, save(contiguous, metadata))
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's."""
+    if not isinstance(value, np.generic):
+        raise TypeError(f"expected what JSON can say, got {type(value).__name__}")
+    return value.item()
+
+
+def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
+    """Kind, model and tensors of a file that :func:`write` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, something else, or of an unknown version.
+    OSError
+        If there is no such file, or it can't be read.
+    """
+    import json
+
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    where = _checks.path(path)
+    with open(where, "rb") as file:
+        data = file.read()
+    try:
+        tensors = load(data)
+        # safetensors has found the header to be in order, but hands out only the tensors.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{where}: is not a safetensors file, or damaged: {error}") from None
+    metadata = header.get("__metadata__", {})
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{where}: is not a model of fastrnn")
+    if metadata.get("version") != VERSION:
+        raise ValueError(
+            f"{where}: expected format version {VERSION}, got {metadata.get('version')!r}"
+        )
+    kind, text = metadata.get("kind", ""), metadata.get("model", "")
+    if metadata.get("crc32") != checksum(kind, text, tensors):
+        raise ValueError(f"{where}: is damaged: the checksum differs")
+    try:
+        return kind, json.loads(text), tensors
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: is damaged: {error}") from None
+
+
+def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str, Array]) -> Any:
+    """What ``cls._from_file`` makes; that the file does not fit is an error that names it."""
+    try:
+        return cls._from_file(model, tensors)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)}: is damaged: {error}") from None
+
+
+def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
+    """A checksum against damage, not against malice."""
+    found = zlib.crc32(f"{kind}\n{model}".encode())
+    for name in sorted(tensors):
+        a = tensors[name]
+        found = zlib.crc32(f"\n{name} {a.dtype.str} {a.shape}".encode(), found)
+        found = zlib.crc32(a.data, found)
+    return f"{found:08x}"
+
+
+class Model:
+    """A dataclass of settings, with what was learned, that is kept in a file; not for direct use.
+
+    It has ``_from_file(model, tensors)``, the inverse of what it hands to :func:`write`.
+    """
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, something else, or of an unknown version.
+        OSError
+            If there is no such file, or it can't be read.
+        """
+        kind, model, tensors = read(path)
+        if kind != cls.__name__:
+            raise ValueError(f"{os.fspath(path)}: is not a {cls.__name__} but a {kind}")
+        found: Self = build(path, cls, model, tensors)
+        return found
+
+    def _settings(self) -> dict[str, Any]:
+        """What was passed to the constructor."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields if field.init}

@@ -1,0 +1,26 @@
+"""The pure-NumPy twin of the compiled kernels: the float64 truth, and what runs without a compiler.
+
+Both twins have the same names and the same arguments (see ``fastrnn/_kernels/__init__.pyi``).
+"""
+
+from fastrnn._kernels.reference.embedding import add_rows as add_rows
+from fastrnn._kernels.reference.linear import PackedLinear as PackedLinear
+from fastrnn._kernels.reference.linear import linear as linear
+from fastrnn._kernels.reference.linear import linear_backward as linear_backward
+from fastrnn._kernels.reference.losses import binary_cross_entropy as binary_cross_entropy
+from fastrnn._kernels.reference.losses import cross_entropy as cross_entropy
+from fastrnn._kernels.reference.losses import huber as huber
+from fastrnn._kernels.reference.losses import mae as mae
+from fastrnn._kernels.reference.losses import mse as mse
+from fastrnn._kernels.reference.optim import adagrad as adagrad
+from fastrnn._kernels.reference.optim import adam as adam
+from fastrnn._kernels.reference.optim import rmsprop as rmsprop
+from fastrnn._kernels.reference.optim import sgd as sgd
+from fastrnn._kernels.reference.optim import squares as squares
+from fastrnn._kernels.reference.scan import Gradients as Gradients
+from fastrnn._kernels.reference.scan import Packed as Packed
+from fastrnn._kernels.reference.scan import Stepper as Stepper
+from fastrnn._kernels.reference.scan import Tape as Tape
+from fastrnn._kernels.reference.scan import backward as backward
+from fastrnn._kernels.reference.scan import forward as forward
+from fastrnn._kernels.reference.scan import segment_steps as segment_steps

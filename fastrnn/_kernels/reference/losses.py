@@ -1,0 +1,91 @@
+"""Losses of outputs `z` and targets `t`: their (weighted) means, and the gradients of these.
+
+All functions take C-contiguous arrays, and write to `grad`, which has the shape of `z`. Weights
+`w`, or None for equal ones, are of the first axes of `t`; the mean of l is sum(w l) / sum(w), and 0
+if all weights are. Where a weight is 0, nothing counts, not even NaN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastrnn._types import Array
+
+#: What is not finite gives NaN or infinity, as in torch, and not a warning.
+quiet = np.errstate(over="ignore", invalid="ignore")
+
+
+@quiet
+def mse(z: Array, t: Array, w: Array | None, grad: Array) -> float:
+    """(z - t)^2."""
+    d = z - t
+    np.add(d, d, out=grad)
+    return _mean(d * d, w, grad)
+
+
+@quiet
+def mae(z: Array, t: Array, w: Array | None, grad: Array) -> float:
+    """|z - t|, whose derivative is 0 where both are equal."""
+    d = z - t
+    np.sign(d, out=grad)
+    return _mean(np.abs(d), w, grad)
+
+
+@quiet
+def huber(z: Array, t: Array, w: Array | None, grad: Array, delta: float) -> float:
+    """(z - t)^2 / 2 up to delta, delta (|z - t| - delta / 2) beyond."""
+    d = z - t
+    np.clip(d, -delta, delta, out=grad)
+    # d^2/2 where grad is d, and delta |d| - delta^2/2 where it is +-delta.
+    return _mean((d - grad * grad.dtype.type(0.5)) * grad, w, grad)
+
+
+@quiet
+def binary_cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
+    """log(1 + exp z) - t z; the exponent is never above 0, so that nothing overflows."""
+    e = np.exp(-np.abs(z))
+    np.divide(np.where(z < 0, e, np.ones_like(e)), e + 1, out=grad)  # sigmoid(z)
+    grad -= t
+    return _mean(np.log1p(e) + np.maximum(z, 0) - z * t, w, grad)
+
+
+@quiet
+def cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
+    """log(sum_v exp z_v) - z_t of each row z (..., V), with t (...) of intp.
+
+    The largest logit is taken off first, so that no exp overflows.
+    """
+    V = z.shape[-1]
+    rows, found = z.reshape(-1, V), grad.reshape(-1, V)
+    np.subtract(rows, rows.max(axis=-1, keepdims=True), out=found)
+    # One index into the flat array for each row: faster than a pair of them.
+    chosen = np.arange(0, found.size, V)
+    chosen += t.reshape(-1)
+    flat = found.reshape(-1)
+    terms = -flat[chosen]
+    np.exp(found, out=found)
+    total = found.sum(axis=-1, keepdims=True)
+    terms += np.log(total[:, 0])
+    found /= total
+    flat[chosen] -= 1
+    return _mean(terms, w, grad)
+
+
+def _mean(terms: Array, w: Array | None, grad: Array) -> float:
+    """The (weighted) mean of `terms`; scales `grad`, which has one entry or more for each."""
+    if w is None:
+        grad *= 1 / terms.size
+        return float(np.add.reduce(terms, axis=None, dtype=np.float64)) / terms.size
+    total = float(np.add.reduce(w, axis=None, dtype=np.float64))
+    if not total:
+        grad[...] = 0
+        return 0.0
+    per_weight = terms.reshape(w.size, -1)
+    share = (w / (total * per_weight.shape[1])).astype(w.dtype).reshape(-1, 1)
+    rows = grad.reshape(w.size, -1)
+    none = w.reshape(-1) == 0
+    rows *= share
+    rows[none] = 0
+    weighted = per_weight * share
+    weighted[none] = 0
+    return float(np.add.reduce(weighted, axis=None, dtype=np.float64))

@@ -1,0 +1,168 @@
+"""Steps of the optimizers: parameters and what is remembered of them change in place.
+
+All functions take lists, with an entry for each parameter: C-contiguous arrays `params` and
+`grads`, and `states`, tuples of such in the order of the formula. A gradient may be a RowGradient
+instead, to the same effect as the dense one. It is first brought to within +-`limit` and then
+multiplied by `factor`. The formulas stand in ``fastrnn.optim``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastrnn._kernels.row_gradient import RowGradient
+from fastrnn._types import Array
+
+Gradient = Array | RowGradient
+
+#: Elements updated at a time: few enough that they and their temporaries stay in the L2 cache, so
+#: that a step reads and writes memory once.
+BLOCK = 16384
+
+#: What is not finite stays so, silently, as in torch and in the compiled twin.
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+@quiet
+def squares(grads: Sequence[Gradient], limit: float) -> list[float]:
+    """The sum of squares of each gradient, all entries brought to within +-`limit`."""
+    return [
+        sum((float(np.vdot(g, g)) for g in _blocks(_clipped(_dense(grad), limit))), 0.0)
+        for grad in grads
+    ]
+
+
+@quiet
+def sgd(
+    params: Sequence[Array],
+    grads: Sequence[Gradient],
+    states: Sequence[tuple[Array, ...]],
+    limit: float,
+    factor: float,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    """A step of gradient descent; with a momentum, `states` are (b,)."""
+    for p, g, state in _pieces(params, grads, states, limit, factor):
+        d = g + weight_decay * p if weight_decay else g
+        if momentum:
+            (b,) = state
+            b *= momentum
+            b += d
+            d = d + momentum * b if nesterov else b
+        p -= lr * d
+
+
+@quiet
+def adam(
+    params: Sequence[Array],
+    grads: Sequence[Gradient],
+    states: Sequence[tuple[Array, ...]],
+    limit: float,
+    factor: float,
+    lr: float,
+    weight_decay: float,
+    b1: float,
+    b2: float,
+    eps: float,
+    decoupled: bool,
+    t: int,
+) -> None:
+    """Step t, from 1, of Adam, or, if `decoupled`, of AdamW; `states` are (m, v)."""
+    # In the order of their section 2, which takes one pass less.
+    unbias = (1 - b2**t) ** 0.5
+    rate = lr * unbias / (1 - b1**t)
+    for p, g, (m, v) in _pieces(params, grads, states, limit, factor):
+        if decoupled:
+            p *= 1 - lr * weight_decay
+        d = g + weight_decay * p if weight_decay and not decoupled else g
+        m *= b1
+        m += (1 - b1) * d
+        v *= b2
+        v += (1 - b2) * (d * d)
+        p -= rate * (m / (np.sqrt(v) + eps * unbias))
+
+
+@quiet
+def rmsprop(
+    params: Sequence[Array],
+    grads: Sequence[Gradient],
+    states: Sequence[tuple[Array, ...]],
+    limit: float,
+    factor: float,
+    lr: float,
+    weight_decay: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    centered: bool,
+) -> None:
+    """A step of RMSprop; `states` are (v,), then a if `centered`, then b with a momentum."""
+    for p, g, (v, *more) in _pieces(params, grads, states, limit, factor):
+        d = g + weight_decay * p if weight_decay else g
+        v *= alpha
+        v += (1 - alpha) * (d * d)
+        spread = v
+        if centered:
+            a = more[0]
+            a *= alpha
+            a += (1 - alpha) * d
+            spread = v - a * a
+        d = d / (np.sqrt(spread) + eps)
+        if momentum:
+            b = more[-1]
+            b *= momentum
+            b += d
+            d = b
+        p -= lr * d
+
+
+@quiet
+def adagrad(
+    params: Sequence[Array],
+    grads: Sequence[Gradient],
+    states: Sequence[tuple[Array, ...]],
+    limit: float,
+    factor: float,
+    lr: float,
+    weight_decay: float,
+    eps: float,
+) -> None:
+    """A step of Adagrad; `states` are (s,)."""
+    for p, g, (s,) in _pieces(params, grads, states, limit, factor):
+        d = g + weight_decay * p if weight_decay else g
+        s += d * d
+        p -= lr * (d / (np.sqrt(s) + eps))
+
+
+def _blocks(a: Array) -> Iterator[Array]:
+    flat = a.reshape(-1)
+    return (flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK))
+
+
+def _dense(g: Gradient) -> Array:
+    return g.dense() if isinstance(g, RowGradient) else g
+
+
+def _clipped(g: Array, limit: float) -> Array:
+    return g if limit == np.inf else np.clip(g, -limit, limit)
+
+
+def _pieces(
+    params: Sequence[Array],
+    grads: Sequence[Gradient],
+    states: Sequence[tuple[Array, ...]],
+    limit: float,
+    factor: float,
+) -> Iterator[tuple[Array, Array, tuple[Array, ...]]]:
+    """Flat pieces of each parameter, of its gradient, clipped, and of its state."""
+    for p, g, state in zip(params, grads, states, strict=True):
+        for p_piece, g_piece, *of_state in zip(*map(_blocks, (p, _dense(g), *state)), strict=True):
+            clipped = _clipped(g_piece, limit)
+            if factor != 1:
+                clipped = clipped * clipped.dtype.type(factor)
+            yield p_piece, clipped, tuple(of_state)

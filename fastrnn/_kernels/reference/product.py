@@ -1,0 +1,74 @@
+"""The two projections of a step, W x and U h, with or without layer normalisation.
+
+Layer normalisation (Ba et al. 2016, eq. 4): LN(a) = gain (a - mean(a)) / sqrt(var(a) + eps), the
+mean and the variance being over the units of one row. Its bias is the projection's own.
+Rows are (..., K).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn._kernels.cells import NORM_EPS
+from fastrnn._types import Array
+
+
+class Normed(NamedTuple):
+    """Rows of mean 0 and variance 1, and 1 over what they were divided by, (..., 1)."""
+
+    hat: Array
+    scale: Array
+
+
+def normalise(a: Array) -> Normed:
+    """(a - mean) / sqrt(var + eps) of each row."""
+    d = a - a.mean(axis=-1, keepdims=True)
+    scale = (np.mean(d * d, axis=-1, keepdims=True) + a.dtype.type(NORM_EPS)) ** -0.5
+    return Normed(d * scale, scale)
+
+
+def normalise_back(normed: Normed, d: Array) -> Array:
+    """From the gradient of `hat` to that of what was normalised."""
+    hat, scale = normed
+    mean, along = d.mean(axis=-1, keepdims=True), np.mean(d * hat, axis=-1, keepdims=True)
+    back: Array = scale * (d - mean - hat * along)
+    return back
+
+
+class Product(NamedTuple):
+    """a W^T, (..., N), and what its way back needs: `a`, and each group that was normalised."""
+
+    value: Array
+    a: Array
+    groups: tuple[Normed, ...]
+
+
+def product(a: Array, weight: Array, gain: Array | None, widths: Sequence[int]) -> Product:
+    """`a` (..., K) times `weight` (N, K); with `gain` (N,) normalised in groups of `widths`."""
+    z = a @ weight.T
+    if gain is None:
+        return Product(z, a, ())
+    groups = tuple(map(normalise, np.split(z, np.cumsum(widths)[:-1], axis=-1)))
+    return Product(_joined(g.hat for g in groups) * gain, a, groups)
+
+
+def product_back(
+    made: Product, dz: Array, weight: Array, gain: Array | None
+) -> tuple[Array, Array, Array | None]:
+    """Gradients of `a`, of `weight` and of `gain`."""
+    dgain = None
+    if gain is not None:
+        hat = _joined(g.hat for g in made.groups)
+        dgain = (dz * hat).reshape(-1, len(gain)).sum(axis=0)
+        cuts = np.cumsum([g.hat.shape[-1] for g in made.groups])[:-1]
+        parts = np.split(dz * gain, cuts, axis=-1)
+        dz = _joined(normalise_back(g, d) for g, d in zip(made.groups, parts, strict=True))
+    rows_dz, rows_a = (m.reshape(-1, m.shape[-1]) for m in (dz, made.a))
+    return dz @ weight, rows_dz.T @ rows_a, dgain
+
+
+def _joined(parts: Iterable[Array]) -> Array:
+    return np.concatenate(list(parts), axis=-1)

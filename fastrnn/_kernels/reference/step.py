@@ -1,0 +1,54 @@
+"""What one step of a cell takes and gives, forward and backward.
+
+B rows of a batch, H hidden units, G gates. `zx` is the input projection W_ih x + b_ih, (B, G*H),
+or LN(W_ih x) + b_ih, which the scan computes for all steps at once; the rest is the cell's own.
+Weights come by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from fastrnn._types import Array
+
+
+class Forward(NamedTuple):
+    """Result of a step: the new states, each (B, H), and what its backward needs."""
+
+    state: tuple[Array, ...]
+    saved: tuple[Any, ...]
+
+
+class Backward(NamedTuple):
+    """Result of a step back: gradients of `zx`, of the old states and of the weights by name.
+
+    A weight that a layer does not have may have a gradient of None.
+    """
+
+    dzx: Array
+    dstate: tuple[Array, ...]
+    grads: Mapping[str, Array | None]
+
+
+class ForwardStep(Protocol):
+    """One step of a cell."""
+
+    def __call__(self, zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
+        """From the old states, each (B, H), to the new ones."""
+
+
+class BackwardStep(Protocol):
+    """One step back through a cell."""
+
+    def __call__(
+        self, saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
+    ) -> Backward:
+        """From the gradients of the new states, each (B, H), to all others."""
+
+
+class StepPair(NamedTuple):
+    """A cell: one step forward, and one step back through it."""
+
+    forward: ForwardStep
+    backward: BackwardStep

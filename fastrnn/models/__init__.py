@@ -1,0 +1,1 @@
+"""Whole models: trained, used, streamed and kept."""

@@ -1,0 +1,288 @@
+"""Data of a model: checked once, handed out in batches, time first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from fastrnn import _checks
+from fastrnn._types import Array
+from fastrnn.losses import Loss, checked_weight
+
+#: Sequences of like length are put together within so many batches' worth of shuffled ones.
+_WINDOW = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives.
+
+    Attributes
+    ----------
+    vocabulary : int or None
+        V, if it takes tokens in 0..V-1.
+    features : int
+        F, otherwise.
+    outputs : int
+        O, the size of the last layer.
+    per_step : bool
+        Whether there is an output for each step, or one for the sequence.
+    dtype : dtype
+    """
+
+    vocabulary: int | None
+    features: int
+    outputs: int
+    per_step: bool
+    dtype: np.dtype[Any]
+
+    def array(self, x: Any, name: str, lead: Sequence[int | str]) -> Array:
+        """Inputs as an array (*lead, F) of the dtype, or (*lead) of whole numbers."""
+        if self.vocabulary is None:
+            return _checks.shaped(x, name, self.dtype, (*lead, self.features))
+        found = _checks.indices(x, name, self.vocabulary)
+        return _checks.expect_shape(found, name, lead)
+
+    def padded(
+        self, x: Any, name: str, lead: Sequence[int | str], lengths: Any
+    ) -> tuple[Array, Array | None]:
+        """Inputs as from :meth:`array`, and their lengths, past which there may be anything."""
+        if self.vocabulary is None or lengths is None:
+            found = self.array(x, name, lead)
+            return found, _checks.lengths(lengths, found.shape[1], found.shape[:1])
+        found = _checks.expect_shape(_checks.asarray(x, name), name, lead)
+        N, T = found.shape
+        sizes = _checks.lengths(lengths, T, (N,))
+        assert sizes is not None
+        return self.array(np.where(np.arange(T) < sizes[:, None], found, 0), name, lead), sizes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Sequences side by side.
+
+    Attributes
+    ----------
+    x : (T, B, F) or (T, B) array
+    lengths : (B,) array or None
+    target : (T, B, ...) or (B, ...) array
+    weight : (T, B) or (B,) array or None
+        0 for padding.
+    """
+
+    x: Array
+    lengths: Array | None
+    target: Array
+    weight: Array | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """N sequences: an array, or, where `starts` is given, all end to end and a row of zeros.
+
+    Attributes
+    ----------
+    signature : Signature
+    x : (N, T, ...) or (n, ...) array
+    lengths : (N,) array or None
+    starts : (N,) array or None
+    y : array or None
+        Per step like `x`, otherwise (N, ...).
+    weight : array or None
+        (N,), or per step like `x`.
+    was_list : bool
+    """
+
+    signature: Signature
+    x: Array
+    lengths: Array | None = None
+    starts: Array | None = None
+    y: Array | None = None
+    weight: Array | None = None
+    was_list: bool = False
+
+    def __len__(self) -> int:
+        return len(self.x if self.starts is None else self.starts)
+
+    @property
+    def steps(self) -> int:
+        """T, of the longest."""
+        return self.x.shape[1] if self.lengths is None else int(self.lengths.max())
+
+    @classmethod
+    def of(cls, signature: Signature, X: Any, lengths: Any = None) -> Self:
+        """Inputs alone: an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
+        if not isinstance(X, list | tuple):
+            return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths))
+        if lengths is not None:
+            raise ValueError("lengths: expected None with a list of arrays, which have their own")
+        if not X:
+            raise ValueError("X: expected one sequence or more, got an empty list")
+        items = [signature.array(x, f"X[{i}]", ("T",)) for i, x in enumerate(X)]
+        sizes = np.array([len(x) for x in items])
+        if (sizes == sizes[0]).all():
+            return cls(signature, np.stack(items), was_list=True)
+        starts = np.cumsum(sizes) - sizes
+        return cls(signature, _end_to_end(items), sizes, starts, was_list=True)
+
+    def with_targets(self, loss: Loss, y: Any, sample_weight: Any) -> Self:
+        """The same with targets, and with weights or None."""
+        s = self.signature
+        if not s.per_step:
+            target = loss.checked_target(y, (len(self), s.outputs), s.dtype, "y")
+        else:
+            y = self._per_step(y, "y")
+            target = loss.checked_target(y, (*y.shape[: self._lead], s.outputs), s.dtype, "y")
+        if sample_weight is None:
+            return replace(self, y=target, weight=None)
+        name = "sample_weight"
+        sample_weight = _rows(sample_weight, name)
+        if s.per_step and len(sample_weight) and np.ndim(sample_weight[0]):
+            weight = checked_weight(self._per_step(sample_weight, name), target, s.dtype, name)
+        else:
+            weight = _checks.shaped(sample_weight, name, s.dtype, (len(self),))
+            weight = checked_weight(weight, weight, s.dtype, name)
+        return replace(self, y=target, weight=weight)
+
+    @property
+    def _lead(self) -> int:
+        """Axes of data per step that count sequences and steps."""
+        return 2 if self.starts is None else 1
+
+    def _per_step(self, value: Any, name: str) -> Array:
+        """Data per step like `x`; padding is 0."""
+        N, value = len(self), _rows(value, name)
+        if len(value) != N:
+            raise ValueError(f"{name}: expected {N} sequences as in X, got {len(value)}")
+        if self.starts is None:
+            found = _checks.numeric(value, name)
+            _checks.expect_shape(found, name, (*self.x.shape[:2], *found.shape[2:]))
+            if self.lengths is not None:
+                found = np.array(found)
+                found[np.arange(found.shape[1]) >= self.lengths[:, None]] = 0
+            return found
+        assert self.lengths is not None
+        items = [_checks.numeric(v, f"{name}[{i}]") for i, v in enumerate(value)]
+        if not isinstance(value, list | tuple):  # padded
+            _checks.expect_shape(items[0], f"{name}[0]", ("T", *items[0].shape[1:]))
+            items = [v[:n] for v, n in zip(items, self.lengths, strict=True)]
+        for i, (v, n) in enumerate(zip(items, self.lengths, strict=True)):
+            _checks.expect_shape(v, f"{name}[{i}]", (n, *items[0].shape[1:]))
+        return _end_to_end(items)
+
+    @property
+    def _weighs_rows(self) -> bool:
+        """Whether there is a weight for each sequence, and not for each step."""
+        return self.weight is not None and self.weight.shape == (len(self),)
+
+    def part(self, rows: slice) -> Self:
+        """Some of the sequences."""
+        found = dict(vars(self))
+        per_row = ["lengths", "starts"]
+        if self.starts is None:
+            per_row += ["x", "y", "weight"]
+        else:
+            per_row += [] if self.signature.per_step else ["y"]
+            per_row += ["weight"] if self._weighs_rows else []
+        for name in per_row:
+            found[name] = None if found[name] is None else found[name][rows]
+        return type(self)(**found)
+
+    def rows(self, batch_size: int, rng: np.random.Generator | None) -> list[Array]:
+        """Which sequences stand in each batch: in order, or shuffled by `rng`.
+
+        Shuffled ones of differing lengths are put together with those of like length, within a
+        window of batches, which costs less padding; the batches are then shuffled.
+        """
+        N = len(self)
+        order = np.arange(N) if rng is None else rng.permutation(N)
+        window = batch_size * _WINDOW
+        if rng is not None and self.lengths is not None:
+            for start in range(0, N, window):
+                part = order[start : start + window]
+                part[...] = part[np.argsort(self.lengths[part], kind="stable")]
+        batches = [order[i : i + batch_size] for i in range(0, N, batch_size)]
+        if rng is not None and self.lengths is not None:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        return batches
+
+    def batch(self, rows: Array) -> Batch:
+        """These sequences side by side, with their targets."""
+        x, lengths, valid = self.inputs(rows)
+        assert self.y is not None
+        weight = self.weight
+        if not self.signature.per_step:
+            return Batch(x, lengths, self.y[rows], None if weight is None else weight[rows])
+        T = len(x)
+        target = self._gathered(self.y, rows, T, valid)
+        if weight is None:
+            weight = None if valid is None else valid.astype(self.signature.dtype)
+        elif self._weighs_rows:
+            weight = np.broadcast_to(weight[rows], (T, len(rows)))
+            weight = weight if valid is None else weight * valid
+        else:
+            weight = self._gathered(weight, rows, T, valid)
+        return Batch(x, lengths, target, weight)
+
+    def inputs(self, rows: Array) -> tuple[Array, Array | None, Array | None]:
+        """Inputs of these sequences, their lengths, and (T, B) where they are valid.
+
+        The latter two are None where all lengths are the same.
+        """
+        if self.lengths is None:
+            return self._gathered(self.x, rows, self.steps, None), None, None
+        lengths = self.lengths[rows]
+        T = int(lengths.max())
+        if lengths.min() == T:
+            return self._gathered(self.x, rows, T, None), None, None
+        valid = np.arange(T)[:, None] < lengths
+        return self._gathered(self.x, rows, T, valid), lengths, valid
+
+    def _gathered(self, a: Array, rows: Array, T: int, valid: Array | None) -> Array:
+        """(T, B, ...) of data per step; 0 where it is not valid."""
+        if self.starts is None:
+            found = a.take(rows, axis=0).swapaxes(0, 1)[:T]
+            if valid is not None:
+                found[~valid] = 0
+            return found
+        index = self.starts[rows] + np.arange(T)[:, None]
+        if valid is not None:
+            index[~valid] = len(a) - 1
+        return a.take(index, axis=0)
+
+
+def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | None]]:
+    """A batch in pieces of so many steps, each with the rows of the one before that go on.
+
+    None stands for all rows; those that have ended are left out.
+    """
+    if steps is None or len(batch.x) <= steps:
+        yield batch, None
+        return
+    x, lengths, target, weight = batch.x, batch.lengths, batch.target, batch.weight
+    for start in range(0, len(x), steps):
+        at = slice(start, start + steps)
+        on = None
+        if lengths is not None and (lengths <= start).any():
+            on = np.flatnonzero(lengths > start)
+            x, target, lengths = x[:, on], target[:, on], lengths[on]
+            weight = None if weight is None else weight[:, on]
+        left = None if lengths is None else np.minimum(lengths - start, len(x[at]))
+        yield Batch(x[at], left, target[at], None if weight is None else weight[at]), on
+
+
+def _rows(value: Any, name: str) -> Any:
+    """A list as it is, anything else as an array: a table of pandas counts by names, not rows."""
+    found = value if isinstance(value, list | tuple) else np.asarray(value)
+    if isinstance(found, np.ndarray) and found.ndim == 0:
+        raise TypeError(f"{name}: expected an array or a list, got {value!r}")
+    return found
+
+
+def _end_to_end(items: Sequence[Array]) -> Array:
+    """All after each other, and a row of zeros, which stands for padding."""
+    zero = np.zeros((1, *items[0].shape[1:]), items[0].dtype)
+    return np.concatenate([*items, zero])

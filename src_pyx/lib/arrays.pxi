@@ -1,0 +1,137 @@
+# Checks of the arrays that kernels read and write, made where they are read and written: between a
+# check in Python and a kernel there may be a callback or another thread. Included in kernels.pyx.
+
+cimport numpy as cnp
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
+from cpython.weakref cimport PyWeakref_NewRef
+from vec cimport real
+
+cdef extern from "vec.h" nogil:
+    const int NPY_REAL
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define FASTRNN_MULTIPLY_OVERFLOWS(a, b, to) __builtin_mul_overflow(a, b, to)
+    #else
+    static int FASTRNN_MULTIPLY_OVERFLOWS(Py_ssize_t a, Py_ssize_t b, Py_ssize_t *to)
+    {
+        if (b != 0 && a > PY_SSIZE_T_MAX / b) return 1;
+        *to = a * b;
+        return 0;
+    }
+    #endif
+    """
+    bint multiply_overflows "FASTRNN_MULTIPLY_OVERFLOWS"(
+        Py_ssize_t a, Py_ssize_t b, Py_ssize_t *to
+    ) noexcept nogil
+
+cdef enum:
+    IN = cnp.NPY_ARRAY_ALIGNED
+    OUT = cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE
+
+
+cdef object refuse(object array, str name, str expected):
+    """Raise the error that says what was expected and what came."""
+    if not cnp.PyArray_Check(array):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+    flags = array.flags
+    found = "" if flags.aligned else ", not aligned"
+    found += "" if flags.writeable else ", read-only"
+    found += "" if flags.c_contiguous else f", with strides {array.strides}"
+    raise ValueError(f"{name}: expected {expected}, got {array.dtype} {array.shape}{found}")
+
+
+cdef inline bint is_plain(object array, int type_number, int access) noexcept:
+    """Whether it is an array of this type in native byte order, aligned, writeable for OUT."""
+    return (
+        cnp.PyArray_Check(array)
+        and cnp.PyArray_TYPE(<cnp.ndarray>array) == type_number
+        and cnp.PyArray_CHKFLAGS(<cnp.ndarray>array, access)
+        and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array)
+    )
+
+
+cdef inline bint is_flat(object array, int type_number, ptrdiff_t n, int access) noexcept:
+    """Whether it is plain and C-contiguous, and has `n` entries in whatever shape."""
+    return (
+        is_plain(array, type_number, access | cnp.NPY_ARRAY_C_CONTIGUOUS)
+        and cnp.PyArray_SIZE(<cnp.ndarray>array) == n
+    )
+
+
+cdef inline real *flat(object array, str name, ptrdiff_t n, int access) except NULL:
+    """The numbers of a C-contiguous array of `n` entries."""
+    if not is_flat(array, NPY_REAL, n, access):
+        refuse(array, name, f"a C-contiguous {real_name()} array of {n} numbers")
+    return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline real *matrix(
+    object array, str name, ptrdiff_t rows, ptrdiff_t columns, int access
+) except NULL:
+    """The numbers of a C-contiguous array (rows, columns)."""
+    if not (
+        is_plain(array, NPY_REAL, access | cnp.NPY_ARRAY_C_CONTIGUOUS)
+        and cnp.PyArray_NDIM(<cnp.ndarray>array) == 2
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 0) == rows
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 1) == columns
+    ):
+        refuse(array, name, f"a C-contiguous {real_name()} array ({rows}, {columns})")
+    return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline real *sequence(
+    object array, str name, ptrdiff_t T, ptrdiff_t B, ptrdiff_t n, int access
+) except NULL:
+    """The numbers of an array (T, B, n) whose last axis is contiguous."""
+    cdef cnp.ndarray a
+    cdef bint fits = False
+    if is_plain(array, NPY_REAL, access) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 3:
+        a = <cnp.ndarray>array
+        fits = (
+            cnp.PyArray_DIM(a, 0) == T and cnp.PyArray_DIM(a, 1) == B and cnp.PyArray_DIM(a, 2) == n
+            and (n == 1 or cnp.PyArray_STRIDE(a, 2) == sizeof(real))
+            and cnp.PyArray_STRIDE(a, 0) % <ptrdiff_t>sizeof(real) == 0
+            and cnp.PyArray_STRIDE(a, 1) % <ptrdiff_t>sizeof(real) == 0
+        )
+    if not fits:
+        refuse(
+            array, name, f"a {real_name()} array ({T}, {B}, {n}) whose last axis is contiguous"
+        )
+    return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline cnp.npy_intp *integers(object array, str name, ptrdiff_t n) except NULL:
+    """The numbers of a C-contiguous array of `n` intp. Kernels check each where they use it."""
+    if not is_flat(array, cnp.NPY_INTP, n, IN):
+        refuse(array, name, f"a C-contiguous intp array of {n} numbers")
+    return <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline str real_name():
+    return "float32" if sizeof(real) == 4 else "float64"
+
+
+cdef inline object pin(object array):
+    """Keep `array` from being resized, even by another thread and with ``refcheck=False``.
+
+    NumPy refuses to resize an array that has a weak reference. Needed wherever a kernel reads or
+    writes memory of the caller's without the GIL; lasts as long as what is returned.
+    """
+    return PyWeakref_NewRef(array, None)
+
+
+cdef inline Py_ssize_t product_of(
+    Py_ssize_t a, Py_ssize_t b, Py_ssize_t c=1, Py_ssize_t d=1
+) except -1:
+    """a b c d, none of them negative; MemoryError if no memory can hold as many numbers."""
+    cdef Py_ssize_t n = 0
+    if (
+        multiply_overflows(a, b, &n) or multiply_overflows(n, c, &n)
+        or multiply_overflows(n, d, &n) or n > PY_SSIZE_T_MAX // 16
+    ):
+        raise MemoryError(f"can't allocate {a} x {b} x {c} x {d} numbers")
+    return n

@@ -1,0 +1,262 @@
+/* A pool of threads: started when first needed, asleep when idle, begun anew after a fork.
+ *
+ * Work is a function that runs once for each index from 0 to count - 1. Run together, each has a thread
+ * of its own at the same time, so that they can meet; 0 is the caller's. Run apart, they are taken by
+ * whoever is free, and one whose thread has not woken up by then is the caller's too. While the pool is
+ * taken, others run their work alone, with a count of 1.
+ */
+#ifndef FASTRNN_POOL_H
+#define FASTRNN_POOL_H
+
+#include <stddef.h>
+
+typedef void (*work_function)(int index, int count, void *what);
+
+/* What kernels find through the capsule "fastrnn._kernels._threads.pool". */
+typedef struct {
+    void (*run)(int count, work_function work, void *what, int together);
+    int most;             /* threads */
+    ptrdiff_t least_call; /* multiply-adds of a call from which on a second thread pays, */
+    ptrdiff_t least_step; /* and of one step where threads meet at each, */
+    ptrdiff_t least_awake; /* and of a call so soon after another that the threads are awake */
+    long long ended;      /* when the last call ended, on the clock below */
+    int crowded;          /* calls for which they had better not meet at each step, */
+    int penalty;          /* and for how many they did not, the last time */
+} thread_pool;
+
+/* Where the threads of one work wait for each other; `late` counts those that tried one's patience. */
+typedef struct {
+    int arrived, meetings, late;
+} meeting;
+
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
+#include <sched.h>
+#include <time.h>
+/* Nanoseconds. */
+static inline long long clock_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+#if defined(__SSE2__)
+#include <immintrin.h>
+#define RELAX() _mm_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ volatile("yield")
+#else
+#define RELAX() ((void)0)
+#endif
+
+/* How often to look for another thread before letting go of the CPU: 700 pauses of 25 to 65 ns, about
+ * what it costs to wake a thread. */
+#define PATIENCE 700
+/* Nanoseconds for which a thread looks for the next work, or the caller for the end of this, before it
+ * sleeps: calls in a row find it awake, though its share was the smaller one. */
+#define AWAKE 100000
+
+#define LOOK(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
+
+static inline void meet(meeting *m, int count) {
+    int before = LOOK(m->meetings);
+    if (__atomic_add_fetch(&m->arrived, 1, __ATOMIC_ACQ_REL) == count) {
+        m->arrived = 0;
+        __atomic_store_n(&m->meetings, before + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int looks = 0; LOOK(m->meetings) == before; looks++) {
+        if (looks == PATIENCE) __atomic_add_fetch(&m->late, 1, __ATOMIC_RELAXED);
+        if (looks < PATIENCE) RELAX();
+        else sched_yield();
+    }
+}
+
+#ifdef FASTRNN_POOL /* for the one module that has the pool */
+#include <pthread.h>
+#include <signal.h>
+
+#define MAX_THREADS 64
+#define LINE 64 /* bytes of a cache line */
+
+/* What threads look at without the lock, on one cache line, and what they write when they are done on
+ * another. A ticket is the latest job's number, its count and how many of its indices are begun: who
+ * can raise the last by one has an index of that job, whose `work` and `what` then are as it read them,
+ * for a job ends only when all that are begun have ended. */
+static struct {
+    unsigned long long ticket;
+    work_function work;
+    void *what;
+    int asleep;                     /* threads that wait for `wake` */
+    char apart[LINE];
+    int unfinished;                 /* indices of the latest job */
+    int waiting;                    /* whether the caller waits for `done` */
+    char apart_too[LINE];
+    pthread_mutex_t taken, lock;
+    pthread_cond_t wake, done;
+    int threads;                    /* beside the caller's */
+    unsigned long long seen[MAX_THREADS]; /* the job before a thread's first one */
+#ifdef __linux__
+    pthread_t ids[MAX_THREADS];
+    int cpus[MAX_THREADS];          /* where a thread ran last */
+#endif
+} pool;
+
+static unsigned long long pool_ticket(unsigned long long job, int count, int begun) {
+    return job << 16 | (unsigned long long)count << 8 | (unsigned long long)begun;
+}
+static unsigned long long job_of(unsigned long long ticket) { return ticket >> 16; }
+static int count_of(unsigned long long ticket) { return ticket >> 8 & 255; }
+static int begun_of(unsigned long long ticket) { return ticket & 255; }
+
+/* Linux likes to wake a thread on the CPU of the one that wakes it, where it would wait for that one's
+ * work to end. So a thread that ran there last is sent to the caller's other CPUs. */
+static void pool_spread(int count) {
+#ifdef __linux__
+    int here = sched_getcpu();
+    for (int index = 1; index < count; index++) {
+        cpu_set_t others;
+        if (LOOK(pool.cpus[index]) != here) continue;
+        if (pthread_getaffinity_np(pthread_self(), sizeof others, &others) != 0) return;
+        CPU_CLR(here, &others);
+        if (CPU_COUNT(&others) > 0) pthread_setaffinity_np(pool.ids[index], sizeof others, &others);
+    }
+#else
+    (void)count;
+#endif
+}
+
+/* Look for a while whether there is another job than `seen`, or whether this one is finished. */
+static int pool_another(unsigned long long seen) { return job_of(LOOK(pool.ticket)) != seen; }
+static int pool_finished(unsigned long long job) { (void)job; return LOOK(pool.unfinished) == 0; }
+static int pool_look(int (*found)(unsigned long long), unsigned long long job) {
+    long long end = clock_now() + AWAKE;
+    do {
+        for (int looks = 0; looks < 32; looks++) {
+            if (found(job)) return 1;
+            RELAX();
+        }
+    } while (clock_now() < end);
+    return 0;
+}
+
+static void pool_reset(void) {
+    pthread_mutex_init(&pool.taken, NULL);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pthread_cond_init(&pool.done, NULL);
+    pool.ticket = 0;
+    pool.threads = pool.unfinished = pool.asleep = pool.waiting = 0;
+}
+
+static void pool_init(void) {
+    pool_reset();
+    pthread_atfork(NULL, NULL, pool_reset); /* a child has none of the threads */
+}
+
+/* Do what is left to begin of a job, if it is still the latest. */
+static void pool_help(unsigned long long job) {
+    unsigned long long ticket = LOOK(pool.ticket);
+    while (job_of(ticket) == job && begun_of(ticket) < count_of(ticket)) {
+        work_function work = LOOK(pool.work);
+        void *what = LOOK(pool.what);
+        if (!__atomic_compare_exchange_n(
+                &pool.ticket, &ticket, ticket + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            continue;
+        work(begun_of(ticket), count_of(ticket), what);
+        if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_SEQ_CST) == 0 &&
+            __atomic_load_n(&pool.waiting, __ATOMIC_SEQ_CST)) {
+            pthread_mutex_lock(&pool.lock);
+            pthread_cond_signal(&pool.done);
+            pthread_mutex_unlock(&pool.lock);
+        }
+        ticket = LOOK(pool.ticket);
+    }
+}
+
+static void *pool_thread(void *argument) {
+    int index = (int)(size_t)argument;
+    unsigned long long seen = pool.seen[index];
+    for (;;) {
+        if (!pool_look(pool_another, seen)) {
+            /* Who posts a job either sees that a thread is asleep, or is seen here. */
+            pthread_mutex_lock(&pool.lock);
+            __atomic_add_fetch(&pool.asleep, 1, __ATOMIC_SEQ_CST);
+            while (job_of(__atomic_load_n(&pool.ticket, __ATOMIC_SEQ_CST)) == seen)
+                pthread_cond_wait(&pool.wake, &pool.lock);
+            __atomic_sub_fetch(&pool.asleep, 1, __ATOMIC_SEQ_CST);
+            pthread_mutex_unlock(&pool.lock);
+        }
+        unsigned long long ticket = LOOK(pool.ticket);
+        seen = job_of(ticket);
+        if (index < count_of(ticket)) pool_help(seen);
+#ifdef __linux__
+        int here = sched_getcpu();
+        if (here != pool.cpus[index]) __atomic_store_n(&pool.cpus[index], here, __ATOMIC_RELAXED);
+#endif
+    }
+    return NULL;
+}
+
+/* Start threads until there are `wanted`, or as many as can be had. */
+static void pool_start(int wanted) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the interpreter's */
+    while (pool.threads < wanted) {
+        int index = pool.threads + 1;
+        pthread_t thread;
+        pool.seen[index] = job_of(LOOK(pool.ticket));
+        if (pthread_create(&thread, NULL, pool_thread, (void *)(size_t)index) != 0) break;
+        pthread_detach(thread);
+#ifdef __linux__
+        pool.ids[index] = thread;
+        pool.cpus[index] = sched_getcpu();
+#endif
+        pool.threads = index;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void pool_run(int count, work_function work, void *what, int together) {
+    if (count > MAX_THREADS) count = MAX_THREADS;
+    if (count < 2 || pthread_mutex_trylock(&pool.taken) != 0) {
+        work(0, 1, what);
+        return;
+    }
+    if (pool.threads < count - 1) pool_start(count - 1);
+    if (pool.threads < count - 1) count = pool.threads + 1;
+    __atomic_store_n(&pool.work, work, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool.what, what, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool.unfinished, count, __ATOMIC_RELAXED);
+    pool_spread(count);
+    unsigned long long job = job_of(LOOK(pool.ticket)) + 1;
+    __atomic_store_n(&pool.ticket, pool_ticket(job, count, 1), __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&pool.asleep, __ATOMIC_SEQ_CST) > 0) {
+        pthread_mutex_lock(&pool.lock);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    work(0, count, what);
+    if (!together) pool_help(job);
+    if (__atomic_sub_fetch(&pool.unfinished, 1, __ATOMIC_SEQ_CST) > 0 &&
+        !pool_look(pool_finished, job)) {
+        pthread_mutex_lock(&pool.lock);
+        __atomic_store_n(&pool.waiting, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&pool.unfinished, __ATOMIC_SEQ_CST) > 0)
+            pthread_cond_wait(&pool.done, &pool.lock);
+        __atomic_store_n(&pool.waiting, 0, __ATOMIC_SEQ_CST);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    pthread_mutex_unlock(&pool.taken);
+}
+#endif
+#else
+static void meet(meeting *m, int count) { (void)m, (void)count; }
+static long long clock_now(void) { return 0; }
+#ifdef FASTRNN_POOL
+static void pool_init(void) {}
+static void pool_run(int count, work_function work, void *what, int together) {
+    (void)count, (void)together, work(0, 1, what);
+}
+#endif
+#endif
+#endif

@@ -1,0 +1,208 @@
+# One step at a time. Included in kernels.pyx.
+
+cimport numpy as cnp
+from libc.string cimport memcpy, memset
+from panels cimport Panels, parts, share_blocks, some_panels
+from step cimport Step
+from vec cimport VL, WIDEST, real, vcopy
+
+import numpy as np
+
+cdef enum:
+    # Multiply-adds from which on a single step lets other Python threads run meanwhile.
+    STEP_HOLDS_GIL = 800000
+
+
+cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexcept:
+    """The numbers of an array that is (B, n), or (n,) for B = 1, as it is; else NULL."""
+    if not cnp.PyArray_CheckExact(array):
+        return NULL
+    cdef cnp.ndarray found = <cnp.ndarray>array
+    cdef int ndim = cnp.PyArray_NDIM(found)
+    if (
+        cnp.PyArray_TYPE(found) != NPY_REAL
+        or not cnp.PyArray_CHKFLAGS(found, flags)
+        or not cnp.PyArray_ISNOTSWAPPED(found)
+    ):
+        return NULL
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(found)
+    if ndim == 2 and shape[0] == B and shape[1] == n or ndim == 1 and B == 1 and shape[0] == n:
+        return <real *>cnp.PyArray_DATA(found)
+    return NULL
+
+
+cdef struct StepShare:
+    # A step that threads share by blocks.
+    Step s
+    Projection x
+    real *y
+    const Weights *w
+
+
+cdef void step_share(int index, int count, void *what) noexcept nogil:
+    """The blocks of one of `count` threads."""
+    cdef StepShare *all = <StepShare *>what
+    cdef const Weights *w = all.w
+    cdef ptrdiff_t u0 = share_blocks(w.blocks, index, count)
+    cdef ptrdiff_t u1 = share_blocks(w.blocks, index + 1, count)
+    cdef Panels w_x = some_panels(&w.x, u0, u1), w_h = some_panels(&w.h, u0, u1)
+    cdef Step s = all.s
+    cdef Projection x = all.x
+    cdef float_mode mode = flush_subnormals()
+    x.w, x.bias, x.z = &w_x, w.bias + u0 * w.size, all.x.z + u0 * x.z_panel
+    project(&x)
+    s.H, s.blocks, s.w_hh, s.z = w.H - u0 * VL, u1 - u0, &w_h, x.z
+    s.h_own = all.s.h + u0 * VL
+    s.out, s.out_row = all.y + u0 * VL, w.P
+    if w.layout.has_c:
+        s.c = all.s.c + u0 * s.c_panel
+    if w.peephole is not NULL:
+        s.peephole = w.peephole + u0 * 3 * VL
+    w.layout.forward(&s)
+    restore_mode(mode)
+
+
+cdef class Stepper:
+    """Steps a layer over states that it owns: see ``_reference.scan.Stepper``."""
+
+    cdef object weights, kernels, convert
+    cdef object copy            # the settled Copy of the weights that is in use, or None
+    cdef readonly tuple state
+    cdef Packed packed
+    cdef list memory
+    cdef real *z
+    cdef real *rh
+    cdef real *out
+    cdef real *projected
+    cdef real *c_hat
+    cdef Hats x_hats, h_hats
+    cdef Step s
+    cdef Projection x
+    cdef ptrdiff_t B, I, P
+    cdef bint busy
+
+    def __init__(self, weights, kernels, ptrdiff_t batch_size, convert):
+        cdef Packed packed = weights.packed(kernels)
+        cdef const Weights *w = &packed.w
+        cdef ptrdiff_t B = batch_size, padded = w.blocks * VL
+        self.weights, self.kernels, self.convert = weights, kernels, convert
+        self.B, self.I, self.P = B, w.I, w.P
+        self.memory = []
+        self.z = scratch(self.memory, w.blocks * B * w.size)
+        self.rh, self.out = scratch(self.memory, B * w.H), scratch(self.memory, B * w.H)
+        self.projected = scratch(self.memory, parts(w.P, VL) * B * VL)
+        self.c_hat = scratch(self.memory, w.blocks * B * VL)
+        self.x_hats, self.h_hats = Hats(packed, B), Hats(packed, B)
+        memory = np.zeros((2, B, padded), np.dtype(f"f{sizeof(real)}"))
+        self.state = (memory[0, :, :w.P], memory[1, :, :w.H])[: 1 + w.layout.has_c]
+        self._refresh()
+
+    cdef int _refresh(self) except -1:
+        """Take the weights as they are now."""
+        cdef Packed packed = self.weights.packed(self.kernels)
+        cdef const Weights *w = &packed.w
+        cdef ptrdiff_t padded = w.blocks * VL
+        cdef Step *s = &self.s
+        cdef Projection *x = &self.x
+        copy = self.weights.copy
+        self.copy = copy if copy.settled and copy.packed is packed else None
+        self.packed = packed
+        s[0] = new_step(w)
+        s.B = self.B
+        s.z, s.z_panel, s.rh = self.z, self.B * w.size, self.rh
+        s.h = s.h_own = s.out = data(self.state[0])
+        s.h_row = s.out_row = padded
+        s.norm = self.h_hats.norm(w, w.gain_h)
+        s.c_hat, s.hat_panel = self.c_hat, self.B * VL
+        if w.projects:
+            s.out, s.out_row = self.out, w.H
+        if w.layout.has_c:
+            s.c, s.c_row, s.c_panel = data(self.state[1]), padded, VL
+        memset(x, 0, sizeof(Projection))
+        x.w, x.bias, x.slots, x.H = &w.x, w.bias, w.layout.slots, w.H
+        x.T, x.B, x.x_b = 1, self.B, w.I
+        x.z, x.z_panel = self.z, s.z_panel
+        x.norm = self.x_hats.norm(w, w.gain_x)
+        return 0
+
+    cdef int _threads(self, ptrdiff_t work) noexcept:
+        """Into how many threads to split a step of so many multiply-adds, by blocks."""
+        cdef const Weights *w = &self.packed.w
+        if (
+            not worth(work) or w.projects or w.gain_x is not NULL or w.layout.n.count
+            or parts(w.blocks, WIDEST) < pool.most
+        ):
+            return 1
+        if work < pool.least_call and pool.crowded:
+            pool.crowded -= 1
+            return 1
+        return pool.most
+
+    cdef void _step(self, const real *x, real *y, int threads) noexcept nogil:
+        cdef ptrdiff_t b
+        cdef const Weights *w = &self.packed.w
+        cdef StepShare all
+        cdef float_mode mode
+        self.x.x = x
+        if threads > 1:
+            # The old h, and x, which may be y, are read until the last thread is done.
+            all.s, all.x, all.y, all.w = self.s, self.x, self.out, w
+            pool.run(threads, step_share, &all, False)
+            for b in range(self.B):
+                vcopy(<real *>self.s.h + b * self.s.h_row, self.out + b * self.P, self.P)
+            memcpy(y, self.out, self.B * self.P * sizeof(real))
+            return
+        mode = flush_subnormals()
+        project(&self.x)
+        w.layout.forward(&self.s)
+        if w.projects:
+            project_output(
+                w, self.B, self.out, self.projected, <real *>self.s.h, self.s.h_row
+            )
+        for b in range(self.B):
+            vcopy(y + b * self.P, self.s.h + b * self.s.h_row, self.P)
+        restore_mode(mode)
+
+    def step(self, x_t, out=None):
+        """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+        cdef real *x_data = plain(x_t, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
+        cdef real *y_data = NULL
+        cdef cnp.npy_intp[2] shape
+        cdef int ndim, threads
+        cdef ptrdiff_t work
+        cdef long long begun
+        y = out
+        if x_data is not NULL:
+            ndim = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
+            if out is None:
+                shape[0], shape[ndim - 1] = self.B, self.P
+                out = cnp.PyArray_EMPTY(ndim, shape, NPY_REAL, 0)
+                y_data = data(out)
+            else:
+                y_data = plain(out, self.B, self.P, cnp.NPY_ARRAY_CARRAY)
+                if y_data is not NULL and cnp.PyArray_NDIM(<cnp.ndarray>out) != ndim:
+                    y_data = NULL
+        if y_data is NULL:
+            x, y, out = self.convert(x_t, out)
+            x_data, y_data = data(x), data(y)
+        if self.busy:
+            raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
+        if self.weights.copy is not self.copy:
+            self._refresh()
+        work = self.B * self.packed.w.x.gates * self.packed.w.blocks * VL * (self.I + self.P)
+        if work < pool.least_awake:
+            self._step(x_data, y_data, 1)
+            return out
+        threads = self._threads(work)
+        begun = clock_now()
+        self.busy = True
+        if work < STEP_HOLDS_GIL:
+            self._step(x_data, y_data, threads)
+        else:
+            with nogil:
+                self._step(x_data, y_data, threads)
+        self.busy = False
+        pool.ended = clock_now()
+        if threads > 1 and work < pool.least_call:
+            judge(pool.ended - begun > LOST)
+        return out

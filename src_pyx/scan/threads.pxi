@@ -1,0 +1,111 @@
+# Who does what when a call is shared by threads. Included in kernels.pyx.
+
+from cpython.pycapsule cimport PyCapsule_Import
+from panels cimport Panels, parts, share_blocks, some_panels, tiles, vectors
+from step cimport meeting
+from vec cimport VL, WIDEST
+
+cdef extern from "pool.h" nogil:
+    ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
+    ctypedef struct thread_pool:
+        void (*run)(int count, work_function work, void *what, bint together) noexcept nogil
+        int most
+        ptrdiff_t least_call
+        ptrdiff_t least_step
+        ptrdiff_t least_awake
+        long long ended
+        int crowded
+        int penalty
+    long long clock_now()
+
+cdef thread_pool *pool = <thread_pool *>PyCapsule_Import("fastrnn._kernels._threads.pool", False)
+
+cdef enum:
+    # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
+    OWN_ROWS = 3
+    # Twice the rows of a tile that multiplies for as long as its weights take from the L2 cache.
+    LEAST_COST = 7
+    # Weights of a step, in bytes, that two cores had better not both read: more than their own
+    # caches hold.
+    LARGE_WEIGHTS = 2097152
+    # Where other programs have the CPUs, threads that meet at each step lose a time slice at each:
+    # after a call in which one in so many meetings was late (one in ten is usual), the next calls
+    # go without; each time twice as many.
+    LATE = 3
+    MOST_PENALTY = 256
+    # Nanoseconds between calls in a row, which find threads awake, and those after which a thread
+    # must have lost its CPU during a step.
+    IN_A_ROW = 20000
+    LOST = 200000
+
+
+cdef inline bint worth(ptrdiff_t work) noexcept nogil:
+    """Whether so many multiply-adds are worth another thread."""
+    if pool.most == 1 or work < pool.least_awake:
+        return False
+    return work >= pool.least_call or clock_now() - pool.ended < IN_A_ROW
+
+
+cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil:
+    """What the tiles of so many rows cost, each 2 for a row or LEAST_COST, whichever is more."""
+    cdef ptrdiff_t count = tiles(w.width, rows)
+    cdef ptrdiff_t n = rows // count, larger = rows % count
+    return larger * max(2 * n + 2, LEAST_COST) + (count - larger) * max(2 * n, LEAST_COST)
+
+
+cdef bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexcept nogil:
+    """Whether blocks come out in more even shares than rows, by 5 %, for meetings cost as well."""
+    cdef ptrdiff_t most = 0
+    cdef Panels mine
+    cdef int i
+    for i in range(threads):
+        mine = some_panels(
+            &w.h, share_blocks(w.blocks, i, threads), share_blocks(w.blocks, i + 1, threads)
+        )
+        most = max(most, vectors(&mine))
+    return (
+        tiles_cost(&w.h, B) * most * 20
+        < tiles_cost(&w.h, parts(B, threads)) * vectors(&w.h) * 19
+    )
+
+
+cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
+    """Into how many threads to split a call, and whether by blocks of units rather than by rows."""
+    cdef ptrdiff_t gates = w.x.gates * w.blocks * VL, most = pool.most
+    cdef bint can_split_blocks = (
+        rows.offsets is NULL and not has_reset and not w.projects and w.gain_x is NULL
+        and w.layout.n.count == 0 and parts(w.blocks, WIDEST) >= most
+    )
+    cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
+    by_blocks[0] = False
+    if not worth(rows.N * gates * (w.I + w.P)):
+        return 1
+    if (
+        can_split_blocks and rows.B * gates * w.P >= pool.least_step
+        and (large or blocks_split_better(w, rows.B, most))
+    ):
+        by_blocks[0] = pool.crowded == 0
+        pool.crowded -= pool.crowded > 0
+    if rows.B < most * OWN_ROWS and can_split_blocks and not by_blocks[0]:
+        return 1
+    return most if by_blocks[0] else min(most, rows.B)
+
+
+cdef inline void run(
+    int threads, work_function work, void *what, bint by_blocks, const meeting *others
+) noexcept nogil:
+    if threads == 1:
+        work(0, 1, what)
+    else:
+        pool.run(threads, work, what, True)
+        if by_blocks:
+            judge(others.late * LATE > others.meetings)
+    pool.ended = clock_now()
+
+
+cdef inline void judge(bint crowded) noexcept nogil:
+    """Say how threads that need each other got on."""
+    if crowded:
+        pool.crowded = pool.penalty = min(2 * pool.penalty + 4, MOST_PENALTY)
+    else:
+        pool.penalty //= 2
