@@ -503,7 +503,7 @@ def test_inference_runs_some_steps_of_all_layers(
     for rows in ({}, {"lengths": lengths}, {"reset": reset}):
         whole = layer(x, state, **rows)
         with monkeypatch.context() as patch:
-            patch.setattr(stack, "_SEGMENT_BYTES", 2 * B * H * layer.dtype.itemsize)
+            patch.setattr(stacks, "_SEGMENT_BYTES", 2 * B * H * layer.dtype.itemsize)
             assert same_bits(layer(x, state, **rows), whole)
 
 
