@@ -2,6 +2,7 @@
 
 FASTRNN_BUILD_EXT  "yes": a failed extension is fatal; "no": build none; default: warn and go on.
 FASTRNN_DEBUG      "1": bounds checks, assertions, workspaces filled with NaN and guarded.
+CFLAGS, LDFLAGS    come before our own flags: with FASTRNN_DEBUG for sanitizers (CONTRIBUTING.md).
 """
 
 import os

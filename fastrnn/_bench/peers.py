@@ -100,6 +100,8 @@ def _layer(problem: Problem, scope: Callable[[], AbstractContextManager[Any]]) -
 
 def plain_numpy(problem: Problem, threads: int) -> list[Contender]:
     """NumPy as in a tutorial."""
+    if problem.row.cell not in PLAIN:
+        return []
     cell, x, dy, state = PLAIN[problem.row.cell](problem), problem.x, problem.dy, problem.state
 
     def step() -> Array:
@@ -124,13 +126,11 @@ def torch(problem: Problem, threads: int) -> list[Contender]:
     """``torch.nn``'s layer; for a step also torch's function for a single one."""
     torch: Any = importlib.import_module("torch")
     row = problem.row
+    if not hasattr(torch.nn, row.cell):
+        return []
     module = getattr(torch.nn, row.cell)(row.I, row.H, dtype=getattr(torch, row.dtype))
     module.load_state_dict({f"{n}_l0": torch.from_numpy(w) for n, w in problem.weights.items()})
-    x, dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
-    states = [torch.from_numpy(s)[None] for s in problem.state]
-
-    def as_state(tensors: Any) -> Any:
-        return tuple(tensors) if len(tensors) > 1 else tensors[0]
+    x, states = torch.from_numpy(problem.x), [torch.from_numpy(s)[None] for s in problem.state]
 
     @contextmanager
     def scope(inference: bool) -> Iterator[None]:
@@ -138,64 +138,83 @@ def torch(problem: Problem, threads: int) -> list[Contender]:
         with torch.inference_mode(inference):
             yield
 
-    def sequence() -> Any:
-        return module(x, as_state(states))[0]
-
-    state = as_state(states)
-
-    def step() -> Any:
-        nonlocal state
-        y, state = module(x, state)
-        return y[0]
-
-    one_step = {"RNN": torch.rnn_tanh_cell, "LSTM": torch.lstm_cell, "GRU": torch.gru_cell}[
-        row.cell
-    ]
-    weights = list(module.parameters())
-    x_t, state_t = x[0], as_state([s[0] for s in states])
-
-    def function() -> Any:
-        nonlocal state_t
-        state_t = one_step(x_t, state_t, *weights)
-        return state_t[0] if row.cell == "LSTM" else state_t
-
-    wanted = [t.clone().requires_grad_() for t in (x, *states)]
-
-    def training() -> Any:
-        y, _ = module(wanted[0], as_state(wanted[1:]))
-        return y, torch.autograd.grad(y, [*wanted, *weights], dy)
-
-    def trained(returned: Any) -> dict[str, Array]:
-        y, found = returned
-        dx, *grads = (g.numpy() for g in found)
-        named = dict(zip(problem.weights, grads[len(states) :], strict=True))
-        of_states = {f"d{n}": g[0] for n, g in zip(row.of.states, grads, strict=False)}
-        return {"y": y.detach().numpy(), "dx": dx} | of_states | named
-
     def output(y: Any) -> dict[str, Array]:
         return {"y": y.numpy()}
 
     match row.mode:
         case "step":
-            return [Contender(call, output, partial(scope, True)) for call in (step, function)]
+            function = getattr(torch, f"{row.of.name}_cell")
+            calls = _torch_steps(module, function, x, states)
+            return [Contender(call, output, partial(scope, True)) for call in calls]
         case "forward":
-            return [Contender(sequence, output, partial(scope, True))]
+            call = partial(_torch_sequence, module, x, states)
+            return [Contender(call, output, partial(scope, True))]
         case _:
-            return [Contender(training, trained, partial(scope, False))]
+            return [Contender(*_torch_training(torch, module, problem), partial(scope, False))]
+
+
+def _torch_state(tensors: Any) -> Any:
+    return tuple(tensors) if len(tensors) > 1 else tensors[0]
+
+
+def _torch_sequence(module: Any, x: Any, states: Any) -> Any:
+    return module(x, _torch_state(states))[0]
+
+
+def _torch_steps(module: Any, function: Any, x: Any, states: Any) -> Iterator[Callable[[], Any]]:
+    """A step of the layer, and of torch's function for one."""
+    weights = list(module.parameters())
+    state, state_t, x_t = _torch_state(states), _torch_state([s[0] for s in states]), x[0]
+
+    def by_layer() -> Any:
+        nonlocal state
+        y, state = module(x, state)
+        return y[0]
+
+    def by_function() -> Any:
+        nonlocal state_t
+        state_t = function(x_t, state_t, *weights)
+        return state_t[0] if len(states) > 1 else state_t
+
+    yield from (by_layer, by_function)
+
+
+def _torch_training(
+    torch: Any, module: Any, problem: Problem
+) -> tuple[Callable[[], Any], Callable[[Any], dict[str, Array]]]:
+    """Forward and BPTT, and what comes out by name."""
+    weights, dy = list(module.parameters()), torch.from_numpy(problem.dy)
+    arrays = (problem.x, *(s[None] for s in problem.state))
+    wanted = [torch.from_numpy(a).clone().requires_grad_() for a in arrays]
+    states = problem.row.of.states
+
+    def call() -> Any:
+        y = _torch_sequence(module, wanted[0], wanted[1:])
+        return y, torch.autograd.grad(y, [*wanted, *weights], dy)
+
+    def named(returned: Any) -> dict[str, Array]:
+        y, found = returned
+        dx, *grads = (g.numpy() for g in found)
+        by_name = dict(zip(problem.weights, grads[len(states) :], strict=True))
+        of_states = {f"d{n}": g[0] for n, g in zip(states, grads, strict=False)}
+        return {"y": y.detach().numpy(), "dx": dx} | of_states | by_name
+
+    return call, named
 
 
 def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
     """A session on NumPy arrays, and one on arrays bound beforehand; float32, no training."""
-    if problem.row.mode == "training" or problem.row.dtype != "float32":
+    row = problem.row
+    if row.mode == "training" or row.dtype != "float32" or row.cell not in _ONNX_GATES:
         return []
     ort: Any = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     session = ort.InferenceSession(onnx_model(problem), options, providers=["CPUExecutionProvider"])
-    names = problem.row.of.states
+    names = row.of.states
     feed = {"x": problem.x} | {n: s[None] for n, s in zip(names, problem.state, strict=True)}
-    step = problem.row.mode == "step"
+    step = row.mode == "step"
     results = [f"{n}_n" for n in names] if step else ["y"]
 
     def run() -> Any:
