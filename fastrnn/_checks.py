@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 import os
@@ -87,9 +88,19 @@ def not_negative(value: Any, name: str) -> float:
     return real(value, name, "a finite number >= 0", lambda v: 0 <= v < float("inf"))
 
 
+def finite(value: Any, name: str) -> float:
+    """A finite number."""
+    return real(value, name, "a finite number", math.isfinite)
+
+
 def fraction(value: Any, name: str) -> float:
     """A number in 0 <= value < 1."""
     return real(value, name, "a number in [0, 1)", lambda v: 0 <= v < 1)
+
+
+def probability(value: Any, name: str) -> float:
+    """A number in 0 <= value <= 1."""
+    return real(value, name, "a number in [0, 1]", lambda v: 0 <= v <= 1)
 
 
 def seed(value: Any) -> int | None:

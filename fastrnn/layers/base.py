@@ -1,9 +1,9 @@
-"""What all layers have in common: named weights and a training mode."""
+"""What all layers have in common: named weights, modes, and how a model advances them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -11,25 +11,218 @@ from fastrnn import _checks
 from fastrnn._types import Array
 
 
-class Layer:
-    """A layer: it holds weights and a mode, and nothing of any call."""
+class Stage(Protocol):
+    """How a layer stands in a model's stream: checked arrays of one time step in and out."""
 
-    training: bool = True
-    #: What the constructor was given. A model draws weights anew by it.
-    _given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    def step(self, x: Array, out: Array) -> Any:
+        """Advance by one step, from `x` (B, F), or (B,) tokens, into `out` (B, features_out)."""
+
+    @property
+    def state(self) -> Any:
+        """A copy of the state; None for a layer that has none."""
+
+    @state.setter
+    def state(self, value: Any) -> None: ...
+
+    def reset(self, rows: Any = None) -> None:
+        """Zero the state of these rows of the batch; None: of all."""
+
+
+class Layer:
+    """A layer: it holds weights and modes, and nothing of any call.
+
+    Attributes
+    ----------
+    training : bool
+        Whether dropout is on in `forward`. Default: True.
+    trainable : bool
+        Whether `fit` changes the weights. Default: True.
+    """
+
+    _training = True
+    _trainable = True
+    #: Whether the initial weights were drawn by a seed of the caller's.
+    _seeded = False
     #: The seed, given or fresh, that the initial weights were drawn by.
     _drawn_by: Any = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Remember the arguments."""
-        self = super().__new__(cls)
-        self._given = args, kwargs
+    # Modes.
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout is on in `forward`."""
+        return self._training
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        self._training = _checks.flag(value, "training")
+
+    @property
+    def trainable(self) -> bool:
+        """Whether `fit` changes the weights."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = _checks.flag(value, "trainable")
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode (or, with False, to evaluation); returns the layer."""
+        self.training = _checks.flag(mode, "mode")
         return self
+
+    def eval(self) -> Self:
+        """Switch to evaluation mode; returns the layer."""
+        return self.train(False)
+
+    # What a model asks: sizes, and how the layer advances.
+
+    @property
+    def features_in(self) -> int | None:
+        """Size of the last axis that the layer takes; None: any."""
+        return None
+
+    @property
+    def features_out(self) -> int | None:
+        """Size of the last axis that the layer gives; None: as it came in."""
+        return None
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens there are where the layer takes tokens; None where it takes numbers."""
+        return None
+
+    @property
+    def per_sequence(self) -> bool:
+        """Whether the layer gives one output for each sequence rather than for each step."""
+        return False
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the layer carries a state from step to step."""
+        return False
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """Of the weights, and of all that is computed; None: that of the input."""
+        return None
+
+    def apply(
+        self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
+    ) -> tuple[Array, Any]:
+        """Run for inference as a part of a model.
+
+        Parameters
+        ----------
+        x : (T, B, F) array, or (T, B) of tokens, or (B, F) after a layer with `per_sequence`
+            Time-first whatever the layer's own layout, and checked.
+        state : optional
+            Where a layer with `has_state` starts; it is checked here. Default: zeros.
+        lengths : (B,) array of int64, optional
+            How many steps each row has. Default: T.
+        reset : (T, B) array of bool, optional
+            Where the state is zeroed before a step.
+
+        Returns
+        -------
+        y : array
+        state
+            The state after the last step; None of a layer that has none.
+        """
+        call: Any = self
+        return call(x), None
+
+    def apply_forward(
+        self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
+    ) -> tuple[Array, Any, Any]:
+        """Run for training as a part of a model; parameters as in :meth:`apply`.
+
+        Returns
+        -------
+        y : array
+        state
+        tape
+            For :meth:`apply_backward`.
+        """
+        layer: Any = self
+        y, tape = layer.forward(x)
+        return y, None, tape
+
+    def apply_backward(
+        self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True
+    ) -> tuple[Array | None, dict[str, Any]]:
+        """Backpropagate through an :meth:`apply_forward`.
+
+        Parameters
+        ----------
+        tape
+        dy : array
+            In the shape of y.
+        for_update : bool
+            Whether only an optimizer reads the gradients: that of a table may be a ``RowGradient``.
+        input_gradient : bool
+            Whether dx is wanted.
+
+        Returns
+        -------
+        dx : array or None
+        grads : dict
+            By the names of :meth:`parameters`.
+        """
+        layer: Any = self
+        dx, grads = layer.backward(tape, dy)
+        return dx, grads
+
+    def stage(self, batch_size: int) -> Stage | None:
+        """How the layer stands in a stream of so many rows; None: it passes its input on."""
+        return CallStage(self)
+
+    # Weights.
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the layer was made with a seed of its own."""
+        return self._seeded
+
+    @property
+    def touched(self) -> bool:
+        """Whether the weights were trained, loaded or set since they were drawn."""
+        if self._drawn_by is None:
+            return True
+        drawn = self._draw(np.random.default_rng(self._drawn_by))
+        own = self.parameters()
+        return not all(np.array_equal(own[name], array) for name, array in drawn.items())
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw the initial weights again, and start dropout's generator anew.
+
+        Parameters
+        ----------
+        seed : int, optional
+            Weights and dropout are then those of a layer made with this seed. Default: fresh.
+        """
+        rng = self._generator(seed)
+        drawn = self._draw(rng)
+        for name, array in self.parameters().items():
+            array[...] = drawn[name]
+        self._start(rng)
+
+    def _first_generator(self, seed: int | None) -> np.random.Generator:
+        """What draws the weights that the layer is made with."""
+        self._seeded = seed is not None
+        return self._generator(seed)
 
     def _generator(self, seed: int | None) -> np.random.Generator:
         """What draws the initial weights."""
         self._drawn_by = np.random.SeedSequence(_checks.seed(seed)).entropy
         return np.random.default_rng(self._drawn_by)
+
+    def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
+        """Fresh initial weights, by the names of :meth:`parameters`."""
+        return {}
+
+    def _start(self, rng: np.random.Generator) -> None:
+        """Take over the generator that the initial weights were drawn by."""
 
     def parameters(self) -> dict[str, Array]:
         """The weights themselves, by name. Change them in place; the next call sees it."""
@@ -67,14 +260,45 @@ class Layer:
         for name, array in own.items():
             array[...] = checked[name]
 
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training mode (or, with False, to evaluation); returns the layer."""
-        self.training = bool(mode)
-        return self
+    def get_config(self) -> dict[str, Any]:
+        """What to call the constructor with for such a layer, as JSON has it."""
+        return {}
 
-    def eval(self) -> Self:
-        """Switch to evaluation mode; returns the layer."""
-        return self.train(False)
+    @classmethod
+    def least_weights(cls, config: Mapping[str, Any]) -> int:
+        """How many weights a file with a layer of this configuration holds at least."""
+        return 0
+
+
+class Stateless:
+    """A stage without state."""
+
+    __slots__ = ()
+
+    @property
+    def state(self) -> None:
+        """None."""
+        return None
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        """Do nothing."""
+
+    def reset(self, rows: Any = None) -> None:
+        """Do nothing."""
+
+
+class CallStage(Stateless):
+    """The stage of a layer that has no faster way than a call."""
+
+    __slots__ = ("_layer",)
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+
+    def step(self, x: Array, out: Array) -> None:
+        """Write what the layer makes of `x`."""
+        out[...] = self._layer.apply(x)[0]
 
 
 def dtype_shown(dtype: np.dtype[Any]) -> str:

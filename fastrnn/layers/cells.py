@@ -40,7 +40,7 @@ class RecurrentCell(CellLayer):
         I, H = _checks.size(input_size, "input_size"), _checks.size(hidden_size, "hidden_size")
         dtype = _checks.dtype(dtype)
         _checks.memory(len(cell.gates) * H * (I + H), dtype, input_size=I, hidden_size=H)
-        rng = self._generator(seed)
+        rng = self._first_generator(seed)
         super().__init__(cell, {"": I}, H, bias, dtype, rng)
 
     def __call__(self, x: Any, state: Any = None) -> Any:

@@ -45,8 +45,17 @@ class Dropout(Layer):
     """
 
     def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
-        self.p = _checks.real(p, "p", "a number in [0, 1]", lambda v: 0 <= v <= 1)
-        self._rng = self._generator(seed)
+        self.p = p
+        self._rng = self._first_generator(seed)
+
+    @property
+    def p(self) -> float:
+        """Probability of an element to be zeroed."""
+        return self._p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self._p = _checks.probability(value, "p")
 
     def __call__(self, x: Any) -> Array:
         """Inference: x as it is.
@@ -97,6 +106,16 @@ class Dropout(Layer):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         dy = _checks.shaped(dy, "dy", tape.dtype, tape.shape)
         return dy if tape.factors is None else dy * tape.factors, {}
+
+    def _start(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def stage(self, batch_size: int) -> None:
+        """None: inference drops nothing."""
+
+    def get_config(self) -> dict[str, Any]:
+        """What to call the constructor with for such a layer, as JSON has it."""
+        return {"p": self.p}
 
     def __repr__(self) -> str:
         return f"Dropout(p={self.p})"

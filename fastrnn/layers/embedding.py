@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
-from fastrnn.layers.base import Layer, dtype_shown
+from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
 
 @dataclass(slots=True, repr=False)
@@ -19,6 +20,20 @@ class EmbeddingTape:
     """What ``Embedding.backward`` needs: a copy of the indices."""
 
     x: Array
+
+
+class TableStage(Stateless):
+    """Looks rows up, one for each row of the batch."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self, table: Array) -> None:
+        self._table = table
+
+    def step(self, x: Array, out: Array) -> None:
+        """Write the rows of `x` (B,) to `out`."""
+        # Tokens are checked; with another mode, take makes a copy of what it writes.
+        self._table.take(x, axis=0, out=out, mode="clip")
 
 
 class Embedding(Layer):
@@ -46,11 +61,40 @@ class Embedding(Layer):
     ) -> None:
         self.num_embeddings = _checks.size(num_embeddings, "num_embeddings")
         self.embedding_dim = _checks.size(embedding_dim, "embedding_dim")
-        self.dtype = _checks.dtype(dtype)
-        V, E = shape = self.num_embeddings, self.embedding_dim
+        self._dtype = _checks.dtype(dtype)
+        V, E = self.num_embeddings, self.embedding_dim
         _checks.memory(V * E, self.dtype, num_embeddings=V, embedding_dim=E)
-        rng = self._generator(seed)
-        self._weight = rng.standard_normal(shape).astype(self.dtype)
+        self._weight = self._draw(self._first_generator(seed))["weight"]
+
+    def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
+        shape = self.num_embeddings, self.embedding_dim
+        return {"weight": rng.standard_normal(shape).astype(self.dtype)}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the table."""
+        return self._dtype
+
+    @property
+    def features_out(self) -> int:
+        """`embedding_dim`."""
+        return self.embedding_dim
+
+    @property
+    def vocabulary(self) -> int:
+        """`num_embeddings`."""
+        return self.num_embeddings
+
+    def get_config(self) -> dict[str, Any]:
+        """What to call the constructor with for such a layer, as JSON has it."""
+        V, E = self.num_embeddings, self.embedding_dim
+        return {"num_embeddings": V, "embedding_dim": E, "dtype": self.dtype.name}
+
+    @classmethod
+    def least_weights(cls, config: Mapping[str, Any]) -> int:
+        """How many weights a file with a layer of this configuration holds."""
+        V, E = (_checks.size(config[n], n) for n in ("num_embeddings", "embedding_dim"))
+        return V * E
 
     def parameters(self) -> dict[str, Array]:
         """The table itself, ``weight``. Change it in place; the next call sees it."""
@@ -123,6 +167,16 @@ class Embedding(Layer):
         D = self.embedding_dim
         dy = _checks.shaped(dy, "dy", self.dtype, (*tape.x.shape, D))
         return tape.x.reshape(-1), np.ascontiguousarray(dy.reshape(-1, D))
+
+    def apply_backward(
+        self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True
+    ) -> tuple[None, dict[str, Any]]:
+        """Add up the gradients of each row; for an update, of the rows that were looked up."""
+        return self.backward_by_rows(tape, dy) if for_update else self.backward(tape, dy)
+
+    def stage(self, batch_size: int) -> TableStage:
+        """How the layer stands in a stream."""
+        return TableStage(self._weight)
 
     def __repr__(self) -> str:
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}{dtype_shown(self.dtype)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from fastrnn._core.scan import Bound
 from fastrnn._core.weights import LinearWeights
 from fastrnn._kernels import dispatch
 from fastrnn._types import Array
-from fastrnn.layers.base import Layer, dtype_shown
+from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
 
 @dataclass(slots=True, repr=False)
@@ -24,6 +25,19 @@ class LinearTape(Bound):
     packed: Any
     shape: tuple[int, int]
     x: Array
+
+
+class LinearStage(Stateless):
+    """Maps one step of each row."""
+
+    __slots__ = ("_kernels", "_weights")
+
+    def __init__(self, weights: LinearWeights) -> None:
+        self._kernels, self._weights = dispatch.kernels(weights.dtype), weights
+
+    def step(self, x: Array, out: Array) -> None:
+        """Map `x` (B, in_features) into `out` (B, out_features)."""
+        self._kernels.linear(self._weights.packed(self._kernels), x, out)
 
 
 class Linear(Layer):
@@ -52,14 +66,43 @@ class Linear(Layer):
         self.in_features = _checks.size(in_features, "in_features")
         self.out_features = _checks.size(out_features, "out_features")
         self.bias = _checks.flag(bias, "bias")
-        self.dtype = _checks.dtype(dtype)
+        self._dtype = _checks.dtype(dtype)
         I, O = self.in_features, self.out_features
         _checks.memory(I * O, self.dtype, in_features=I, out_features=O)
-        rng = self._generator(seed)
+        drawn = self._draw(self._first_generator(seed))
+        self._weights = LinearWeights([drawn["weight"], drawn.get("bias")])
+
+    def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
+        O, I = self.out_features, self.in_features
+        shapes = {"weight": (O, I), "bias": (O,)} if self.bias else {"weight": (O, I)}
         bound = I**-0.5
-        shapes = [(O, I), (O,)]
-        drawn = [rng.uniform(-bound, bound, shape).astype(self.dtype) for shape in shapes]
-        self._weights = LinearWeights(drawn if self.bias else [drawn[0], None])
+        return {n: rng.uniform(-bound, bound, s).astype(self.dtype) for n, s in shapes.items()}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the weights, and of all that is computed."""
+        return self._dtype
+
+    @property
+    def features_in(self) -> int:
+        """`in_features`."""
+        return self.in_features
+
+    @property
+    def features_out(self) -> int:
+        """`out_features`."""
+        return self.out_features
+
+    def get_config(self) -> dict[str, Any]:
+        """What to call the constructor with for such a layer, as JSON has it."""
+        sizes = {"in_features": self.in_features, "out_features": self.out_features}
+        return {**sizes, "bias": self.bias, "dtype": self.dtype.name}
+
+    @classmethod
+    def least_weights(cls, config: Mapping[str, Any]) -> int:
+        """How many weights a file with a layer of this configuration holds at least."""
+        I, O = (_checks.size(config[n], n) for n in ("in_features", "out_features"))
+        return I * O
 
     def parameters(self) -> dict[str, Array]:
         """``weight`` and ``bias`` themselves. Change them in place; the next call sees it."""
@@ -149,6 +192,10 @@ class Linear(Layer):
             shape = _checks.shape_text(found.shape)
             raise ValueError(f"x: expected shape (..., {self.in_features}), got {shape}")
         return found
+
+    def stage(self, batch_size: int) -> LinearStage:
+        """How the layer stands in a stream: with the kernels of the current backend."""
+        return LinearStage(self._weights)
 
     def __repr__(self) -> str:
         bias = "" if self.bias else ", bias=False"

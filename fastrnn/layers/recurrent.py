@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, overload
 
@@ -75,15 +74,17 @@ class CellLayer(Layer):
         if _checks.choice(init, "init", initializers.INITS) == "identity" and len(cell.gates) > 1:
             raise ValueError(f"init: 'identity' is for RNN only, got it for {type(self).__name__}")
         self.bias = _checks.flag(bias, "bias")
-        self._cell = cell
-        self._weights = {}
+        self._cell, self._init, self._hidden_size = cell, init, hidden_size
+        self._shapes = {}
         for suffix, I in inputs.items():
             shapes = cell.weight_shapes(I, hidden_size, proj_size, peephole, layer_norm)
             if not self.bias:
                 shapes = {n: s for n, s in shapes.items() if not n.startswith("bias")}
-            self._weights[suffix] = Weights(
-                cell, initializers.weights(rng, cell, shapes, init, dtype)
-            )
+            self._shapes[suffix] = shapes
+        drawn = self._draw_scans(rng, dtype)
+        self._weights = {
+            suffix: Weights(cell, arrays) for suffix, arrays in zip(inputs, drawn, strict=True)
+        }
         self._first = next(iter(self._weights.values()))
         #: Of all weights that are there, scan by scan.
         self._names = [
@@ -92,6 +93,16 @@ class CellLayer(Layer):
             for name, shape in zip(cell.weights, weights.shapes, strict=True)
             if shape is not None
         ]
+
+    def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
+        """Fresh weights of each scan, in the order of `cell.weights`."""
+        return [
+            initializers.weights(rng, self._cell, shapes, self._init, dtype)
+            for shapes in self._shapes.values()
+        ]
+
+    def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
+        return self._named(self._draw_scans(rng, self.dtype))
 
     # Read-only, for the kernels go by them.
 
@@ -103,7 +114,7 @@ class CellLayer(Layer):
     @property
     def hidden_size(self) -> int:
         """H."""
-        return self._first.hidden_size
+        return self._hidden_size
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -169,9 +180,9 @@ class Recurrent(CellLayer):
             for direction in directions
         }
         self.batch_first = _checks.flag(batch_first, "batch_first")
-        self.dropout = _checks.real(dropout, "dropout", "a number in [0, 1]", lambda v: 0 <= v <= 1)
+        self.dropout = dropout
         self.return_sequences = _checks.flag(return_sequences, "return_sequences")
-        self._rng = self._generator(seed)
+        self._rng = self._first_generator(seed)
         super().__init__(
             cell, inputs, H, bias, dtype, self._rng, init, proj_size, peephole, layer_norm
         )
@@ -193,6 +204,38 @@ class Recurrent(CellLayer):
     def bidirectional(self) -> bool:
         """Whether each layer runs in both directions."""
         return "_l0_reverse" in self._weights
+
+    @property
+    def dropout(self) -> float:
+        """Probability of an element to be zeroed between layers, in training."""
+        return self._dropout
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        self._dropout = _checks.probability(value, "dropout")
+
+    @property
+    def features_in(self) -> int:
+        """I."""
+        return self.input_size
+
+    @property
+    def features_out(self) -> int:
+        """D*P."""
+        return self._directions * self._sizes[0]
+
+    @property
+    def per_sequence(self) -> bool:
+        """Whether y is the last step's output only."""
+        return not self.return_sequences
+
+    @property
+    def has_state(self) -> bool:
+        """True."""
+        return True
+
+    def _start(self, rng: np.random.Generator) -> None:
+        self._rng = rng
 
     # The three ways to run: plain, for training, and step by step.
 
@@ -268,11 +311,22 @@ class Recurrent(CellLayer):
         self, x: Any, state: Any, lengths: Any, reset: Any, keep: bool,
         checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape | None]:  # fmt: skip
+        batch_first = self.batch_first
         x = _checks.array(x, "x", self.dtype)
         if x.ndim != 3 or x.shape[2] != self.input_size or not x.size:
-            lead = ("T",) if x.ndim == 2 else ("B", "T") if self.batch_first else ("T", "B")
+            lead = ("T",) if x.ndim == 2 else ("B", "T") if batch_first else ("T", "B")
             _checks.expect_shape(x, "x", (*lead, self.input_size))
-        steps = self._steps(x)
+        T, B, _ = _time_first(x, batch_first).shape
+        batch = (B,) if x.ndim == 3 else ()
+        lengths = _checks.lengths(lengths, T, batch)
+        reset = _checks.reset(reset, T, batch)
+        return self._run_checked(x, batch_first, state, lengths, reset, keep, checkpoint_every)
+
+    def _run_checked(
+        self, x: Array, batch_first: bool, state: Any, lengths: Array | None, reset: Array | None,
+        keep: bool, checkpoint_every: int | None = None,
+    ) -> tuple[Array, Any, Tape | None]:  # fmt: skip
+        steps = _time_first(x, batch_first)
         T, B, _ = steps.shape
         batch = (B,) if x.ndim == 3 else ()
         weights = list(self._weights.values())
@@ -280,16 +334,16 @@ class Recurrent(CellLayer):
         y = np.empty((*x.shape[:-1], D * P), x.dtype) if self.return_sequences else None
         states, state_n = self._rows(state, "state", batch), self._new_rows(B)
         stack = stacks.forward(
-            weights, steps, states, None if y is None else self._steps(y), state_n,
-            self._factors(T, B, drop=keep and self.training), keep,
-            _checks.lengths(lengths, T, batch), _checks.reset(reset, T, batch), checkpoint_every,
+            weights, steps, states, None if y is None else _time_first(y, batch_first), state_n,
+            self._factors(T, B, drop=keep and self.training), keep, lengths, reset,
+            checkpoint_every,
         )  # fmt: skip
         if y is None:
             # Each direction's last output is its final h.
             y = np.empty((*batch, D * P), self.dtype)
             for d in range(D):
                 y[..., d * P : (d + 1) * P] = state_n[0][d - D]
-        tape = None if stack is None else Tape(stack, x.shape, self.batch_first)
+        tape = None if stack is None else Tape(stack, x.shape, batch_first)
         return y, self._state(state_n, batch), tape
 
     def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
@@ -336,9 +390,14 @@ class Recurrent(CellLayer):
         grads : dict of str to array
             Gradients of the weights, by the names of :meth:`parameters`.
         """
+        return self._backward(tape, dy, dstate, self.batch_first, input_gradient)
+
+    def _backward(
+        self, tape: Tape, dy: Any, dstate: Any, batch_first: bool, input_gradient: bool
+    ) -> tuple[Array | None, Any, dict[str, Array]]:
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        if tape.batch_first != self.batch_first:
+        if tape.batch_first != batch_first:
             raise ValueError(
                 f"tape: is from the forward of another layer, with batch_first={tape.batch_first}"
             )
@@ -351,7 +410,7 @@ class Recurrent(CellLayer):
             lead = tape.x_shape[:-1] if self.return_sequences else batch
             dy = _checks.shaped(dy, "dy", self.dtype, (*lead, D * P))
             if self.return_sequences:
-                dy = self._steps(dy)
+                dy = _time_first(dy, batch_first)
             else:
                 top = np.zeros((len(self._weights), B, P), self.dtype)
                 for d in range(D):
@@ -359,16 +418,10 @@ class Recurrent(CellLayer):
                 dh, dy = top if dh is None else dh + top, None
         wanted = _checks.flag(input_gradient, "input_gradient")
         dx = np.empty(tape.x_shape, self.dtype) if wanted else None
-        dx_steps = None if dx is None else self._steps(dx)
+        dx_steps = None if dx is None else _time_first(dx, batch_first)
         dstate_0 = self._new_rows(B)
         grads = stacks.backward(tape.stack, dy, (dh, *rest), dx_steps, dstate_0)
         return dx, self._state(dstate_0, batch), self._named(grads)
-
-    def _steps(self, a: Array) -> Array:
-        """The (T, B, ...) view of a sequence in the caller's layout."""
-        if a.ndim == 2:
-            return a[:, None]
-        return a.swapaxes(0, 1) if self.batch_first else a
 
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> Sequence[Array | None]:
         """The caller's state as one (L*D, B, P or H) each, None where None was given."""
@@ -387,6 +440,49 @@ class Recurrent(CellLayer):
         """One (L*D, B, H) each as the caller's state."""
         found = tuple(rows if batch else (s[:, 0] for s in rows))
         return found[0] if len(found) == 1 else found
+
+    # As a part of a model: time-first.
+
+    def apply(
+        self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
+    ) -> tuple[Array, Any]:
+        """Run for inference as a part of a model."""
+        y, state_n, _ = self._run_checked(x, False, state, lengths, reset, keep=False)
+        return y, state_n
+
+    def apply_forward(
+        self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
+    ) -> tuple[Array, Any, Tape]:
+        """Run for training as a part of a model."""
+        y, state_n, tape = self._run_checked(x, False, state, lengths, reset, keep=True)
+        assert tape is not None
+        return y, state_n, tape
+
+    def apply_backward(
+        self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True
+    ) -> tuple[Array | None, dict[str, Any]]:
+        """Backpropagate through an :meth:`apply_forward`."""
+        dx, _, grads = self._backward(tape, dy, None, False, input_gradient)
+        return dx, grads
+
+    def stage(self, batch_size: int) -> Stream:
+        """How the layer stands in a stream: as a stream of its own."""
+        return self.stream(batch_size)
+
+    def get_config(self) -> dict[str, Any]:
+        """What to call the constructor with for such a layer, as JSON has it."""
+        names = (
+            "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout",
+            "bidirectional", "return_sequences",
+        )  # fmt: skip
+        return {n: getattr(self, n) for n in names} | {"dtype": self.dtype.name}
+
+    @classmethod
+    def least_weights(cls, config: Mapping[str, Any]) -> int:
+        """How many weights a file with a layer of this configuration holds at least."""
+        I, H, L = (_checks.size(config[n], n) for n in ("input_size", "hidden_size", "num_layers"))
+        P = _checks.size(config.get("proj_size", 0), "proj_size", 0) or H
+        return H * (I + P) + (L - 1) * 2 * H * P
 
     def stream(self, batch_size: int = 1) -> Stream:
         """A state that is stepped one time step at a time; many can share this layer.
@@ -409,6 +505,13 @@ class Recurrent(CellLayer):
                 "direction starts at the end of the sequence"
             )
         return Stream(list(self._weights.values()), rows)
+
+
+def _time_first(a: Array, batch_first: bool) -> Array:
+    """The (T, B, ...) view of a sequence in the caller's layout."""
+    if a.ndim == 2:
+        return a[:, None]
+    return a.swapaxes(0, 1) if batch_first else a
 
 
 class RNN(Recurrent):
@@ -477,6 +580,10 @@ class RNN(Recurrent):
             dropout, bidirectional, return_sequences, dtype, seed, init,
         )  # fmt: skip
 
+    def get_config(self) -> dict[str, Any]:
+        """What to call the constructor with for such a layer, as JSON has it."""
+        return super().get_config() | {"nonlinearity": self.nonlinearity}
+
 
 class LSTM(Recurrent):
     """Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
@@ -535,6 +642,11 @@ class LSTM(Recurrent):
             raise ValueError(
                 f"proj_size: expected 0 or a size below hidden_size={hidden_size}, got {proj_size}"
             )
+        self._forget_bias = None
+        if forget_bias is not None:
+            self._forget_bias = _checks.finite(forget_bias, "forget_bias")
+            if not _checks.flag(bias, "bias"):
+                raise ValueError(f"forget_bias: expected None without bias, got {forget_bias}")
         self.peephole = _checks.flag(peephole, "peephole")
         self.layer_norm = _checks.flag(layer_norm, "layer_norm")
         super().__init__(
@@ -542,8 +654,6 @@ class LSTM(Recurrent):
             dropout, bidirectional, return_sequences, dtype, seed, init, proj_size, self.peephole,
             self.layer_norm,
         )  # fmt: skip
-        if forget_bias is not None:
-            self._set_forget_bias(forget_bias)
 
     @property
     def proj_size(self) -> int:
@@ -551,14 +661,21 @@ class LSTM(Recurrent):
         P = self._first.output_size
         return 0 if self.hidden_size == P else P
 
-    def _set_forget_bias(self, value: float) -> None:
-        value = _checks.real(value, "forget_bias", "a finite number", math.isfinite)
-        if not self.bias:
-            raise ValueError(f"forget_bias: expected None without bias, got {value}")
-        forget = slice(self.hidden_size, 2 * self.hidden_size)
-        for name, array in self.parameters().items():
-            if name.startswith(("bias_ih", "bias_hh")):
-                array[forget] = value if name.startswith("bias_ih") else 0
+    def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
+        scans = super()._draw_scans(rng, dtype)
+        if self._forget_bias is not None:
+            forget = slice(self._hidden_size, 2 * self._hidden_size)
+            for drawn in scans:
+                for name, value in (("bias_ih", self._forget_bias), ("bias_hh", 0)):
+                    array = drawn[self._cell.weights.index(name)]
+                    assert array is not None
+                    array[forget] = value
+        return scans
+
+    def get_config(self) -> dict[str, Any]:
+        """What to call the constructor with for such a layer, as JSON has it."""
+        own = {n: getattr(self, n) for n in ("proj_size", "peephole", "layer_norm")}
+        return super().get_config() | own
 
 
 class GRU(Recurrent):
@@ -610,3 +727,8 @@ class GRU(Recurrent):
             num_layers, bias, batch_first, dropout, bidirectional, return_sequences, dtype, seed,
             init, layer_norm=self.layer_norm,
         )  # fmt: skip
+
+    def get_config(self) -> dict[str, Any]:
+        """What to call the constructor with for such a layer, as JSON has it."""
+        own = {"reset_after": self.reset_after, "layer_norm": self.layer_norm}
+        return super().get_config() | own

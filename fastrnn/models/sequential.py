@@ -98,7 +98,8 @@ class Sequential(Layer):
             sequence = np.random.SeedSequence(seed)
             seeds = sequence.generate_state(len(seeds), np.uint64).tolist()
             for layer, own in zip(self.layers, seeds, strict=False):
-                _draw_anew(layer, own)
+                if not layer.seeded and not layer.touched:
+                    layer.reset_parameters(own)
         self._rng = np.random.default_rng(seeds[-1])
 
     # A layer made of layers.
@@ -548,7 +549,7 @@ def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
         size = gives or size
     if size is None:
         raise ValueError(f"layers: expected one or more with weights, got {list(found)}")
-    dtypes = {str(layer.dtype) for layer in found if hasattr(layer, "dtype")}
+    dtypes = {str(layer.dtype) for layer in found if layer.dtype is not None}
     if len(dtypes) > 1:
         raise ValueError(f"layers: expected one dtype, got {' and '.join(sorted(dtypes))}")
     return found
@@ -608,31 +609,6 @@ def _layer_from_file(i: int, name: str, config: dict[str, Any], tensors: dict[st
     make: Any = KINDS[name]
     layer: Layer = make(**config)
     return layer
-
-
-def _draw_anew(layer: Layer, seed: int) -> None:
-    """Initial weights and random state by `seed`, if the layer was made without one.
-
-    Weights that are no longer the initial ones, because they were trained, loaded or set, stay.
-    """
-    args, kwargs = layer._given
-    signature = inspect.signature(type(layer))
-    given = signature.bind(*args, **kwargs).arguments
-    if given.get("seed") is not None or "seed" not in signature.parameters:
-        return
-    # Dropout draws nothing here, and would warn a second time of not being used.
-    quiet = {"dropout": 0.0} if "dropout" in given else {}
-    before, fresh = (
-        type(layer)(**(given | quiet | {"seed": by})) for by in (layer._drawn_by, seed)
-    )
-    weights, drawn = layer.parameters(), before.parameters()
-    if not all(np.array_equal(weights[name], drawn[name]) for name in weights):
-        return
-    for name, array in weights.items():
-        array[...] = fresh.parameters()[name]
-    layer._drawn_by = seed
-    if hasattr(layer, "_rng"):
-        layer._rng = fresh._rng  # type: ignore[attr-defined]
 
 
 def _even(x: Sequence[Any]) -> bool:
