@@ -21,7 +21,7 @@ import fastrnn
 from fastrnn._bench.peers import Peer, our_threads
 from fastrnn._bench.rows import STEPS
 from fastrnn._bench.timing import Array, Contender
-from fastrnn._kernels.cells import CELLS
+from fastrnn._kernels.cells import CELLS, CellConfig
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "Adam": {}, "AdamW": {}, "SGD": {"lr": 0.01, "momentum": 0.9}, "RMSprop": {}, "Adagrad": {},
@@ -36,6 +36,10 @@ LOSSES = {
 }
 #: Gradients are scaled to this norm: to a third of what they have, or less.
 CLIP_NORM = 100.0
+
+
+def _lstm_shapes(I: int, H: int) -> dict[str, tuple[int, ...]]:
+    return CELLS["lstm"].weight_shapes(CellConfig(input_size=I, hidden_size=H))
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Row:
         """The size, or how many numbers an optimizer changes."""
         if self.part not in OPTIMIZERS:
             return ",".join(map(str, self.size))
-        return f"{sum(map(prod, CELLS['lstm'].weight_shapes(*self.size).values())):,}"
+        return f"{sum(map(prod, _lstm_shapes(*self.size).values())):,}"
 
     @property
     def calls(self) -> int:
@@ -95,7 +99,7 @@ class Problem:
             return rng.standard_normal(shape).astype(row.dtype)
 
         if row.part in OPTIMIZERS:
-            shapes = CELLS["lstm"].weight_shapes(*row.size)
+            shapes = _lstm_shapes(*row.size)
             weights = {name: 0.1 * normal(*shape) for name, shape in shapes.items()}
             return cls(row, weights | {f"d{name}": normal(*s) for name, s in shapes.items()})
         if row.part == "cross_entropy":

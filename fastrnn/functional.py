@@ -7,7 +7,7 @@ float32; int64 and longdouble are taken as float64). States and gradients are co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fastrnn import _checks
 from fastrnn._core import scan
 from fastrnn._core.scan import ScanTape
 from fastrnn._core.weights import Weights
-from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell
+from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell, CellConfig
 from fastrnn._types import Array
 from fastrnn.layouts import pack_lstm as pack_lstm
 from fastrnn.layouts import pack_rnn as pack_rnn
@@ -234,10 +234,12 @@ def _forward(
     promoted = np.result_type(np.float32, *(_checks.numeric(a, n) for n, a in given.items()))
     dtype = np.dtype(np.float32 if promoted == np.float32 else np.float64)
     x = _checks.shaped(x, "x", dtype, ("T", "B", "I"))
-    weight_hh = _checks.shaped(given["weight_hh"], "weight_hh", dtype, ("G*H", "H"))
     T, B, I = x.shape
-    H = weight_hh.shape[1]
-    shapes = cell.weight_shapes(I, H)
+    H = _hidden_size(cell, given, dtype)
+    config = CellConfig(
+        input_size=I, hidden_size=H, bias=any(name.startswith("bias") for name in given)
+    )
+    shapes = cell.weight_shapes(config)
     arrays = [
         np.ascontiguousarray(_checks.shaped(given[n], n, dtype, shapes[n])) if n in given else None
         for n in WEIGHTS
@@ -246,11 +248,23 @@ def _forward(
     y = np.empty((T, B, H), dtype)
     state_n = tuple(np.empty((B, H), dtype) for _ in cell.states)
     tape = scan.forward(
-        Weights(cell, arrays), x, states, y, state_n, keep=True,
+        Weights(cell, config, arrays), x, states, y, state_n, keep=True,
         lengths=_checks.lengths(lengths, T, (B,)), reset=_checks.reset(reset, T, (B,)),
     )  # fmt: skip
     assert tape is not None
     return y, state_n, tape
+
+
+def _hidden_size(cell: Cell, given: Mapping[str, Any], dtype: np.dtype[Any]) -> int:
+    """H, as the weights have it."""
+    if cell.recurrence == "dense":
+        weight_hh = _checks.shaped(given["weight_hh"], "weight_hh", dtype, ("G*H", "H"))
+        return int(weight_hh.shape[1])
+    rows = len(_checks.shaped(given["weight_ih"], "weight_ih", dtype, ("G*H", "I")))
+    G = len(cell.gates)
+    if not rows or rows % G:
+        raise ValueError(f"weight_ih: expected a multiple of {G} rows, got {rows}")
+    return rows // G
 
 
 def _backward(
@@ -260,12 +274,12 @@ def _backward(
         raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
     if tape.cell.name not in cells:
         raise ValueError(f"tape: expected one of {' or '.join(cells)}, got one of {tape.cell.name}")
-    cell, shapes, dtype = tape.kind
-    (T, B, _), (_, H) = tape.shape, shapes[WEIGHTS.index("weight_hh")]
+    cell, config, dtype = tape.kind
+    (T, B, _), H = tape.shape, config.hidden_size
     if dy is not None:
         dy = _checks.shaped(dy, "dy", dtype, (T, B, H))
     dstate_n = _checks.states(dstate, dstate_name, cell.states, dtype, [(B, H)] * len(cell.states))
     dx = np.empty(tape.shape, dtype)
     dstate_0 = tuple(np.empty((B, H), dtype) for _ in cell.states)
     grads = scan.backward(tape, dy, dstate_n, dx, dstate_0)
-    return dx, dstate_0, {n: g for n, g in zip(WEIGHTS, grads, strict=True) if g is not None}
+    return dx, dstate_0, {n: g for n, g in zip(cell.weights, grads, strict=True) if g is not None}

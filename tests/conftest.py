@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 import fastrnn
 from fastrnn import functional
-from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell
+from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell, CellConfig
 
 # The fixtures used under @given don't change between examples.
 settings.register_profile(
@@ -115,7 +115,7 @@ def make_weights(rng: np.random.Generator) -> Callable[..., Any]:
     """``make_weights(cell, I, H, dtype, bias_ih=True, bias_hh=True)``: in the order of WEIGHTS."""
 
     def make(cell: Cell, I: int, H: int, dtype: Any, **given: bool) -> list[Any]:
-        shapes = cell.weight_shapes(I, H)
+        shapes = cell.weight_shapes(CellConfig(input_size=I, hidden_size=H))
         return [
             rng.uniform(-1, 1, shapes[n]).astype(dtype) / shapes[n][-1] ** 0.5
             if given.get(n, True)

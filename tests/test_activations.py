@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from fastrnn._kernels.cells import CELLS
+from fastrnn._kernels.cells import CELLS, CellConfig
 
 ONE, ZERO = 100.0, -1000.0  # sigmoid is 1, and 0, there; tanh(ONE) is 1
 
@@ -59,7 +59,8 @@ def evaluate(functions, probe, dtype):
     def values(points, H=3):
         B = points.size // H
         points = points.reshape(B, H)
-        weights = {n: np.zeros(s, dtype) for n, s in cell.weight_shapes(H, H).items()}
+        config = CellConfig(input_size=H, hidden_size=H)
+        weights = {n: np.zeros(s, dtype) for n, s in cell.weight_shapes(config).items()}
         for gate, value in probe.gates.items():
             weights["bias_ih"].reshape(-1, H)[cell.gates.index(gate)] = value
         states = {s: np.full((B, H), probe.states.get(s, 0), dtype) for s in cell.states}

@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from fastrnn._kernels import dispatch, reference
-from fastrnn._kernels.cells import CELLS
+from fastrnn._kernels.cells import CELLS, CellConfig
 
 # Largest error of forward and of gradients, relative to the largest entry of the true array.
 TOLERANCE = {"float64": (1e-12, 1e-12), "float32": (2e-6, 2e-5)}
@@ -93,12 +93,12 @@ def taken(base, view):
 
 
 def run(
-    kernels, cell, dtype, weights, x, state, dy, dstate_n, spans, reset, y_out="plain",
+    kernels, cell, config, dtype, weights, x, state, dy, dstate_n, spans, reset, y_out="plain",
     dx_out="plain",
 ):  # fmt: skip
     """Forward and backward: every result by its name."""
     weights = [None if w is None else w.astype(dtype) for w in weights]
-    packed = kernels.Packed(cell, weights)
+    packed = kernels.Packed(cell, config, weights)
 
     def forward(keep):
         y_base, y = place((*x.shape[:2], state[0].shape[1]), dtype, y_out)
@@ -134,10 +134,10 @@ def error(got, want):
     return abs(got - want).max() / (scale if scale else 1)
 
 
-def near_kink(margin, cell, weights, x, state, spans, reset):
+def near_kink(margin, cell, config, weights, x, state, spans, reset):
     """Whether the rectifier could fall on its other side by an error of `margin`."""
     # What goes into it is what a linear cell would give: the reference, step by step.
-    packed = reference.Packed(cell, weights)
+    packed = reference.Packed(cell, config, weights)
     smallest, largest = np.inf, 0.0
     h = state[0].copy()
     for t in range(len(x)):
@@ -188,14 +188,17 @@ def test_matches_the_reference(compiled, cell, dtype, case):
     # Two normalised units are 1 and -1 whatever they were, and products with a single number are
     # normalised to the same whatever it is: their gradients cancel to nothing.
     norm = c.norm and bool(cell.norm_groups) and c.H > 4 and c.I > 1 and P != 1
-    shapes = cell.weight_shapes(c.I, c.H, P, c.peephole and lstm, norm)
+    config = CellConfig(
+        input_size=c.I, hidden_size=c.H, proj_size=P, peephole=c.peephole and lstm, layer_norm=norm
+    )
+    shapes = cell.weight_shapes(config)
     weights = [
         rng.uniform(-1, 1, shapes[name]).astype(dtype) / dtype.type(shapes[name][-1] ** 0.5)
         if name in shapes and given_bias.get(name, True)
         else None
         for name in cell.weights
     ]
-    sizes = [P or c.H, c.H][: len(cell.states)]
+    sizes = cell.state_sizes(config)
     x = placed(rng, (c.T, c.B, c.I), dtype, c.x_in)
     state = [rng.uniform(-1, 1, (c.B, n)).astype(dtype) for n in sizes]
     dy = placed(rng, (c.T, c.B, sizes[0]), dtype, c.dy_in) if c.dy else None
@@ -216,31 +219,47 @@ def test_matches_the_reference(compiled, cell, dtype, case):
         return None if a is None else a.astype(np.float64)
 
     truth = run(
-        reference, cell, np.dtype(np.float64), list(map(exact, weights)), exact(x),
+        reference, cell, config, np.dtype(np.float64), list(map(exact, weights)), exact(x),
         list(map(exact, state)), exact(dy), list(map(exact, dstate_n)), spans, reset,
     )  # fmt: skip
     tolerances = TOLERANCE[dtype.name]
     if cell.name == "rnn_relu":
         weights_64 = list(map(exact, weights))
         state_64 = list(map(exact, state))
-        assume(not near_kink(2 * tolerances[0], cell, weights_64, exact(x), state_64, spans, reset))
+        assume(
+            not near_kink(
+                2 * tolerances[0], cell, config, weights_64, exact(x), state_64, spans, reset
+            )
+        )
     if dtype == np.float32:
         # Where a result cancels so far that NumPy's float32 loses it, it tells nothing of a kernel.
-        plain = run(reference, cell, dtype, weights, x, state, dy, dstate_n, spans, reset)
+        plain = run(reference, cell, config, dtype, weights, x, state, dy, dstate_n, spans, reset)
         for results, wants, tolerance in zip(plain, truth, tolerances, strict=True):
             for name, want in wants.items():
                 assume(error(results[name], want) <= tolerance / 2)
         # By luck it may not: so once more, with the rows summed in another order.
         _, grads = run(
-            reference, cell, dtype, weights, flip(x, 1), [flip(s, 0) for s in state], flip(dy, 1),
-            [flip(d, 0) for d in dstate_n], flip(spans, 1), flip(reset, 1),
+            reference, cell, config, dtype, weights, flip(x, 1), [flip(s, 0) for s in state],
+            flip(dy, 1), [flip(d, 0) for d in dstate_n], flip(spans, 1), flip(reset, 1),
         )  # fmt: skip
         for name in grads.keys() & set(cell.weights):
             assume(error(grads[name], truth[1][name]) <= tolerances[1] / 2)
 
     kernels = dispatch.kernels(dtype)
     found = run(
-        kernels, cell, dtype, weights, x, state, dy, dstate_n, spans, reset, c.y_out, c.dx_out
+        kernels,
+        cell,
+        config,
+        dtype,
+        weights,
+        x,
+        state,
+        dy,
+        dstate_n,
+        spans,
+        reset,
+        c.y_out,
+        c.dx_out,
     )
     for results, wants, tolerance in zip(found, truth, tolerances, strict=True):
         assert results.keys() == wants.keys()

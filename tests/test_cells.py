@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.cells import CellConfig
 from fastrnn._kernels.reference.scan import STEPS
 
 
@@ -13,9 +14,9 @@ def test_every_twin_has_the_cell(cell, backend, dtype, make_weights):
         assert cell.name in STEPS, f"{cell.name}: no steps in fastrnn/_reference/scan.py"
     T, B, I, H = 2, 3, 4, 5
     kernels = dispatch.kernels(dtype)
-    weights = make_weights(cell, I, H, dtype)
+    weights, config = make_weights(cell, I, H, dtype), CellConfig(input_size=I, hidden_size=H)
     try:
-        packed = kernels.Packed(cell, weights)
+        packed = kernels.Packed(cell, config, weights)
     except KeyError:
         raise AssertionError(f"{cell.name}: missing in the kernels of {backend}") from None
     state = tuple(np.ones((B, H), dtype) for _ in cell.states)

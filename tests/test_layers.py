@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._kernels.cells import CellConfig
 
 T, B, I, H = 7, 3, 4, 19
 
@@ -45,8 +46,8 @@ def outputs(layer, x):
 
 
 def test_names_shapes_and_copies(layer, cell):
-    own = layer.parameters()
-    shapes = {f"{n}_l0": s for n, s in cell.weight_shapes(I, H).items()}
+    own, config = layer.parameters(), CellConfig(input_size=I, hidden_size=H)
+    shapes = {f"{n}_l0": s for n, s in cell.weight_shapes(config).items()}
     assert {n: a.shape for n, a in own.items()} == shapes
     assert all(a.dtype == layer.dtype for a in own.values())
     assert all(np.abs(a).max() <= H**-0.5 and a.std() > 0 for a in own.values())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastrnn._kernels import dispatch, reference
-from fastrnn._kernels.cells import CELLS
+from fastrnn._kernels.cells import CELLS, CellConfig
 
 T, B, I, H, P = 5, 4, 2, 3, 2
 # Of second order: off by STEP**2 = 1e-10, and by the rounding of the loss, 1e-16 / STEP = 1e-11.
@@ -41,12 +41,13 @@ RESET = np.array([[0, 0, 0, 0], [1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1], [1, 0,
 )
 def test_central_differences(name, proj_size, peephole, layer_norm, rows, reset, rng):
     cell, spans = CELLS[name], SPANS[rows]
-    shapes = cell.weight_shapes(I, H, proj_size, peephole, layer_norm)
+    config = CellConfig(
+        input_size=I, hidden_size=H, proj_size=proj_size, peephole=peephole, layer_norm=layer_norm
+    )
+    shapes = cell.weight_shapes(config)
     weights = [rng.uniform(-1, 1, shapes[n]) if n in shapes else None for n in cell.weights]
     x = rng.normal(size=(T, B, I))
-    state = [
-        rng.uniform(-1, 1, (B, n)) for n, _ in zip((proj_size or H, H), cell.states, strict=False)
-    ]
+    state = [rng.uniform(-1, 1, (B, n)) for n in cell.state_sizes(config)]
     d_outputs = [
         rng.normal(size=(T, B, proj_size or H)),
         *(rng.normal(size=s.shape) for s in state),
@@ -54,7 +55,7 @@ def test_central_differences(name, proj_size, peephole, layer_norm, rows, reset,
 
     def run(keep=False):
         y, state_n = np.full_like(d_outputs[0], np.nan), [np.full_like(s, np.nan) for s in state]
-        packed = reference.Packed(cell, weights)
+        packed = reference.Packed(cell, config, weights)
         tape = reference.forward(packed, x, state, y, state_n, keep, spans, reset)
         return (y, *state_n), tape
 
@@ -86,7 +87,7 @@ def test_central_differences(name, proj_size, peephole, layer_norm, rows, reset,
 @pytest.mark.parametrize("rows", ["from the start", "to the end"])
 def test_what_stands_in_the_padding_does_not_count(cell, backend, dtype, make_weights, rows, rng):
     kernels, spans = dispatch.kernels(dtype), SPANS[rows]
-    weights = make_weights(cell, I, H, dtype)
+    weights, config = make_weights(cell, I, H, dtype), CellConfig(input_size=I, hidden_size=H)
     idle = ~((spans[0] <= np.arange(T)[:, None]) & (np.arange(T)[:, None] < spans[1]))
     x = rng.normal(size=(T, B, I)).astype(dtype)
     dy = rng.normal(size=(T, B, H)).astype(dtype)
@@ -95,7 +96,7 @@ def test_what_stands_in_the_padding_does_not_count(cell, backend, dtype, make_we
         x[idle] = dy[idle] = filling
         state = [np.ones((B, H), dtype) for _ in cell.states]
         y, state_n = np.full((T, B, H), np.nan, dtype), [np.empty_like(s) for s in state]
-        packed = kernels.Packed(cell, weights)
+        packed = kernels.Packed(cell, config, weights)
         tape = kernels.forward(packed, x, state, y, state_n, True, spans, RESET)
         dx, dstate = np.full_like(x, np.nan), [np.empty_like(s) for s in state]
         gradients = kernels.Gradients(packed)

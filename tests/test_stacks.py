@@ -14,6 +14,7 @@ import pytest
 
 import fastrnn
 from fastrnn._core import stack as stacks
+from fastrnn._kernels.cells import CellConfig
 
 T, B, I, H = 7, 5, 4, 6
 STACKS = {(1, 2): "float64", (2, 1): "float64", (3, 2): "float32"}
@@ -101,7 +102,9 @@ def test_names_and_shapes(stack, cell, sizes, same_bits):
         f"{n}_l{layer}{direction}": shape
         for layer in range(L)
         for direction in ("", "_reverse")[:D]
-        for n, shape in cell.weight_shapes(D * H if layer else I, H).items()
+        for n, shape in cell.weight_shapes(
+            CellConfig(input_size=D * H if layer else I, hidden_size=H)
+        ).items()
     }
     assert {n: a.shape for n, a in stack.parameters().items()} == shapes
     assert list(stack.parameters()) == list(shapes)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import fastrnn
-from fastrnn._kernels.cells import CELLS, Cell
+from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._types import Array
 
 #: Steps after which the outputs of a stream are compared.
@@ -125,6 +125,7 @@ class Problem:
         """Make the arrays; weights are uniform in +-1/sqrt(H), as torch initializes them."""
         rng = np.random.default_rng(0)
         T, B, I, H = row.T, row.B, row.I, row.H
+        config = CellConfig(input_size=I, hidden_size=H)
 
         def uniform(bound: float, shape: tuple[int, ...]) -> Array:
             return rng.uniform(-bound, bound, shape).astype(row.dtype)
@@ -134,7 +135,7 @@ class Problem:
             uniform(1, (T, B, I)),
             uniform(1, (T, B, H)),
             tuple(uniform(1, (B, H)) for _ in row.of.states),
-            {name: uniform(H**-0.5, s) for name, s in row.of.weight_shapes(I, H).items()},
+            {name: uniform(H**-0.5, s) for name, s in row.of.weight_shapes(config).items()},
         )
 
     def layer(self, dtype: Any = None) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._kernels.cells import GAINS, Cell
+from fastrnn._kernels.cells import GAINS, Cell, CellConfig
 from fastrnn._types import Array
 
 #: Layer normalisation starts as nothing but that, whatever `init`; so in Ba et al. 2016.
@@ -18,21 +18,19 @@ INITS = ("uniform", "orthogonal", "identity")
 def weights(
     rng: np.random.Generator,
     cell: Cell,
-    shapes: dict[str, tuple[int, ...]],
+    config: CellConfig,
     init: str,
     dtype: Any,
 ) -> list[Array | None]:
-    """Fresh weights in the order of `cell.weights`; None for what `shapes` does not have.
+    """Fresh weights in the order of `cell.weights`; None for those that `config` leaves out.
 
     Parameters
     ----------
-    shapes : dict of str to tuple of int
-        As from ``cell.weight_shapes``.
     init : {"uniform", "orthogonal", "identity"}
         As in ``fastrnn.RNN``.
     """
-    rows, I = shapes["weight_ih"]
-    H = rows // len(cell.gates)
+    shapes = cell.weight_shapes(config)
+    I, H = config.input_size, config.hidden_size
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
         if name in NEUTRAL:
@@ -42,8 +40,8 @@ def weights(
         if name.startswith("bias"):
             return np.zeros(shape)
         if init == "identity":
-            return np.eye(H) if name == "weight_hh" else rng.normal(0, 1e-3, shape)
-        if name == "weight_hh" and shape[1] == H:
+            return _identity(shape) if name == "weight_hh" else rng.normal(0, 1e-3, shape)
+        if name == "weight_hh" and shape[1:] == (H,):
             return np.concatenate([_orthogonal(rng, H) for _ in cell.gates])
         bound = (6 / (I + H)) ** 0.5
         return rng.uniform(-bound, bound, shape)
@@ -51,6 +49,11 @@ def weights(
     return [
         draw(name, shapes[name]).astype(dtype) if name in shapes else None for name in cell.weights
     ]
+
+
+def _identity(shape: tuple[int, ...]) -> Array:
+    """What leaves a state as it is: a matrix, or the vector of an elementwise recurrence."""
+    return np.ones(shape) if len(shape) == 1 else np.eye(shape[0])
 
 
 def _orthogonal(rng: np.random.Generator, n: int) -> Array:

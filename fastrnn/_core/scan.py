@@ -14,7 +14,7 @@ import numpy as np
 
 from fastrnn._core.weights import Weights
 from fastrnn._kernels import dispatch
-from fastrnn._kernels.cells import Cell
+from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._types import Array
 
 
@@ -51,7 +51,7 @@ class ScanTape(Bound):
     `kept` is the kernels' own tape, or checkpoints; `kind` is that of the weights.
     """
 
-    kind: tuple[Any, ...]
+    kind: tuple[Cell, CellConfig, np.dtype[Any]]
     kernels: ModuleType
     packed: Any
     kept: Any
@@ -61,14 +61,12 @@ class ScanTape(Bound):
     @property
     def cell(self) -> Cell:
         """What ran."""
-        found: Cell = self.kind[0]
-        return found
+        return self.kind[0]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the weights."""
-        found: np.dtype[Any] = self.kind[2]
-        return found
+        return self.kind[2]
 
 
 def forward(

@@ -71,7 +71,7 @@ def forward(
     scans: list[ScanTape | None] = []
     for layer in range(L):
         top = layer == L - 1
-        out = y if top else np.empty((*x.shape[:2], D * weights[0].output_size), x.dtype)
+        out = y if top else np.empty((*x.shape[:2], D * weights[0].config.output_size), x.dtype)
         for d in range(D):
             k = layer * D + d
             tape = scan.forward(
@@ -127,7 +127,7 @@ def backward(
 
 def _segment_steps(weights: Weights, x: Array) -> int:
     """Steps that inference takes at a time."""
-    step_bytes: int = x.shape[1] * weights.output_size * x.itemsize
+    step_bytes: int = x.shape[1] * weights.config.output_size * x.itemsize
     return max(1, _SEGMENT_BYTES // step_bytes)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._kernels import dispatch
-from fastrnn._kernels.cells import Cell
+from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._types import Array
 
 
@@ -104,37 +105,42 @@ class Weights(Watched):
     Parameters
     ----------
     cell : Cell
+    config : CellConfig
     arrays : sequence of array or None
-        In the order of `cell.weights`; C-contiguous, of one dtype. All but the first two may be
-        None, or missing at the end.
+        In the order of `cell.weights`; C-contiguous, of one dtype. None, or missing at the end,
+        for those that `config` leaves out; so may each bias be.
 
     Attributes
     ----------
-    shapes : tuple of tuple of int or None
-        Of the arrays.
     kind : tuple
-        Cell, shapes and dtype: what a tape and its layer must have in common.
-    input_size, hidden_size, output_size : int
-        I, H, and P: H, or the size of a projection.
+        Cell, configuration and dtype: what a tape and its layer must have in common.
     """
 
-    __slots__ = ("cell", "hidden_size", "input_size", "kind", "output_size", "shapes")
+    __slots__ = ("cell", "config", "kind")
 
-    def __init__(self, cell: Cell, arrays: Sequence[Array | None]) -> None:
+    def __init__(self, cell: Cell, config: CellConfig, arrays: Sequence[Array | None]) -> None:
+        shapes = cell.weight_shapes(config)
+        arrays = (*arrays, *[None] * (len(cell.weights) - len(arrays)))
+        for name, array in zip(cell.weights, arrays, strict=True):
+            if array is not None:
+                _checks.expect_shape(array, name, shapes.get(name, ()))
+            elif name in shapes and not name.startswith("bias"):
+                raise ValueError(f"{name}: expected shape {shapes[name]}, got None")
         super().__init__(arrays)
-        self.cell = cell
-        self.shapes = tuple(None if a is None else a.shape for a in arrays)
-        (rows, I), (_, P) = (a.shape for a in arrays[:2] if a is not None)
-        self.input_size: int = I
-        self.hidden_size: int = rows // len(cell.gates)
-        self.output_size: int = P
-        self.kind = (cell, self.shapes, self.dtype)
+        self.cell, self.config = cell, config
+        self.kind = (cell, config, self.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Weights, (self.cell, self._arrays)
+        return Weights, (self.cell, self.config, self._arrays)
 
     def _pack(self, kernels: ModuleType) -> Any:
-        return kernels.Packed(self.cell, self._arrays)
+        return kernels.Packed(self.cell, self.config, self._arrays)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the weights that are there, in order."""
+        there = zip(self.cell.weights, self._arrays, strict=True)
+        return [name for name, array in there if array is not None]
 
 
 class LinearWeights(Watched):

@@ -1,97 +1,173 @@
-"""What a recurrent cell is, as data: its gates, its states and where its weights stand.
+"""What a recurrent cell is, as data: its gates, its states, its recurrence and its weights.
 
 Every other floor of the package iterates over :data:`CELLS`. A new cell is an entry here and one
-file in each twin (``_reference/<family>.py`` and ``src_pyx/<family>.pxd``).
+file in each twin: ``reference/<family>.py`` and ``src_pyx/cells/<family>.pxd``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-#: The weights that every cell has, in the order in which they travel through the twins.
+from fastrnn import _checks
+
+#: The weights of a cell without options, in the order in which they travel through the twins.
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One recurrence.
-
-    Attributes
-    ----------
-    name : str
-        The key in :data:`CELLS`.
-    gates : tuple of str
-        Gates in the order of the rows of ``weight_ih`` and ``weight_hh``, torch's order.
-    states : tuple of str
-        The states carried from step to step; ``"h"`` comes first and is the output.
-    more_weights : tuple of str
-        Optional ones, which come after :data:`WEIGHTS`.
-    norm_groups : tuple of int
-        How many gates in a row are normalised together by layer normalisation; empty where a cell
-        has none.
-    """
-
-    name: str
-    gates: tuple[str, ...]
-    states: tuple[str, ...] = ("h",)
-    more_weights: tuple[str, ...] = ()
-    norm_groups: tuple[int, ...] = ()
-
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """Names of all weights, in order."""
-        return WEIGHTS + self.more_weights
-
-    def weight_shapes(
-        self,
-        input_size: int,
-        hidden_size: int,
-        proj_size: int = 0,
-        peephole: bool = False,
-        layer_norm: bool = False,
-    ) -> dict[str, tuple[int, ...]]:
-        """Shapes of the weights of one layer, by name."""
-        I, H, P = input_size, hidden_size, proj_size or hidden_size
-        rows = len(self.gates) * H
-        shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih": (rows, I),
-            "weight_hh": (rows, P),
-            "bias_ih": (rows,),
-            "bias_hh": (rows,),
-        }
-        if proj_size:
-            shapes |= dict.fromkeys(PROJECTION, (P, H))
-        if peephole:
-            shapes |= dict.fromkeys(PEEPHOLES, (H,))
-        if layer_norm:
-            shapes |= dict.fromkeys(GAINS, (rows,))
-            shapes |= dict.fromkeys([n for n in STATE_NORM if n in self.more_weights], (H,))
-        return shapes
-
-
-#: Optional weights of an LSTM: the projection (Sak et al. 2014), peepholes (Gers et al. 2002).
+#: The projection of the output (Sak et al. 2014), and peepholes (Gers et al. 2002).
 PROJECTION = ("weight_hr",)
 PEEPHOLES = ("weight_ci", "weight_cf", "weight_co")
-#: Of layer normalisation (Ba et al. 2016): gains of the two projections; gain and bias of the cell
-#: state. The projections' own biases are `bias_ih` and `bias_hh`.
+#: Of layer normalisation (Ba et al. 2016): gains of the two products; gain and bias of the cell
+#: state, in cells that have one. The biases of the products are `bias_ih` and `bias_hh`.
 GAINS = ("gain_ih", "gain_hh")
 STATE_NORM = ("gain_c", "bias_c")
 #: What is added to a variance, as in torch.nn.LayerNorm.
 NORM_EPS = 1e-5
 
+Recurrence = Literal["dense", "elementwise", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellConfig:
+    """Sizes and options of one layer in one direction.
+
+    Attributes
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    proj_size : int
+        P, the size of the projected output; 0 for no projection.
+    bias : bool
+        Whether there are biases.
+    peephole, layer_norm : bool
+        As in ``fastrnn.LSTM``.
+
+    Raises
+    ------
+    ValueError
+        If a size is out of its range.
+    TypeError
+        If a size is not an integer or an option not a bool.
+    """
+
+    input_size: int
+    hidden_size: int
+    proj_size: int = 0
+    bias: bool = True
+    peephole: bool = False
+    layer_norm: bool = False
+
+    def __post_init__(self) -> None:
+        """Check sizes and options."""
+        for name, least in (("input_size", 1), ("hidden_size", 1), ("proj_size", 0)):
+            object.__setattr__(self, name, _checks.size(getattr(self, name), name, least))
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(
+                f"proj_size: expected 0 or a size below hidden_size={self.hidden_size}, "
+                f"got {self.proj_size}"
+            )
+        for name in ("bias", "peephole", "layer_norm"):
+            object.__setattr__(self, name, _checks.flag(getattr(self, name), name))
+
+    @property
+    def output_size(self) -> int:
+        """P with a projection, else H."""
+        return self.proj_size or self.hidden_size
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of recurrence.
+
+    Attributes
+    ----------
+    name : str
+        The key in :data:`CELLS`.
+    family : str
+        The name of its file on every floor.
+    gates : tuple of str
+        Gates in the order of the rows of the weights, torch's order.
+    states : tuple of str
+        The states carried from step to step; ``"h"`` comes first and is the output.
+    recurrence : {"dense", "elementwise", "none"}
+        What `weight_hh` is: a matrix (G*H, P), a vector (G*H,), or absent, and `bias_hh` with it.
+    options : tuple of str
+        What this cell can have of ``"projection"``, ``"peephole"`` and ``"layer_norm"``.
+    norm_groups : tuple of tuple of str
+        The gates that layer normalisation normalises together, in the order of `gates`.
+    """
+
+    name: str
+    family: str
+    gates: tuple[str, ...]
+    states: tuple[str, ...] = ("h",)
+    recurrence: Recurrence = "dense"
+    options: tuple[str, ...] = ()
+    norm_groups: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of all weights that this cell can have, in order."""
+        of_options = {
+            "projection": PROJECTION,
+            "peephole": PEEPHOLES,
+            "layer_norm": GAINS + (STATE_NORM if "c" in self.states else ()),
+        }
+        names = WEIGHTS if self.recurrence != "none" else ("weight_ih", "bias_ih")
+        return names + sum((w for o, w in of_options.items() if o in self.options), ())
+
+    def weight_shapes(self, config: CellConfig) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights that one layer has, by name, in order.
+
+        Raises
+        ------
+        ValueError
+            If `config` has an option that this cell does not.
+        """
+        absent: tuple[str, ...] = () if config.bias else ("bias_ih", "bias_hh", "bias_c")
+        for option, names, asked in (
+            ("projection", PROJECTION, config.proj_size),
+            ("peephole", PEEPHOLES, config.peephole),
+            ("layer_norm", GAINS + STATE_NORM, config.layer_norm),
+        ):
+            if asked and option not in self.options:
+                raise ValueError(f"config: {self.name} cells have no {option}, got {config}")
+            absent += names if not asked else ()
+        I, H, P = config.input_size, config.hidden_size, config.output_size
+        rows = len(self.gates) * H
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(WEIGHTS + GAINS, (rows,))
+        shapes["weight_ih"] = (rows, I)
+        if self.recurrence == "dense":
+            shapes["weight_hh"] = (rows, P)
+        shapes |= dict.fromkeys(PROJECTION, (P, H)) | dict.fromkeys(PEEPHOLES + STATE_NORM, (H,))
+        return {name: shapes[name] for name in self.weights if name not in absent}
+
+    def state_sizes(self, config: CellConfig) -> tuple[int, ...]:
+        """Size of each state: P for h, H for any other."""
+        return (config.output_size, *[config.hidden_size] * (len(self.states) - 1))
+
+
 CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in (
-        Cell("rnn_tanh", ("h",)),
-        Cell("rnn_relu", ("h",)),
+        Cell("rnn_tanh", "rnn", ("h",)),
+        Cell("rnn_relu", "rnn", ("h",)),
         Cell(
+            "lstm",
             "lstm",
             ("i", "f", "g", "o"),
             ("h", "c"),
-            PROJECTION + PEEPHOLES + GAINS + STATE_NORM,
-            norm_groups=(4,),
+            options=("projection", "peephole", "layer_norm"),
+            norm_groups=(("i", "f", "g", "o"),),
         ),
-        Cell("gru", ("r", "z", "n"), more_weights=GAINS, norm_groups=(2, 1)),
-        Cell("gru_reset_before", ("r", "z", "n"), more_weights=GAINS, norm_groups=(2, 1)),
+        *(
+            Cell(
+                name,
+                "gru",
+                ("r", "z", "n"),
+                options=("layer_norm",),
+                norm_groups=(("r", "z"), ("n",)),
+            )
+            for name in ("gru", "gru_reset_before")
+        ),
     )
 }

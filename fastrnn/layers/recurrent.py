@@ -14,7 +14,7 @@ from fastrnn._core import initializers
 from fastrnn._core import stack as stacks
 from fastrnn._core.scan import ScanTape
 from fastrnn._core.weights import Weights
-from fastrnn._kernels.cells import CELLS, Cell
+from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, dtype_shown
 from fastrnn.layers.dropout import drawn_factors
@@ -75,30 +75,32 @@ class CellLayer(Layer):
             raise ValueError(f"init: 'identity' is for RNN only, got it for {type(self).__name__}")
         self.bias = _checks.flag(bias, "bias")
         self._cell, self._init, self._hidden_size = cell, init, hidden_size
-        self._shapes = {}
+        self._configs = {}
         for suffix, I in inputs.items():
-            shapes = cell.weight_shapes(I, hidden_size, proj_size, peephole, layer_norm)
-            if not self.bias:
-                shapes = {n: s for n, s in shapes.items() if not n.startswith("bias")}
-            self._shapes[suffix] = shapes
+            self._configs[suffix] = CellConfig(
+                input_size=I,
+                hidden_size=hidden_size,
+                proj_size=proj_size,
+                bias=self.bias,
+                peephole=peephole,
+                layer_norm=layer_norm,
+            )
         drawn = self._draw_scans(rng, dtype)
         self._weights = {
-            suffix: Weights(cell, arrays) for suffix, arrays in zip(inputs, drawn, strict=True)
+            suffix: Weights(cell, config, arrays)
+            for (suffix, config), arrays in zip(self._configs.items(), drawn, strict=True)
         }
         self._first = next(iter(self._weights.values()))
         #: Of all weights that are there, scan by scan.
         self._names = [
-            name + suffix
-            for suffix, weights in self._weights.items()
-            for name, shape in zip(cell.weights, weights.shapes, strict=True)
-            if shape is not None
+            name + suffix for suffix, weights in self._weights.items() for name in weights.names
         ]
 
     def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
         """Fresh weights of each scan, in the order of `cell.weights`."""
         return [
-            initializers.weights(rng, self._cell, shapes, self._init, dtype)
-            for shapes in self._shapes.values()
+            initializers.weights(rng, self._cell, config, self._init, dtype)
+            for config in self._configs.values()
         ]
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
@@ -109,7 +111,7 @@ class CellLayer(Layer):
     @property
     def input_size(self) -> int:
         """I."""
-        return self._first.input_size
+        return self._first.config.input_size
 
     @property
     def hidden_size(self) -> int:
@@ -188,7 +190,7 @@ class Recurrent(CellLayer):
         )
         #: D, and the size of each state: P for h, H for c.
         self._directions = len(directions)
-        self._sizes = (self._first.output_size, H)[: len(cell.states)]
+        self._sizes = cell.state_sizes(self._first.config)
         if self.dropout > 0 and L == 1:
             warnings.warn(
                 f"dropout={self.dropout} has no effect: it stands between layers, and num_layers=1",
@@ -658,8 +660,7 @@ class LSTM(Recurrent):
     @property
     def proj_size(self) -> int:
         """P, or 0 where there is no projection."""
-        P = self._first.output_size
-        return 0 if self.hidden_size == P else P
+        return self._first.config.proj_size
 
     def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
         scans = super()._draw_scans(rng, dtype)

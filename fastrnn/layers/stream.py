@@ -99,7 +99,7 @@ y_t : array
 
 def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
     """What checks the arrays of a step through layers from `first` to `last`."""
-    B, I, H, dtype = batch_size, first.input_size, last.output_size, first.dtype
+    B, I, H, dtype = batch_size, first.config.input_size, last.config.output_size, first.dtype
 
     def convert(x: Any, out: Any) -> tuple[Array, Array, Array]:
         """(B, I) to read, (B, H) to write, and the latter in the shape to return."""

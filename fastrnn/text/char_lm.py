@@ -13,6 +13,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
+from fastrnn._kernels.cells import CellConfig
 from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding, Linear
 from fastrnn.models import estimators
@@ -315,7 +316,7 @@ class CharLM(model_file.Model):
         shapes = {"embedding.weight": (V, D), "linear.weight": (V, H), "linear.bias": (V,)}
         # Layers that the file has no tensors for are too many anyway.
         for layer in range(min(self.num_layers, len(tensors))):
-            recurrent = cell.weight_shapes(H if layer else D, H)
+            recurrent = cell.weight_shapes(CellConfig(input_size=H if layer else D, hidden_size=H))
             shapes |= {f"recurrent.{name}_l{layer}": shape for name, shape in recurrent.items()}
         if shapes.keys() != tensors.keys():
             raise ValueError(f"tensors: expected {sorted(shapes)}, got {sorted(tensors)}")

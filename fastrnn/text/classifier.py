@@ -13,6 +13,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
+from fastrnn._kernels.cells import CellConfig
 from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding
 from fastrnn.models import estimators
@@ -276,7 +277,8 @@ def _expect_sizes(model: TextClassifier, tensors: dict[str, Array]) -> None:
         "4.bias": (len(model.classes),),
     }
     for layer in range(min(model.num_layers, len(tensors))):
-        for name, shape in cell.weight_shapes(D * H if layer else E, H).items():
+        config = CellConfig(input_size=D * H if layer else E, hidden_size=H)
+        for name, shape in cell.weight_shapes(config).items():
             for direction in ("", "_reverse")[:D]:
                 shapes[f"2.{name}_l{layer}{direction}"] = shape
     if shapes.keys() != tensors.keys():

@@ -146,9 +146,10 @@ cdef class Packed:
     Parameters
     ----------
     cell : Cell
+    config : CellConfig
     weights : sequence of array or None
-        In the order of `cell.weights` and in torch's layouts. All but the first two may be None,
-        or missing at the end.
+        In the order of `cell.weights` and in torch's layouts. None, or missing at the end, for
+        those that `config` leaves out; so may each bias be.
     """
 
     cdef readonly object cell
@@ -158,7 +159,7 @@ cdef class Packed:
     cdef list buffers
     cdef Weights w
 
-    def __init__(self, cell, weights):
+    def __init__(self, cell, config, weights):
         cdef Weights *w = &self.w
         self.cell = cell
         self.copies = tuple([None if a is None else a.copy() for a in weights])
@@ -167,9 +168,7 @@ cdef class Packed:
         named.update(zip(self.names, self.copies, strict=False))
         self.buffers = []
         w.layout = layouts[<int>LAYOUTS[cell.name]]
-        w.I = named["weight_ih"].shape[1]
-        w.H = len(named["weight_ih"]) // len(cell.gates)
-        w.P = named["weight_hh"].shape[1]
+        w.I, w.H, w.P = config.input_size, config.hidden_size, config.output_size
         w.blocks, w.size = parts(w.H, VL), w.layout.slots * VL
         # The last block is narrow where its gates go together, unless that saves no vector.
         w.lanes = w.H - (w.blocks - 1) * VL

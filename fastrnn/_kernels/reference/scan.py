@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastrnn._kernels.cells import CELLS, Cell
+from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.reference.gru import GRU, GRU_RESET_BEFORE
 from fastrnn._kernels.reference.lstm import LSTM
 from fastrnn._kernels.reference.product import Product, product, product_back
@@ -40,13 +40,14 @@ class Packed:
     Parameters
     ----------
     cell : Cell
+    config : CellConfig
     weights : sequence of array or None
-        In the order of `cell.weights` and in torch's layouts. All but the first two may be None,
-        or missing at the end.
+        In the order of `cell.weights` and in torch's layouts. None, or missing at the end, for
+        those that `config` leaves out; so may each bias be.
     """
 
-    def __init__(self, cell: Cell, weights: Sequence[Array | None]) -> None:
-        self.cell = CELLS[cell.name]
+    def __init__(self, cell: Cell, config: CellConfig, weights: Sequence[Array | None]) -> None:
+        self.cell, self.config = CELLS[cell.name], config
         self.copies = tuple(None if w is None else w.copy() for w in weights)
         named = {n: w for n, w in zip(cell.weights, self.copies, strict=False) if w is not None}
         zero = np.zeros(len(named["weight_ih"]), named["weight_ih"].dtype)
@@ -163,8 +164,7 @@ def forward(
         reset = None if reset is None else reset & running
         # What stands where a row does not run may be anything, and is not to count.
         x = np.where(running[:, :, None], x, 0)
-    H = len(w["weight_ih"]) // len(cell.gates)
-    widths = [count * H for count in cell.norm_groups]
+    widths = [len(group) * packed.config.hidden_size for group in cell.norm_groups]
     projected = product(np.array(x), w["weight_ih"], w.get("gain_ih"), widths)
     zx = projected.value + w["bias_ih"]
     tape = Tape(packed, x.shape, projected, running, reset) if keep else None
@@ -259,12 +259,10 @@ class Stepper:
         self, weights: PackedWeights, kernels: ModuleType, batch_size: int, convert: Convert
     ) -> None:
         packed = weights.packed(kernels)
-        weight_hh = packed.w["weight_hh"]
-        sizes = (weight_hh.shape[1], len(weight_hh) // len(packed.cell.gates))
+        dtype = packed.w["weight_ih"].dtype
         self.weights, self.kernels, self.convert = weights, kernels, convert
         self.state = tuple(
-            np.zeros((batch_size, n), weight_hh.dtype)
-            for n, _ in zip(sizes, packed.cell.states, strict=False)
+            np.zeros((batch_size, n), dtype) for n in packed.cell.state_sizes(packed.config)
         )
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:
