@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from fastrnn import _checks
 from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.models import estimators
-from fastrnn.models.data import Signature
 from fastrnn.models.sequential import Sequential
 
 #: The default of `epochs` is this many optimizer steps' worth. With four times as many, the errors
@@ -51,8 +50,9 @@ class _Scale:
 
 @dataclasses.dataclass
 class _Fit:
-    """What `fit` leaves: the series (n, K), whether it came as (n,), and the net."""
+    """What `fit` leaves: settings, the series (n, K), whether it came as (n,), and the net."""
 
+    by: Forecaster
     values: Array
     single: bool
     scale: _Scale
@@ -108,7 +108,7 @@ class Backtest:
 
 
 @dataclasses.dataclass(eq=False)
-class Forecaster(model_file.Model):
+class Forecaster(estimators.Settings):
     """Forecasts of one or several series by a recurrent net.
 
     The net reads the last `window` values, scaled to mean 0 and standard deviation 1 and also as
@@ -159,19 +159,19 @@ class Forecaster(model_file.Model):
     seed: int | None = None
     _fit: _Fit | None = dataclasses.field(default=None, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        estimators.cell(self.cell)
-        for name in ("window", "steps", "hidden_size", "num_layers", "batch_size"):
-            _checks.size(getattr(self, name), name)
-        for name in ("season", "epochs"):
-            if getattr(self, name) is not None:
-                _checks.size(getattr(self, name), name)
-        for name in ("lr", "clip_norm"):
-            _checks.positive(getattr(self, name), name)
-        for name in ("dropout", "calibration_fraction"):
-            _checks.fraction(getattr(self, name), name)
-        _checks.flag(self.log, "log")
-        _checks.seed(self.seed)
+    _CHECKS: ClassVar = {
+        "cell": estimators.cell,
+        **dict.fromkeys(("window", "steps"), _checks.size),
+        "season": estimators.or_none(_checks.size),
+        "log": _checks.flag,
+        **dict.fromkeys(("hidden_size", "num_layers"), _checks.size),
+        "dropout": _checks.fraction,
+        **dict.fromkeys(("lr", "clip_norm"), _checks.positive),
+        "batch_size": _checks.size,
+        "epochs": estimators.or_none(_checks.size),
+        "calibration_fraction": _checks.fraction,
+        "seed": estimators.seed_setting,
+    }
 
     # Training.
 
@@ -199,10 +199,11 @@ class Forecaster(model_file.Model):
         TypeError
             If they are not real numbers.
         """
-        values = self._series(series, "series", self.window + self.steps)
-        scale = _Scale.of(values, self.log)
-        net = self._train(scale.to(values), verbose)
-        self._fit = _Fit(values, np.ndim(series) == 1, scale, net)
+        by: Forecaster = self._unfitted()
+        values = by._series(series, "series", by.window + by.steps)
+        scale = _Scale.of(values, by.log)
+        net = by._train(scale.to(values), verbose)
+        self._fit = _Fit(by, values, np.ndim(series) == 1, scale, net)
         return self
 
     def _train(self, z: Array, verbose: int) -> Sequential:
@@ -219,8 +220,8 @@ class Forecaster(model_file.Model):
         batches = -(-len(x) // self.batch_size)
         epochs = self.epochs or -(-_UPDATES // batches)
         adam = estimators.adam(self.lr, self.clip_norm, len(x), self.batch_size, epochs)
-        net.compile(adam, "mse")
-        estimators.fit(net, x, y, epochs=epochs, batch_size=self.batch_size, verbose=verbose)
+        options: Any = {"epochs": epochs, "batch_size": self.batch_size, "verbose": verbose}
+        estimators.to_the_end(estimators.fit(net, adam, "mse", x, y, **options))
         return net
 
     def _inputs(self, windows: Array, origins: Array) -> Array:
@@ -253,7 +254,7 @@ class Forecaster(model_file.Model):
         """
         fit, values = self._fitted(history)
         horizon = _checks.size(horizon, "horizon")
-        z = self._roll(fit.net, fit.scale.to(values), np.array([len(values)]), horizon)
+        z = fit.by._roll(fit.net, fit.scale.to(values), np.array([len(values)]), horizon)
         return fit.shown(fit.scale.back(z)[0])
 
     def predict_interval(
@@ -287,19 +288,20 @@ class Forecaster(model_file.Model):
         level = _checks.real(level, "level", expected, lambda v: 0 < v < 1)
         horizon = _checks.size(horizon, "horizon")
         fit, values = self._fitted(history)
+        by = fit.by
         known = fit.scale.to(fit.values)
         n = len(known)
-        cut = n - int(n * self.calibration_fraction)
-        if n - cut < horizon or cut < self.window + self.steps:
+        cut = n - int(n * by.calibration_fraction)
+        if n - cut < horizon or cut < by.window + by.steps:
             raise ValueError(
                 f"horizon: expected at most {n - cut} steps, the calibration part of the series, "
-                f"and {self.window + self.steps} values before that; got {horizon} and {cut}"
+                f"and {by.window + by.steps} values before that; got {horizon} and {cut}"
             )
         if fit.calibration_net is None:
-            fit.calibration_net = self._train(known[:cut], verbose=0)
+            fit.calibration_net = by._train(known[:cut], verbose=0)
         origins = np.arange(cut, n)
-        past = self._roll(fit.calibration_net, known, origins, horizon)
-        z = self._roll(fit.net, fit.scale.to(values), np.array([len(values)]), horizon)[0]
+        past = by._roll(fit.calibration_net, known, origins, horizon)
+        z = by._roll(fit.net, fit.scale.to(values), np.array([len(values)]), horizon)[0]
         bounds = np.empty((2, *z.shape))
         for h in range(horizon):
             # From the last origins, the h-th value has not come yet.
@@ -358,7 +360,7 @@ class Forecaster(model_file.Model):
             raise ValueError(
                 f"series: expected a season, {self.season} values, before the test part, got {cut}"
             )
-        model = dataclasses.replace(self)
+        model: Forecaster = self._unfitted()
         model.fit(values[:cut], verbose=verbose)
         fit, _ = model._fitted(None)
         origins = np.arange(cut, n - horizon + 1, stride)
@@ -423,7 +425,7 @@ class Forecaster(model_file.Model):
         :meth:`predict_interval` is not in it, and is trained again when it is needed.
         """
         fit, values = self._fitted(None)
-        header = {"settings": self._settings(), "net": fit.net._architecture()}
+        header = {"settings": fit.by._settings(), "net": fit.net._architecture()}
         tensors = {"series": fit.shown(values)} | fit.net.parameters()
         model_file.write(path, "Forecaster", header, tensors)
 
@@ -434,11 +436,20 @@ class Forecaster(model_file.Model):
         values = self._series(series, "series", self.window + self.steps)
         net = Sequential._from_file(header["net"], tensors)
         K = values.shape[1]
-        features = 2 * K + 2 * (self.season is not None)
-        wanted = Signature(None, features, self.steps * K, False, np.dtype(np.float32))
-        if net._signature != wanted:
-            raise ValueError(f"net: expected {wanted}, got {net._signature}")
-        self._fit = _Fit(values, series.ndim == 1, _Scale.of(values, self.log), net)
+        step = np.zeros((1, 1, 2 * K + 2 * (self.season is not None)), np.float32)
+        try:
+            found = net.predict(step)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"net: expected one that takes {step.shape[2]} features: {error}"
+            ) from None
+        if found.shape != (1, self.steps * K) or found.dtype != np.float32:
+            raise ValueError(
+                f"net: expected {self.steps * K} float32 outputs of the last step, "
+                f"got {found.dtype} of shape {found.shape}"
+            )
+        scale = _Scale.of(values, self.log)
+        self._fit = _Fit(self._unfitted(), values, series.ndim == 1, scale, net)
         return self
 
     def _roll(self, net: Sequential, z: Array, origins: Array, horizon: int) -> Array:
@@ -478,7 +489,7 @@ class Forecaster(model_file.Model):
             raise ValueError("Forecaster: expected a fitted one; call fit first")
         if history is None:
             return fit, fit.values
-        values = self._series(history, "history", self.window)
+        values = fit.by._series(history, "history", fit.by.window)
         if (np.ndim(history) == 1) != fit.single or values.shape[1] != fit.values.shape[1]:
             wanted = "(m,)" if fit.single else f"(m, {fit.values.shape[1]})"
             raise ValueError(

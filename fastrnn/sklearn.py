@@ -6,6 +6,7 @@ with estimators. Needs scikit-learn: ``pip install 'fastrnn[sklearn]'``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.models import estimators
+from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
 
 try:
@@ -40,14 +42,45 @@ except ImportError:
 _DTYPES = [np.float64, np.float32]
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What inputs are, as `fit` has seen them: features over time, dtype, whether they came as a
+    table (n, T), and the scale of each feature.
+    """
+
+    features: int
+    dtype: np.dtype[Any]
+    table: bool
+    mean: Array
+    deviation: Array
+
+    @classmethod
+    def of(cls, sequences: Any, table: bool, standardize: bool) -> Self:
+        F = sequences[0].shape[1]
+        scale = np.zeros(F), np.ones(F)
+        if standardize:
+            scale = _scale(np.concatenate(list(sequences)))
+        return cls(F, sequences[0].dtype, table, *scale)
+
+    def scaled(self, sequences: Any) -> Any:
+        F = sequences[0].shape[1]
+        if self.features != F:
+            raise ValueError(f"X: expected {self.features} features over time, as in fit, got {F}")
+        if isinstance(sequences, list):
+            return [((x - self.mean) / self.deviation).astype(self.dtype) for x in sequences]
+        return ((sequences - self.mean) / self.deviation).astype(self.dtype)
+
+
 class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     """What both have in common: inputs, standardised; a net; its training."""
 
     #: Of :meth:`fastrnn.Sequential.compile`.
     _loss: str
 
-    #: Whether the optimizer of the net is that of `partial_fit`.
-    _incremental: bool = False
+    net_: Sequential
+    loss_curve_: list[float]
+    n_features_in_: int
+    _inputs: _Inputs
 
     def __init__(
         self,
@@ -88,62 +121,71 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Train for so many epochs from scratch; with None, for one more from where the net is."""
         batch_size = _checks.size(self.batch_size, "batch_size")
-        anew = epochs is not None or not hasattr(self, "net_")
-        if anew:
-            F = self._features
-            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-            self.net_ = estimators.last_step_net(
-                (), self.cell, F, self.hidden_size, outputs, num_layers=self.num_layers,
-                bidirectional=self.bidirectional, dropout=self.dropout,
-                dtype=self._dtype, seed=seed,
-            )  # fmt: skip
-            self.loss_curve_: list[float] = []
-        if epochs is not None:
-            adam = estimators.adam(self.lr, self.clip_norm, len(y), batch_size, epochs)
-            self.net_.compile(adam, self._loss)
-        elif anew or not self._incremental:
-            self.net_.compile(Adam(self.lr, clip_norm=self.clip_norm), self._loss)
-        self._incremental = epochs is None
-        history = estimators.fit(
-            self.net_, X, y, epochs=epochs or 1, batch_size=batch_size, sample_weight=sample_weight,
-            verbose=self.verbose,
+        by: Any = {
+            "sample_weight": sample_weight,
+            "batch_size": batch_size,
+            "verbose": self.verbose,
+        }
+        by["sample_weight"] = sample_weight
+        for_partial_fit = Adam(self.lr, clip_norm=self.clip_norm)
+        if epochs is None and hasattr(self, "net_"):
+            # Its Adam goes on from where it was, with the settings of today.
+            adam: Any = self.net_.optimizer
+            adam.lr, adam.clip_norm = for_partial_fit.lr, for_partial_fit.clip_norm
+            history = estimators.to_the_end(self.net_.fit(X, y, **by))
+            self.loss_curve_ += history.history["loss"]
+            return
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        F, dtype = X[0].shape[1], X[0].dtype
+        net = estimators.last_step_net(
+            (), self.cell, F, self.hidden_size, outputs, num_layers=self.num_layers,
+            bidirectional=self.bidirectional, dropout=self.dropout, dtype=dtype, seed=seed,
         )  # fmt: skip
-        self.loss_curve_ += history.history["loss"]
+        if epochs is None:
+            net.compile(for_partial_fit, self._loss)
+            history = net.fit(X, y, **by)
+        else:
+            adam = estimators.adam(self.lr, self.clip_norm, len(y), batch_size, epochs)
+            net.compile(adam, self._loss)
+            history = net.fit(X, y, epochs=epochs, **by)
+            # The state of this one is twice the size of the weights, and of no use any more.
+            net.compile(for_partial_fit, self._loss)
+        self.loss_curve_ = [*estimators.to_the_end(history).history["loss"]]
+        self.net_ = net
 
     def _outputs(self, X: Any) -> Array:
         """What the net says, (n, outputs) float64."""
         check_is_fitted(self, "net_")
-        found: Array = self.net_.predict(self._inputs(X, reset=False)).astype(np.float64)
+        sequences, _ = self._checked(X, reset=False)
+        found: Array = self.net_.predict(self._inputs.scaled(sequences)).astype(np.float64)
         return found
 
-    def _inputs(self, X: Any, *, reset: bool) -> Any:
-        """`X` checked and standardised, as the net takes it; `reset` learns what to expect."""
+    def _checked(self, X: Any, *, reset: bool) -> tuple[Any, bool]:
+        """`X` as (n, T, F) or a list of (T_i, F), and whether it is a table (n, T).
+
+        With `reset` scikit-learn learns the table's columns.
+        """
         sequences = _sequences(X)
         if sequences is None and getattr(X, "ndim", 2) >= 3:
             sequences = check_array(X, dtype=_DTYPES, allow_nd=True, estimator=self)
             _checks.expect_shape(sequences, "X", ("n", "T", "F"))
         if sequences is not None:
-            if reset:
-                self.n_features_in_ = sequences[0].shape[1]
-                self._table = False
-        elif reset or self._table:
+            return sequences, False
+        if reset or self._inputs.table:
             # scikit-learn watches that a table has the columns of the one fitted.
-            sequences = validate_data(self, X, dtype=_DTYPES, reset=reset)[:, :, None]
-            self._table = True
-        else:
-            sequences = check_array(X, dtype=_DTYPES, estimator=self)[:, :, None]
-        F = sequences[0].shape[1]
-        if reset:
-            self._features, self._dtype = F, sequences[0].dtype
-            self._scale = (np.zeros(F), np.ones(F))
-            if self.standardize:
-                self._scale = _scale(np.concatenate(list(sequences)))
-        if self._features != F:
-            raise ValueError(f"X: expected {self._features} features over time, as in fit, got {F}")
-        mean, deviation = self._scale
-        if isinstance(sequences, list):
-            return [((x - mean) / deviation).astype(self._dtype) for x in sequences]
-        return ((sequences - mean) / deviation).astype(self._dtype)
+            return validate_data(self, X, dtype=_DTYPES, reset=reset)[:, :, None], True
+        return check_array(X, dtype=_DTYPES, estimator=self)[:, :, None], True
+
+    def _fit_inputs(self, X: Any, *, reset: bool) -> tuple[Any, _Inputs]:
+        """`X` as the net takes it, and what is to be kept of it once that is trained."""
+        sequences, table = self._checked(X, reset=reset)
+        inputs = _Inputs.of(sequences, table, self.standardize) if reset else self._inputs
+        return inputs.scaled(sequences), inputs
+
+    def _keep(self, inputs: _Inputs) -> None:
+        self._inputs = inputs
+        if not inputs.table:
+            self.n_features_in_ = inputs.features
 
     def _weights(self, sample_weight: Any, n: int) -> Array | None:
         if sample_weight is None:
@@ -211,6 +253,8 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
     """
 
     _loss = "mse"
+    _target_scale: tuple[Array, Array]
+    _single: bool
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train from scratch.
@@ -239,18 +283,18 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
     def _fit(self, X: Any, y: Any, sample_weight: Any, epochs: int | None) -> Self:
         reset = epochs is not None or not hasattr(self, "net_")
         _required(y, self)
-        x = self._inputs(X, reset=reset)
+        x, inputs = self._fit_inputs(X, reset=reset)
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
         check_consistent_length(x, y)
         rows = y.reshape(len(y), -1)
-        if reset:
-            self._target_scale = _scale(rows)
-            self._single = y.ndim == 1
-        mean, deviation = self._target_scale
+        mean, deviation = scale = _scale(rows) if reset else self._target_scale
         _checks.expect_shape(rows, "y", (len(y), len(mean)))
         weight = self._weights(sample_weight, len(y))
-        target = ((rows - mean) / deviation).astype(self._dtype)
+        target = ((rows - mean) / deviation).astype(inputs.dtype)
         self._train(x, target, len(mean), weight, epochs)
+        if reset:
+            self._target_scale, self._single = scale, y.ndim == 1
+        self._keep(inputs)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -318,6 +362,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
     """
 
     _loss = "cross_entropy"
+    classes_: Array
 
     def __init__(
         self,
@@ -382,24 +427,25 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
     def _fit(self, X: Any, y: Any, classes: Any, sample_weight: Any, epochs: int | None) -> Self:
         reset = epochs is not None or not hasattr(self, "net_")
         _required(y, self)
-        x = self._inputs(X, reset=reset)
+        x, inputs = self._fit_inputs(X, reset=reset)
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         check_consistent_length(x, y)
-        if reset:
-            self.classes_ = np.unique(y if classes is None else classes)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(f"classes: expected those of the first call, {self.classes_}")
-        target = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
-        if (self.classes_[target] != y).any():
-            unknown = y[self.classes_[target] != y].tolist()[0]
-            raise ValueError(f"y: expected classes among {self.classes_}, got {unknown!r}")
+        known = np.unique(y if classes is None else classes) if reset else self.classes_
+        if classes is not None and not np.array_equal(np.unique(classes), known):
+            raise ValueError(f"classes: expected those of the first call, {known}")
+        target = np.searchsorted(known, y).clip(max=len(known) - 1)
+        if (known[target] != y).any():
+            unknown = y[known[target] != y].tolist()[0]
+            raise ValueError(f"y: expected classes among {known}, got {unknown!r}")
         weight = self._weights(sample_weight, len(y))
         if self.class_weight is not None:
-            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            of_class = compute_class_weight(self.class_weight, classes=known, y=y)
             weight = of_class[target] * (1.0 if weight is None else weight)
-        self._train(x, target, len(self.classes_), weight, epochs)
+        self._train(x, target, len(known), weight, epochs)
+        self.classes_ = known
+        self._keep(inputs)
         return self
 
     def predict(self, X: Any) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 from pathlib import Path
@@ -17,6 +18,7 @@ from fastrnn.optim import Adam
 from fastrnn.text import TextClassifier
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+OLD = Path(__file__).parent / "data"
 SMALL: dict[str, Any] = {
     "embedding_dim": 8, "hidden_size": 8, "dropout": 0.1, "lr": 2e-2, "batch_size": 16, "seed": 0
 }  # fmt: skip
@@ -134,6 +136,59 @@ def test_comes_back_from_its_file(options: dict[str, Any], tmp_path: Path) -> No
     ):
         np.testing.assert_array_equal(again.predict_proba(texts), expected)
         assert repr(again) == repr(model)
+
+
+def test_settings_are_checked_when_set_and_count_from_the_next_fit(tmp_path: Path) -> None:
+    texts, labels = corpus(40)
+    model = TextClassifier(**SMALL, epochs=1).fit(texts, labels, verbose=0)
+    expected = model.predict_proba(texts)
+    for name, value, said in (
+        ("unit", "letters", "unit: expected one of"),
+        ("max_length", 0, "max_length: expected"),
+        ("hidden_size", -1, "hidden_size: expected"),
+        ("cell", "gpt", "cell: expected one of"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            setattr(model, name, value)
+    for name, value in (("classes", ["a", "b"]), ("vocabulary", []), ("units", "words")):
+        with pytest.raises(AttributeError, match=f"TextClassifier.{name}: is "):
+            setattr(model, name, value)
+    model.classes[:] = model.classes[::-1]
+    model.vocabulary.clear()
+    model.unit, model.max_length, model.hidden_size, model.cell = "characters", 1, 5, "lstm"
+    np.testing.assert_array_equal(model.predict_proba(texts), expected)
+    model.save(tmp_path / "m")
+    again = TextClassifier.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.predict_proba(texts), expected)
+    assert model.fit(texts, labels, verbose=0).vocabulary[0] == " "
+
+
+def test_nothing_of_a_fit_stays_behind() -> None:
+    texts, labels = corpus(400)
+    model = TextClassifier(**SMALL, epochs=1)
+    gc.collect()
+    gc.disable()
+    try:
+        model.fit(texts, labels, verbose=0)
+        assert len(pickle.dumps(model)) < 15_000  # 8 kB of weights
+    finally:
+        gc.enable()
+
+
+OLD_TEXTS = ["good film", "bad film", "a good story", "a bad story, so bad", "It's fine", "dull"]
+
+
+@pytest.mark.parametrize(
+    ("name", "praise"),
+    [
+        ("gru", [0.4806337, 0.4449428, 0.4676778, 0.4235082, 0.4953233, 0.448024]),
+        ("lstm", [0.5072264, 0.5071717, 0.5076882, 0.506177, 0.5088793, 0.5070505]),
+    ],
+)
+def test_files_of_0_1_0(name: str, praise: list[float]) -> None:
+    model = TextClassifier.load(OLD / f"text_classifier_{name}-0.1.0.safetensors")
+    assert model.classes.tolist() == ["b", "p"]
+    np.testing.assert_allclose(model.predict_proba(OLD_TEXTS)[:, 1], praise, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from fastrnn.forecast import Forecaster
 from fastrnn.optim import Adam
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+OLD = Path(__file__).parent / "data"
 SMALL: dict[str, Any] = {"window": 12, "steps": 4, "hidden_size": 8, "epochs": 3, "seed": 0}
 
 
@@ -228,6 +229,63 @@ def test_comes_back_from_its_file(options: dict[str, Any], columns: Any, tmp_pat
         assert repr(again) == repr(model).replace("np.int64(8)", "8")
         np.testing.assert_array_equal(again.predict(9), model.predict(9))
         np.testing.assert_array_equal(again.predict_interval(5), model.predict_interval(5))
+
+
+def test_settings_are_checked_when_set_and_count_from_the_next_fit(tmp_path: Path) -> None:
+    model = Forecaster(**SMALL, season=12).fit(series())
+    expected = model.predict(9), *model.predict_interval(5)
+    model = Forecaster(**SMALL, season=12).fit(series())
+    for name, value, said in (
+        ("window", 0, "window: expected"),
+        ("season", -1, "season: expected"),
+        ("lr", np.inf, "lr: expected"),
+        ("cell", "gpt", "cell: expected one of"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            setattr(model, name, value)
+    with pytest.raises(AttributeError, match=r"Forecaster\.widow: is not one of its settings"):
+        model.widow = 3
+    changed: dict[str, Any] = {
+        "window": 3, "steps": 7, "season": 5, "log": True, "hidden_size": 3, "num_layers": 2,
+        "calibration_fraction": 0.5,
+    }  # fmt: skip
+    for name, value in changed.items():
+        setattr(model, name, value)
+    np.testing.assert_array_equal((model.predict(9)), expected[0])
+    np.testing.assert_array_equal(model.predict(9, history=series()[:100]).shape, (9, 2))
+    np.testing.assert_array_equal(model.predict_interval(5), expected[1:])
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(fastrnn.load(tmp_path / "m").predict(9), expected[0])
+    again = Forecaster(**SMALL | changed).fit(series())
+    np.testing.assert_array_equal(model.fit(series()).predict(9), again.predict(9))
+
+
+def test_nothing_but_the_series_stays_behind() -> None:
+    model = Forecaster(**SMALL | {"window": 50}).fit(np.sin(np.arange(1000)))
+    # The series and 2 kB of weights; neither windows nor the optimizer's state.
+    assert len(pickle.dumps(model)) < 8000 + 5000
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "gru",
+            [
+                [9.9972237, 166.51953],
+                [9.5887639, 151.50689],
+                [9.6554872, 180.8241],
+                [9.9463494, 173.7076],
+                [10.421959, 174.15477],
+                [10.096907, 163.98284],
+            ],
+        ),
+        ("rnn", [9.3840775, 9.8069428, 9.5271124, 9.5453943, 9.4412156, 9.8472085]),
+    ],
+)
+def test_files_of_0_1_0(name: str, expected: Any) -> None:
+    model = Forecaster.load(OLD / f"forecaster_{name}-0.1.0.safetensors")
+    np.testing.assert_allclose(model.predict(6), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

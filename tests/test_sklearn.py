@@ -20,6 +20,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from fastrnn.models.estimators import CELLS
+from fastrnn.optim import Adam
 from fastrnn.sklearn import SequenceClassifier, SequenceRegressor
 
 QUICK: dict[str, Any] = {"hidden_size": 16, "max_epochs": 30, "lr": 0.02, "random_state": 0}
@@ -50,7 +52,7 @@ def ragged(n: int = 120, F: int = 2, seed: int = 0) -> tuple[list[Any], Any]:
     return X, np.where(slopes > 0, "up", "down")
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("cell", list(CELLS))
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_ragged_sequences_and_string_labels(cell: str, bidirectional: bool) -> None:
     X, y = ragged()
@@ -158,6 +160,79 @@ def test_partial_fit() -> None:
     for _ in range(30):
         regressor.partial_fit(X, numbers)
     assert regressor.score(X, numbers) > 0.9
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+def test_what_is_fitted_goes_by_nothing_that_can_be_set(kind: Any) -> None:
+    X, y = ragged()
+    y = y if kind is SequenceClassifier else np.array([x[-1, 0] for x in X])
+    model = kind(**QUICK | {"max_epochs": 2}).fit(X, y)
+    expected = model.predict(X)
+    model.set_params(cell="lstm", hidden_size=3, standardize=False, bidirectional=True)
+    model.set_params(num_layers=5, dropout=0.5, lr=-1)
+    np.testing.assert_array_equal(model.predict(X), expected)
+    with pytest.raises(ValueError, match="lr: expected"):
+        model.partial_fit(X, y)
+    model.set_params(lr=1e-12).partial_fit(X, y)
+    np.testing.assert_allclose(model.predict(X), expected) if y.dtype.kind == "f" else None
+    model.set_params(lr=0.1).partial_fit(X, y)
+    assert kind is SequenceClassifier or (np.abs(model.predict(X) - expected) > 1e-3).any()
+
+
+def test_a_fit_that_fails_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = ragged()
+    model = SequenceClassifier(**QUICK | {"max_epochs": 2}).fit(X, y)
+    expected = model.predict_proba(X)
+    other, numbers = [x * 100 for x in X], np.arange(len(X)) % 3
+    with pytest.raises(ValueError, match="lr: expected"):
+        clone(model).set_params(lr=-1).fit(other, numbers)
+    model.set_params(lr=-1)
+    with pytest.raises(ValueError, match="lr: expected"):
+        model.fit(other, numbers)
+    model.set_params(lr=0.02)
+    with pytest.raises(ValueError, match="sample_weight: expected"):
+        model.fit(other, numbers, sample_weight=-np.ones(len(X)))
+    usual = Adam.apply
+
+    def apply(self: Any, *args: Any) -> None:
+        if self.steps == 5:
+            raise KeyboardInterrupt
+        usual(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Adam, "apply", apply)
+        for fresh in (model, clone(model)):
+            with pytest.raises(KeyboardInterrupt):
+                fresh.fit(other, numbers)
+    with pytest.raises(NotFittedError):
+        fresh.predict(X)
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
+    assert model.classes_.tolist() == ["down", "up"]
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_memory_mapped(kind: Any, cell: str, tmp_path: Any) -> None:
+    """joblib hands workers arrays that are mapped from a file and can't be written to."""
+    joblib = pytest.importorskip("joblib")
+    X, y = ragged()
+    y = y if kind is SequenceClassifier else np.array([x[-1] for x in X])
+    model = kind(cell, **QUICK | {"max_epochs": 2}, num_layers=2, dropout=0.1).fit(X, y)
+    model.partial_fit(X, y)
+    joblib.dump(model, tmp_path / "m")
+    mapped = joblib.load(tmp_path / "m", mmap_mode="r")
+    for _ in range(2):
+        np.testing.assert_array_equal(mapped.predict(X), model.predict(X))
+        model.partial_fit(X, y)
+        mapped.partial_fit(X, y)
+    assert mapped.loss_curve_ == model.loss_curve_
+
+
+def test_pickles_are_small() -> None:
+    X, y = ragged(500)
+    model = SequenceClassifier(**QUICK | {"max_epochs": 1}).fit(X, y)
+    weights = sum(w.nbytes for w in model.net_.parameters().values())
+    assert len(pickle.dumps(model)) < weights + 5000
 
 
 def test_class_weights_and_sample_weights() -> None:

@@ -1,13 +1,16 @@
-"""What the estimators have in common: a net that answers from the last step, and its training."""
+"""What the estimators have in common: their settings, their networks, and how they train them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._files import model_file
+from fastrnn._kernels.cells import CellConfig
 from fastrnn._types import Array
 from fastrnn.layers import GRU, LSTM, RNN, Dropout, Linear
 from fastrnn.layers.base import Layer
@@ -18,10 +21,53 @@ from fastrnn.schedules import CosineDecay
 
 CELLS: dict[str, type[RNN | LSTM | GRU]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
+#: Checks a setting, and raises an error that names it.
+Check = Callable[[Any, str], Any]
 
-def cell(value: Any) -> type[RNN | LSTM | GRU]:
-    """The layer of this name."""
-    return CELLS[_checks.choice(value, "cell", CELLS)]
+
+class Settings(model_file.Model):
+    """A dataclass whose fields are checked whenever they are set.
+
+    A change takes effect at the next ``fit``: what was fitted goes by a copy of the settings that
+    it was fitted with.
+    """
+
+    #: How each field of the constructor is checked.
+    _CHECKS: ClassVar[Mapping[str, Check]]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a setting, or refuse what would have no effect."""
+        check = self._CHECKS.get(name)
+        if check is not None:
+            check(value, name)
+        elif not name.startswith("_") and name not in self.__dataclass_fields__:  # type: ignore[attr-defined]
+            kind = type(self).__name__
+            said = "is read-only" if hasattr(type(self), name) else "is not one of its settings"
+            raise AttributeError(f"{kind}.{name}: {said}: {', '.join(self._CHECKS)}")
+        super().__setattr__(name, value)
+
+    def _settings(self) -> dict[str, Any]:
+        """What was passed to the constructor, or set since."""
+        return {name: getattr(self, name) for name in self._CHECKS}
+
+    def _unfitted(self) -> Any:
+        """A copy of the settings alone."""
+        return dataclasses.replace(self)  # type: ignore[type-var]
+
+
+def seed_setting(value: Any, name: str) -> None:
+    """Check a setting `seed`."""
+    _checks.seed(value)
+
+
+def or_none(check: Check) -> Check:
+    """Let None pass too."""
+    return lambda value, name: None if value is None else check(value, name)
+
+
+def cell(value: Any, name: str = "cell") -> type[RNN | LSTM | GRU]:
+    """The recurrent layer of this name."""
+    return CELLS[_checks.choice(value, name, CELLS)]
 
 
 def seeds(seed: int | None, n: int) -> list[int]:
@@ -64,22 +110,28 @@ def last_step_net(
     return Sequential([*first, recurrent, *head], seed=for_training)
 
 
-def fit(net: Sequential, x: Any, y: Array, **options: Any) -> History:
-    """Train to the end: a half-trained net that looks like a trained one is no use to anyone.
+def fit(
+    net: Sequential, optimizer: Adam, loss: str, x: Any, y: Any, *, metrics: Sequence[str] = (),
+    **options: Any,
+) -> History:  # fmt: skip
+    """Train, and keep nothing of the training in the network but the weights."""
+    net.compile(optimizer, loss, metrics)
+    try:
+        return net.fit(x, y, **options)
+    finally:
+        # The optimizer's state is twice the size of the weights, and of no use any more.
+        net.compile("adam", loss, metrics)
 
-    Raises
-    ------
-    KeyboardInterrupt
-        Where ``net.fit`` would end early.
-    """
-    history = net.fit(x, y, **options)
+
+def to_the_end(history: History) -> History:
+    """Pass on Ctrl-C: a half-trained network that looks like a trained one is no use to anyone."""
     if history.interrupted:
         raise KeyboardInterrupt
     return history
 
 
 def softmax(logits: Array) -> Array:
-    """exp(z) / sum exp(z) over the last axis, in float64."""
+    """Return exp(z) / sum exp(z) over the last axis, in float64."""
     z = logits.astype(np.float64)
     p = np.exp(z - z.max(axis=-1, keepdims=True))
     found: Array = p / p.sum(axis=-1, keepdims=True)
@@ -90,3 +142,41 @@ def adam(lr: float, clip_norm: float, examples: int, batch_size: int, epochs: in
     """Adam with the learning rate falling to 0 along half a cosine over all epochs."""
     steps = epochs * -(-examples // batch_size)
     return Adam(CosineDecay(_checks.positive(lr, "lr"), steps), clip_norm=clip_norm)
+
+
+def expect_token_net(
+    tensors: Mapping[str, Array],
+    names: tuple[str, str, str],
+    kind: str,
+    *,
+    tokens: int,
+    embedding_dim: int,
+    hidden_size: int,
+    num_layers: int,
+    outputs: int,
+    bidirectional: bool = False,
+) -> None:
+    """Refuse a file's tensors that are not those of embedding, recurrent and linear layer.
+
+    Asked before the layers are made, whose sizes are only what the file says; `names` has the
+    prefix of each.
+    """
+    embedding, recurrent, linear = names
+    E, H, D = embedding_dim, hidden_size, 1 + bool(bidirectional)
+    of_cell = cell(kind)(1, 1)._cell
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{embedding}.weight": (tokens, E),
+        f"{linear}.weight": (outputs, D * H),
+        f"{linear}.bias": (outputs,),
+    }
+    # Layers that the file has no tensors for are too many anyway.
+    for layer in range(min(num_layers, len(tensors))):
+        config = CellConfig(input_size=D * H if layer else E, hidden_size=H)
+        for name, shape in of_cell.weight_shapes(config).items():
+            for direction in ("", "_reverse")[:D]:
+                shapes[f"{recurrent}.{name}_l{layer}{direction}"] = shape
+    if shapes.keys() != tensors.keys():
+        raise ValueError(f"tensors: expected {sorted(shapes)}, got {sorted(tensors)}")
+    for name, shape in shapes.items():
+        _checks.expect_dtype(tensors[name], name, np.dtype(np.float32))
+        _checks.expect_shape(tensors[name], name, shape)

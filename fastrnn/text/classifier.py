@@ -7,13 +7,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._kernels.cells import CellConfig
 from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding
 from fastrnn.models import estimators
@@ -31,8 +30,32 @@ _UNITS = {
 _EMBEDDING_SCALE = 0.1
 
 
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """What `fit` leaves: the settings that it went by, labels, tokens, and the network."""
+
+    by: TextClassifier
+    classes: Array
+    vocabulary: list[str]
+    net: Sequential
+
+    def ids(self, texts: Sequence[str]) -> list[Array]:
+        """Tokens as indices: 0 for all unknown ones, and for an empty text."""
+        index = {token: i for i, token in enumerate(self.vocabulary, 1)}
+        tokens = (self.by._tokens(text) or [""] for text in texts)
+        return [np.array([index.get(token, 0) for token in of_text]) for of_text in tokens]
+
+    def validation(self, data: Any) -> tuple[list[Array], Array]:
+        """Texts and labels as the network takes them."""
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise ValueError("validation_data: expected a pair (texts, labels)")
+        texts = _texts(data[0], "validation_data")
+        labels = _labels(data[1], "validation_data", len(texts))
+        return self.ids(texts), _known(labels, self.classes)
+
+
 @dataclasses.dataclass(eq=False)
-class TextClassifier(model_file.Model):
+class TextClassifier(estimators.Settings):
     """Classes of texts: embedding, dropout, recurrent layer, dropout, linear, softmax.
 
     Reads each text, of any length, as lower-case words or as characters; those seen less than
@@ -82,25 +105,36 @@ class TextClassifier(model_file.Model):
     batch_size: int = 64
     epochs: int = 6
     seed: int | None = None
-    classes: Array = dataclasses.field(default_factory=lambda: np.empty(0), init=False, repr=False)
-    vocabulary: list[str] = dataclasses.field(default_factory=list, init=False, repr=False)
-    history: History | None = dataclasses.field(default=None, init=False, repr=False)
-    _net: Sequential | None = dataclasses.field(default=None, init=False, repr=False)
+    _history: History | None = dataclasses.field(default=None, init=False, repr=False)
+    _fit: _Fit | None = dataclasses.field(default=None, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        _checks.choice(self.unit, "unit", _UNITS)
-        _checks.flag(self.bidirectional, "bidirectional")
-        estimators.cell(self.cell)
-        for name in ("embedding_dim", "hidden_size", "num_layers", "min_count"):
-            _checks.size(getattr(self, name), name)
-        for name in ("batch_size", "epochs"):
-            _checks.size(getattr(self, name), name)
-        if self.max_length is not None:
-            _checks.size(self.max_length, "max_length")
-        for name in ("lr", "clip_norm"):
-            _checks.positive(getattr(self, name), name)
-        _checks.fraction(self.dropout, "dropout")
-        _checks.seed(self.seed)
+    _CHECKS: ClassVar = {
+        "unit": lambda value, name: _checks.choice(value, name, _UNITS),
+        "cell": estimators.cell,
+        **dict.fromkeys(("embedding_dim", "hidden_size", "num_layers"), _checks.size),
+        "bidirectional": _checks.flag,
+        "dropout": _checks.fraction,
+        "min_count": _checks.size,
+        "max_length": estimators.or_none(_checks.size),
+        **dict.fromkeys(("lr", "clip_norm"), _checks.positive),
+        **dict.fromkeys(("batch_size", "epochs"), _checks.size),
+        "seed": estimators.seed_setting,
+    }
+
+    @property
+    def classes(self) -> Array:
+        """The labels fitted, sorted."""
+        return np.empty(0) if self._fit is None else self._fit.classes.copy()
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words or characters that have a vector of their own, sorted."""
+        return [] if self._fit is None else self._fit.vocabulary.copy()
+
+    @property
+    def history(self) -> History | None:
+        """Losses of the last `fit`."""
+        return self._history
 
     def fit(
         self,
@@ -140,25 +174,19 @@ class TextClassifier(model_file.Model):
         classes, target = np.unique(given, return_inverse=True)
         if len(classes) == 1:
             raise ValueError(f"labels: expected two classes or more, got {classes.tolist()}")
-        counts = Counter(token for text in found for token in self._tokens(text))
-        vocabulary = sorted(token for token, n in counts.items() if n >= self.min_count)
-        net = self._new_net(len(vocabulary), len(classes))
-        ids = self._ids(found, vocabulary)
-        validation = None
-        if validation_data is not None:
-            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-                raise ValueError("validation_data: expected a pair (texts, labels)")
-            more, more_labels = validation_data
-            more = _texts(more, "validation_data")
-            more_labels = _labels(more_labels, "validation_data", len(more))
-            validation = self._ids(more, vocabulary), _known(more_labels, classes)
-        adam = estimators.adam(self.lr, self.clip_norm, len(ids), self.batch_size, self.epochs)
-        net.compile(adam, "cross_entropy", ("accuracy",))
-        self.history = net.fit(
-            ids, target, epochs=self.epochs, batch_size=self.batch_size,
-            validation_data=validation, verbose=verbose,
+        by: TextClassifier = self._unfitted()
+        counts = Counter(token for text in found for token in by._tokens(text))
+        vocabulary = sorted(token for token, n in counts.items() if n >= by.min_count)
+        net = by._new_net(len(vocabulary), len(classes))
+        fit = _Fit(by, classes, vocabulary, net)
+        ids = fit.ids(found)
+        adam = estimators.adam(by.lr, by.clip_norm, len(ids), by.batch_size, by.epochs)
+        validation = None if validation_data is None else fit.validation(validation_data)
+        self._history = estimators.fit(
+            net, adam, "cross_entropy", ids, target, metrics=("accuracy",), epochs=by.epochs,
+            batch_size=by.batch_size, validation_data=validation, verbose=verbose,
         )  # fmt: skip
-        self.classes, self.vocabulary, self._net = classes, vocabulary, net
+        self._fit = fit
         return self
 
     def _new_net(self, words: int, classes: int) -> Sequential:
@@ -175,16 +203,10 @@ class TextClassifier(model_file.Model):
         found = _UNITS[self.unit].findall(text.lower() if self.unit == "words" else text)
         return found[: self.max_length]
 
-    def _ids(self, texts: Sequence[str], vocabulary: Sequence[str]) -> list[Array]:
-        """Tokens as indices: 0 for all unknown ones, and for an empty text."""
-        index = {token: i for i, token in enumerate(vocabulary, 1)}
-        tokens = (self._tokens(text) or [""] for text in texts)
-        return [np.array([index.get(token, 0) for token in of_text]) for of_text in tokens]
-
-    def _fitted(self) -> Sequential:
-        if self._net is None:
+    def _fitted(self) -> _Fit:
+        if self._fit is None:
             raise ValueError("TextClassifier: expected a fitted or loaded one; call fit first")
-        return self._net
+        return self._fit
 
     # Use.
 
@@ -200,9 +222,8 @@ class TextClassifier(model_file.Model):
         (n, C) array
             In the order of `classes`.
         """
-        net = self._fitted()
-        ids = self._ids(_texts(texts, "texts"), self.vocabulary)
-        return estimators.softmax(net.predict(ids))
+        fit = self._fitted()
+        return estimators.softmax(fit.net.predict(fit.ids(_texts(texts, "texts"))))
 
     def predict(self, texts: Sequence[str]) -> Array:
         """The likeliest class of each text.
@@ -216,7 +237,7 @@ class TextClassifier(model_file.Model):
         (n,) array
             Of the labels fitted.
         """
-        found: Array = self.classes[self.predict_proba(texts).argmax(axis=1)]
+        found: Array = self._fitted().classes[self.predict_proba(texts).argmax(axis=1)]
         return found
 
     def score(self, texts: Sequence[str], labels: Any) -> float:
@@ -246,10 +267,10 @@ class TextClassifier(model_file.Model):
         The file's metadata holds as JSON the vocabulary, the classes and what was passed to the
         constructor; there is no code in it.
         """
-        tensors = self._fitted().parameters()
-        found = {"vocabulary": self.vocabulary, "classes": self.classes.tolist()}
-        header = self._settings() | found
-        model_file.write(path, "TextClassifier", header, tensors)
+        fit = self._fitted()
+        found = {"vocabulary": fit.vocabulary, "classes": fit.classes.tolist()}
+        header = fit.by._settings() | found
+        model_file.write(path, "TextClassifier", header, fit.net.parameters())
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
@@ -258,33 +279,17 @@ class TextClassifier(model_file.Model):
         for name, found in (("vocabulary", vocabulary), ("classes", classes)):
             if not isinstance(found, list) or found != sorted(set(found)):
                 raise ValueError(f"{name}: expected a list of sorted, distinct items")
-        self.classes = _labels(classes, "classes", max(len(classes), 1))
-        self.vocabulary = _texts(vocabulary, "vocabulary") if vocabulary else []
-        # Before anything of a size that the header claims is made.
-        _expect_sizes(self, tensors)
-        self._net = self._new_net(len(vocabulary), len(classes))
-        self._net.load_state_dict(tensors)
+        labels = _labels(classes, "classes", max(len(classes), 1))
+        vocabulary = _texts(vocabulary, "vocabulary") if vocabulary else []
+        estimators.expect_token_net(
+            tensors, ("0", "2", "4"), self.cell, tokens=1 + len(vocabulary),
+            embedding_dim=self.embedding_dim, hidden_size=self.hidden_size,
+            num_layers=self.num_layers, outputs=len(labels), bidirectional=self.bidirectional,
+        )  # fmt: skip
+        net = self._new_net(len(vocabulary), len(labels))
+        net.load_state_dict(tensors)
+        self._fit = _Fit(self._unfitted(), labels, vocabulary, net)
         return self
-
-
-def _expect_sizes(model: TextClassifier, tensors: dict[str, Array]) -> None:
-    """Refuse tensors that are not as many and as large as the model's."""
-    E, H, D = model.embedding_dim, model.hidden_size, 1 + bool(model.bidirectional)
-    cell = estimators.cell(model.cell)(1, 1)._cell
-    shapes: dict[str, tuple[int, ...]] = {
-        "0.weight": (1 + len(model.vocabulary), E),
-        "4.weight": (len(model.classes), D * H),
-        "4.bias": (len(model.classes),),
-    }
-    for layer in range(min(model.num_layers, len(tensors))):
-        config = CellConfig(input_size=D * H if layer else E, hidden_size=H)
-        for name, shape in cell.weight_shapes(config).items():
-            for direction in ("", "_reverse")[:D]:
-                shapes[f"2.{name}_l{layer}{direction}"] = shape
-    if shapes.keys() != tensors.keys():
-        raise ValueError(f"tensors: expected {sorted(shapes)}, got {sorted(tensors)}")
-    for name, shape in shapes.items():
-        _checks.shaped(tensors[name], name, np.dtype(np.float32), shape)
 
 
 def _texts(value: Any, name: str) -> list[str]:
