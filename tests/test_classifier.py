@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import pickle
 from pathlib import Path
@@ -160,19 +159,13 @@ def test_settings_are_checked_when_set_and_count_from_the_next_fit(tmp_path: Pat
     model.save(tmp_path / "m")
     again = TextClassifier.load(tmp_path / "m")
     np.testing.assert_array_equal(again.predict_proba(texts), expected)
-    assert model.fit(texts, labels, verbose=0).vocabulary[0] == " "
+    assert max(map(len, model.fit(texts, labels, verbose=0).vocabulary)) == 1
 
 
 def test_nothing_of_a_fit_stays_behind() -> None:
-    texts, labels = corpus(400)
-    model = TextClassifier(**SMALL, epochs=1)
-    gc.collect()
-    gc.disable()
-    try:
-        model.fit(texts, labels, verbose=0)
-        assert len(pickle.dumps(model)) < 15_000  # 8 kB of weights
-    finally:
-        gc.enable()
+    model = TextClassifier(**SMALL, epochs=1).fit(*corpus(400), verbose=0)
+    # 4 kB of weights; neither texts nor the optimizer's state.
+    assert len(pickle.dumps(model)) < 4000 + 6000
 
 
 OLD_TEXTS = ["good film", "bad film", "a good story", "a bad story, so bad", "It's fine", "dull"]
