@@ -75,7 +75,7 @@ class Loss(ABC):
         grad = np.empty(z.shape, z.dtype)
         w = None if w is None else np.ascontiguousarray(w)
         kernel = getattr(dispatch.kernels(z.dtype), self._kernel)
-        return kernel(z, t, w, grad, *vars(self).values()), grad
+        return kernel(z, t, w, grad, **vars(self)), grad
 
     def __repr__(self) -> str:
         said = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.interface import Gradient, Kernels
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
 from fastrnn.schedules import CosineDecay as CosineDecay
@@ -58,6 +58,18 @@ def _clip_factor(norm: float, limit: float) -> float:
     # torch's 1e-6 keeps the quotient finite at norm 0.
     factor = limit / (norm + 1e-6)
     return 1.0 if factor >= 1 else factor  # NaN is to get through
+
+
+#: Parameters, their gradients and their states, entry by entry.
+Arrays = tuple[list[Array], list[Gradient], list[tuple[Array, ...]]]
+
+
+class Scale(TypedDict):
+    """What every optimizer's kernel takes."""
+
+    limit: float
+    factor: float
+    lr: float
 
 
 class _Group:
@@ -137,7 +149,7 @@ class Optimizer(ABC):
         if self.clip_norm is not None:
             squares: dict[str, float] = {}
             for group, g in zip(groups, of_groups, strict=True):
-                found = dispatch.kernels(group.dtype).squares(g, limit)
+                found = dispatch.kernels(group.dtype).squares(g, limit=limit)
                 squares.update(zip(group.names, found, strict=True))
             # In one order, however they are grouped.
             norm = math.sqrt(sum(squares[name] for name in params))
@@ -145,7 +157,8 @@ class Optimizer(ABC):
         for group, g in zip(groups, of_groups, strict=True):
             p = [params[name] for name in group.names]
             kernels = dispatch.kernels(group.dtype)
-            self._update(kernels, (p, g, group.states, limit, factor, lr))
+            scale = Scale(limit=limit, factor=factor, lr=lr)
+            self._update(kernels, (p, g, group.states), scale)
 
     def state_dict(self) -> dict[str, Array]:
         """What the next steps depend on besides the options: a copy.
@@ -208,7 +221,7 @@ class Optimizer(ABC):
         return tuple(np.zeros(p.shape, p.dtype) for _ in self._slots)
 
     @abstractmethod
-    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
         """Call the kernels with what they all take and with options of one's own."""
 
     def _arranged(self, params: Mapping[str, Array]) -> list[_Group]:
@@ -292,8 +305,14 @@ class SGD(Optimizer):
     def _slots(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("momentum_buffer",) if self.momentum else ()
 
-    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
-        kernels.sgd(*given, self.weight_decay, self.momentum, self.nesterov)
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
+        kernels.sgd(
+            *arrays,
+            **scale,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+        )
 
 
 class Adam(Optimizer):
@@ -338,9 +357,18 @@ class Adam(Optimizer):
         self.eps = _checks.not_negative(eps, "eps")
         self.weight_decay = _checks.not_negative(weight_decay, "weight_decay")
 
-    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
-        decays = (self.weight_decay, *self.betas)
-        kernels.adam(*given, *decays, self.eps, self._decoupled, self.steps)
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
+        b1, b2 = self.betas
+        kernels.adam(
+            *arrays,
+            **scale,
+            weight_decay=self.weight_decay,
+            b1=b1,
+            b2=b2,
+            eps=self.eps,
+            decoupled=self._decoupled,
+            t=self.steps,
+        )
 
 
 class AdamW(Adam):
@@ -417,9 +445,16 @@ class RMSprop(Optimizer):
         more = {"grad_avg": self.centered, "momentum_buffer": self.momentum}
         return ("square_avg", *(name for name, used in more.items() if used))
 
-    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
-        options = (self.alpha, self.eps, self.momentum, self.centered)
-        kernels.rmsprop(*given, self.weight_decay, *options)
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
+        kernels.rmsprop(
+            *arrays,
+            **scale,
+            weight_decay=self.weight_decay,
+            alpha=self.alpha,
+            eps=self.eps,
+            momentum=self.momentum,
+            centered=self.centered,
+        )
 
 
 class Adagrad(Optimizer):
@@ -464,10 +499,9 @@ class Adagrad(Optimizer):
     def _initial(self, p: Array) -> tuple[Array, ...]:
         return (np.full(p.shape, self.initial_accumulator_value, p.dtype),)
 
-    def _update(self, kernels: ModuleType, given: tuple[Any, ...]) -> None:
-        *arrays, lr = given
-        decayed = lr / (1 + (self.steps - 1) * self.lr_decay)
-        kernels.adagrad(*arrays, decayed, self.weight_decay, self.eps)
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
+        scale["lr"] /= 1 + (self.steps - 1) * self.lr_decay
+        kernels.adagrad(*arrays, **scale, weight_decay=self.weight_decay, eps=self.eps)
 
 
 NAMES: dict[str, type[Optimizer]] = {

@@ -103,7 +103,7 @@ def run(
     def forward(keep):
         y_base, y = place((*x.shape[:2], state[0].shape[1]), dtype, y_out)
         state_n = [np.full_like(s, np.nan) for s in state]
-        tape = kernels.forward(packed, x, state, y, state_n, keep, spans, reset)
+        tape = kernels.forward(packed, x, state, y, state_n, keep=keep, spans=spans, reset=reset)
         return tape, [taken(y_base, y), *state_n]
 
     tape, outputs = forward(keep=True)

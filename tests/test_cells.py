@@ -22,7 +22,7 @@ def test_every_twin_has_the_cell(cell, backend, dtype, make_weights):
     state = tuple(np.ones((B, H), dtype) for _ in cell.states)
     state_n = tuple(np.full((B, H), np.nan, dtype) for _ in cell.states)
     x, y = np.ones((T, B, I), dtype), np.full((T, B, H), np.nan, dtype)
-    tape = kernels.forward(packed, x, state, y, state_n, True)
+    tape = kernels.forward(packed, x, state, y, state_n, keep=True)
     assert np.isfinite([y[-1], *state_n]).all(), f"{cell.name}: no forward in {backend}"
     dx, dstate = np.full_like(x, np.nan), state_n
     gradients = kernels.Gradients(packed)

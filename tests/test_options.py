@@ -56,7 +56,7 @@ def test_central_differences(name, proj_size, peephole, layer_norm, rows, reset,
     def run(keep=False):
         y, state_n = np.full_like(d_outputs[0], np.nan), [np.full_like(s, np.nan) for s in state]
         packed = reference.Packed(cell, config, weights)
-        tape = reference.forward(packed, x, state, y, state_n, keep, spans, reset)
+        tape = reference.forward(packed, x, state, y, state_n, keep=keep, spans=spans, reset=reset)
         return (y, *state_n), tape
 
     def loss():
@@ -97,7 +97,7 @@ def test_what_stands_in_the_padding_does_not_count(cell, backend, dtype, make_we
         state = [np.ones((B, H), dtype) for _ in cell.states]
         y, state_n = np.full((T, B, H), np.nan, dtype), [np.empty_like(s) for s in state]
         packed = kernels.Packed(cell, config, weights)
-        tape = kernels.forward(packed, x, state, y, state_n, True, spans, RESET)
+        tape = kernels.forward(packed, x, state, y, state_n, keep=True, spans=spans, reset=RESET)
         dx, dstate = np.full_like(x, np.nan), [np.empty_like(s) for s in state]
         gradients = kernels.Gradients(packed)
         kernels.backward(tape, dy, state_n, dx, dstate, gradients)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from fastrnn._core.weights import Weights
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import Cell, CellConfig
+from fastrnn._kernels.interface import Kernels, KernelTape, PackedWeights, WeightGradients
 from fastrnn._types import Array
 
 
@@ -52,9 +52,9 @@ class ScanTape(Bound):
     """
 
     kind: tuple[Cell, CellConfig, np.dtype[Any]]
-    kernels: ModuleType
-    packed: Any
-    kept: Any
+    kernels: Kernels
+    packed: PackedWeights
+    kept: KernelTape | Checkpoints
     shape: tuple[int, int, int]
     reverse: bool
 
@@ -118,11 +118,14 @@ def forward(
     if keep and checkpoint_every is not None:
         steps = kernels.segment_steps(x.shape[1], checkpoint_every)
         x, reset = x if owned else x.copy(), None if reset is None else reset.copy()
-        kept = Checkpoints(x, spans, reset, steps, [])
-        _forward_checkpointed(kernels, packed, kept, state, y, state_n)
+        checkpoints = Checkpoints(x, spans, reset, steps, [])
+        _forward_checkpointed(kernels, packed, checkpoints, state, y, state_n)
+        kept: Checkpoints | KernelTape | None = checkpoints
     else:
-        kept = kernels.forward(packed, x, state, y, state_n, keep, spans, reset)
-    return ScanTape(weights.kind, kernels, packed, kept, x.shape, reverse) if keep else None
+        kept = kernels.forward(packed, x, state, y, state_n, keep=keep, spans=spans, reset=reset)
+    if kept is None:
+        return None
+    return ScanTape(weights.kind, kernels, packed, kept, x.shape, reverse)
 
 
 def backward(
@@ -148,7 +151,7 @@ def backward(
         dy, dx = None if dy is None else dy[::-1], None if dx is None else dx[::-1]
     gradients = tape.kernels.Gradients(tape.packed)
     if isinstance(tape.kept, Checkpoints):
-        _backward_checkpointed(tape, dy, dstate_n, dx, dstate, gradients)
+        _backward_checkpointed(tape, tape.kept, dy, dstate_n, dx, dstate, gradients)
     else:
         tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, gradients)
     grads: list[Array | None] = gradients.arrays()
@@ -164,8 +167,8 @@ def _segments(kept: Checkpoints) -> Iterator[tuple[slice, Array | None, Array | 
 
 
 def _forward_checkpointed(
-    kernels: ModuleType,
-    packed: Any,
+    kernels: Kernels,
+    packed: PackedWeights,
     kept: Checkpoints,
     state: Sequence[Array | None],
     y: Array | None,
@@ -177,28 +180,32 @@ def _forward_checkpointed(
         last = steps.stop >= len(kept.x)
         end = state_n if last else [np.empty_like(s) for s in state_n]
         y_part = None if y is None else y[steps]
-        kernels.forward(packed, kept.x[steps], kept.states[-1], y_part, end, False, spans, reset)
+        kernels.forward(
+            packed, kept.x[steps], kept.states[-1], y_part, end, spans=spans, reset=reset
+        )
         if not last:
             kept.states.append(end)
 
 
 def _backward_checkpointed(
     tape: ScanTape,
+    kept: Checkpoints,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
     dx: Array | None,
     dstate: Sequence[Array],
-    gradients: Any,
+    gradients: WeightGradients,
 ) -> None:
     """Run each segment again, the last one first, and go back through it."""
-    kernels, kept = tape.kernels, tape.kept
+    kernels = tape.kernels
     scratch = [np.empty_like(d) for d in dstate]
     for (steps, spans, reset), state in zip(
         reversed(list(_segments(kept))), reversed(kept.states), strict=True
     ):
         segment = kernels.forward(
-            tape.packed, kept.x[steps], state, None, scratch, True, spans, reset
+            tape.packed, kept.x[steps], state, None, scratch, keep=True, spans=spans, reset=reset
         )
+        assert segment is not None
         dy_part = None if dy is None else dy[steps]
         # Either twin has read the one before it writes the other.
         dx_part = None if dx is None else dx[steps]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import Cell, CellConfig
+from fastrnn._kernels.interface import Kernels, PackedAffine, PackedWeights
 from fastrnn._types import Array
 
 
@@ -24,16 +24,19 @@ def _references(arrays: Sequence[Array | None]) -> int:
 _SOLE = _references((np.empty(0),))
 
 
-class Copy:
+P = TypeVar("P", PackedWeights, PackedAffine)
+
+
+class Copy(Generic[P]):
     """A packed copy of weights: whose kernels', and whether no one can change the weights now."""
 
     __slots__ = ("kernels", "packed", "settled")
 
-    def __init__(self, kernels: ModuleType | None = None, packed: Any = None) -> None:
+    def __init__(self, kernels: Kernels | None = None, packed: P | None = None) -> None:
         self.kernels, self.packed, self.settled = kernels, packed, False
 
 
-class Watched(ABC):
+class Watched(ABC, Generic[P]):
     """Arrays that anyone may change, and the copy of them that the kernels read.
 
     While nobody outside holds one of the arrays (or a view of one), no one can change them, and the
@@ -59,11 +62,11 @@ class Watched(ABC):
         # owner and not to the array, and would not be counted.
         self._arrays = tuple(a if a is None or a.flags.owndata else a.copy() for a in arrays)
         self.dtype: np.dtype[Any] = next(a.dtype for a in arrays if a is not None)
-        self.copy = Copy()
+        self.copy: Copy[P] = Copy()
 
     @abstractmethod
-    def _pack(self, kernels: ModuleType) -> Any:
-        """A packed copy; it has ``matches``."""
+    def _pack(self, kernels: Kernels) -> P:
+        """A packed copy."""
 
     def share(self) -> list[Array | None]:
         """The arrays themselves, to read or to change in place."""
@@ -74,32 +77,34 @@ class Watched(ABC):
         self.copy = Copy(old.kernels, old.packed)
         return arrays
 
-    def packed(self, kernels: ModuleType | None = None) -> Any:
+    def packed(self, kernels: Kernels | None = None) -> P:
         """The kernels' copy of the arrays as they are now.
 
         Parameters
         ----------
-        kernels : module, optional
+        kernels : Kernels, optional
             Default: those of the current backend.
         """
         kernels = kernels or dispatch.kernels(self.dtype)
         copy = self.copy
-        known = copy.kernels is kernels
-        if known and copy.settled:
-            return copy.packed
+        packed = copy.packed if copy.kernels is kernels else None
+        if packed is not None and copy.settled:
+            return packed
         # Asked before comparing: who lets go later could still change them first.
         sole = _references(self._arrays) == _SOLE
-        if known and copy.packed.matches(self._arrays):
+        if packed is not None and packed.matches(self._arrays):
             copy.settled = sole
-        else:
-            # Let go of the old one first: the new one is then packed where that one was.
-            self.copy = copy = Copy()
-            # Not settled before the next use, for another thread may share between these lines.
-            self.copy = copy = Copy(kernels, self._pack(kernels))
-        return copy.packed
+            return packed
+        # Let go of the old one first: the new one is then packed where that one was.
+        self.copy = Copy()
+        del copy, packed
+        packed = self._pack(kernels)
+        # Not settled before the next use, for another thread may share between these lines.
+        self.copy = Copy(kernels, packed)
+        return packed
 
 
-class Weights(Watched):
+class Weights(Watched[PackedWeights]):
     """Weights of one layer in one direction.
 
     Parameters
@@ -133,7 +138,7 @@ class Weights(Watched):
     def __reduce__(self) -> tuple[Any, ...]:
         return Weights, (self.cell, self.config, self._arrays)
 
-    def _pack(self, kernels: ModuleType) -> Any:
+    def _pack(self, kernels: Kernels) -> PackedWeights:
         return kernels.Packed(self.cell, self.config, self._arrays)
 
     @property
@@ -143,7 +148,7 @@ class Weights(Watched):
         return [name for name, array in there if array is not None]
 
 
-class LinearWeights(Watched):
+class LinearWeights(Watched[PackedAffine]):
     """Weight (O, I) and bias (O,), or None for none, of an affine map."""
 
     __slots__ = ()
@@ -151,5 +156,5 @@ class LinearWeights(Watched):
     def __reduce__(self) -> tuple[Any, ...]:
         return LinearWeights, (self._arrays,)
 
-    def _pack(self, kernels: ModuleType) -> Any:
+    def _pack(self, kernels: Kernels) -> PackedAffine:
         return kernels.PackedLinear(self._arrays)

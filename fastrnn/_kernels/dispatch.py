@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fastrnn._kernels import reference
+from fastrnn._kernels.interface import Kernels
 
 #: Compiled kernel sets, best first; each is one extension module per dtype in ``fastrnn._kernels``.
 COMPILED = ("avx512", "avx2", "baseline")
@@ -103,12 +103,12 @@ def set_num_threads(n: int) -> None:
 
 
 @cache
-def _kernels(name: str, dtype: np.dtype[Any]) -> ModuleType:
+def _kernels(name: str, dtype: np.dtype[Any]) -> Kernels:
     if name == REFERENCE:
         return reference
-    return importlib.import_module(f"fastrnn._kernels.{name}_{dtype.name}")
+    return cast(Kernels, importlib.import_module(f"fastrnn._kernels.{name}_{dtype.name}"))
 
 
-def kernels(dtype: np.dtype[Any]) -> ModuleType:
+def kernels(dtype: np.dtype[Any]) -> Kernels:
     """The current kernel set for `dtype` (float32 or float64)."""
     return _kernels(_current.get(), dtype)

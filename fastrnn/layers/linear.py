@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from fastrnn import _checks
 from fastrnn._core.scan import Bound
 from fastrnn._core.weights import LinearWeights
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.interface import Kernels, PackedAffine
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
@@ -21,8 +21,8 @@ from fastrnn.layers.base import Layer, Stateless, dtype_shown
 class LinearTape(Bound):
     """What ``Linear.backward`` needs: the kernels that ran, and copies of weights and input."""
 
-    kernels: ModuleType
-    packed: Any
+    kernels: Kernels
+    packed: PackedAffine
     shape: tuple[int, int]
     x: Array
 
@@ -122,14 +122,14 @@ class Linear(Layer):
         """
         return self._run(self._checked(x))[0]
 
-    def map_rows(self, kernels: ModuleType, rows: Array, out: Array) -> None:
+    def map_rows(self, kernels: Kernels, rows: Array, out: Array) -> None:
         """Do what a plain call does, from (n, in_features) into (n, out_features).
 
         Nothing is checked; not for direct use.
         """
         kernels.linear(self._weights.packed(kernels), rows, out)
 
-    def _run(self, x: Array) -> tuple[Array, ModuleType, Any]:
+    def _run(self, x: Array) -> tuple[Array, Kernels, PackedAffine]:
         """What `x` is mapped to, and by which kernels with which weights."""
         kernels = dispatch.kernels(self.dtype)
         packed = self._weights.packed(kernels)

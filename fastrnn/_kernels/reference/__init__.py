@@ -1,6 +1,6 @@
 """The pure-NumPy twin of the compiled kernels: the float64 truth, and what runs without a compiler.
 
-Both twins have the same names and the same arguments (see ``fastrnn/_kernels/__init__.pyi``).
+Both twins have the same names and the same arguments: those of ``fastrnn._kernels.interface``.
 """
 
 from fastrnn._kernels.reference.embedding import add_rows as add_rows

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastrnn._kernels.interface import PackedAffine
 from fastrnn._types import Array
 
 
@@ -33,8 +34,8 @@ class PackedLinear:
 
 # As from the compiled twin, infinity and NaN come without a warning.
 @np.errstate(over="ignore", invalid="ignore")
-def linear(packed: PackedLinear, x: Array, y: Array) -> None:
-    """Write x W^T + b to y, each row by a product of its own: the same bits alone and among others.
+def linear(packed: PackedAffine, x: Array, y: Array) -> None:
+    """Write x W^T + b to y, each row by a product of its own.
 
     Parameters
     ----------
@@ -43,6 +44,7 @@ def linear(packed: PackedLinear, x: Array, y: Array) -> None:
     y : (n, O), out
         C-contiguous.
     """
+    assert isinstance(packed, PackedLinear)
     np.matmul(x[:, None], packed.weight.T, out=y[:, None])
     if packed.bias is not None:
         y += packed.bias
@@ -50,7 +52,7 @@ def linear(packed: PackedLinear, x: Array, y: Array) -> None:
 
 @np.errstate(over="ignore", invalid="ignore")
 def linear_backward(
-    packed: PackedLinear, x: Array, dy: Array, dx: Array, dweight: Array, dbias: Array | None
+    packed: PackedAffine, x: Array, dy: Array, dx: Array, dweight: Array, dbias: Array | None
 ) -> None:
     """Gradients of a :func:`linear`.
 
@@ -65,6 +67,7 @@ def linear_backward(
     dbias : (O,), out, or None
         All are C-contiguous.
     """
+    assert isinstance(packed, PackedLinear)
     np.matmul(dy, packed.weight, out=dx)
     np.matmul(dy.T, x, out=dweight)
     if dbias is not None:

@@ -32,7 +32,7 @@ def mae(z: Array, t: Array, w: Array | None, grad: Array) -> float:
 
 
 @quiet
-def huber(z: Array, t: Array, w: Array | None, grad: Array, delta: float) -> float:
+def huber(z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> float:
     """(z - t)^2 / 2 up to delta, delta (|z - t| - delta / 2) beyond."""
     d = z - t
     np.clip(d, -delta, delta, out=grad)

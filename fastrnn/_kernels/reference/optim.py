@@ -26,7 +26,7 @@ quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 @quiet
-def squares(grads: Sequence[Gradient], limit: float) -> list[float]:
+def squares(grads: Sequence[Gradient], *, limit: float) -> list[float]:
     """The sum of squares of each gradient, all entries brought to within +-`limit`."""
     return [
         sum((float(np.vdot(g, g)) for g in _blocks(_clipped(_dense(grad), limit))), 0.0)
@@ -39,6 +39,7 @@ def sgd(
     params: Sequence[Array],
     grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
+    *,
     limit: float,
     factor: float,
     lr: float,
@@ -47,7 +48,7 @@ def sgd(
     nesterov: bool,
 ) -> None:
     """A step of gradient descent; with a momentum, `states` are (b,)."""
-    for p, g, state in _pieces(params, grads, states, limit, factor):
+    for p, g, state in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
         if momentum:
             (b,) = state
@@ -62,6 +63,7 @@ def adam(
     params: Sequence[Array],
     grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
+    *,
     limit: float,
     factor: float,
     lr: float,
@@ -76,7 +78,7 @@ def adam(
     # In the order of their section 2, which takes one pass less.
     unbias = (1 - b2**t) ** 0.5
     rate = lr * unbias / (1 - b1**t)
-    for p, g, (m, v) in _pieces(params, grads, states, limit, factor):
+    for p, g, (m, v) in _pieces(params, grads, states, limit=limit, factor=factor):
         if decoupled:
             p *= 1 - lr * weight_decay
         d = g + weight_decay * p if weight_decay and not decoupled else g
@@ -92,6 +94,7 @@ def rmsprop(
     params: Sequence[Array],
     grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
+    *,
     limit: float,
     factor: float,
     lr: float,
@@ -102,7 +105,7 @@ def rmsprop(
     centered: bool,
 ) -> None:
     """A step of RMSprop; `states` are (v,), then a if `centered`, then b with a momentum."""
-    for p, g, (v, *more) in _pieces(params, grads, states, limit, factor):
+    for p, g, (v, *more) in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
         v *= alpha
         v += (1 - alpha) * (d * d)
@@ -126,6 +129,7 @@ def adagrad(
     params: Sequence[Array],
     grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
+    *,
     limit: float,
     factor: float,
     lr: float,
@@ -133,7 +137,7 @@ def adagrad(
     eps: float,
 ) -> None:
     """A step of Adagrad; `states` are (s,)."""
-    for p, g, (s,) in _pieces(params, grads, states, limit, factor):
+    for p, g, (s,) in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
         s += d * d
         p -= lr * (d / (np.sqrt(s) + eps))
@@ -156,6 +160,7 @@ def _pieces(
     params: Sequence[Array],
     grads: Sequence[Gradient],
     states: Sequence[tuple[Array, ...]],
+    *,
     limit: float,
     factor: float,
 ) -> Iterator[tuple[Array, Array, tuple[Array, ...]]]:

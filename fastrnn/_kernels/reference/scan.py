@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
+from fastrnn._kernels.interface import (
+    Convert,
+    Kernels,
+    KernelTape,
+    PackedWeights,
+    WeightCache,
+    WeightGradients,
+)
 from fastrnn._kernels.reference.gru import GRU, GRU_RESET_BEFORE
 from fastrnn._kernels.reference.lstm import LSTM
 from fastrnn._kernels.reference.product import Product, product, product_back
@@ -25,17 +32,18 @@ STEPS: dict[str, StepPair] = {
 }
 
 
-Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
+T_own = TypeVar("T_own")
 
 
-class PackedWeights(Protocol):
-    """Who gives a `Stepper` its weights."""
-
-    def packed(self, kernels: ModuleType) -> Packed: ...
+def _own(value: object, kind: type[T_own], name: str) -> T_own:
+    """`value`, if it is of this twin."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
 
 
 class Packed:
-    """An immutable copy of a layer's weights, as the kernels like them (here: as they came).
+    """An immutable copy of a layer's weights, as the kernels like them.
 
     Parameters
     ----------
@@ -64,8 +72,8 @@ class Packed:
 class Gradients:
     """Sums of weight gradients, to which each :func:`backward` adds."""
 
-    def __init__(self, packed: Packed) -> None:
-        self.packed = packed
+    def __init__(self, packed: PackedWeights) -> None:
+        self.packed = packed = _own(packed, Packed, "packed")
         self.sums = {name: np.zeros_like(w) for name, w in packed.w.items()}
 
     def add(self, grads: Mapping[str, Array | None]) -> None:
@@ -129,11 +137,12 @@ def _zero(arrays: Sequence[Array], rows: Array | None) -> tuple[Array, ...]:
 # As from the compiled twin, infinity and NaN come without a warning.
 @np.errstate(over="ignore", invalid="ignore")
 def forward(
-    packed: Packed,
+    packed: PackedWeights,
     x: Array,
     state: Sequence[Array | None],
     y: Array | None,
     state_n: Sequence[Array],
+    *,
     keep: bool = False,
     spans: Array | None = None,
     reset: Array | None = None,
@@ -158,6 +167,7 @@ def forward(
     reset : (T, B) array of bool, optional
         Where the state is zeroed before a step. Default: nowhere.
     """
+    packed = _own(packed, Packed, "packed")
     T = len(x)
     running, w, cell = _running(T, spans), packed.w, packed.cell
     if running is not None:
@@ -188,12 +198,12 @@ def forward(
 
 @np.errstate(over="ignore", invalid="ignore")
 def backward(
-    tape: Tape,
+    tape: KernelTape,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
     dx: Array | None,
     dstate: Sequence[Array],
-    gradients: Gradients,
+    gradients: WeightGradients,
 ) -> None:
     """Backpropagation through time (Werbos 1990).
 
@@ -211,6 +221,8 @@ def backward(
     gradients : Gradients
         To which those of the weights are added.
     """
+    tape = _own(tape, Tape, "tape")
+    gradients = _own(gradients, Gradients, "gradients")
     packed, running, reset = tape.packed, tape.running, tape.reset
     T, B, _ = tape.shape
     step, w = STEPS[packed.cell.name].backward, packed.w
@@ -239,9 +251,9 @@ class Stepper:
 
     Parameters
     ----------
-    weights : PackedWeights
+    weights : WeightCache
         The layer's weights; a change to them is seen by the next step.
-    kernels : module
+    kernels : Kernels
         The twin that this class stands in.
     batch_size : int
         B.
@@ -256,9 +268,9 @@ class Stepper:
     """
 
     def __init__(
-        self, weights: PackedWeights, kernels: ModuleType, batch_size: int, convert: Convert
+        self, weights: WeightCache, kernels: Kernels, batch_size: int, convert: Convert
     ) -> None:
-        packed = weights.packed(kernels)
+        packed = _own(weights.packed(kernels), Packed, "weights")
         dtype = packed.w["weight_ih"].dtype
         self.weights, self.kernels, self.convert = weights, kernels, convert
         self.state = tuple(

@@ -1,0 +1,292 @@
+"""The seam: what every kernel set has, compiled or reference.
+
+T steps, B rows of a batch, I inputs, H hidden units, G gates, P outputs: H, or the size of a
+projection. All arrays are of the kernel set's dtype, unless said otherwise, and aligned. Each
+function checks what it reads and writes at each call, and raises a ValueError or TypeError that
+names the argument, what was expected and what came; then nothing was written. "OUT" marks what is
+written to, which must be writeable and must not overlap the inputs.
+
+Infinity and NaN come without a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from fastrnn._kernels.cells import Cell, CellConfig
+from fastrnn._kernels.row_gradient import RowGradient
+from fastrnn._types import Array
+
+#: Of optimizers: dense, in the shape of the parameter, or of a few rows of it.
+Gradient = Array | RowGradient
+
+#: ``convert(x_t, out) -> (x, y, result)``: (B, I) to read, (B, P) to write, and the latter's memory
+#: in the shape to return.
+Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
+
+
+class PackedWeights(Protocol):
+    """What `Packed` makes: an immutable copy of a layer's weights."""
+
+    def matches(self, weights: Sequence[Array | None]) -> bool:
+        """Whether these are still the same bits as `weights`."""
+
+
+class PackedAffine(Protocol):
+    """What `PackedLinear` makes: an immutable copy of a weight and a bias."""
+
+    def matches(self, weights: Sequence[Array | None]) -> bool:
+        """Whether these are still the same bits as `weights`."""
+
+
+class KernelTape(Protocol):
+    """What a `forward` kept for `backward`: copies of its inputs, and each step's values."""
+
+    @property
+    def packed(self) -> PackedWeights:
+        """The weights that ran."""
+
+
+class WeightGradients(Protocol):
+    """What `Gradients` makes: sums of weight gradients, to which each `backward` adds."""
+
+    def arrays(self) -> list[Array | None]:
+        """The sums in new arrays, in the weights' order, shapes and layouts."""
+
+
+class CellStepper(Protocol):
+    """What `Stepper` makes: a layer's state, advanced one time step at a time."""
+
+    @property
+    def state(self) -> tuple[Array, ...]:
+        """(B, P) for h, (B, H) for others: zeros at first; may be written to."""
+
+    def step(self, x_t: Any, out: Array | None = None) -> Array:
+        """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+
+
+class WeightCache(Protocol):
+    """Who gives a `Stepper` its weights."""
+
+    def packed(self, kernels: Kernels | None = None) -> Any:
+        """The kernels' copy of the weights as they are now."""
+
+
+class Kernels(Protocol):
+    """A kernel set for one dtype: a compiled module, or the reference."""
+
+    def Packed(  # noqa: N802
+        self, cell: Cell, config: CellConfig, weights: Sequence[Array | None]
+    ) -> PackedWeights:
+        """An immutable copy of a layer's weights, as the kernels like them.
+
+        Parameters
+        ----------
+        cell : Cell
+        config : CellConfig
+        weights : sequence of array or None
+            In the order of `cell.weights` and in torch's layouts, C-contiguous. None, or missing at
+            the end, for those that `config` leaves out; so may each bias be.
+        """
+
+    def Gradients(self, packed: Any) -> WeightGradients:  # noqa: N802
+        """Sums of weight gradients, to which each :func:`backward` adds.
+
+        Parameters
+        ----------
+        packed : PackedWeights
+            Those with which the tapes are made.
+        """
+
+    def forward(
+        self,
+        packed: PackedWeights,
+        x: Array,
+        state: Sequence[Array | None],
+        y: Array | None,
+        state_n: Sequence[Array],
+        *,
+        keep: bool = False,
+        spans: Array | None = None,
+        reset: Array | None = None,
+    ) -> KernelTape | None:
+        """Run a layer over a sequence.
+
+        Parameters
+        ----------
+        packed : PackedWeights
+        x : (T, B, I) array
+            The last axis contiguous.
+        state : sequence of array or None
+            One for each of the cell's states, (B, P) for h, (B, H) for others, C-contiguous; None
+            stands for zeros.
+        y : (T, B, P) array or None, OUT
+            0 where a row does not run; None for none. The last axis contiguous.
+        state_n : sequence of array, OUT
+            As `state`: each row's after its last step.
+        keep : bool
+            Whether to return what `backward` needs.
+        spans : (2, B) array of int64, optional
+            Row b runs from step spans[0, b] to before spans[1, b]. All start at one step, 0 or
+            earlier, or all end at one, T or later. Default: all rows run at all steps.
+        reset : (T, B) array of bool, optional
+            Where the state is zeroed before a step. Default: nowhere.
+        """
+
+    def backward(
+        self,
+        tape: KernelTape,
+        dy: Array | None,
+        dstate_n: Sequence[Array | None],
+        dx: Array | None,
+        dstate: Sequence[Array],
+        gradients: WeightGradients,
+    ) -> None:
+        """Backpropagation through time (Werbos 1990).
+
+        Parameters
+        ----------
+        tape : KernelTape
+            From `forward` with ``keep=True``; not changed.
+        dy : (T, B, P) array or None
+            Gradient of the outputs; None stands for zeros. The last axis contiguous.
+        dstate_n : sequence of array or None
+            Gradients of the final states, in their shapes.
+        dx : (T, B, I) array or None, OUT
+            None where it is not wanted. The last axis contiguous.
+        dstate : sequence of array, OUT
+            Gradients of the initial states. May be `dstate_n`.
+        gradients : WeightGradients, OUT
+            Of the tape's weights: to which those of the weights are added.
+        """
+
+    def segment_steps(self, B: int, least: int) -> int:
+        """At least how many steps, and `least`, to go back through at once with B rows.
+
+        Gradients of segments of so many steps (the last one may be shorter) add up to those of the
+        whole sequence; in the compiled twin, to the same bits.
+        """
+
+    def Stepper(  # noqa: N802
+        self, weights: WeightCache, kernels: Kernels, batch_size: int, convert: Convert
+    ) -> CellStepper:
+        """Steps a layer, one time step at a time, over states of its own.
+
+        Parameters
+        ----------
+        weights : WeightCache
+            The layer's weights; a change to them is seen by the next step.
+        kernels : Kernels
+            The twin that this class stands in.
+        batch_size : int
+            B.
+        convert : callable
+            ``convert(x, out) -> (x, y, result)`` checks the caller's arrays: `x` becomes (B, I),
+            `y` is the (B, P) to write to, and `result` the same memory in the shape to return.
+        """
+
+    def PackedLinear(self, weights: Sequence[Array | None]) -> PackedAffine:  # noqa: N802
+        """An immutable copy of the weights of an affine map, as the kernels like them."""
+
+    def linear(self, packed: PackedAffine, x: Array, y: Array) -> None:
+        """Write x W^T + b to y, each row by a product of its own.
+
+        A row gives the same bits alone and among others.
+        """
+
+    def linear_backward(
+        self,
+        packed: PackedAffine,
+        x: Array,
+        dy: Array,
+        dx: Array,
+        dweight: Array,
+        dbias: Array | None,
+    ) -> None:
+        """Gradients of a :func:`linear`."""
+
+    def add_rows(self, x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
+        """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`."""
+
+    def mse(self, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        """(z - t)^2."""
+
+    def mae(self, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        """|z - t|, whose derivative is 0 where both are equal."""
+
+    def huber(self, z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> float:
+        """(z - t)^2 / 2 up to delta, delta (|z - t| - delta / 2) beyond."""
+
+    def binary_cross_entropy(self, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        """log(1 + exp z) - t z; the exponent is never above 0, so that nothing overflows."""
+
+    def cross_entropy(self, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        """log(sum_v exp z_v) - z_t of each row z (..., V), with t (...) of intp."""
+
+    def squares(self, grads: Sequence[Gradient], *, limit: float) -> list[float]:
+        """The sum of squares of each gradient, all entries brought to within +-`limit`."""
+
+    def sgd(
+        self,
+        params: Sequence[Array],
+        grads: Sequence[Gradient],
+        states: Sequence[tuple[Array, ...]],
+        *,
+        limit: float,
+        factor: float,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        nesterov: bool,
+    ) -> None:
+        """A step of gradient descent; with a momentum, `states` are (b,)."""
+
+    def adam(
+        self,
+        params: Sequence[Array],
+        grads: Sequence[Gradient],
+        states: Sequence[tuple[Array, ...]],
+        *,
+        limit: float,
+        factor: float,
+        lr: float,
+        weight_decay: float,
+        b1: float,
+        b2: float,
+        eps: float,
+        decoupled: bool,
+        t: int,
+    ) -> None:
+        """Step t, from 1, of Adam, or, if `decoupled`, of AdamW; `states` are (m, v)."""
+
+    def rmsprop(
+        self,
+        params: Sequence[Array],
+        grads: Sequence[Gradient],
+        states: Sequence[tuple[Array, ...]],
+        *,
+        limit: float,
+        factor: float,
+        lr: float,
+        weight_decay: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        centered: bool,
+    ) -> None:
+        """A step of RMSprop; `states` are (v,), then a if `centered`, then b with a momentum."""
+
+    def adagrad(
+        self,
+        params: Sequence[Array],
+        grads: Sequence[Gradient],
+        states: Sequence[tuple[Array, ...]],
+        *,
+        limit: float,
+        factor: float,
+        lr: float,
+        weight_decay: float,
+        eps: float,
+    ) -> None:
+        """A step of Adagrad; `states` are (s,)."""
