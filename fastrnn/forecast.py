@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._files import model_file
 from fastrnn._types import Array
-from fastrnn.models import estimators
+from fastrnn.models import architecture, estimators
 from fastrnn.models.sequential import Sequential
 
 #: The default of `epochs` is this many optimizer steps' worth. With four times as many, the errors
@@ -425,7 +425,7 @@ class Forecaster(estimators.Settings):
         :meth:`predict_interval` is not in it, and is trained again when it is needed.
         """
         fit, values = self._fitted(None)
-        header = {"settings": fit.by._settings(), "net": fit.net._architecture()}
+        header = {"settings": fit.by._settings(), "net": architecture.describe(fit.net.layers)}
         tensors = {"series": fit.shown(values)} | fit.net.parameters()
         model_file.write(path, "Forecaster", header, tensors)
 
@@ -434,7 +434,7 @@ class Forecaster(estimators.Settings):
         self = cls(**header["settings"])
         series = tensors.pop("series")
         values = self._series(series, "series", self.window + self.steps)
-        net = Sequential._from_file(header["net"], tensors)
+        net = Sequential(architecture.restore(header["net"], tensors))
         K = values.shape[1]
         step = np.zeros((1, 1, 2 * K + 2 * (self.season is not None)), np.float32)
         try:

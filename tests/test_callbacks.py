@@ -241,7 +241,7 @@ def test_progress_as_lines(data: Any, capsys: pytest.CaptureFixture[str]) -> Non
 def test_progress_as_lines_within_an_epoch(
     data: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastrnn.callbacks, "_SECONDS_PER_LINE", 0.0)
+    monkeypatch.setattr(fastrnn.models.progress, "_SECONDS_PER_LINE", 0.0)
     small().fit(*data, batch_size=11)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3

@@ -73,7 +73,6 @@ def test_every_room_has_a_floor() -> None:
     assert {room(module) for module in FILES} == FLOOR.keys()
 
 
-@pytest.mark.xfail(strict=True, reason="trainer, checkpoint and sequential import callbacks")
 def test_imports_go_down() -> None:
     up = [
         f"{module} -> {source}"
@@ -84,7 +83,7 @@ def test_imports_go_down() -> None:
     assert not up
 
 
-@pytest.mark.xfail(strict=True, reason="around trainer and callbacks; char_lm and _training")
+@pytest.mark.xfail(strict=True, reason="char_lm and _training")
 def test_no_circles() -> None:
     # A folder's __init__ hands out what is in it: who imports that depends on the __init__ alone.
     graph = {module: {source for source, _ in imported(module)} - {module} for module in FILES}
@@ -94,7 +93,6 @@ def test_no_circles() -> None:
         pytest.fail(" <- ".join(error.args[1]))
 
 
-@pytest.mark.xfail(strict=True, reason="forecast reads Sequential._from_file")
 def test_private_names_stay_in_their_room() -> None:
     def private(name: str) -> bool:
         return name.startswith("_") and not name.endswith("__")

@@ -319,9 +319,10 @@ def test_stateful_goes_on_where_it_was(rng: np.random.Generator) -> None:
 
 def test_shuffling_is_fair_and_seeded(rng: np.random.Generator) -> None:
     from fastrnn.models.data import Data
+    from fastrnn.models.network import Network
 
     model = tokens_model()
-    data = Data.of(model._signature, ragged(rng, 100))
+    data = Data.of(Network(model.layers).signature, ragged(rng, 100))
     seen = []
     for _ in range(200):
         batches = data.rows(8, rng)

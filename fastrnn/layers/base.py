@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class Layer:
         Whether `fit` changes the weights. Default: True.
     """
 
+    #: Whether a model can hold such a layer: whether it goes over sequences by itself.
+    stackable: ClassVar[bool] = True
     _training = True
     _trainable = True
     #: Whether the initial weights were drawn by a seed of the caller's.

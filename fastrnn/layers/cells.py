@@ -26,6 +26,7 @@ class CellTape:
 class RecurrentCell(CellLayer):
     """What RNNCell, LSTMCell and GRUCell have in common; not for direct use."""
 
+    stackable = False
     _shown: ClassVar[dict[str, Any]] = {"bias": True, "nonlinearity": "tanh", "reset_after": True}
 
     def __init__(

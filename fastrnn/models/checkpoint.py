@@ -1,21 +1,16 @@
-"""Trees of numbers, strings and arrays in a file; and what of a training is kept in one."""
+"""Checkpoints: trees of numbers, strings and arrays in a file, and the callback that keeps them."""
 
 from __future__ import annotations
 
 import os
-import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fastrnn._files import model_file
+from fastrnn import _checks
+from fastrnn._files import atomic, model_file
 from fastrnn._types import Array
-
-if TYPE_CHECKING:
-    from fastrnn.callbacks import Callback
-    from fastrnn.models.trainer import Run
-
+from fastrnn.models.callback import Keeper, Logs, Resumable
 
 _KIND = "Checkpoint"
 
@@ -60,85 +55,65 @@ def _unpacked(value: Any, tensors: dict[str, Array]) -> Any:
         return value
     ((what, inner),) = value.items()
     if what == "array":
-        return tensors[inner]
+        return tensors[inner].copy()  # out of the file's own memory
     if what == "tuple":
         return tuple(_unpacked(v, tensors) for v in inner)
     return {k: _unpacked(v, tensors) for k, v in inner.items()}
 
 
-def state_of(run: Run, callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """All that the rest of a training depends on."""
-    model, optimizer = run.model, run.optimizer
-    return {
-        "about": about(run),
-        "epoch": run.epoch,
-        "batch": run.batch,
-        "order": run.order,
-        "total": run.means.total,
-        "sums": run.means.sums,
-        "state": run.state,
-        "history": run.history.history,
-        "epochs": run.history.epoch,
-        "stop": model.stop_training,
-        "weights": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "lr": None if callable(optimizer.lr) else optimizer.lr,
-        "layers": [rng.bit_generator.state for rng in _generators(run)],
-        "callbacks": [[type(c).__name__, c.state_dict()] for c in callbacks],
-    }
+class Checkpoint(Keeper):
+    """Keep the whole training in a file, and go on from it if it is there.
 
+    The file has weights, optimizer, random states, position in the data, history and the other
+    callbacks' states; a training that was killed at any moment, and is started again in the same
+    way, ends in the same bits as one that was not. It is replaced as a whole: killed while writing,
+    the file before is still there. A training that has ended is not begun again; remove the file
+    for that.
 
-def restore(run: Run, callbacks: Sequence[Callback], state: dict[str, Any]) -> None:
-    """Put a training where another one was; an error changes nothing but the callbacks."""
-    mine = about(run)
-    for name, theirs in state["about"].items():
-        if mine[name] != theirs:
-            raise ValueError(f"{name}: expected {theirs!r} as in the file, got {mine[name]!r}")
-    kinds, given = [kind for kind, _ in state["callbacks"]], [type(c).__name__ for c in callbacks]
-    if kinds != given:
-        raise ValueError(f"callbacks: expected {kinds} as in the file, got {given}")
-    for callback, (_, of_callback) in zip(callbacks, state["callbacks"], strict=True):
-        callback.load_state_dict(of_callback)
-    model, optimizer = run.model, run.optimizer
-    model.load_state_dict(state["weights"])
-    optimizer.load_state_dict(state["optimizer"])
-    if not callable(optimizer.lr):
-        optimizer.lr = state["lr"]
-    for rng, of_rng in zip(_generators(run), state["layers"], strict=True):
-        rng.bit_generator.state = of_rng
-    run.epoch, run.batch, run.order, run.state = (
-        state[name] for name in ("epoch", "batch", "order", "state")
-    )
-    run.means.total, run.means.sums = state["total"], list(state["sums"])
-    run.history.history, run.history.epoch = state["history"], state["epochs"]
-    model.stop_training = state["stop"]
+    Parameters
+    ----------
+    path : str or path-like
+    every : int, optional
+        Write after so many steps of the optimizer too. Default: after each epoch only.
 
+    Raises
+    ------
+    ValueError
+        In ``fit``: if the file is damaged, or of a training with another model, loss, optimizer,
+        data, batch size and so on. The learning rate is taken from the file, the number of epochs
+        is not.
+    """
 
-def about(run: Run) -> dict[str, Any]:
-    """What has to be the same for a training to go on to the same bits."""
-    data, optimizer = run.data, run.optimizer
-    options = [
-        f"{n}={v!r}" for n, v in vars(optimizer).items() if n[0] != "_" and n not in ("lr", "steps")
-    ]
-    arrays = (data.x, data.lengths, data.starts, data.y, data.weight)
-    checksum = 0
-    for a in arrays:
-        if a is not None:
-            checksum = zlib.crc32(np.ascontiguousarray(a).data, checksum)
-    return {
-        "model": repr(run.model),
-        "loss": repr(run.means.loss),
-        "metrics": list(run.means.metrics),
-        "optimizer": f"{type(optimizer).__name__}({', '.join(options)})",
-        "batch_size": run.batch_size,
-        "shuffle": run.shuffle,
-        "bptt": run.bptt,
-        "stateful": run.stateful,
-        "samples": len(data),
-        "data": f"{checksum:08x}",
-    }
+    def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
+        self.path = _checks.path(path)
+        self.every = None if every is None else _checks.size(every, "every")
 
+    def on_train_begin(self, logs: Logs) -> None:
+        """Go on from the file."""
+        atomic.check_writable(self.path)
+        atomic.remove_left_over(self.path)
+        try:
+            state = read(self.path)
+        except FileNotFoundError:
+            return
+        try:
+            self._of_now().load_state_dict(state)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{self.path}: does not fit this training: {error}") from None
 
-def _generators(run: Run) -> list[np.random.Generator]:
-    """The random states of the layers."""
-    return [layer._rng for layer in run.model.layers if hasattr(layer, "_rng")]
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Write."""
+        if self.every is not None and (batch + 1) % self.every == 0:
+            self._write()
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Write."""
+        self._write()
+
+    def _write(self) -> None:
+        write(self.path, self._of_now().state_dict())
+
+    def _of_now(self) -> Resumable:
+        if self.training is None:
+            raise RuntimeError("Checkpoint: expected to be among the callbacks of a fit")
+        return self.training

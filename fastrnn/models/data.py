@@ -209,6 +209,12 @@ class Data:
             batches = [batches[i] for i in rng.permutation(len(batches))]
         return batches
 
+    def by_length(self, batch_size: int) -> list[Array]:
+        """Return which sequences stand in each batch, those of like length together."""
+        N = len(self)
+        order = np.arange(N) if self.lengths is None else np.argsort(self.lengths, kind="stable")
+        return [order[i : i + batch_size] for i in range(0, N, batch_size)]
+
     def batch(self, rows: Array) -> Batch:
         """These sequences side by side, with their targets."""
         x, lengths, valid = self.inputs(rows)

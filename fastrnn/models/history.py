@@ -23,6 +23,11 @@ class History:
         self.epoch: list[int] = []
         self.interrupted = False
 
+    @property
+    def last(self) -> dict[str, float]:
+        """The losses and metrics of the last epoch."""
+        return {name: values[-1] for name, values in self.history.items()}
+
     def add(self, epoch: int, logs: dict[str, float]) -> None:
         """One more epoch."""
         self.epoch.append(epoch)
@@ -67,5 +72,5 @@ class History:
         return figure
 
     def __repr__(self) -> str:
-        last = {name: round(values[-1], 4) for name, values in self.history.items()}
+        last = {name: round(value, 4) for name, value in self.last.items()}
         return f"History(epochs={len(self.epoch)}, last={last})"

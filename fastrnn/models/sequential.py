@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,35 +12,17 @@ from fastrnn import _checks, losses, optim
 from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
-from fastrnn.layers.dropout import Dropout
-from fastrnn.layers.embedding import Embedding
-from fastrnn.layers.linear import Linear
-from fastrnn.layers.recurrent import GRU, LSTM, RNN, Recurrent
-from fastrnn.models.data import Data, Signature
-from fastrnn.models.metrics import Metric, get_metric
-
-if TYPE_CHECKING:
-    from fastrnn.callbacks import Callback
-    from fastrnn.models.history import History
-    from fastrnn.models.stream import ModelStream
-
-KINDS: dict[str, type[Layer]] = {
-    kind.__name__: kind for kind in (Embedding, RNN, LSTM, GRU, Dropout, Linear)
-}
-
-
-@dataclass(slots=True, repr=False)
-class SequentialTape:
-    """What ``Sequential.backward`` needs of a ``forward``; `state` is where that ended.
-
-    Attributes
-    ----------
-    state : list
-        The final state of each recurrent layer; the next ``forward`` may go on from it.
-    """
-
-    state: list[Any]
-    tapes: tuple[Any, ...]
+from fastrnn.models import architecture, evaluation
+from fastrnn.models.callback import Callback
+from fastrnn.models.data import Data
+from fastrnn.models.evaluation import Objective
+from fastrnn.models.exclusive import Exclusive
+from fastrnn.models.history import History
+from fastrnn.models.metrics import get_metric
+from fastrnn.models.network import Network, SequentialTape
+from fastrnn.models.progress import ProgressBar
+from fastrnn.models.stream import ModelStream
+from fastrnn.models.trainer import Plan, Trainer
 
 
 class Sequential(Layer):
@@ -84,14 +63,13 @@ class Sequential(Layer):
     """
 
     def __init__(self, layers: Iterable[Layer], *, seed: int | None = None) -> None:
-        self.layers = _checked_layers(layers)
-        self._signature = _signature(self.layers)
-        self.optimizer: optim.Optimizer | None = None
-        self.loss: losses.Loss | None = None
-        self.metrics: tuple[Any, ...] = ()
+        self._network = Network(layers)
+        self._optimizer: optim.Optimizer | None = None
+        self._objective: Objective | None = None
+        self._metrics: tuple[Any, ...] = ()
+        self._fitting = Exclusive("fit: expected no other fit of this model to be running")
         self.history: History | None = None
         self.stop_training = False
-        self._metrics: dict[str, Metric] = {}
         seeds: list[Any] = [None] * (len(self.layers) + 1)
         seed = _checks.seed(seed)
         if seed is not None:
@@ -102,15 +80,36 @@ class Sequential(Layer):
                     layer.reset_parameters(own)
         self._rng = np.random.default_rng(seeds[-1])
 
+    # Read-only, for the model goes by them.
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, first to last."""
+        return self._network.layers
+
+    @property
+    def optimizer(self) -> optim.Optimizer | None:
+        """The optimizer given to :meth:`compile`; None before."""
+        return self._optimizer
+
+    @property
+    def loss(self) -> losses.Loss | None:
+        """The loss given to :meth:`compile`; None before."""
+        return None if self._objective is None else self._objective.loss
+
+    @property
+    def metrics(self) -> tuple[Any, ...]:
+        """The metrics given to :meth:`compile`."""
+        return self._metrics
+
     # A layer made of layers.
 
     def parameters(self) -> dict[str, Array]:
-        """The weights themselves, as ``torch.nn.Sequential`` names them: ``1.weight_ih_l0``."""
-        return {
-            f"{i}.{name}": array
-            for i, layer in enumerate(self.layers)
-            for name, array in layer.parameters().items()
-        }
+        """Return the weights themselves, as ``torch.nn.Sequential`` names them: ``1.weight_ih_l0``.
+
+        Change them in place; the next call sees it.
+        """
+        return self._network.parameters()
 
     def train(self, mode: bool = True) -> Self:
         """Switch all layers to training mode (or, with False, to evaluation); returns itself."""
@@ -118,30 +117,39 @@ class Sequential(Layer):
             layer.train(mode)
         return super().train(mode)
 
-    def __call__(self, x: Any, *, lengths: Any = None) -> Array:
-        """Inference. Keeps nothing, and may be called from many threads at once.
+    def __call__(
+        self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None
+    ) -> Any:
+        """Run for inference. Keeps nothing, and may be called from many threads at once.
 
         Parameters
         ----------
         x : (B, T, F) array-like, or (B, T) of int
+        state : sequence, optional
+            The state of each recurrent layer to start from, None for zeros. Default: zeros.
         lengths : (B,) array-like of int, optional
             How many of its steps each row has; outputs of later ones are 0.
+        reset : (B, T) array-like of bool, optional
+            Where the states are zeroed before a step.
 
         Returns
         -------
         y : (B, T, O) array, or (B, O)
+        state : list
+            The final state of each recurrent layer; only where `state` was given.
         """
-        data = self._one_batch(x, lengths)
-        y, _ = self.run(data.x.swapaxes(0, 1), data.lengths, None, keep=False)
-        if not self._signature.per_step:
-            return y
-        y = y.swapaxes(0, 1)
-        if data.lengths is not None:
-            y[np.arange(y.shape[1]) >= data.lengths[:, None]] = 0
-        return y
+        data, states, resets = self._one_batch(x, state, lengths, reset)
+        y, ends = self._network.apply(
+            data.x.swapaxes(0, 1), states, lengths=data.lengths, reset=resets
+        )
+        if self._network.signature.per_step:
+            y = y.swapaxes(0, 1)
+            if data.lengths is not None:
+                y[np.arange(y.shape[1]) >= data.lengths[:, None]] = 0
+        return y if state is None else (y, ends)
 
     def forward(
-        self, x: Any, state: Sequence[Any] | None = None, *, lengths: Any = None
+        self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None
     ) -> tuple[Array, SequentialTape]:
         """Run for training, and keep what :meth:`backward` needs.
 
@@ -154,24 +162,22 @@ class Sequential(Layer):
         lengths : (B,) array-like of int, optional
             How many of its steps each row has. Outputs of later ones mean nothing; a loss with
             weight 0 there leaves them out.
+        reset : (B, T) array-like of bool, optional
+            Where the states are zeroed before a step, here and in :meth:`backward`.
 
         Returns
         -------
         y : (B, T, O) array, or (B, O)
         tape : SequentialTape
         """
-        data = self._one_batch(x, lengths)
-        if state is not None and len(_sequence(state, "state")) != len(self._recurrent):
-            raise ValueError(
-                f"state: expected {len(self._recurrent)} of them, one for each recurrent layer, "
-                f"got {len(state)}"
-            )
-        y, tape = self.run(data.x.swapaxes(0, 1), data.lengths, state, keep=True)
-        assert tape is not None
-        return y.swapaxes(0, 1) if self._signature.per_step else y, tape
+        data, states, resets = self._one_batch(x, state, lengths, reset)
+        y, tape = self._network.apply_forward(
+            data.x.swapaxes(0, 1), states, lengths=data.lengths, reset=resets
+        )
+        return y.swapaxes(0, 1) if self._network.signature.per_step else y, tape
 
     def backward(self, tape: SequentialTape, dy: Any) -> tuple[Array | None, dict[str, Array]]:
-        """Gradients of input and weights: backpropagation, through time where there are steps.
+        """Return the gradients of input and weights: backpropagation, through time.
 
         Parameters
         ----------
@@ -185,69 +191,37 @@ class Sequential(Layer):
         dx : (B, T, F) array, or None for tokens
         grads : dict of str to array
             By the names of :meth:`parameters`, as ``optimizer.step`` takes them.
+
+        Raises
+        ------
+        ValueError
+            If the tape is of a model of another structure, or `dy` of another shape.
         """
-        if not isinstance(tape, SequentialTape) or len(tape.tapes) != len(self.layers):
-            raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        dy = _checks.array(dy, "dy", self._signature.dtype)
-        per_step = self._signature.per_step and dy.ndim == 3
-        dx, grads = self.run_back(tape, dy.swapaxes(0, 1) if per_step else dy)
+        signature = self._network.signature
+        dy = _checks.array(dy, "dy", signature.dtype)
+        per_step = signature.per_step and dy.ndim == 3
+        dx, grads = self._network.apply_backward(tape, dy.swapaxes(0, 1) if per_step else dy)
         return None if dx is None else dx.swapaxes(0, 1), grads
 
-    @property
-    def _recurrent(self) -> list[Recurrent]:
-        return [layer for layer in self.layers if isinstance(layer, Recurrent)]
-
-    def _one_batch(self, x: Any, lengths: Any) -> Data:
+    def _one_batch(
+        self, x: Any, state: Any, lengths: Any, reset: Any
+    ) -> tuple[Data, Sequence[Any] | None, Array | None]:
+        """Return the arguments of a call, checked; `reset` time first."""
+        signature, states = self._network.signature, self._network.states
         if isinstance(x, list | tuple):
             x = np.asarray(x) if lengths is not None or _even(x) else x
-        return Data(self._signature, *self._signature.padded(x, "x", ("B", "T"), lengths))
-
-    def run(
-        self, x: Array, lengths: Array | None, state: Sequence[Any] | None, keep: bool
-    ) -> tuple[Array, SequentialTape | None]:
-        """All layers over checked, time-first arrays; not for direct use."""
-        tapes: list[Any] = []
-        ends: list[Any] = []
-        for layer in self.layers:
-            if isinstance(layer, Recurrent):
-                start = None if state is None else state[len(ends)]
-                x = x.swapaxes(0, 1) if layer.batch_first else x
-                if keep:
-                    x, end, tape = layer.forward(x, start, lengths=lengths)
-                    tapes.append(tape)
-                else:
-                    x, end = layer(x, start, lengths=lengths)
-                ends.append(end)
-                x = x.swapaxes(0, 1) if layer.batch_first and layer.return_sequences else x
-            elif keep:
-                x, tape = layer.forward(x)  # type: ignore[attr-defined]
-                tapes.append(tape)
-            else:
-                x = layer(x)  # type: ignore[operator]
-        return x, SequentialTape(ends, tuple(tapes)) if keep else None
-
-    def run_back(
-        self, tape: SequentialTape, dy: Array, for_update: bool = False
-    ) -> tuple[Array | None, dict[str, Any]]:
-        """Back through :meth:`run`; not for direct use.
-
-        `for_update`, by an optimizer's ``apply``: a table's gradient is a RowGradient, and that of
-        x, which nobody asks for then, may be None.
-        """
-        found: list[dict[str, Any]] = []
-        d: Any = dy
-        for i, (layer, kept) in reversed([*enumerate(zip(self.layers, tape.tapes, strict=True))]):
-            if isinstance(layer, Recurrent):
-                d = d.swapaxes(0, 1) if layer.batch_first and layer.return_sequences else d
-                d, _, grads = layer.backward(kept, d, input_gradient=i > 0 or not for_update)
-                d = d.swapaxes(0, 1) if layer.batch_first and d is not None else d
-            elif for_update and isinstance(layer, Embedding):
-                d, grads = layer.backward_by_rows(kept, d)  # type: ignore[assignment]
-            else:
-                d, grads = layer.backward(kept, d)
-            found.append(grads)
-        found.reverse()
-        return d, {f"{i}.{name}": g for i, grads in enumerate(found) for name, g in grads.items()}
+        data = Data(signature, *signature.padded(x, "x", ("B", "T"), lengths))
+        if state is not None and len(_sequence(state, "state")) != states:
+            raise ValueError(
+                f"state: expected {states} of them, one for each recurrent layer, got {len(state)}"
+            )
+        B, T = data.x.shape[:2]
+        if reset is not None:
+            reset = _checks.asarray(reset, "reset")
+            if reset.dtype != np.bool_:
+                raise TypeError(f"reset: expected an array of booleans, got dtype {reset.dtype}")
+            reset = _checks.expect_shape(reset, "reset", (B, T)).swapaxes(0, 1)
+        return data, state, reset
 
     def stream(self, batch_size: int = 1) -> ModelStream:
         """The whole model one time step at a time; many streams can share it.
@@ -262,9 +236,7 @@ class Sequential(Layer):
         ValueError
             If a layer is bidirectional.
         """
-        from fastrnn.models.stream import ModelStream
-
-        return ModelStream(self.layers, self._signature, _checks.size(batch_size, "batch_size"))
+        return ModelStream(self._network, _checks.size(batch_size, "batch_size"))
 
     # Training and use.
 
@@ -292,9 +264,9 @@ class Sequential(Layer):
         names = [name for name, _ in found]
         if len({"loss", *names}) <= len(names):
             raise ValueError(f"metrics: expected names that differ, also from 'loss', got {names}")
-        self.optimizer, self.loss = optim.get(optimizer), chosen
-        self.metrics = tuple(metrics)
-        self._metrics = dict(found)
+        self._fitting.refuse_if_taken()
+        self._optimizer = optim.get(optimizer)
+        self._objective, self._metrics = Objective(chosen, dict(found)), tuple(metrics)
 
     def fit(
         self,
@@ -366,18 +338,34 @@ class Sequential(Layer):
             If arguments don't fit the model or each other; or if the loss becomes NaN or infinite,
             which names epoch and batch. ``model.history`` then has the epochs before.
         """
-        from fastrnn.callbacks import Callback
-        from fastrnn.models.trainer import Run
+        with self._fitting:
+            for i, callback in enumerate(_sequence(callbacks, "callbacks")):
+                if not isinstance(callback, Callback):
+                    raise TypeError(
+                        f"callbacks[{i}]: expected a Callback, got {type(callback).__name__}"
+                    )
+            objective, optimizer = self._compiled()
+            stateful = _checks.flag(stateful, "stateful")
+            data = self._data(X, y, lengths, sample_weight)
+            data, validation = self._split(data, validation_data, validation_split)
+            plan = Plan(
+                epochs=_checks.size(epochs, "epochs"),
+                batch_size=_checks.size(batch_size, "batch_size"),
+                shuffle=_checks.flag(shuffle, "shuffle") and not stateful,
+                bptt=None if bptt is None else _checks.size(bptt, "bptt"),
+                stateful=stateful,
+            )
+            verbose = _checks.verbosity(verbose)
+            trainer = Trainer(
+                self, self._network, objective, optimizer, self._rng, data, validation, plan
+            )
+            self.history = trainer.history
+            trainer.run([*([ProgressBar(verbose == 1)] if verbose else []), *callbacks])
+            return trainer.history
 
-        for i, callback in enumerate(_sequence(callbacks, "callbacks")):
-            if not isinstance(callback, Callback):
-                raise TypeError(
-                    f"callbacks[{i}]: expected a Callback, got {type(callback).__name__}"
-                )
-        loss = self._compiled()
-        data = Data.of(self._signature, X, lengths).with_targets(loss, y, sample_weight)
-        split = _checks.fraction(validation_split, "validation_split")
-        validation = None
+    def _split(self, data: Data, validation_data: Any, split: Any) -> tuple[Data, Data | None]:
+        """Return the data to train on, and those for validation."""
+        split = _checks.fraction(split, "validation_split")
         if split:
             if validation_data is not None:
                 raise ValueError("validation_split: expected 0 with validation_data")
@@ -387,25 +375,14 @@ class Sequential(Layer):
                     f"validation_split: expected some of {len(data)} sequences on both sides, "
                     f"got {split}"
                 )
-            data, validation = data.part(slice(0, n)), data.part(slice(n, None))
-        elif validation_data is not None:
-            arguments = _validation_arguments(validation_data)
-            try:
-                validation = self._data(**arguments)
-            except (ValueError, TypeError) as error:
-                raise type(error)(f"validation_data {error}") from None
-        stateful = _checks.flag(stateful, "stateful")
-        run = Run(
-            self,
-            data,
-            validation,
-            epochs=_checks.size(epochs, "epochs"),
-            batch_size=_checks.size(batch_size, "batch_size"),
-            shuffle=_checks.flag(shuffle, "shuffle") and not stateful,
-            bptt=None if bptt is None else _checks.size(bptt, "bptt"),
-            stateful=stateful,
-        )
-        return run.run(callbacks, _checks.verbosity(verbose))
+            return data.part(slice(0, n)), data.part(slice(n, None))
+        if validation_data is None:
+            return data, None
+        arguments = _validation_arguments(validation_data)
+        try:
+            return data, self._data(**arguments)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"validation_data {error}") from None
 
     def evaluate(
         self,
@@ -429,10 +406,10 @@ class Sequential(Layer):
         dict of str to float
             ``"loss"``, and each metric by its name.
         """
-        from fastrnn.models.trainer import measure
-
+        objective, _ = self._compiled()
         data = self._data(X, y, lengths, sample_weight)
-        return measure(self, data, _checks.size(batch_size, "batch_size"))
+        batch_size = _checks.size(batch_size, "batch_size")
+        return evaluation.measure(self._network, objective, data, batch_size)
 
     def predict(self, X: Any, batch_size: int = 256, lengths: Any = None) -> Any:
         """Outputs of all sequences.
@@ -449,19 +426,17 @@ class Sequential(Layer):
         y : (N, O) array; or, per step, (N, T, O), or for a list X a list of (T_i, O)
             Past a sequence's length, 0.
         """
-        from fastrnn.models.trainer import predict
+        data = Data.of(self._network.signature, X, lengths)
+        return evaluation.predict(self._network, data, _checks.size(batch_size, "batch_size"))
 
-        data = Data.of(self._signature, X, lengths)
-        return predict(self, data, _checks.size(batch_size, "batch_size"))
-
-    def _compiled(self) -> losses.Loss:
-        if self.loss is None:
+    def _compiled(self) -> tuple[Objective, optim.Optimizer]:
+        if self._objective is None or self._optimizer is None:
             raise ValueError("Sequential: expected compile(optimizer, loss) first")
-        return self.loss
+        return self._objective, self._optimizer
 
     def _data(self, X: Any, y: Any, lengths: Any = None, sample_weight: Any = None) -> Data:
-        loss = self._compiled()
-        return Data.of(self._signature, X, lengths).with_targets(loss, y, sample_weight)
+        data = Data.of(self._network.signature, X, lengths)
+        return data.with_targets(self._compiled()[0].loss, y, sample_weight)
 
     # Telling and keeping.
 
@@ -469,10 +444,10 @@ class Sequential(Layer):
         """Print a table of layers, shapes of their outputs, and numbers of parameters."""
         lead = "(B, T, "
         rows = [("Layer", "Output", "Parameters")]
-        size = self._signature.features
+        size = self._network.signature.features
         for i, layer in enumerate(self.layers):
-            size = _sizes(layer)[1] or size
-            if isinstance(layer, Recurrent) and not layer.return_sequences:
+            size = layer.features_out or size
+            if layer.per_sequence:
                 lead = "(B, "
             count = sum(p.size for p in layer.parameters().values())
             rows.append((f"{i}  {layer!r}", f"{lead}{size})", f"{count:,}"))
@@ -488,127 +463,16 @@ class Sequential(Layer):
         The file is replaced as a whole or left alone. There is no code in it, and nothing of
         :meth:`compile`; ``fastrnn.callbacks.Checkpoint`` keeps a training.
         """
-        model_file.write(path, "Sequential", self._architecture(), self.parameters())
-
-    def _architecture(self) -> dict[str, Any]:
-        """What :meth:`_from_file` makes the layers of, as JSON has it."""
-        layers = []
-        for i, layer in enumerate(self.layers):
-            name = type(layer).__name__
-            if type(layer) is not KINDS.get(name):
-                raise TypeError(
-                    f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name}, a class derived "
-                    "from one, which no file can hold"
-                )
-            layers.append({"class": name, "config": _config(layer)})
-        return {"layers": layers}
+        described = architecture.describe(self.layers)
+        model_file.write(path, "Sequential", described, self.parameters())
 
     @classmethod
     def _from_file(cls, model: dict[str, Any], tensors: dict[str, Array]) -> Self:
-        layers = [
-            _layer_from_file(i, spec["class"], spec["config"], tensors)
-            for i, spec in enumerate(model["layers"])
-        ]
-        self = cls(layers)
-        for name, array in self.parameters().items():
-            if name in tensors:
-                _checks.expect_dtype(tensors[name], name, array.dtype)
-        self.load_state_dict(tensors)
-        return self
+        return cls(architecture.restore(model, tensors))
 
     def __repr__(self) -> str:
         inner = "".join(f"\n  ({i}): {layer!r}" for i, layer in enumerate(self.layers))
         return f"Sequential({inner}\n)"
-
-
-def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    """Layers that fit each other."""
-    if not isinstance(layers, Iterable):
-        raise TypeError(f"layers: expected a list, got {type(layers).__name__}")
-    found = tuple(layers)
-    size: int | None = None
-    per_step = True
-    for i, layer in enumerate(found):
-        if not isinstance(layer, tuple(KINDS.values())):
-            raise TypeError(
-                f"layers[{i}]: expected one of {', '.join(KINDS)}, got {type(layer).__name__}"
-            )
-        if any(layer is other for other in found[:i]):
-            raise ValueError(f"layers[{i}]: expected a layer of its own, got one a second time")
-        if isinstance(layer, Embedding) and i:
-            raise ValueError(f"layers[{i}]: expected Embedding to be the first layer")
-        takes, gives = _sizes(layer)
-        if size is not None and takes is not None and takes != size:
-            raise ValueError(f"layers[{i}]: expected an input size of {size}, got {layer!r}")
-        if isinstance(layer, Recurrent):
-            if not per_step:
-                raise ValueError(
-                    f"layers[{i}]: expected return_sequences=True in the recurrent layer before it"
-                )
-            per_step = layer.return_sequences
-        size = gives or size
-    if size is None:
-        raise ValueError(f"layers: expected one or more with weights, got {list(found)}")
-    dtypes = {str(layer.dtype) for layer in found if layer.dtype is not None}
-    if len(dtypes) > 1:
-        raise ValueError(f"layers: expected one dtype, got {' and '.join(sorted(dtypes))}")
-    return found
-
-
-def _sizes(layer: Layer) -> tuple[int | None, int | None]:
-    """What a layer takes and gives on the last axis; None for anything."""
-    if isinstance(layer, Embedding):
-        return None, layer.embedding_dim
-    if isinstance(layer, Linear):
-        return layer.in_features, layer.out_features
-    if isinstance(layer, Recurrent):
-        P = getattr(layer, "proj_size", 0) or layer.hidden_size
-        return layer.input_size, P * (1 + layer.bidirectional)
-    return None, None
-
-
-def _signature(layers: Sequence[Layer]) -> Signature:
-    sized = [layer for layer in layers if _sizes(layer)[1]]
-    first: Any = sized[0]
-    outputs = _sizes(sized[-1])[1]
-    per_step = all(layer.return_sequences for layer in layers if isinstance(layer, Recurrent))
-    vocabulary = first.num_embeddings if isinstance(first, Embedding) else None
-    return Signature(vocabulary, _sizes(first)[0] or 0, outputs or 0, per_step, first.dtype)
-
-
-#: What only the initial weights depend on.
-_INITIAL = frozenset({"seed", "init", "forget_bias"})
-
-
-def _config(layer: Layer) -> dict[str, Any]:
-    """What to call the constructor with for such a layer, as JSON has it."""
-    names = [n for n in inspect.signature(type(layer)).parameters if n not in _INITIAL]
-    found = {name: getattr(layer, name) for name in names}
-    return found | {n: v.name for n, v in found.items() if isinstance(v, np.dtype)}
-
-
-def _layer_from_file(i: int, name: str, config: dict[str, Any], tensors: dict[str, Array]) -> Layer:
-    """A layer that takes no more memory than a small multiple of its tensors."""
-    if name not in KINDS or _INITIAL & config.keys():
-        raise ValueError(f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name!r}")
-    needed = {
-        "Embedding": ("num_embeddings", "embedding_dim"),
-        "Linear": ("in_features", "out_features"),
-        "Dropout": (),
-    }.get(name, ("input_size", "hidden_size", "num_layers"))
-    sizes = [_checks.size(config[n], n) for n in needed]
-    if len(sizes) == 3:
-        I, H, L = sizes
-        P = config.get("proj_size", 0) or H
-        claimed = H * (I + P) + (L - 1) * 2 * H * P
-    else:
-        claimed = math.prod(sizes) if sizes else 0
-    held = sum(a.size for n, a in tensors.items() if n.startswith(f"{i}."))
-    if claimed > held:
-        raise ValueError(f"layers[{i}]: claims {claimed} weights or more, the file has {held}")
-    make: Any = KINDS[name]
-    layer: Layer = make(**config)
-    return layer
 
 
 def _even(x: Sequence[Any]) -> bool:

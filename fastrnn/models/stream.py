@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
-from fastrnn._kernels import dispatch
 from fastrnn._types import Array
-from fastrnn.layers.base import Layer
-from fastrnn.layers.embedding import Embedding
-from fastrnn.layers.linear import Linear
-from fastrnn.layers.recurrent import Recurrent
-from fastrnn.layers.stream import Stream
-from fastrnn.models.data import Signature
+from fastrnn.layers.base import Stage
+from fastrnn.models.exclusive import Exclusive
+from fastrnn.models.network import Network
 
 
 class ModelStream(Bound):
@@ -26,27 +21,22 @@ class ModelStream(Bound):
     Made by ``Sequential.stream()``. Use one stream from one thread at a time.
     """
 
-    def __init__(self, layers: Sequence[Layer], signature: Signature, batch_size: int) -> None:
+    def __init__(self, network: Network, batch_size: int) -> None:
+        signature = network.signature
         self._signature, self._batch_size = signature, batch_size
+        self._busy = Exclusive("stream: expected no other thread to be using it")
         _checks.memory(batch_size * signature.outputs, signature.dtype, batch_size=batch_size)
-        self._streams: list[Stream] = []
-        self._stages: list[Callable[[Array, Array], Any]] = []
+        self._stages: list[Stage] = []
+        self._stateful: list[Stage] = []
         self._buffers: list[Array] = []
-        for layer in layers:
-            if isinstance(layer, Recurrent):
-                self._streams.append(layer.stream(batch_size))
-                self._stages.append(self._streams[-1].step)
-                size = getattr(layer, "proj_size", 0) or layer.hidden_size
-            elif isinstance(layer, Linear):
-                kernels = dispatch.kernels(signature.dtype)
-                self._stages.append(partial(layer.map_rows, kernels))
-                size = layer.out_features
-            elif isinstance(layer, Embedding):
-                self._stages.append(partial(_look_up, layer.parameters()["weight"]))
-                size = layer.embedding_dim
-            else:  # dropout, which inference has none of
-                continue
-            self._buffers.append(np.empty((batch_size, size), signature.dtype))
+        size = signature.features
+        for layer in network.layers:
+            stage = layer.stage(batch_size)
+            size = layer.features_out or size
+            if stage is not None:
+                self._stages.append(stage)
+                self._stateful += [stage] if layer.has_state else []
+                self._buffers.append(np.empty((batch_size, size), signature.dtype))
         self._buffers.pop()
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:
@@ -64,7 +54,16 @@ class ModelStream(Bound):
         -------
         y_t : array
             `out`, or a new array of its shape.
+
+        Raises
+        ------
+        RuntimeError
+            If another thread is using the stream; nothing was read or written then.
         """
+        with self._busy:
+            return self._step(x_t, out)
+
+    def _step(self, x_t: Any, out: Array | None) -> Array:
         s, B = self._signature, self._batch_size
         x = _checks.asarray(x_t, "x_t")
         lead = () if B == 1 and x.ndim == (s.vocabulary is None) else (B,)
@@ -79,29 +78,31 @@ class ModelStream(Bound):
         x = x.reshape(B, *x.shape[len(lead) :])
         targets = (*self._buffers, y.reshape(B, s.outputs))
         for stage, target in zip(self._stages, targets, strict=True):
-            stage(x, target)
+            stage.step(x, target)
             x = target
         return y
 
     @property
     def state(self) -> list[Any]:
         """The state of each recurrent layer: copies. Assign to it to go on from elsewhere."""
-        return [stream.state for stream in self._streams]
+        with self._busy:
+            return self._states()
 
     @state.setter
     def state(self, value: Sequence[Any]) -> None:
-        if not isinstance(value, list | tuple) or len(value) != len(self._streams):
+        if not isinstance(value, list | tuple) or len(value) != len(self._stateful):
             raise ValueError(
-                f"state: expected a list of {len(self._streams)}, one for each recurrent layer"
+                f"state: expected a list of {len(self._stateful)}, one for each recurrent layer"
             )
-        before = self.state
-        try:
-            for stream, s in zip(self._streams, value, strict=True):
-                stream.state = s
-        except (ValueError, TypeError):
-            for stream, s in zip(self._streams, before, strict=True):
-                stream.state = s
-            raise
+        with self._busy:
+            before = self._states()
+            try:
+                for stage, s in zip(self._stateful, value, strict=True):
+                    stage.state = s
+            except (ValueError, TypeError):
+                for stage, s in zip(self._stateful, before, strict=True):
+                    stage.state = s
+                raise
 
     def reset(self, rows: Any = None) -> None:
         """Zero the states.
@@ -111,10 +112,9 @@ class ModelStream(Bound):
         rows : int, sequence of int or boolean array, optional
             Only these rows of the batch. Default: all.
         """
-        for stream in self._streams:
-            stream.reset(rows)
+        with self._busy:
+            for stage in self._stateful:
+                stage.reset(rows)
 
-
-def _look_up(table: Array, tokens: Array, out: Array) -> None:
-    # Tokens are checked; with another mode, take makes a copy of what it writes.
-    table.take(tokens, axis=0, out=out, mode="clip")
+    def _states(self) -> list[Any]:
+        return [stage.state for stage in self._stateful]

@@ -1,187 +1,157 @@
-"""The loops over batches: training, measuring, predicting."""
+"""The loop over epochs and batches that trains a model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fastrnn._types import Array
-from fastrnn.callbacks import Callback, ProgressBar
+from fastrnn.layers.base import Layer
+from fastrnn.models.callback import Callback, Keeper, Logs, Model, Progress
 from fastrnn.models.data import Batch, Data, pieces
+from fastrnn.models.evaluation import Means, Objective, measure
 from fastrnn.models.history import History
-
-if TYPE_CHECKING:
-    from fastrnn.models.sequential import Sequential
-
-
-class Means:
-    """Weighted means over batches: the loss, and each metric."""
-
-    def __init__(self, model: Sequential) -> None:
-        self.loss, self.metrics = model._compiled(), model._metrics
-        self.per_step = model._signature.per_step
-        self.clear()
-
-    def clear(self) -> None:
-        """Start over."""
-        self.total, self.sums = 0.0, [0.0] * (1 + len(self.metrics))
-
-    def add(self, y: Array, batch: Batch) -> tuple[float, Array]:
-        """One more batch, with outputs `y`; its loss, and the gradient of that."""
-        value, dy = self.loss.compute(y, batch.target, batch.weight)
-        if batch.weight is not None:
-            total = float(batch.weight.sum(dtype=np.float64))
-        else:
-            total = float(y.size // y.shape[-1])
-        self.total += total
-        self.sums[0] += value * total
-        for i, metric in enumerate(self.metrics.values(), 1):
-            if total:
-                self.sums[i] += metric(y, batch.target, batch.weight) * total
-        return value, dy
-
-    def logs(self, prefix: str = "") -> dict[str, float]:
-        """The means, by name."""
-        names = ("loss", *self.metrics)
-        of = self.total or 1.0
-        return {prefix + name: s / of for name, s in zip(names, self.sums, strict=True)}
+from fastrnn.models.network import Network
+from fastrnn.models.progress import ProgressBar
+from fastrnn.optim import Optimizer
 
 
-def measure(model: Sequential, data: Data, batch_size: int, prefix: str = "") -> dict[str, float]:
-    """Loss and metrics of all data, without dropout."""
-    means = Means(model)
-    for rows in _by_length(data, batch_size):
-        batch = data.batch(rows)
-        with np.errstate(over="ignore", invalid="ignore"):
-            y, _ = model.run(batch.x, batch.lengths, None, keep=False)
-            means.add(y, batch)
-    return means.logs(prefix)
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a training goes through its data: the options of ``Sequential.fit``, checked."""
+
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    bptt: int | None
+    stateful: bool
+
+    def check(self, data: Data) -> None:
+        """Raise if data can't be gone through like this."""
+        if self.bptt is not None and not data.signature.per_step:
+            raise ValueError("bptt: expected None where there is one output for the sequence")
+        if self.stateful and (len(data) % self.batch_size or data.lengths is not None):
+            raise ValueError(
+                f"stateful: expected sequences of one length, and a multiple of "
+                f"batch_size={self.batch_size}, got {len(data)}"
+                + (" of differing lengths" if data.lengths is not None else "")
+            )
+
+    def steps(self, data: Data) -> int | None:
+        """Return the steps of the optimizer in an epoch, or None where that varies."""
+        batches = -(-len(data) // self.batch_size)
+        if self.bptt is None:
+            return batches
+        return None if data.lengths is not None else batches * -(-data.steps // self.bptt)
 
 
-def predict(model: Sequential, data: Data, batch_size: int) -> Any:
-    """Outputs of all data: an array, or, per step and for a list, a list of arrays."""
-    s = data.signature
-    if not s.per_step:
-        found = np.empty((len(data), s.outputs), s.dtype)
-        for rows in _by_length(data, batch_size):
-            x, lengths, _ = data.inputs(rows)
-            found[rows] = model.run(x, lengths, None, keep=False)[0]
-        return found
-    if data.starts is None:
-        found = np.zeros((*data.x.shape[:2], s.outputs), s.dtype)
-        for rows in _by_length(data, batch_size):
-            x, lengths, valid = data.inputs(rows)
-            y, _ = model.run(x, lengths, None, keep=False)
-            if valid is not None:
-                y[~valid] = 0
-            found[rows, : len(y)] = y.swapaxes(0, 1)
-        return list(found) if data.was_list else found
-    outputs: list[Any] = [None] * len(data)
-    assert data.lengths is not None
-    for rows in _by_length(data, batch_size):
-        x, lengths, _ = data.inputs(rows)
-        y, _ = model.run(x, lengths, None, keep=False)
-        for b, row in enumerate(rows):
-            outputs[row] = y[: data.lengths[row], b].copy()
-    return outputs
+class Trainer:
+    """One training: what it goes by, and where it is.
 
-
-def _by_length(data: Data, batch_size: int) -> list[Array]:
-    """Rows in batches of like length."""
-    N = len(data)
-    order = np.arange(N) if data.lengths is None else np.argsort(data.lengths, kind="stable")
-    return [order[i : i + batch_size] for i in range(0, N, batch_size)]
-
-
-class Run:
-    """One `fit`: what it goes by, and where it is."""
+    Parameters
+    ----------
+    model : Model
+        What callbacks are given.
+    network : Network
+        Of the model.
+    objective : Objective
+    optimizer : Optimizer
+    rng : Generator
+        For the order of the data.
+    data : Data
+    validation : Data or None
+    plan : Plan
+    """
 
     def __init__(
         self,
-        model: Sequential,
+        model: Model,
+        network: Network,
+        objective: Objective,
+        optimizer: Optimizer,
+        rng: np.random.Generator,
         data: Data,
         validation: Data | None,
-        *,
-        epochs: int,
-        batch_size: int,
-        shuffle: bool,
-        bptt: int | None,
-        stateful: bool,
+        plan: Plan,
     ) -> None:
-        if bptt is not None and not data.signature.per_step:
-            raise ValueError("bptt: expected None where there is one output for the sequence")
-        if stateful and (len(data) % batch_size or data.lengths is not None):
-            raise ValueError(
-                f"stateful: expected sequences of one length, and a multiple of "
-                f"batch_size={batch_size}, got {len(data)}"
-                + (" of differing lengths" if data.lengths is not None else "")
-            )
-        self.model, self.data, self.validation = model, data, validation
-        self.epochs, self.batch_size, self.shuffle = epochs, batch_size, shuffle
-        self.bptt, self.stateful = bptt, stateful
-        self.means = Means(model)
-        assert model.optimizer is not None
-        self.optimizer = model.optimizer
-        self.history = model.history = History()
+        plan.check(data)
+        self.model, self.network = model, network
+        self.objective, self.optimizer, self.rng = objective, optimizer, rng
+        self.data, self.validation, self.plan = data, validation, plan
+        self.means = Means(objective)
+        self.history = History()
         self.callbacks: list[Callback] = []
+        self.progress = Progress(plan.epochs, len(data), plan.steps(data))
         self.epoch = 0  #: Epochs done.
         self.batch = 0  #: Steps of the optimizer done in this epoch.
-        self.order = model._rng.bit_generator.state  #: At the start of the epoch.
+        self.sequences = 0  #: Sequences done in this epoch.
+        self.order = rng.bit_generator.state  #: At the start of the epoch.
         self.state: list[Any] | None = None  #: To go on from in the next batch.
-        self.sequences_done = 0  #: In this epoch.
-        self.parameters: dict[str, Array] | None = None
+        self.trainable: tuple[bool, ...] = ()  #: At the last step.
+        self.parameters: dict[str, Array] = {}
 
-    def logs(self) -> dict[str, float]:
-        """Means of the epoch so far."""
-        return self.means.logs()
-
-    def run(self, callbacks: Sequence[Callback], verbose: int) -> History:
+    def run(self, callbacks: Sequence[Callback]) -> None:
         """Train."""
-        model = self.model
-        everyone = [*([ProgressBar(verbose == 1)] if verbose else []), *callbacks]
         # Who keeps the state of the others comes after them.
-        everyone.sort(key=lambda c: c._keeps_others)
-        self.callbacks = everyone
-        for callback in everyone:
-            callback.model, callback._run = model, self
+        self.callbacks = sorted(callbacks, key=lambda c: isinstance(c, Keeper))
+        for callback in self.callbacks:
+            callback.model, callback.progress = self.model, self.progress
             callback.params = {
-                "epochs": self.epochs,
+                "epochs": self.plan.epochs,
                 "samples": len(self.data),
-                "steps": self._steps_per_epoch(),
+                "steps": self.progress.steps,
             }
-        modes = [(layer, layer.training) for layer in (model, *model.layers)]
-        model.train()
-        model.stop_training = False
+            if isinstance(callback, Keeper):
+                callback.training = self
+        trained: list[Model | Layer] = [self.model, *self.network.layers]
+        modes = [layer.training for layer in trained]
+        self.model.train()
+        self.model.stop_training = False
         self.history.interrupted = True
         begun: list[Callback] = []
         try:
             with suppress(KeyboardInterrupt):
-                for callback in everyone:
+                for callback in self.callbacks:
                     callback.on_train_begin({})
                     begun.append(callback)
+                self._publish()
                 # One that was stopped in the middle of an epoch still has to be brought to its end.
-                while self.epoch < self.epochs and (self.batch or not model.stop_training):
-                    self._one_epoch()
+                while self.epoch < self.plan.epochs and (
+                    self.batch or not self.model.stop_training
+                ):
+                    self._train_epoch()
                 self.history.interrupted = False
         finally:
-            for layer, mode in modes:
+            for layer, mode in zip(trained, modes, strict=True):
                 layer.training = mode
+            self._end(begun)
+
+    def _end(self, begun: Sequence[Callback]) -> None:
+        """Tell the callbacks; none of them keeps anything of the training."""
+        try:
             for callback in begun:
-                callback.on_train_end(self._last)
-        return self.history
+                callback.on_train_end(self.history.last)
+        finally:
+            for callback in self.callbacks:
+                if isinstance(callback, Keeper):
+                    callback.training = None
 
-    @property
-    def _last(self) -> dict[str, float]:
-        return {name: values[-1] for name, values in self.history.history.items()}
+    def _publish(self) -> None:
+        """Say where the training is."""
+        p = self.progress
+        p.epoch, p.batch, p.sequences = self.epoch, self.batch, self.sequences
 
-    def _one_epoch(self) -> None:
+    def _train_epoch(self) -> None:
         model, epoch = self.model, self.epoch
-        model._rng.bit_generator.state = self.order
+        self.rng.bit_generator.state = self.order
         steps = self._steps()
+        self._publish()
         for callback in self.callbacks:
             callback.on_epoch_begin(epoch, {})
         begin, end = self._hooks("on_train_batch_begin"), self._hooks("on_train_batch_end")
@@ -190,41 +160,41 @@ class Run:
                 break
             for hook in begin:
                 hook(self.batch, {})
-            self._learn(batch, on)
+            self._train_step(batch, on)
             self.batch += 1
             if end:
-                logs = self.logs()
+                self._publish()
+                logs = self.means.logs()
                 for hook in end:
                     hook(self.batch - 1, logs)
-        logs = self.logs()
+        logs = self.means.logs()
         if self.validation is not None:
-            logs |= measure(model, self.validation, self.batch_size, "val_")
+            logs |= measure(
+                self.network, self.objective, self.validation, self.plan.batch_size, "val_"
+            )
+        self._end_epoch(epoch, logs)
+
+    def _end_epoch(self, epoch: int, logs: Logs) -> None:
         # They may add to the logs, and so to the history; whoever keeps all that comes after.
         for callback in self.callbacks:
-            if not callback._keeps_others:
+            if not isinstance(callback, Keeper):
                 callback.on_epoch_end(epoch, logs)
         self.history.add(epoch, logs)
         self.epoch, self.batch = epoch + 1, 0
-        self.order = model._rng.bit_generator.state
-        self.means.clear()
+        self.order = self.rng.bit_generator.state
+        self.means = Means(self.objective)
         self.state = None
+        self._publish()
         for callback in self.callbacks:
-            if callback._keeps_others:
+            if isinstance(callback, Keeper):
                 callback.on_epoch_end(epoch, logs)
-
-    def _steps_per_epoch(self) -> int | None:
-        batches = -(-len(self.data) // self.batch_size)
-        if self.bptt is None:
-            return batches
-        return None if self.data.lengths is not None else batches * -(-self.data.steps // self.bptt)
 
     def _steps(self) -> Iterator[tuple[Batch, Array | None]]:
         """The epoch's batches from here on, each with the rows of the state that go on."""
-        steps = self._all_steps(
-            self.data.rows(self.batch_size, self.model._rng if self.shuffle else None)
-        )
+        rng = self.rng if self.plan.shuffle else None
+        steps = self._all_steps(self.data.rows(self.plan.batch_size, rng))
         carried = self.state
-        self.sequences_done = 0
+        self.sequences = 0
         for _ in range(self.batch):
             next(steps)
         self.state = carried
@@ -232,21 +202,19 @@ class Run:
 
     def _all_steps(self, batches: Sequence[Array]) -> Iterator[tuple[Batch, Array | None]]:
         for rows in batches:
-            if not self.stateful:
+            if not self.plan.stateful:
                 self.state = None
-            yield from pieces(self.data.batch(rows), self.bptt)
-            self.sequences_done += len(rows)
+            yield from pieces(self.data.batch(rows), self.plan.bptt)
+            self.sequences += len(rows)
 
-    def _learn(self, batch: Batch, on: Array | None) -> None:
-        """One step of the optimizer."""
-        model = self.model
+    def _train_step(self, batch: Batch, on: Array | None) -> None:
+        """Take one step of the optimizer."""
         state = self.state
         if state is not None and on is not None:
             state = [_rows(s, on) for s in state]
         # What is not finite is an error here, and warnings of it only noise.
         with np.errstate(over="ignore", invalid="ignore"):
-            y, tape = model.run(batch.x, batch.lengths, state, keep=True)
-            assert tape is not None
+            y, tape = self.network.apply_forward(batch.x, state, lengths=batch.lengths)
             loss, dy = self.means.add(y, batch)
             if not math.isfinite(loss):
                 raise ValueError(
@@ -254,21 +222,122 @@ class Run:
                     f"{self.batch + 1}; look for NaN or infinity in X and y, or try a smaller lr "
                     "or clip_norm"
                 )
-            if self.parameters is None:
-                self.parameters = model.parameters()
-                self.optimizer.step(self.parameters, model.run_back(tape, dy)[1])
+            if self.trainable != self.network.trainable:
+                self.trainable = self.network.trainable
+                self.parameters = self.network.parameters(trainable=True)
+                grads = self.network.apply_backward(tape, dy, trainable=True)[1]
+                self.optimizer.step(self.parameters, grads)
             else:
-                _, grads = model.run_back(tape, dy, for_update=True)
+                grads = self.network.apply_backward(tape, dy, trainable=True, by_rows=True)[1]
                 self.optimizer.apply(self.parameters, grads)
         self.state = tape.state
 
-    def _hooks(self, name: str) -> list[Callable[[int, dict[str, float]], None]]:
+    def _hooks(self, name: str) -> list[Callable[[int, Logs], None]]:
         """The callbacks' own hooks of this name."""
         return [
             getattr(c, name)
             for c in self.callbacks
             if getattr(type(c), name) is not getattr(Callback, name)
         ]
+
+    # What a checkpoint keeps.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the training depends on."""
+        optimizer = self.optimizer
+        return {
+            "about": self.about(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "order": self.order,
+            "total": self.means.total,
+            "sums": self.means.sums,
+            "state": self.state,
+            "history": self.history.history,
+            "epochs": self.history.epoch,
+            "stop": self.model.stop_training,
+            "weights": self.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "lr": None if callable(optimizer.lr) else optimizer.lr,
+            "layers": [rng.bit_generator.state for rng in self._generators()],
+            "callbacks": [[type(c).__name__, c.state_dict()] for c in self._kept_callbacks()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError, AttributeError
+            If it is of another training; nothing has changed then.
+        """
+        mine = self.about()
+        for name, theirs in state["about"].items():
+            if mine[name] != theirs:
+                raise ValueError(f"{name}: expected {theirs!r} as in the file, got {mine[name]!r}")
+        kinds = [kind for kind, _ in state["callbacks"]]
+        given = [type(c).__name__ for c in self._kept_callbacks()]
+        if kinds != given:
+            raise ValueError(f"callbacks: expected {kinds} as in the file, got {given}")
+        before = self.state_dict()
+        try:
+            self._restore(state)
+        except Exception:
+            self._restore(before)
+            raise
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        optimizer = self.optimizer
+        for callback, (_, of_callback) in zip(
+            self._kept_callbacks(), state["callbacks"], strict=True
+        ):
+            callback.load_state_dict(of_callback)
+        self.model.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        if not callable(optimizer.lr):
+            optimizer.lr = state["lr"]
+        for rng, of_rng in zip(self._generators(), state["layers"], strict=True):
+            rng.bit_generator.state = of_rng
+        self.epoch, self.batch, self.order, self.state = (
+            state[name] for name in ("epoch", "batch", "order", "state")
+        )
+        self.means.total, self.means.sums = state["total"], list(state["sums"])
+        self.history.history, self.history.epoch = state["history"], state["epochs"]
+        self.model.stop_training = state["stop"]
+
+    def about(self) -> dict[str, Any]:
+        """Return what has to be the same for a training to go on to the same bits."""
+        data, optimizer, plan = self.data, self.optimizer, self.plan
+        options = [
+            f"{n}={v!r}"
+            for n, v in vars(optimizer).items()
+            if n[0] != "_" and n not in ("lr", "steps")
+        ]
+        arrays = (data.x, data.lengths, data.starts, data.y, data.weight)
+        checksum = 0
+        for a in arrays:
+            if a is not None:
+                checksum = zlib.crc32(np.ascontiguousarray(a).data, checksum)
+        return {
+            "model": repr(self.model),
+            "loss": repr(self.objective.loss),
+            "metrics": list(self.objective.metrics),
+            "optimizer": f"{type(optimizer).__name__}({', '.join(options)})",
+            "batch_size": plan.batch_size,
+            "shuffle": plan.shuffle,
+            "bptt": plan.bptt,
+            "stateful": plan.stateful,
+            "samples": len(data),
+            "data": f"{checksum:08x}",
+        }
+
+    def _kept_callbacks(self) -> list[Callback]:
+        """Callbacks whose state belongs to that of the training."""
+        return [c for c in self.callbacks if not isinstance(c, Keeper | ProgressBar)]
+
+    def _generators(self) -> list[np.random.Generator]:
+        """The random states of the layers."""
+        return [layer._rng for layer in self.network.layers if hasattr(layer, "_rng")]
 
 
 def _rows(state: Any, rows: Array) -> Any:

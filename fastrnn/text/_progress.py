@@ -6,7 +6,7 @@ import math
 import sys
 from typing import Any, Self
 
-from fastrnn.callbacks import bar
+from fastrnn.models.progress import bar
 from fastrnn.text._training import Record
 
 #: Where stderr is no terminal, a line of progress is printed this often.

@@ -1,0 +1,73 @@
+"""What a model is made of, as files have it; and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastrnn import _checks
+from fastrnn._types import Array
+from fastrnn.layers.base import Layer
+from fastrnn.models.network import KINDS, Network
+
+
+def describe(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Return what :func:`restore` makes the layers of, as JSON has it."""
+    found = []
+    for i, layer in enumerate(layers):
+        name = type(layer).__name__
+        if type(layer) is not KINDS.get(name):
+            raise TypeError(
+                f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name}, a class derived "
+                "from one, which no file can hold"
+            )
+        found.append({"class": name, "config": layer.get_config()})
+    return {"layers": found}
+
+
+def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Layer]:
+    """Return the layers that were described, with their weights.
+
+    Takes no more memory than a small multiple of the tensors, whatever `model` claims.
+
+    Parameters
+    ----------
+    model : mapping
+        From :func:`describe`.
+    tensors : mapping of str to array
+        All weights, by the names of ``Sequential.parameters``.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If the description makes no sense, or the tensors do not fit it.
+    """
+    layers = []
+    for i, spec in enumerate(model["layers"]):
+        held = sum(a.size for n, a in tensors.items() if n.startswith(f"{i}."))
+        layers.append(_layer_from_file(i, spec["class"], spec["config"], held))
+    own = Network(layers).parameters()
+    missing, unexpected = sorted(own.keys() - tensors), sorted(tensors.keys() - own)
+    if missing or unexpected:
+        raise ValueError(f"tensors: missing {missing}, unexpected {unexpected}")
+    for name, array in own.items():
+        _checks.expect_dtype(tensors[name], name, array.dtype)
+        _checks.expect_shape(tensors[name], name, array.shape)
+    for name, array in own.items():
+        array[...] = tensors[name]
+    return layers
+
+
+def _layer_from_file(i: int, name: str, config: dict[str, Any], held: int) -> Layer:
+    """Return a layer with initial weights, unless it claims more of them than the file has."""
+    if name not in KINDS:
+        raise ValueError(f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name!r}")
+    claimed = KINDS[name].least_weights(config)
+    if claimed > held:
+        raise ValueError(f"layers[{i}]: claims {claimed} weights or more, the file has {held}")
+    make: Any = KINDS[name]
+    layer: Layer = make(**config)
+    known = layer.get_config().keys()
+    if not config.keys() <= known:
+        raise ValueError(f"layers[{i}]: expected one of {sorted(known)}, got {sorted(config)}")
+    return layer

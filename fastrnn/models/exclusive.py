@@ -1,0 +1,38 @@
+"""What may go on only once at a time."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+
+class Exclusive:
+    """A context that one thread is in at a time, and once; anybody else is refused.
+
+    Copies and pickles are free.
+
+    Parameters
+    ----------
+    message : str
+        Of the RuntimeError.
+    """
+
+    __slots__ = ("_lock", "_message")
+
+    def __init__(self, message: str) -> None:
+        self._lock, self._message = threading.Lock(), message
+
+    def refuse_if_taken(self) -> None:
+        """Raise if somebody is in it."""
+        if self._lock.locked():
+            raise RuntimeError(self._message)
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(self._message)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._message,)

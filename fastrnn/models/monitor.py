@@ -1,0 +1,186 @@
+"""Callbacks that watch one number of the logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastrnn import _checks
+from fastrnn._types import Array
+from fastrnn.models.callback import Callback, Logs
+
+
+class Monitor(Callback):
+    """A callback that watches one number of the logs.
+
+    Parameters
+    ----------
+    monitor, patience, min_delta, mode
+        As in :class:`EarlyStopping`.
+    """
+
+    def __init__(self, monitor: str, patience: int, min_delta: float, mode: str) -> None:
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor: expected a str, got {type(monitor).__name__}")
+        self.monitor, self.mode = monitor, _checks.choice(mode, "mode", ("auto", "min", "max"))
+        self.patience = _checks.size(patience, "patience", 0)
+        self.min_delta = _checks.not_negative(min_delta, "min_delta")
+        self.on_train_begin({})
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Forget the training before."""
+        self.best = -math.inf if self._more_is_better else math.inf
+        self.wait = 0
+
+    @property
+    def _more_is_better(self) -> bool:
+        return self.monitor.endswith("accuracy") if self.mode == "auto" else self.mode == "max"
+
+    def _better(self, logs: Logs) -> bool:
+        """Return whether the number is the best so far; count the epochs since one was."""
+        if self.monitor not in logs:
+            raise ValueError(f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}")
+        gained = logs[self.monitor] - self.best
+        better = (gained if self._more_is_better else -gained) > self.min_delta
+        if better:
+            self.best = logs[self.monitor]
+        self.wait = 0 if better else self.wait + 1
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best number so far, and how long ago it was."""
+        return {"best": self.best, "wait": self.wait}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        best = _checks.real(state["best"], "best", "a number", lambda v: True)
+        self.best, self.wait = best, _checks.size(state["wait"], "wait", 0)
+
+
+class EarlyStopping(Monitor):
+    """End the training when a number has not become better for a while.
+
+    Parameters
+    ----------
+    monitor : str
+        Which of the logs, such as ``"val_loss"``.
+    patience : int
+        The training ends after so many epochs without a better number; 0 is as good as 1.
+    min_delta : float
+        What is less than this better is not better.
+    mode : {"auto", "min", "max"}
+        Whether less or more is better; "auto" is "max" for accuracies only.
+    restore_best_weights : bool
+        Whether the training, however it ends, leaves the model with the weights of the best epoch.
+
+    Attributes
+    ----------
+    best : float
+        The best number so far.
+    stopped_epoch : int or None
+        The epoch after which it ended the training.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 0,
+        min_delta: float = 0.0,
+        mode: str = "auto",
+        restore_best_weights: bool = False,
+    ) -> None:
+        self.restore_best_weights = _checks.flag(restore_best_weights, "restore_best_weights")
+        super().__init__(monitor, patience, min_delta, mode)
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Forget the training before."""
+        super().on_train_begin(logs)
+        self.stopped_epoch: int | None = None
+        self._weights: dict[str, Array] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Keep the weights of a better epoch, or end the training."""
+        if self._better(logs):
+            if self.restore_best_weights:
+                self._weights = self.model.state_dict()
+        elif self.wait >= self.patience:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs) -> None:
+        """Restore the best weights, and forget them."""
+        if self._weights:
+            self.model.load_state_dict(self._weights)
+        self._weights = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it goes by, and the best weights."""
+        return super().state_dict() | {"stopped": self.stopped_epoch, "weights": self._weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        stopped, weights = state["stopped"], self._checked_weights(state["weights"])
+        stopped = None if stopped is None else _checks.size(stopped, "stopped", 0)
+        super().load_state_dict(state)
+        self.stopped_epoch, self._weights = stopped, weights
+
+    def _checked_weights(self, weights: Any) -> dict[str, Array]:
+        """Return copies of weights that fit the model, if there is one."""
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"weights: expected a mapping, got {type(weights).__name__}")
+        found = {n: _checks.numeric(a, f"weights {n}").copy() for n, a in weights.items()}
+        model = getattr(self, "model", None)
+        if found and model is not None:
+            own = model.parameters()
+            if found.keys() != own.keys():
+                raise ValueError(f"weights: expected {sorted(own)}, got {sorted(found)}")
+            for name, a in own.items():
+                _checks.expect_shape(found[name], f"weights {name}", a.shape)
+        return found
+
+
+class ReduceLROnPlateau(Monitor):
+    """Lower the learning rate when a number has not become better for a while.
+
+    As Keras's; torch's waits one epoch more. The optimizer's `lr` has to be a number, not a
+    schedule. The rate of each epoch goes into the history as ``"lr"``.
+
+    Parameters
+    ----------
+    monitor : str
+        Which of the logs, such as ``"val_loss"``.
+    factor : float
+        What the rate is multiplied with, 0 to 1.
+    patience : int
+        Epochs without a better number after which it is; 0 is as good as 1.
+    min_delta : float
+        What is less than this better is not better.
+    mode : {"auto", "min", "max"}
+        Whether less or more is better; "auto" is "max" for accuracies only.
+    min_lr : float
+        The rate goes no lower.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 1e-4,
+        mode: str = "auto",
+        min_lr: float = 0.0,
+    ) -> None:
+        self.factor = _checks.real(factor, "factor", "a number in (0, 1)", lambda v: 0 < v < 1)
+        self.min_lr = _checks.not_negative(min_lr, "min_lr")
+        super().__init__(monitor, patience, min_delta, mode)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Lower the rate if it is time."""
+        optimizer = self.model.optimizer
+        if optimizer is None or callable(optimizer.lr):
+            raise ValueError("ReduceLROnPlateau: expected an optimizer whose lr is a number")
+        logs["lr"] = optimizer.lr
+        if not self._better(logs) and self.wait >= self.patience:
+            optimizer.lr = max(optimizer.lr * self.factor, self.min_lr)
+            self.wait = 0

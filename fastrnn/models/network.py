@@ -1,0 +1,200 @@
+"""Layers one after the other, over arrays that are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastrnn import layers as available
+from fastrnn._types import Array
+from fastrnn.layers.base import Layer
+from fastrnn.models.data import Signature
+
+#: All layers that a model can hold and a file can name, by that name.
+KINDS: dict[str, type[Layer]] = {
+    name: kind
+    for name, kind in vars(available).items()
+    if isinstance(kind, type) and issubclass(kind, Layer) and kind is not Layer and kind.stackable
+}
+
+
+@dataclass(slots=True, repr=False)
+class SequentialTape:
+    """What ``Sequential.backward`` needs of a ``forward``; `state` is where that ended.
+
+    Attributes
+    ----------
+    state : list
+        The final state of each recurrent layer; the next ``forward`` may go on from it.
+    """
+
+    state: list[Any]
+    tapes: tuple[Any, ...]
+    structure: tuple[Any, ...]
+
+
+class Network:
+    """Layers that fit each other, and how to run them: time first, over checked arrays.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    signature : Signature
+    """
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        self.layers = _checked_layers(layers)
+        self.signature = _signature(self.layers)
+        #: What has to be the same for a tape to fit.
+        self.structure = (
+            self.signature,
+            *((type(layer), layer.features_in, layer.features_out) for layer in self.layers),
+        )
+
+    @property
+    def states(self) -> int:
+        """How many layers have a state."""
+        return sum(layer.has_state for layer in self.layers)
+
+    @property
+    def trainable(self) -> tuple[bool, ...]:
+        """Which layers an optimizer may change."""
+        return tuple([layer.trainable for layer in self.layers])
+
+    def parameters(self, *, trainable: bool = False) -> dict[str, Array]:
+        """Return the weights themselves, as ``torch.nn.Sequential`` names them.
+
+        Parameters
+        ----------
+        trainable : bool
+            Whether to leave those of frozen layers out.
+        """
+        return {
+            f"{i}.{name}": array
+            for i, layer in enumerate(self.layers)
+            if layer.trainable or not trainable
+            for name, array in layer.parameters().items()
+        }
+
+    def apply(
+        self,
+        x: Array,
+        state: Sequence[Any] | None = None,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+    ) -> tuple[Array, list[Any]]:
+        """Return the outputs for inference, and the final states."""
+        ends: list[Any] = []
+        for layer, start in zip(self.layers, self._starts(state), strict=True):
+            x, end = layer.apply(x, start, lengths=lengths, reset=reset)
+            if layer.has_state:
+                ends.append(end)
+        return x, ends
+
+    def apply_forward(
+        self,
+        x: Array,
+        state: Sequence[Any] | None = None,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+    ) -> tuple[Array, SequentialTape]:
+        """Return the outputs, and what :meth:`apply_backward` needs."""
+        tapes: list[Any] = []
+        ends: list[Any] = []
+        for layer, start in zip(self.layers, self._starts(state), strict=True):
+            x, end, tape = layer.apply_forward(x, start, lengths=lengths, reset=reset)
+            tapes.append(tape)
+            if layer.has_state:
+                ends.append(end)
+        return x, SequentialTape(ends, tuple(tapes), self.structure)
+
+    def apply_backward(
+        self, tape: SequentialTape, dy: Array, *, trainable: bool = False, by_rows: bool = False
+    ) -> tuple[Array | None, dict[str, Any]]:
+        """Return the gradients of x and of the weights.
+
+        Parameters
+        ----------
+        tape : SequentialTape
+        dy : array
+        trainable : bool
+            Whether only the gradients of layers that are not frozen are wanted, and not that of x.
+        by_rows : bool
+            Whether the gradient of a table may be a RowGradient.
+        """
+        if not isinstance(tape, SequentialTape):
+            raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+        if tape.structure != self.structure or len(tape.tapes) != len(self.layers):
+            raise ValueError("tape: is from the forward of another model")
+        wanted = self.trainable if trainable else (True,) * len(self.layers)
+        # Below the lowest layer that learns, nobody asks for a gradient.
+        lowest = wanted.index(True) if True in wanted else len(wanted)
+        of_layers: list[tuple[int, dict[str, Any]]] = []
+        d: Any = dy
+        for i in reversed(range(lowest, len(wanted))):
+            d, grads = self.layers[i].apply_backward(
+                tape.tapes[i],
+                d,
+                for_update=by_rows,
+                input_gradient=i > lowest or not trainable,
+            )
+            if wanted[i]:
+                of_layers.append((i, grads))
+        found = {f"{i}.{n}": g for i, grads in reversed(of_layers) for n, g in grads.items()}
+        return None if trainable else d, found
+
+    def _starts(self, state: Sequence[Any] | None) -> list[Any]:
+        """Return where each layer starts."""
+        given = iter(state or [None] * self.states)
+        return [next(given) if layer.has_state else None for layer in self.layers]
+
+
+def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """Return layers that fit each other."""
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers: expected a list, got {type(layers).__name__}")
+    found = tuple(layers)
+    size: int | None = None
+    per_sequence = False
+    for i, layer in enumerate(found):
+        if not isinstance(layer, Layer) or not layer.stackable:
+            raise TypeError(
+                f"layers[{i}]: expected one of {', '.join(KINDS)}, got {type(layer).__name__}"
+            )
+        if any(layer is other for other in found[:i]):
+            raise ValueError(f"layers[{i}]: expected a layer of its own, got one a second time")
+        if layer.vocabulary is not None and i:
+            kind = type(layer).__name__
+            raise ValueError(f"layers[{i}]: expected {kind} to be the first layer")
+        if size is not None and layer.features_in not in (None, size):
+            raise ValueError(f"layers[{i}]: expected an input size of {size}, got {layer!r}")
+        if layer.has_state and per_sequence:
+            raise ValueError(
+                f"layers[{i}]: expected return_sequences=True in the recurrent layer before it"
+            )
+        per_sequence = per_sequence or layer.per_sequence
+        size = layer.features_out or size
+    if size is None:
+        raise ValueError(f"layers: expected one or more with weights, got {list(found)}")
+    dtypes = {str(layer.dtype) for layer in found if layer.dtype is not None}
+    if len(dtypes) > 1:
+        raise ValueError(f"layers: expected one dtype, got {' and '.join(sorted(dtypes))}")
+    return found
+
+
+def _signature(layers: Sequence[Layer]) -> Signature:
+    """Return what such layers take and give; those without weights pass everything on."""
+    sized = [layer for layer in layers if layer.features_out]
+    first, last = sized[0], sized[-1]
+    return Signature(
+        vocabulary=first.vocabulary,
+        features=first.features_in or 0,
+        outputs=last.features_out or 0,
+        per_step=not any(layer.per_sequence for layer in layers),
+        dtype=first.dtype or np.dtype(np.float32),
+    )
