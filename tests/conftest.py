@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import fastrnn
-from fastrnn import functional
-from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell, CellConfig
+from fastrnn import functional, layers
+from fastrnn._kernels.cells import CELLS, Cell, CellConfig
+from fastrnn.layers.recurrent import Recurrent
 
 # The fixtures used under @given don't change between examples.
 settings.register_profile(
@@ -24,19 +28,31 @@ settings.register_profile(
 )
 settings.load_profile("fastrnn")
 
-#: How users come by each cell: layer, forward, backward, and their options.
-USES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
-    "rnn_tanh": (fastrnn.RNN, functional.rnn, functional.rnn_backward, {}),
-    "rnn_relu": (fastrnn.RNN, functional.rnn, functional.rnn_backward, {"nonlinearity": "relu"}),
-    "lstm": (fastrnn.LSTM, functional.lstm, functional.lstm_backward, {}),
-    "gru": (fastrnn.GRU, functional.gru, functional.gru_backward, {}),
-    "gru_reset_before": (
-        fastrnn.GRU,
-        functional.gru,
-        functional.gru_backward,
-        {"reset_after": False},
-    ),
+#: Every recurrent layer of the package.
+RECURRENT = tuple(
+    kind for kind in vars(layers).values() if isinstance(kind, type) and issubclass(kind, Recurrent)
+)
+#: The constructor's arguments that choose among a layer's cells.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "nonlinearity": ("tanh", "relu"),
+    "reset_after": (True, False),
 }
+
+
+def _uses() -> dict[str, tuple[Any, dict[str, Any]]]:
+    """How users come by each cell: its layer, and what chooses it there."""
+    found = {}
+    for layer in RECURRENT:
+        names = [n for n in CHOICES if n in inspect.signature(layer).parameters]
+        for values in itertools.product(*(CHOICES[n] for n in names)):
+            options = dict(zip(names, values, strict=True))
+            found[layer(1, 2, **options)._cell.name] = layer, options
+    missing = CELLS.keys() - found.keys()
+    assert not missing, f"no layer of fastrnn.layers runs {missing}, or CHOICES lacks its option"
+    return found
+
+
+USES = _uses()
 
 
 # A shell starts what runs in the background with Ctrl-C ignored, which children would inherit.
@@ -82,8 +98,34 @@ def make_layer() -> Callable[..., Any]:
     """``make_layer(cell, I, H, **options)``: the layer that runs a cell."""
 
     def make(cell: Cell, I: int, H: int, **options: Any) -> Any:
-        layer, _, _, usual = USES[cell.name]
+        layer, usual = USES[cell.name]
         return layer(I, H, **{"seed": 0, **usual, **options})
+
+    return make
+
+
+@pytest.fixture
+def recurrent_layers() -> tuple[Any, ...]:
+    """Every recurrent layer of the package."""
+    return RECURRENT
+
+
+@pytest.fixture(params=RECURRENT, ids=lambda kind: kind.__name__)
+def recurrent(request: pytest.FixtureRequest) -> Any:
+    """Every recurrent layer of the package."""
+    return request.param
+
+
+@pytest.fixture
+def make_single() -> Callable[..., Any]:
+    """``make_single(cell, I, H, **options)``: the layer of one step that runs a cell."""
+
+    def make(cell: Cell, I: int, H: int, *args: Any, **options: Any) -> Any:
+        layer, usual = USES[cell.name]
+        single = getattr(fastrnn, f"{layer.__name__}Cell", None)
+        if single is None:
+            pytest.skip(f"there is no {layer.__name__}Cell")
+        return single(I, H, *args, **{"seed": 0, **usual, **options})
 
     return make
 
@@ -93,10 +135,25 @@ def functions() -> Callable[[Cell], tuple[Callable[..., Any], Callable[..., Any]
     """``functions(cell)``: its forward and backward of ``fastrnn.functional``."""
 
     def find(cell: Cell) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        _, forward, backward, options = USES[cell.name]
-        return lambda *args, **kwargs: forward(*args, **options, **kwargs), backward
+        if not hasattr(functional, cell.family):
+            pytest.skip(f"fastrnn.functional has no {cell.family}")
+        forward = partial(getattr(functional, cell.family), **USES[cell.name][1])
+        return forward, getattr(functional, f"{cell.family}_backward")
 
     return find
+
+
+@pytest.fixture
+def options_of() -> Callable[..., list[dict[str, Any]]]:
+    """``options_of(cell, P)``: its options as a layer takes them, in every combination."""
+
+    def combinations(cell: Cell, P: int) -> list[dict[str, Any]]:
+        values = {"projection": ("proj_size", P)}
+        each = [dict([values.get(name, (name, True))]) for name in cell.options]
+        chosen = itertools.product(*([{}, option] for option in each))
+        return [{k: v for option in some for k, v in option.items()} for some in chosen]
+
+    return combinations
 
 
 @pytest.fixture
@@ -112,7 +169,7 @@ def make_state(rng: np.random.Generator) -> Callable[..., Any]:
 
 @pytest.fixture
 def make_weights(rng: np.random.Generator) -> Callable[..., Any]:
-    """``make_weights(cell, I, H, dtype, bias_ih=True, bias_hh=True)``: in the order of WEIGHTS."""
+    """``make_weights(cell, I, H, dtype, bias_ih=True, bias_hh=True)``: without any option's."""
 
     def make(cell: Cell, I: int, H: int, dtype: Any, **given: bool) -> list[Any]:
         shapes = cell.weight_shapes(CellConfig(input_size=I, hidden_size=H))
@@ -120,7 +177,7 @@ def make_weights(rng: np.random.Generator) -> Callable[..., Any]:
             rng.uniform(-1, 1, shapes[n]).astype(dtype) / shapes[n][-1] ** 0.5
             if given.get(n, True)
             else None
-            for n in WEIGHTS
+            for n in shapes
         ]
 
     return make

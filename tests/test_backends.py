@@ -145,7 +145,8 @@ def near_kink(margin, cell, config, weights, x, state, spans, reset):
         if reset is not None:
             h[reset[t] & runs] = 0
         z = x[t] @ packed.w["weight_ih"].T + packed.w["bias_ih"]
-        z = (z + h @ packed.w["weight_hh"].T + packed.w["bias_hh"])[runs]
+        w_hh = packed.w["weight_hh"]
+        z = (z + (h @ w_hh.T if w_hh.ndim == 2 else h * w_hh) + packed.w["bias_hh"])[runs]
         h[runs] = np.maximum(z, 0)
         smallest = min(smallest, abs(z).min(initial=np.inf))
         largest = max(largest, abs(z).max(initial=0))
@@ -183,13 +184,13 @@ def every_last_block(test):
 def test_matches_the_reference(compiled, cell, dtype, case):
     c, rng, dtype = case, np.random.default_rng(case.seed), np.dtype(dtype)
     given_bias = dict(zip(("bias_ih", "bias_hh"), c.bias, strict=True))
-    lstm = cell.name == "lstm"
-    P = c.P if lstm and c.P < c.H else 0
+    P = c.P if "projection" in cell.options and c.P < c.H else 0
     # Two normalised units are 1 and -1 whatever they were, and products with a single number are
     # normalised to the same whatever it is: their gradients cancel to nothing.
-    norm = c.norm and bool(cell.norm_groups) and c.H > 4 and c.I > 1 and P != 1
+    peephole = c.peephole and "peephole" in cell.options
+    norm = c.norm and "layer_norm" in cell.options and c.H > 4 and c.I > 1 and P != 1
     config = CellConfig(
-        input_size=c.I, hidden_size=c.H, proj_size=P, peephole=c.peephole and lstm, layer_norm=norm
+        input_size=c.I, hidden_size=c.H, proj_size=P, peephole=peephole, layer_norm=norm
     )
     shapes = cell.weight_shapes(config)
     weights = [
@@ -223,7 +224,7 @@ def test_matches_the_reference(compiled, cell, dtype, case):
         list(map(exact, state)), exact(dy), list(map(exact, dstate_n)), spans, reset,
     )  # fmt: skip
     tolerances = TOLERANCE[dtype.name]
-    if cell.name == "rnn_relu":
+    if cell.name.endswith("_relu"):
         weights_64 = list(map(exact, weights))
         state_64 = list(map(exact, state))
         assume(

@@ -11,19 +11,11 @@ import pytest
 import fastrnn
 
 B, I, H = 5, 4, 19
-OPTIONS = {
-    "rnn_tanh": (fastrnn.RNNCell, {}),
-    "rnn_relu": (fastrnn.RNNCell, {"nonlinearity": "relu"}),
-    "lstm": (fastrnn.LSTMCell, {}),
-    "gru": (fastrnn.GRUCell, {}),
-    "gru_reset_before": (fastrnn.GRUCell, {"reset_after": False}),
-}
 
 
 @pytest.fixture(params=[True, False], ids=["bias", "no_bias"])
-def single(request, cell, dtype, backend):
-    make, options = OPTIONS[cell.name]
-    return make(I, H, request.param, dtype=dtype, seed=0, **options)
+def single(request, cell, dtype, backend, make_single):
+    return make_single(cell, I, H, request.param, dtype=dtype)
 
 
 @pytest.fixture

@@ -40,19 +40,10 @@ def everything(layer, x, state, **options):
     return y, state_n, y_2, state_2, *layer.backward(tape, dy, state_n)
 
 
-OPTIONS = {
-    "rnn_tanh": [{}],
-    "rnn_relu": [{}],
-    "gru": [{}, {"layer_norm": True}],
-    "gru_reset_before": [{}, {"layer_norm": True}],
-    "lstm": [{}, {"peephole": True}, {"proj_size": 5}, {"layer_norm": True, "peephole": True}],
-}
-
-
 # H of one block, and of several groups of blocks, by which few rows are shared.
 @pytest.mark.parametrize(("H", "B"), [(7, 3), (35, 37), (131, 1), (99, 2), (67, 11)])
-def test_same_bits(cell, compiled, dtype, make_layer, make_state, same_bits, rng, H, B):
-    for options in OPTIONS[cell.name]:
+def test_same_bits(cell, compiled, dtype, options_of, make_layer, make_state, same_bits, rng, H, B):
+    for options in options_of(cell, 5):
         T, I = 40, 9
         layer = make_layer(cell, I, H, dtype=dtype, **options)
         P = getattr(layer, "proj_size", 0) or H
@@ -100,7 +91,7 @@ def test_same_bits_of_an_optimizer(make, compiled, dtype, same_bits, rng):
 @pytest.mark.parametrize("peephole", [False, True])
 @pytest.mark.parametrize("B", [1, 3])
 def test_steps_of_streams(cell, compiled, dtype, make_layer, same_bits, rng, B, peephole):
-    options = {"peephole": peephole} if cell.name == "lstm" else {}
+    options = {"peephole": peephole} if "peephole" in cell.options else {}
     layer = make_layer(cell, 9, 131, dtype=dtype, **options)
     x = rng.normal(size=(6, B, 9)).astype(dtype)
     fastrnn.set_num_threads(1)

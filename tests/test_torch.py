@@ -12,12 +12,6 @@ from fastrnn._kernels.cells import CELLS
 
 torch = pytest.importorskip("torch")
 
-MODULES = {
-    "rnn_tanh": ("RNN", {}),
-    "rnn_relu": ("RNN", {"nonlinearity": "relu"}),
-    "lstm": ("LSTM", {}),
-    "gru": ("GRU", {}),
-}
 LAYOUTS = ["time_first", "batch_first", "unbatched"]
 FLOAT64 = [np.dtype(np.float64)]
 STACKS = [
@@ -31,9 +25,19 @@ T, B, I, H = 11, 5, 6, 19
 TOLERANCE = {"float64": (1e-13, 1e-12), "float32": (2e-6, 2e-5)}
 
 
-@pytest.fixture(params=[c for c in CELLS.values() if c.name in MODULES], ids=lambda c: c.name)
+# torch has a function for a step of each cell that it has.
+THEIRS = [c for c in CELLS.values() if hasattr(torch, f"{c.name}_cell")]
+
+
+@pytest.fixture(params=THEIRS, ids=lambda c: c.name)
 def cell(request):
     return request.param
+
+
+def module_and_options(ours):
+    """The name in torch.nn, and the options there that ours has too."""
+    nonlinearity = getattr(ours, "nonlinearity", None)
+    return type(ours).__name__, {"nonlinearity": nonlinearity} if nonlinearity else {}
 
 
 @pytest.fixture(params=[True, False], ids=["bias", "no_bias"])
@@ -43,11 +47,11 @@ def pair(request, cell, dtype, backend, make_layer):
     def make(**options):
         torch.manual_seed(3)
         options |= {"bias": request.param}
-        module, usual = MODULES[cell.name]
+        ours = make_layer(cell, I, H, dtype=dtype, **options)
+        module, usual = module_and_options(ours)
         theirs = getattr(torch.nn, module)(
             I, H, dtype=getattr(torch, dtype.name), **usual, **options
         )
-        ours = make_layer(cell, I, H, dtype=dtype, **options)
         ours.load_state_dict(theirs.state_dict())
         return theirs, ours
 
@@ -191,13 +195,13 @@ def test_same_warning():
 
 
 @pytest.fixture(params=[True, False], ids=["bias", "no_bias"])
-def single(request, cell, dtype, backend):
+def single(request, cell, dtype, backend, make_single):
     """torch's cell and ours with its weights."""
     torch.manual_seed(4)
-    name, options = MODULES[cell.name]
-    options = {"bias": request.param, **options}
-    theirs = getattr(torch.nn, f"{name}Cell")(I, H, dtype=getattr(torch, dtype.name), **options)
-    ours = getattr(fastrnn, f"{name}Cell")(I, H, dtype=dtype, **options)
+    ours = make_single(cell, I, H, request.param, dtype=dtype)
+    name, usual = module_and_options(ours)
+    options = {"bias": request.param, **usual}
+    theirs = getattr(torch.nn, name)(I, H, dtype=getattr(torch, dtype.name), **options)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
