@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.numpy import load, save
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential
 from fastrnn._files import model_file
+from fastrnn.callbacks import Callback, Checkpoint, EarlyStopping
 
 STACKS: dict[str, Callable[[], list[Any]]] = {
     "tokens": lambda: [Embedding(9, 4), LSTM(4, 6, proj_size=3, peephole=True), Linear(3, 2)],
@@ -235,3 +237,54 @@ def test_metadata_that_do_not_fit(change: dict[str, Any], message: str, tmp_path
     path.write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=message):
         fastrnn.load(path)
+
+
+# Files of version 0.1.0, and what it said itself.
+
+OLD = Path(__file__).parent / "data"
+EXPECTED: dict[str, Any] = {
+    "rnn": [[0.02198818], [0.001389957]],
+    "lstm": [
+        [
+            [0.2511642, -0.4664792, -0.199905, -0.402843],
+            [0.3852866, -0.4745162, -0.1549778, -0.4996002],
+            [0.3480922, -0.5153256, -0.1850676, -0.4491822],
+        ],
+        [
+            [0.250785, -0.439073, -0.1888143, -0.417576],
+            [0.3399603, -0.666027, -0.2497266, -0.3604621],
+            [0.249539, -0.5485664, -0.2341167, -0.3566321],
+        ],
+    ],
+    "gru": [
+        [[0.105051, 0.5058613], [0.004396473, 0.1058093], [-0.2820635, 0.3012341]],
+        [[0.7111476, 0.4199624], [0.7320236, 0.3133169], [0.4673102, 0.163555]],
+    ],
+}
+TOKENS = np.array([[0, 1, 3], [2, 2, 1]])
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_files_of_0_1_0(name: str, tmp_path: Path) -> None:
+    found = fastrnn.load(OLD / f"sequential_{name}-0.1.0.safetensors")
+    x = TOKENS if name == "lstm" else np.arange(12).reshape(2, 3, 2) / 10 - 0.5
+    np.testing.assert_allclose(found.predict(x), EXPECTED[name], rtol=1e-5)
+    found.save(tmp_path / "again")
+    np.testing.assert_array_equal(fastrnn.load(tmp_path / "again").predict(x), found.predict(x))
+
+
+def test_a_training_of_0_1_0_goes_on(tmp_path: Path) -> None:
+    class Stop(Callback):
+        """Ended the training of the file in its third epoch."""
+
+    path = tmp_path / "c"
+    shutil.copy(OLD / "checkpoint-0.1.0.safetensors", path)
+    lstm = LSTM(2, 3, num_layers=2, dropout=0.25, proj_size=2, peephole=True, layer_norm=True)
+    found = Sequential([Embedding(4, 2), lstm, Dropout(0.5), Linear(2, 4)], seed=1)
+    found.compile("adam", "cross_entropy")
+    stop = EarlyStopping("loss", patience=5, restore_best_weights=True)
+    history = found.fit(
+        TOKENS, TOKENS, epochs=4, callbacks=[Checkpoint(path), stop, Stop()], verbose=0
+    )
+    expected = [1.501621, 1.427565, 1.476787, 1.503422]
+    np.testing.assert_allclose(history.history["loss"], expected, rtol=1e-5)

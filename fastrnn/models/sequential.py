@@ -62,22 +62,33 @@ class Sequential(Layer):
     >>> history = model.fit(X, y, epochs=10)  # X (N, T, 3), y (N,) or (N, 1)
     """
 
+    stackable = False
+
     def __init__(self, layers: Iterable[Layer], *, seed: int | None = None) -> None:
         self._network = Network(layers)
         self._optimizer: optim.Optimizer | None = None
         self._objective: Objective | None = None
         self._metrics: tuple[Any, ...] = ()
-        self._fitting = Exclusive("fit: expected no other fit of this model to be running")
+        self._fitting = Exclusive(
+            "Sequential: a fit of this model is running; compile it or fit it again after that"
+        )
         self.history: History | None = None
         self.stop_training = False
+        self._reset(seed, only_initial=True)
+
+    def _reset(self, seed: int | None, *, only_initial: bool) -> None:
+        """Draw weights and the generator of :meth:`fit` by a seed.
+
+        `only_initial` leaves layers alone that have a seed of their own or were touched since.
+        """
         seeds: list[Any] = [None] * (len(self.layers) + 1)
         seed = _checks.seed(seed)
         if seed is not None:
             sequence = np.random.SeedSequence(seed)
             seeds = sequence.generate_state(len(seeds), np.uint64).tolist()
-            for layer, own in zip(self.layers, seeds, strict=False):
-                if not layer.seeded and not layer.touched:
-                    layer.reset_parameters(own)
+        for layer, own in zip(self.layers, seeds, strict=False):
+            if not only_initial or (seed is not None and not layer.seeded and not layer.touched):
+                layer.reset_parameters(own)
         self._rng = np.random.default_rng(seeds[-1])
 
     # Read-only, for the model goes by them.
@@ -112,10 +123,61 @@ class Sequential(Layer):
         return self._network.parameters()
 
     def train(self, mode: bool = True) -> Self:
-        """Switch all layers to training mode (or, with False, to evaluation); returns itself."""
+        """Switch all layers to training mode (or, with False, to evaluation); return itself."""
         for layer in self.layers:
             layer.train(mode)
         return super().train(mode)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether :meth:`fit` changes the weights of any layer. Set it for all of them."""
+        return any(self._network.trainable)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        value = _checks.flag(value, "trainable")
+        for layer in self.layers:
+            layer.trainable = value
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw the initial weights of all layers again, and the generators of dropout and `fit`.
+
+        Parameters
+        ----------
+        seed : int, optional
+            As for a model made with this seed of layers without seeds of their own. Default: fresh.
+        """
+        self._reset(seed, only_initial=False)
+
+    @property
+    def features_in(self) -> int | None:
+        """F; None where the first layer takes tokens."""
+        return self._network.signature.features or None
+
+    @property
+    def features_out(self) -> int:
+        """O."""
+        return self._network.signature.outputs
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens there are where the first layer takes tokens."""
+        return self._network.signature.vocabulary
+
+    @property
+    def per_sequence(self) -> bool:
+        """Whether there is one output for each sequence rather than for each step."""
+        return not self._network.signature.per_step
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a layer is recurrent."""
+        return self._network.states > 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the weights, and of all that is computed."""
+        return self._network.signature.dtype
 
     def __call__(
         self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None

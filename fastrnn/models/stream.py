@@ -21,6 +21,8 @@ class ModelStream(Bound):
     Made by ``Sequential.stream()``. Use one stream from one thread at a time.
     """
 
+    __slots__ = ("_batch_size", "_buffers", "_busy", "_signature", "_stages", "_stateful")
+
     def __init__(self, network: Network, batch_size: int) -> None:
         signature = network.signature
         self._signature, self._batch_size = signature, batch_size

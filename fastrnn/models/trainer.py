@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models.callback import Callback, Keeper, Logs, Model, Progress
@@ -196,7 +197,7 @@ class Trainer:
         carried = self.state
         self.sequences = 0
         for _ in range(self.batch):
-            next(steps)
+            next(steps, None)
         self.state = carried
         return steps
 
@@ -288,6 +289,12 @@ class Trainer:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         optimizer = self.optimizer
+        epoch, batch = (_checks.size(state[name], name, 0) for name in ("epoch", "batch"))
+        sums = [float(value) for value in state["sums"]]
+        history, epochs = dict(state["history"]), list(state["epochs"])
+        if len(sums) != len(self.means.sums) or any(len(v) > len(epochs) for v in history.values()):
+            raise ValueError("history: expected as many numbers as metrics and epochs")
+        np.random.default_rng(0).bit_generator.state = state["order"]
         for callback, (_, of_callback) in zip(
             self._kept_callbacks(), state["callbacks"], strict=True
         ):
@@ -299,11 +306,14 @@ class Trainer:
         for rng, of_rng in zip(self._generators(), state["layers"], strict=True):
             rng.bit_generator.state = of_rng
         self.epoch, self.batch, self.order, self.state = (
-            state[name] for name in ("epoch", "batch", "order", "state")
+            epoch,
+            batch,
+            state["order"],
+            state["state"],
         )
-        self.means.total, self.means.sums = state["total"], list(state["sums"])
-        self.history.history, self.history.epoch = state["history"], state["epochs"]
-        self.model.stop_training = state["stop"]
+        self.means.total, self.means.sums = float(state["total"]), sums
+        self.history.history, self.history.epoch = history, epochs
+        self.model.stop_training = bool(state["stop"])
 
     def about(self) -> dict[str, Any]:
         """Return what has to be the same for a training to go on to the same bits."""
@@ -320,6 +330,7 @@ class Trainer:
                 checksum = zlib.crc32(np.ascontiguousarray(a).data, checksum)
         return {
             "model": repr(self.model),
+            "trainable": list(self.network.trainable),
             "loss": repr(self.objective.loss),
             "metrics": list(self.objective.metrics),
             "optimizer": f"{type(optimizer).__name__}({', '.join(options)})",
