@@ -12,16 +12,7 @@ from fastrnn._kernels.dispatch import backends as backends
 from fastrnn._kernels.dispatch import use_backend as use_backend
 from fastrnn._load import load as load
 from fastrnn._version import __version__ as __version__
-from fastrnn.layers import GRU as GRU
-from fastrnn.layers import LSTM as LSTM
-from fastrnn.layers import RNN as RNN
-from fastrnn.layers import Dropout as Dropout
-from fastrnn.layers import Embedding as Embedding
-from fastrnn.layers import GRUCell as GRUCell
-from fastrnn.layers import Linear as Linear
-from fastrnn.layers import LSTMCell as LSTMCell
-from fastrnn.layers import RNNCell as RNNCell
-from fastrnn.layers import Stream as Stream
+from fastrnn.layers import *  # noqa: F403
 from fastrnn.models.sequential import Sequential as Sequential
 
 #: Modules that are imported when they are first asked for.

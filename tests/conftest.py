@@ -105,6 +105,18 @@ def make_layer() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def remade() -> Callable[..., Any]:
+    """``remade(layer, **options)``: the same layer with other options, weights of its own."""
+
+    def make(layer: Any, **options: Any) -> Any:
+        twin = type(layer)(**layer.get_config() | options)
+        twin.load_state_dict(layer.state_dict())
+        return twin
+
+    return make
+
+
+@pytest.fixture
 def recurrent_layers() -> tuple[Any, ...]:
     """Every recurrent layer of the package."""
     return RECURRENT

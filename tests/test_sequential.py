@@ -103,7 +103,7 @@ def test_names_are_those_of_torch(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(model(x), expected, rtol=1e-14, atol=1e-15)
 
 
-def test_a_whole_training_against_torch(rng: np.random.Generator) -> None:
+def test_a_whole_training_against_torch(rng: np.random.Generator, remade: Any) -> None:
     torch = pytest.importorskip("torch")
     X, y = rng.standard_normal((20, 6, F)), rng.integers(0, 4, 20)
     lstm, linear = LSTM(F, 5, seed=0, **F64), Linear(5, 4, seed=1, **F64)
@@ -123,7 +123,7 @@ def test_a_whole_training_against_torch(rng: np.random.Generator) -> None:
             theirs.step()
             values.append(loss.item())
         means.append(np.mean(values))
-    lstm.return_sequences = False
+    lstm = remade(lstm, return_sequences=False)
     model = Sequential([lstm, linear])
     model.compile(optim.AdamW(0.01, clip_norm=0.5), "cross_entropy")
     history = model.fit(X, y, epochs=10, batch_size=5, shuffle=False, verbose=0)

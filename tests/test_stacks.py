@@ -174,11 +174,11 @@ def test_batch_first(stack, x, state, rng, same_bits):
     assert same_bits((dx.swapaxes(0, 1), dstate, grads), want)
 
 
-def test_unbatched(stack, x, state, rng, same_bits):
+def test_unbatched(stack, x, state, rng, same_bits, remade):
     x, state = x[:, :1], pairwise(lambda s: s[:, :1], state)
     alone = pairwise(lambda s: s[:, 0], state)
     for batch_first, return_sequences in itertools.product([False, True], repeat=2):
-        stack.batch_first, stack.return_sequences = False, return_sequences
+        stack = remade(stack, batch_first=False, return_sequences=return_sequences)
         y, state_n, tape = stack.forward(x, state)
         dy = rng.normal(size=y.shape)
         dx, dstate, grads = stack.backward(tape, dy, state)
@@ -191,7 +191,7 @@ def test_unbatched(stack, x, state, rng, same_bits):
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_last_output_only(stack, x, state, rng, same_bits, batch_first):
+def test_last_output_only(stack, x, state, rng, same_bits, remade, batch_first):
     """The backward direction ends at the first time step."""
     stack.batch_first = batch_first
     x = x.swapaxes(0, 1) if batch_first else x
@@ -203,7 +203,7 @@ def test_last_output_only(stack, x, state, rng, same_bits, batch_first):
         last[:, half] = y_steps[t, :, half]
         dy_steps[t, :, half] = d_last[:, half]
     want = stack.backward(tape, dy, state), stack.backward(tape, dy)
-    stack.return_sequences = False
+    stack = remade(stack, return_sequences=False)
     got, got_state, tape = stack.forward(x, state)
     assert same_bits((got, got_state), (last, state_n))
     assert same_bits((stack.backward(tape, d_last, state), stack.backward(tape, d_last)), want)
@@ -225,8 +225,8 @@ def test_clones(backend, make_stack, x, same_bits, clone):
     assert not same_bits(twin(x), stack(x))
 
 
-def test_changed_weights_are_seen(stack, x, same_bits):
-    stack.return_sequences = False
+def test_changed_weights_are_seen(stack, x, same_bits, remade):
+    stack = remade(stack, return_sequences=False)
     for name, array in stack.parameters().items():
         before = stack(x)
         array += 0.25

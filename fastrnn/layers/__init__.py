@@ -1,12 +1,27 @@
 """Layers: objects that hold weights."""
 
-from fastrnn.layers.cells import GRUCell as GRUCell
-from fastrnn.layers.cells import LSTMCell as LSTMCell
-from fastrnn.layers.cells import RNNCell as RNNCell
-from fastrnn.layers.dropout import Dropout as Dropout
-from fastrnn.layers.embedding import Embedding as Embedding
-from fastrnn.layers.linear import Linear as Linear
-from fastrnn.layers.recurrent import GRU as GRU
-from fastrnn.layers.recurrent import LSTM as LSTM
-from fastrnn.layers.recurrent import RNN as RNN
-from fastrnn.layers.stream import Stream as Stream
+from fastrnn.layers.base import Layer
+from fastrnn.layers.dropout import Dropout
+from fastrnn.layers.embedding import Embedding
+from fastrnn.layers.gru import GRU, GRUCell
+from fastrnn.layers.linear import Linear
+from fastrnn.layers.lstm import LSTM, LSTMCell
+from fastrnn.layers.recurrent import RECURRENT as RECURRENT
+from fastrnn.layers.rnn import RNN, RNNCell
+from fastrnn.layers.single_step import SINGLE_STEPS as SINGLE_STEPS
+from fastrnn.layers.stream import Stream
+
+#: What ``fastrnn`` hands out too.
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Dropout",
+    "Embedding",
+    "GRUCell",
+    "LSTMCell",
+    "Layer",
+    "Linear",
+    "RNNCell",
+    "Stream",
+]

@@ -1,10 +1,10 @@
-"""RNN, LSTM and GRU with the names, arguments, shapes and weights of ``torch.nn``."""
+"""What RNN, LSTM, GRU and their kin have in common, in the manner of ``torch.nn``."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
@@ -20,6 +20,9 @@ from fastrnn.layers.base import Layer, dtype_shown
 from fastrnn.layers.dropout import drawn_factors
 from fastrnn.layers.stream import Stream
 
+#: Arguments that give a cell its options.
+_OPTIONS = {"projection": "proj_size", "peephole": "peephole", "layer_norm": "layer_norm"}
+
 
 @dataclass(slots=True, repr=False)
 class Tape:
@@ -31,18 +34,19 @@ class Tape:
     stack: stacks.StackTape
     x_shape: tuple[int, ...]
     batch_first: bool
+    return_sequences: bool
+    #: What the recurrent weights of each scan were multiplied with; None for nothing.
+    weight_factors: Sequence[Array | None]
 
 
 class CellLayer(Layer):
-    """What layers and single steps of a recurrent cell have in common; not for direct use.
+    """A recurrent layer, or a single step of one: the weights of its scans.
 
-    Parameters
-    ----------
-    cell : Cell
-    inputs : dict of str to int
-        The input size of each scan, by what is appended to the names of its weights.
+    A subclass of the library says by ``cells=`` which cells it makes, by name, and by which of its
+    arguments each is chosen.
     """
 
+    cells: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: Options that ``repr`` shows when they differ from this.
     _shown: ClassVar[dict[str, Any]] = {
         "proj_size": 0,
@@ -56,45 +60,51 @@ class CellLayer(Layer):
         "layer_norm": False,
         "reset_after": True,
         "return_sequences": True,
+        "weight_dropout": 0,
     }
+    #: Where subclasses are found by the name of the family.
+    _registry: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(
+        cls, *, cells: Mapping[str, Mapping[str, Any]] | None = None, **more: Any
+    ) -> None:
+        """Register a class that makes cells of its own."""
+        super().__init_subclass__(**more)
+        if cells is not None:
+            cls.cells = cells
+            (family,) = {CELLS[name].family for name in cells}
+            cls._registry[family] = cls
+
+    @classmethod
+    def _cell_of(cls, **choice: Any) -> Cell:
+        """The cell that these arguments choose."""
+        return next(CELLS[name] for name, chosen in cls.cells.items() if chosen == choice)
 
     def __init__(
         self,
         cell: Cell,
-        inputs: dict[str, int],
-        hidden_size: int,
-        bias: bool,
+        configs: Mapping[str, CellConfig],
+        *,
         dtype: Any,
-        rng: np.random.Generator,
+        seed: int | None,
         init: str = "uniform",
-        proj_size: int = 0,
-        peephole: bool = False,
-        layer_norm: bool = False,
     ) -> None:
         if _checks.choice(init, "init", initializers.INITS) == "identity" and len(cell.gates) > 1:
             raise ValueError(f"init: 'identity' is for RNN only, got it for {type(self).__name__}")
-        self.bias = _checks.flag(bias, "bias")
-        self._cell, self._init, self._hidden_size = cell, init, hidden_size
-        self._configs = {}
-        for suffix, I in inputs.items():
-            self._configs[suffix] = CellConfig(
-                input_size=I,
-                hidden_size=hidden_size,
-                proj_size=proj_size,
-                bias=self.bias,
-                peephole=peephole,
-                layer_norm=layer_norm,
-            )
+        self._cell, self._init, self._configs = cell, init, dict(configs)
+        self._config = next(iter(self._configs.values()))
+        rng = self._first_generator(seed)
         drawn = self._draw_scans(rng, dtype)
         self._weights = {
             suffix: Weights(cell, config, arrays)
-            for (suffix, config), arrays in zip(self._configs.items(), drawn, strict=True)
+            for (suffix, config), arrays in zip(configs.items(), drawn, strict=True)
         }
-        self._first = next(iter(self._weights.values()))
         #: Of all weights that are there, scan by scan.
         self._names = [
             name + suffix for suffix, weights in self._weights.items() for name in weights.names
         ]
+        self._dtype: np.dtype[Any] = np.dtype(dtype)
+        self._start(rng)
 
     def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
         """Fresh weights of each scan, in the order of `cell.weights`."""
@@ -106,25 +116,53 @@ class CellLayer(Layer):
     def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
         return self._named(self._draw_scans(rng, self.dtype))
 
-    # Read-only, for the kernels go by them.
+    @property
+    def _choice(self) -> Mapping[str, Any]:
+        """The arguments by which the cell was chosen."""
+        return self.cells[self._cell.name]
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that runs."""
+        return self._cell
 
     @property
     def input_size(self) -> int:
         """I."""
-        return self._first.config.input_size
+        return self._config.input_size
 
     @property
     def hidden_size(self) -> int:
         """H."""
-        return self._hidden_size
+        return self._config.hidden_size
+
+    @property
+    def bias(self) -> bool:
+        """Whether there are biases."""
+        return self._config.bias
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the weights, and of all that is computed."""
-        return self._first.dtype
+        return self._dtype
+
+    @property
+    def features_in(self) -> int:
+        """I."""
+        return self.input_size
+
+    @property
+    def features_out(self) -> int:
+        """P with a projection, else H."""
+        return self._config.output_size
+
+    @property
+    def has_state(self) -> bool:
+        """True."""
+        return True
 
     def parameters(self) -> dict[str, Array]:
-        """The weights themselves, in torch's names, order, layouts and gate order.
+        """Return the weights themselves, in torch's names, order, layouts and gate order.
 
         Change them in place; the next call sees it.
         """
@@ -148,68 +186,86 @@ class CellLayer(Layer):
         return f"{type(self).__name__}({', '.join(said)}{dtype_shown(self.dtype)})"
 
 
+#: The recurrent layers, by the name of the family.
+RECURRENT: dict[str, type[Recurrent]] = {}
+
+
 class Recurrent(CellLayer):
-    """What RNN, LSTM and GRU have in common; not for direct use."""
+    """What RNN, LSTM, GRU and their kin have in common."""
+
+    _registry = RECURRENT
 
     def __init__(
         self,
         cell: Cell,
-        input_size: int,
-        hidden_size: int,
+        config: CellConfig,
+        *,
         num_layers: int,
-        bias: bool,
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
         return_sequences: bool,
+        weight_dropout: float,
         dtype: Any,
         seed: int | None,
         init: str,
-        proj_size: int = 0,
-        peephole: bool = False,
-        layer_norm: bool = False,
     ) -> None:
-        I = _checks.size(input_size, "input_size")
-        H = _checks.size(hidden_size, "hidden_size")
         L = _checks.size(num_layers, "num_layers")
+        D = 2 if _checks.flag(bidirectional, "bidirectional") else 1
+        I, H, P = config.input_size, config.hidden_size, config.output_size
         dtype = _checks.dtype(dtype)
-        least = len(cell.gates) * H * (I + L * (proj_size or H))
+        least = len(cell.gates) * H * (I + L * (P if cell.recurrence == "dense" else 1))
         _checks.memory(least, dtype, input_size=I, hidden_size=H, num_layers=L)
-        directions = ("", "_reverse") if _checks.flag(bidirectional, "bidirectional") else ("",)
-        inputs = {
-            f"_l{layer}{direction}": len(directions) * (proj_size or H) if layer else I
-            for layer in range(L)
-            for direction in directions
-        }
-        self.batch_first = _checks.flag(batch_first, "batch_first")
+        self._num_layers, self._directions = L, D
+        self._sizes = cell.state_sizes(config)
+        self.batch_first = batch_first
         self.dropout = dropout
-        self.return_sequences = _checks.flag(return_sequences, "return_sequences")
-        self._rng = self._first_generator(seed)
-        super().__init__(
-            cell, inputs, H, bias, dtype, self._rng, init, proj_size, peephole, layer_norm
-        )
-        #: D, and the size of each state: P for h, H for c.
-        self._directions = len(directions)
-        self._sizes = cell.state_sizes(self._first.config)
+        self.weight_dropout = weight_dropout
+        self._return_sequences = _checks.flag(return_sequences, "return_sequences")
+        configs = {
+            f"_l{layer}{direction}": replace(config, input_size=D * P) if layer else config
+            for layer in range(L)
+            for direction in ("", "_reverse")[:D]
+        }
+        super().__init__(cell, configs, dtype=dtype, seed=seed, init=init)
         if self.dropout > 0 and L == 1:
             warnings.warn(
                 f"dropout={self.dropout} has no effect: it stands between layers, and num_layers=1",
                 stacklevel=3,
             )
 
+    def _start(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    # Sizes and options.
+
     @property
     def num_layers(self) -> int:
         """L."""
-        return len(self._weights) // self._directions
+        return self._num_layers
 
     @property
     def bidirectional(self) -> bool:
         """Whether each layer runs in both directions."""
-        return "_l0_reverse" in self._weights
+        return self._directions == 2
+
+    @property
+    def return_sequences(self) -> bool:
+        """Whether y has every step's output, or only the last one's."""
+        return self._return_sequences
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether x and y are (B, T, ...); may be set."""
+        return self._batch_first
+
+    @batch_first.setter
+    def batch_first(self, value: bool) -> None:
+        self._batch_first = _checks.flag(value, "batch_first")
 
     @property
     def dropout(self) -> float:
-        """Probability of an element to be zeroed between layers, in training."""
+        """Probability of an element to be zeroed between layers, in training; may be set."""
         return self._dropout
 
     @dropout.setter
@@ -217,27 +273,23 @@ class Recurrent(CellLayer):
         self._dropout = _checks.probability(value, "dropout")
 
     @property
-    def features_in(self) -> int:
-        """I."""
-        return self.input_size
+    def weight_dropout(self) -> float:
+        """Probability of a recurrent weight to be zeroed, in training; may be set."""
+        return self._weight_dropout
+
+    @weight_dropout.setter
+    def weight_dropout(self, value: float) -> None:
+        self._weight_dropout = _checks.probability(value, "weight_dropout")
 
     @property
     def features_out(self) -> int:
         """D*P."""
-        return self._directions * self._sizes[0]
+        return self._directions * self._config.output_size
 
     @property
     def per_sequence(self) -> bool:
         """Whether y is the last step's output only."""
         return not self.return_sequences
-
-    @property
-    def has_state(self) -> bool:
-        """True."""
-        return True
-
-    def _start(self, rng: np.random.Generator) -> None:
-        self._rng = rng
 
     # The three ways to run: plain, for training, and step by step.
 
@@ -284,7 +336,8 @@ class Recurrent(CellLayer):
     ) -> tuple[Array, Any, Tape]:
         """Run the layer as a plain call does, and keep what :meth:`backward` needs.
 
-        In training mode with `dropout`: with elements dropped between layers.
+        In training mode with `dropout`: with elements dropped between layers; with
+        `weight_dropout`: with recurrent weights dropped.
 
         Parameters
         ----------
@@ -331,29 +384,48 @@ class Recurrent(CellLayer):
         steps = _time_first(x, batch_first)
         T, B, _ = steps.shape
         batch = (B,) if x.ndim == 3 else ()
-        weights = list(self._weights.values())
         D, P = self._directions, self._sizes[0]
         y = np.empty((*x.shape[:-1], D * P), x.dtype) if self.return_sequences else None
         states, state_n = self._rows(state, "state", batch), self._new_rows(B)
+        drop = keep and self.training
+        weights, weight_factors = self._dropped_weights(drop)
         stack = stacks.forward(
             weights, steps, states, None if y is None else _time_first(y, batch_first), state_n,
-            self._factors(T, B, drop=keep and self.training), keep, lengths, reset,
-            checkpoint_every,
+            self._factors(T, B, drop), keep, lengths, reset, checkpoint_every,
         )  # fmt: skip
         if y is None:
             # Each direction's last output is its final h.
             y = np.empty((*batch, D * P), self.dtype)
             for d in range(D):
                 y[..., d * P : (d + 1) * P] = state_n[0][d - D]
-        tape = None if stack is None else Tape(stack, x.shape, batch_first)
+        tape = None
+        if stack is not None:
+            tape = Tape(stack, x.shape, batch_first, self.return_sequences, weight_factors)
         return y, self._state(state_n, batch), tape
+
+    def _dropped_weights(self, drop: bool) -> tuple[list[Weights], list[Array | None]]:
+        """The weights of each scan, and what those in `weight_hh` were multiplied with."""
+        own = list(self._weights.values())
+        p = self.weight_dropout
+        if not drop or p == 0 or "weight_hh" not in self._cell.weights:
+            return own, [None] * len(own)
+        k = self._cell.weights.index("weight_hh")
+        weights, factors = [], []
+        for whole in own:
+            arrays = whole.share()
+            w = arrays[k]
+            assert w is not None
+            factors.append(drawn_factors(self._rng, p, w.shape, w.dtype))
+            arrays[k] = w * factors[-1]
+            weights.append(Weights(whole.cell, whole.config, arrays))
+        return weights, [*factors]
 
     def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
         """What the output of each layer but the last is multiplied with; None for nothing."""
-        factors: list[Array | None] = [None] * (self.num_layers - 1)
+        factors: list[Array | None] = [None] * (self._num_layers - 1)
         if not drop or self.dropout == 0:
             return factors
-        shape = T, B, self._directions * self._sizes[0]
+        shape = T, B, self.features_out
         # A generator locks itself, so that threads may share the layer.
         return [drawn_factors(self._rng, self.dropout, shape, self.dtype) for _ in factors]
 
@@ -403,6 +475,11 @@ class Recurrent(CellLayer):
             raise ValueError(
                 f"tape: is from the forward of another layer, with batch_first={tape.batch_first}"
             )
+        if tape.return_sequences != self.return_sequences:
+            raise ValueError(
+                "tape: is from the forward of another layer, with "
+                f"return_sequences={tape.return_sequences}"
+            )
         self._expect_own(tape.stack.scans)
         _, B, _ = tape.stack.scans[0].shape
         batch = (B,) if len(tape.x_shape) == 3 else ()
@@ -423,6 +500,10 @@ class Recurrent(CellLayer):
         dx_steps = None if dx is None else _time_first(dx, batch_first)
         dstate_0 = self._new_rows(B)
         grads = stacks.backward(tape.stack, dy, (dh, *rest), dx_steps, dstate_0)
+        for of_scan, factors in zip(grads, tape.weight_factors, strict=True):
+            if factors is not None:
+                k = self._cell.weights.index("weight_hh")
+                of_scan[k] = _times(of_scan[k], factors)
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> Sequence[Array | None]:
@@ -472,19 +553,23 @@ class Recurrent(CellLayer):
         return self.stream(batch_size)
 
     def get_config(self) -> dict[str, Any]:
-        """What to call the constructor with for such a layer, as JSON has it."""
-        names = (
+        """Return what to call the constructor with for such a layer, as JSON has it."""
+        names = [
             "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout",
-            "bidirectional", "return_sequences",
-        )  # fmt: skip
-        return {n: getattr(self, n) for n in names} | {"dtype": self.dtype.name}
+            "bidirectional", *(_OPTIONS[option] for option in self._cell.options),
+            "return_sequences", "weight_dropout",
+        ]  # fmt: skip
+        found = {name: getattr(self, name) for name in names}
+        return found | dict(self._choice) | {"dtype": self.dtype.name}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """How many weights a file with a layer of this configuration holds at least."""
+        """Return how many weights a file with a layer of this configuration holds at least."""
         I, H, L = (_checks.size(config[n], n) for n in ("input_size", "hidden_size", "num_layers"))
         P = _checks.size(config.get("proj_size", 0), "proj_size", 0) or H
-        return H * (I + P) + (L - 1) * 2 * H * P
+        # Of one gate in one direction: a row of weight_ih and of weight_hh for each unit.
+        recurrent = P if CELLS[next(iter(cls.cells))].recurrence == "dense" else 0
+        return H * (I + recurrent) + (L - 1) * H * (P + recurrent)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """A state that is stepped one time step at a time; many can share this layer.
@@ -509,227 +594,14 @@ class Recurrent(CellLayer):
         return Stream(list(self._weights.values()), rows)
 
 
+# What is infinite or NaN goes on as in the kernels, without a warning.
+@np.errstate(over="ignore", invalid="ignore")
+def _times(a: Array | None, factors: Array) -> Array | None:
+    return None if a is None else a * factors
+
+
 def _time_first(a: Array, batch_first: bool) -> Array:
     """The (T, B, ...) view of a sequence in the caller's layout."""
     if a.ndim == 2:
         return a[:, None]
     return a.swapaxes(0, 1) if batch_first else a
-
-
-class RNN(Recurrent):
-    """Elman network: h' = act(W_ih x + b_ih + W_hh h + b_hh) (Elman 1990).
-
-    Parameters
-    ----------
-    input_size, hidden_size : int
-        I and H.
-    num_layers : int
-        L, layers on top of each other.
-    nonlinearity : {"tanh", "relu"}
-    bias : bool
-        Whether there are `bias_ih` and `bias_hh`.
-    batch_first : bool
-        Whether x and y are (B, T, ...) rather than (T, B, ...). States are not affected.
-    dropout : float
-        Probability, 0 to 1, of an element to be zeroed between one layer and the next, the others
-        being scaled by 1/(1-dropout); only in :meth:`forward` of a layer in training mode.
-    bidirectional : bool
-        Whether each layer also runs from the last time step to the first, with weights of its own
-        (Schuster and Paliwal 1997); the two outputs stand side by side in y.
-    return_sequences : bool
-        Whether y has every step's output, or only the last one's.
-    dtype : float32 or float64
-    seed : int, optional
-        For the initial weights and for dropout. Default: fresh each time.
-    init : {"uniform", "orthogonal", "identity"}
-        Initial weights. "uniform": all in +-1/sqrt(H), as in torch. "orthogonal": recurrent weights
-        orthogonal for each gate (Saxe et al. 2014), input weights uniform in +-sqrt(6/(I+H))
-        (Glorot and Bengio 2010), biases 0. "identity", for RNN only: recurrent weights the
-        identity, input weights N(0, 0.001^2), biases 0 (Le et al. 2015).
-
-    Raises
-    ------
-    ValueError
-        If a size, `nonlinearity`, `dropout`, `dtype`, `seed` or `init` is out of its range.
-    TypeError
-        If one is of another type.
-
-    Warns
-    -----
-    UserWarning
-        If there is dropout and no second layer.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        return_sequences: bool = True,
-        dtype: Any = np.float32,
-        seed: int | None = None,
-        init: str = "uniform",
-    ) -> None:
-        self.nonlinearity = _checks.nonlinearity(nonlinearity)
-        super().__init__(
-            CELLS[f"rnn_{nonlinearity}"], input_size, hidden_size, num_layers, bias, batch_first,
-            dropout, bidirectional, return_sequences, dtype, seed, init,
-        )  # fmt: skip
-
-    def get_config(self) -> dict[str, Any]:
-        """What to call the constructor with for such a layer, as JSON has it."""
-        return super().get_config() | {"nonlinearity": self.nonlinearity}
-
-
-class LSTM(Recurrent):
-    """Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
-
-    i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
-    h' = o tanh(c').
-
-    Parameters
-    ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
-        As in :class:`RNN`.
-    proj_size : int
-        P: with it the output is projected to fewer units, h' = W_hr (o tanh(c')), `weight_hr` being
-        (P, H), and h and y have P in place of H (Sak et al. 2014). Default: 0, none.
-    peephole : bool
-        Whether the gates see the cell state, each unit its own: i and f the old one by `weight_ci`
-        and `weight_cf`, o the new one by `weight_co` (Gers et al. 2002).
-    layer_norm : bool
-        Whether to normalise both projections and the cell state (Ba et al. 2016, eq. 20 to 22):
-        with LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5), mean and variance being over all units of
-        one row at one step,
-
-            (i, f, g, o) before sigmoid and tanh =
-                gain_ih LN(W_ih x) + b_ih + gain_hh LN(W_hh h) + b_hh, over all four gates,
-            c' = f c + i g, and h' = o tanh(gain_c LN(c') + bias_c).
-
-        c' itself, the state, is not normalised. Gains are (4*H,), those of the cell state (H,);
-        there is no `bias_c` without `bias`.
-    return_sequences, dtype, seed, init
-        As in :class:`RNN`.
-    forget_bias : float, optional
-        Initial bias of the forget gate, `bias_ih` and `bias_hh` together; 1 is recommended by
-        Jozefowicz et al. (2015). Default: as `init` has it.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        *,
-        peephole: bool = False,
-        layer_norm: bool = False,
-        return_sequences: bool = True,
-        dtype: Any = np.float32,
-        seed: int | None = None,
-        init: str = "uniform",
-        forget_bias: float | None = None,
-    ) -> None:
-        if _checks.size(proj_size, "proj_size", 0) >= _checks.size(hidden_size, "hidden_size"):
-            raise ValueError(
-                f"proj_size: expected 0 or a size below hidden_size={hidden_size}, got {proj_size}"
-            )
-        self._forget_bias = None
-        if forget_bias is not None:
-            self._forget_bias = _checks.finite(forget_bias, "forget_bias")
-            if not _checks.flag(bias, "bias"):
-                raise ValueError(f"forget_bias: expected None without bias, got {forget_bias}")
-        self.peephole = _checks.flag(peephole, "peephole")
-        self.layer_norm = _checks.flag(layer_norm, "layer_norm")
-        super().__init__(
-            CELLS["lstm"], input_size, hidden_size, num_layers, bias, batch_first,
-            dropout, bidirectional, return_sequences, dtype, seed, init, proj_size, self.peephole,
-            self.layer_norm,
-        )  # fmt: skip
-
-    @property
-    def proj_size(self) -> int:
-        """P, or 0 where there is no projection."""
-        return self._first.config.proj_size
-
-    def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
-        scans = super()._draw_scans(rng, dtype)
-        if self._forget_bias is not None:
-            forget = slice(self._hidden_size, 2 * self._hidden_size)
-            for drawn in scans:
-                for name, value in (("bias_ih", self._forget_bias), ("bias_hh", 0)):
-                    array = drawn[self._cell.weights.index(name)]
-                    assert array is not None
-                    array[forget] = value
-        return scans
-
-    def get_config(self) -> dict[str, Any]:
-        """What to call the constructor with for such a layer, as JSON has it."""
-        own = {n: getattr(self, n) for n in ("proj_size", "peephole", "layer_norm")}
-        return super().get_config() | own
-
-
-class GRU(Recurrent):
-    """Gated recurrent unit (Cho et al. 2014).
-
-    r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh); h' = (1 - z) n + z h; the candidate n is
-    tanh(W_in x + b_in + r (W_hn h + b_hn)) with `reset_after` (torch, cuDNN, Keras), and
-    tanh(W_in x + b_in + W_hn (r h) + b_hn) without (Cho et al. 2014, eq. 8; ONNX's default).
-
-    Parameters
-    ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
-        As in :class:`RNN`.
-    reset_after : bool
-        Whether the reset gate works on the recurrent product or on the state before it.
-    layer_norm : bool
-        Whether to normalise both projections (Ba et al. 2016, eq. 29 to 31), with LN as in
-        :class:`LSTM`, and the gains `gain_ih` and `gain_hh`, (3*H,):
-
-            (r, z) = sigmoid(gain LN(W_ih x) + b_ih + gain LN(W_hh h) + b_hh), over both gates,
-            n = tanh(gain LN(W_in x) + b_in + r (gain LN(W_hn h) + b_hn)), over n alone;
-
-        without `reset_after` gain LN(W_hn (r h)) + b_hn is added instead.
-    return_sequences, dtype, seed, init
-        As in :class:`RNN`.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        reset_after: bool = True,
-        layer_norm: bool = False,
-        return_sequences: bool = True,
-        dtype: Any = np.float32,
-        seed: int | None = None,
-        init: str = "uniform",
-    ) -> None:
-        self.reset_after = _checks.flag(reset_after, "reset_after")
-        self.layer_norm = _checks.flag(layer_norm, "layer_norm")
-        super().__init__(
-            CELLS["gru" if reset_after else "gru_reset_before"], input_size, hidden_size,
-            num_layers, bias, batch_first, dropout, bidirectional, return_sequences, dtype, seed,
-            init, layer_norm=self.layer_norm,
-        )  # fmt: skip
-
-    def get_config(self) -> dict[str, Any]:
-        """What to call the constructor with for such a layer, as JSON has it."""
-        own = {"reset_after": self.reset_after, "layer_norm": self.layer_norm}
-        return super().get_config() | own

@@ -1,4 +1,4 @@
-"""RNNCell, LSTMCell and GRUCell: one step, as in ``torch.nn``."""
+"""A single step of a recurrent layer, in the manner of ``torch.nn.LSTMCell``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core import scan as scans
-from fastrnn._kernels.cells import CELLS, Cell
+from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._types import Array
 from fastrnn.layers.recurrent import CellLayer
 
@@ -23,26 +23,23 @@ class CellTape:
     x_shape: tuple[int, ...]
 
 
-class RecurrentCell(CellLayer):
-    """What RNNCell, LSTMCell and GRUCell have in common; not for direct use."""
+#: The single steps, by the name of the family.
+SINGLE_STEPS: dict[str, type[SingleStep]] = {}
+
+
+class SingleStep(CellLayer):
+    """What RNNCell, LSTMCell, GRUCell and their kin have in common."""
 
     stackable = False
+    _registry = SINGLE_STEPS
     _shown: ClassVar[dict[str, Any]] = {"bias": True, "nonlinearity": "tanh", "reset_after": True}
 
-    def __init__(
-        self,
-        cell: Cell,
-        input_size: int,
-        hidden_size: int,
-        bias: bool,
-        dtype: Any,
-        seed: int | None,
-    ) -> None:
-        I, H = _checks.size(input_size, "input_size"), _checks.size(hidden_size, "hidden_size")
+    def __init__(self, cell: Cell, config: CellConfig, *, dtype: Any, seed: int | None) -> None:
+        I, H = config.input_size, config.hidden_size
         dtype = _checks.dtype(dtype)
-        _checks.memory(len(cell.gates) * H * (I + H), dtype, input_size=I, hidden_size=H)
-        rng = self._first_generator(seed)
-        super().__init__(cell, {"": I}, H, bias, dtype, rng)
+        H_hh = H if cell.recurrence == "dense" else 1
+        _checks.memory(len(cell.gates) * H * (I + H_hh), dtype, input_size=I, hidden_size=H)
+        super().__init__(cell, {"": config}, dtype=dtype, seed=seed)
 
     def __call__(self, x: Any, state: Any = None) -> Any:
         """Advance by one step. Keeps nothing, and may be called from many threads at once.
@@ -128,79 +125,3 @@ class RecurrentCell(CellLayer):
         """One (B, H) each as the caller's state."""
         found = tuple(s.reshape(*x.shape[:-1], self.hidden_size) for s in rows)
         return found[0] if len(found) == 1 else found
-
-
-class RNNCell(RecurrentCell):
-    """One step of :class:`RNN`: ``h = cell(x, h)``.
-
-    Parameters
-    ----------
-    input_size, hidden_size : int
-        I and H.
-    bias : bool
-        Whether there are `bias_ih` and `bias_hh`.
-    nonlinearity : {"tanh", "relu"}
-    dtype : float32 or float64
-    seed : int, optional
-        For the initial weights, which are uniform in +-1/sqrt(H). Default: fresh each time.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        *,
-        dtype: Any = np.float32,
-        seed: int | None = None,
-    ) -> None:
-        self.nonlinearity = _checks.nonlinearity(nonlinearity)
-        super().__init__(CELLS[f"rnn_{nonlinearity}"], input_size, hidden_size, bias, dtype, seed)
-
-
-class LSTMCell(RecurrentCell):
-    """One step of :class:`LSTM`: ``h, c = cell(x, (h, c))``.
-
-    Parameters
-    ----------
-    input_size, hidden_size, bias, dtype, seed
-        As in :class:`RNNCell`.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        dtype: Any = np.float32,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(CELLS["lstm"], input_size, hidden_size, bias, dtype, seed)
-
-
-class GRUCell(RecurrentCell):
-    """One step of :class:`GRU`: ``h = cell(x, h)``.
-
-    Parameters
-    ----------
-    input_size, hidden_size, bias, dtype, seed
-        As in :class:`RNNCell`.
-    reset_after : bool
-        As in :class:`GRU`.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        reset_after: bool = True,
-        dtype: Any = np.float32,
-        seed: int | None = None,
-    ) -> None:
-        self.reset_after = _checks.flag(reset_after, "reset_after")
-        cell = CELLS["gru" if reset_after else "gru_reset_before"]
-        super().__init__(cell, input_size, hidden_size, bias, dtype, seed)

@@ -1,0 +1,119 @@
+"""GRU and GRUCell: the gated recurrent unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _checks
+from fastrnn._kernels.cells import CellConfig
+from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.single_step import SingleStep
+
+#: What each cell of the family is chosen by.
+CELLS = {"gru": {"reset_after": True}, "gru_reset_before": {"reset_after": False}}
+
+
+class GRU(Recurrent, cells=CELLS):
+    """Gated recurrent unit (Cho et al. 2014).
+
+    r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh); h' = (1 - z) n + z h; the candidate n is
+    tanh(W_in x + b_in + r (W_hn h + b_hn)) with `reset_after` (torch, cuDNN, Keras), and
+    tanh(W_in x + b_in + W_hn (r h) + b_hn) without (Cho et al. 2014, eq. 8; ONNX's default).
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        As in :class:`fastrnn.RNN`.
+    reset_after : bool
+        Whether the reset gate works on the recurrent product or on the state before it.
+    layer_norm : bool
+        Whether to normalise both projections (Ba et al. 2016, eq. 29 to 31), with LN as in
+        :class:`fastrnn.LSTM`, and the gains `gain_ih` and `gain_hh`, (3*H,):
+
+            (r, z) = sigmoid(gain LN(W_ih x) + b_ih + gain LN(W_hh h) + b_hh), over both gates,
+            n = tanh(gain LN(W_in x) + b_in + r (gain LN(W_hn h) + b_hn)), over n alone;
+
+        without `reset_after` gain LN(W_hn (r h)) + b_hn is added instead.
+    return_sequences, weight_dropout, dtype, seed, init
+        As in :class:`fastrnn.RNN`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset_after: bool = True,
+        layer_norm: bool = False,
+        return_sequences: bool = True,
+        weight_dropout: float = 0.0,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+        init: str = "uniform",
+    ) -> None:
+        super().__init__(
+            self._cell_of(reset_after=_checks.flag(reset_after, "reset_after")),
+            CellConfig(
+                input_size=input_size, hidden_size=hidden_size, bias=bias, layer_norm=layer_norm
+            ),
+            num_layers=num_layers,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            return_sequences=return_sequences,
+            weight_dropout=weight_dropout,
+            dtype=dtype,
+            seed=seed,
+            init=init,
+        )
+
+    @property
+    def reset_after(self) -> bool:
+        """Whether the reset gate works on the recurrent product."""
+        return bool(self._choice["reset_after"])
+
+    @property
+    def layer_norm(self) -> bool:
+        """Whether there is layer normalisation."""
+        return self._config.layer_norm
+
+
+class GRUCell(SingleStep, cells=CELLS):
+    """One step of :class:`GRU`: ``h = cell(x, h)``.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, dtype, seed
+        As in :class:`fastrnn.RNNCell`.
+    reset_after : bool
+        As in :class:`GRU`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        reset_after: bool = True,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            self._cell_of(reset_after=_checks.flag(reset_after, "reset_after")),
+            CellConfig(input_size=input_size, hidden_size=hidden_size, bias=bias),
+            dtype=dtype,
+            seed=seed,
+        )
+
+    @property
+    def reset_after(self) -> bool:
+        """Whether the reset gate works on the recurrent product."""
+        return bool(self._choice["reset_after"])

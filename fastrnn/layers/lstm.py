@@ -1,0 +1,149 @@
+"""LSTM and LSTMCell: long short-term memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _checks
+from fastrnn._kernels.cells import CellConfig
+from fastrnn._types import Array
+from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.single_step import SingleStep
+
+#: There is one cell in the family, which no option chooses.
+CELLS: dict[str, dict[str, Any]] = {"lstm": {}}
+
+
+class LSTM(Recurrent, cells=CELLS):
+    """Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+
+    i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
+    h' = o tanh(c').
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        As in :class:`fastrnn.RNN`.
+    proj_size : int
+        P: with it the output is projected to fewer units, h' = W_hr (o tanh(c')), `weight_hr` being
+        (P, H), and h and y have P in place of H (Sak et al. 2014). Default: 0, none.
+    peephole : bool
+        Whether the gates see the cell state, each unit its own: i and f the old one by `weight_ci`
+        and `weight_cf`, o the new one by `weight_co` (Gers et al. 2002).
+    layer_norm : bool
+        Whether to normalise both projections and the cell state (Ba et al. 2016, eq. 20 to 22):
+        with LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5), mean and variance being over all units of
+        one row at one step,
+
+            (i, f, g, o) before sigmoid and tanh =
+                gain_ih LN(W_ih x) + b_ih + gain_hh LN(W_hh h) + b_hh, over all four gates,
+            c' = f c + i g, and h' = o tanh(gain_c LN(c') + bias_c).
+
+        c' itself, the state, is not normalised. Gains are (4*H,), those of the cell state (H,);
+        there is no `bias_c` without `bias`.
+    return_sequences, weight_dropout, dtype, seed, init
+        As in :class:`fastrnn.RNN`.
+    forget_bias : float, optional
+        Initial bias of the forget gate, `bias_ih` and `bias_hh` together; 1 is recommended by
+        Jozefowicz et al. (2015). Default: as `init` has it.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        peephole: bool = False,
+        layer_norm: bool = False,
+        return_sequences: bool = True,
+        weight_dropout: float = 0.0,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+        init: str = "uniform",
+        forget_bias: float | None = None,
+    ) -> None:
+        self._forget_bias = forget_bias
+        if forget_bias is not None:
+            self._forget_bias = _checks.finite(forget_bias, "forget_bias")
+            if not _checks.flag(bias, "bias"):
+                raise ValueError(f"forget_bias: expected None without bias, got {forget_bias}")
+        super().__init__(
+            self._cell_of(),
+            CellConfig(
+                input_size=input_size,
+                hidden_size=hidden_size,
+                bias=bias,
+                proj_size=proj_size,
+                peephole=peephole,
+                layer_norm=layer_norm,
+            ),
+            num_layers=num_layers,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            return_sequences=return_sequences,
+            weight_dropout=weight_dropout,
+            dtype=dtype,
+            seed=seed,
+            init=init,
+        )
+
+    def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
+        scans = super()._draw_scans(rng, dtype)
+        if self._forget_bias is not None:
+            H = self.hidden_size
+            for drawn in scans:
+                for name, value in (("bias_ih", self._forget_bias), ("bias_hh", 0)):
+                    array = drawn[self._cell.weights.index(name)]
+                    assert array is not None
+                    array[H : 2 * H] = value
+        return scans
+
+    @property
+    def proj_size(self) -> int:
+        """P, or 0 where there is no projection."""
+        return self._config.proj_size
+
+    @property
+    def peephole(self) -> bool:
+        """Whether the gates see the cell state."""
+        return self._config.peephole
+
+    @property
+    def layer_norm(self) -> bool:
+        """Whether there is layer normalisation."""
+        return self._config.layer_norm
+
+
+class LSTMCell(SingleStep, cells=CELLS):
+    """One step of :class:`LSTM`: ``h, c = cell(x, (h, c))``.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, dtype, seed
+        As in :class:`fastrnn.RNNCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            self._cell_of(),
+            CellConfig(input_size=input_size, hidden_size=hidden_size, bias=bias),
+            dtype=dtype,
+            seed=seed,
+        )

@@ -1,0 +1,138 @@
+"""RNN and RNNCell: the Elman network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _checks
+from fastrnn._kernels.cells import CellConfig
+from fastrnn.layers.recurrent import Recurrent
+from fastrnn.layers.single_step import SingleStep
+
+#: What each cell of the family is chosen by.
+CELLS = {"rnn_tanh": {"nonlinearity": "tanh"}, "rnn_relu": {"nonlinearity": "relu"}}
+
+
+class RNN(Recurrent, cells=CELLS):
+    """Elman network: h' = act(W_ih x + b_ih + W_hh h + b_hh) (Elman 1990).
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    num_layers : int
+        L, layers on top of each other.
+    nonlinearity : {"tanh", "relu"}
+    bias : bool
+        Whether there are `bias_ih` and `bias_hh`.
+    batch_first : bool
+        Whether x and y are (B, T, ...) rather than (T, B, ...). States are not affected.
+    dropout : float
+        Probability, 0 to 1, of an element to be zeroed between one layer and the next, the others
+        being scaled by 1/(1-dropout); only in :meth:`forward` of a layer in training mode.
+    bidirectional : bool
+        Whether each layer also runs from the last time step to the first, with weights of its own
+        (Schuster and Paliwal 1997); the two outputs stand side by side in y.
+    return_sequences : bool
+        Whether y has every step's output, or only the last one's.
+    weight_dropout : float
+        Probability, 0 to 1, of an entry of the recurrent weights `weight_hh` to be zeroed, the
+        others being scaled by 1/(1-weight_dropout), anew in each :meth:`forward` of a layer in
+        training mode and the same at all its steps (DropConnect: Merity et al. 2018).
+    dtype : float32 or float64
+    seed : int, optional
+        For the initial weights and for dropout. Default: fresh each time.
+    init : {"uniform", "orthogonal", "identity"}
+        Initial weights. "uniform": all in +-1/sqrt(H), as in torch. "orthogonal": recurrent weights
+        orthogonal for each gate (Saxe et al. 2014), input weights uniform in +-sqrt(6/(I+H))
+        (Glorot and Bengio 2010), biases 0. "identity", for RNN only: recurrent weights the
+        identity, input weights N(0, 0.001^2), biases 0 (Le et al. 2015).
+
+    Raises
+    ------
+    ValueError
+        If a size, `nonlinearity`, `dropout`, `dtype`, `seed` or `init` is out of its range.
+    TypeError
+        If one is of another type.
+
+    Warns
+    -----
+    UserWarning
+        If there is dropout and no second layer.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        return_sequences: bool = True,
+        weight_dropout: float = 0.0,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+        init: str = "uniform",
+    ) -> None:
+        super().__init__(
+            self._cell_of(nonlinearity=_checks.nonlinearity(nonlinearity)),
+            CellConfig(input_size=input_size, hidden_size=hidden_size, bias=bias),
+            num_layers=num_layers,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            return_sequences=return_sequences,
+            weight_dropout=weight_dropout,
+            dtype=dtype,
+            seed=seed,
+            init=init,
+        )
+
+    @property
+    def nonlinearity(self) -> str:
+        """The activation, "tanh" or "relu"."""
+        return str(self._choice["nonlinearity"])
+
+
+class RNNCell(SingleStep, cells=CELLS):
+    """One step of :class:`RNN`: ``h = cell(x, h)``.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    bias : bool
+        Whether there are `bias_ih` and `bias_hh`.
+    nonlinearity : {"tanh", "relu"}
+    dtype : float32 or float64
+    seed : int, optional
+        For the initial weights, which are uniform in +-1/sqrt(H). Default: fresh each time.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            self._cell_of(nonlinearity=_checks.nonlinearity(nonlinearity)),
+            CellConfig(input_size=input_size, hidden_size=hidden_size, bias=bias),
+            dtype=dtype,
+            seed=seed,
+        )
+
+    @property
+    def nonlinearity(self) -> str:
+        """The activation, "tanh" or "relu"."""
+        return str(self._choice["nonlinearity"])
