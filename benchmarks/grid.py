@@ -26,7 +26,7 @@ from workers import Worker, compared, options, started
 
 import fastrnn
 from fastrnn._bench import report
-from fastrnn._bench.rows import Problem, Row
+from fastrnn._bench.rows import DEFAULTS, Problem, Row
 
 #: I, H, T, B.
 SIZES = {
@@ -46,7 +46,6 @@ SIZES |= {
     "tiles": [(256, 256, 50, 64), (512, 512, 35, 24)],
     "tiles-training": [(256, 256, 50, 64), (512, 512, 35, 24)],
 }
-CELLS = ("LSTM", "GRU", "RNN")
 
 
 def _mode(of: str) -> str:
@@ -56,7 +55,7 @@ def _mode(of: str) -> str:
 
 CLASSES = {
     f"{cell.lower()}-{of}": [Row(cell, _mode(of), *size) for size in sizes]
-    for cell in CELLS
+    for cell in DEFAULTS
     for of, sizes in SIZES.items()
 }
 

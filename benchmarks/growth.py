@@ -10,9 +10,9 @@ import time
 import numpy as np
 
 import fastrnn
+from fastrnn.layers import RECURRENT
 
 I, H = 16, 64
-CELLS = {"LSTM": fastrnn.LSTM, "GRU": fastrnn.GRU, "RNN": fastrnn.RNN}
 
 
 def seconds(call, rounds):
@@ -58,7 +58,8 @@ def decaying_over_lively(layer, T=100_000):
 def main() -> None:
     fastrnn.show_config()
     print(f"\nI={I} H={H}")
-    for name, cell in CELLS.items():
+    for cell in RECURRENT.values():
+        name = cell.__name__
         steps = ", ".join(
             f"{ns:.0f} ns at T={T:,}" for T, ns in per_step(cell(I, H, seed=0)).items()
         )

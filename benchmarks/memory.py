@@ -19,12 +19,13 @@ import torch
 
 import fastrnn
 from fastrnn._bench.report import Table
+from fastrnn._bench.rows import DEFAULTS
 
 #: I, H, T, B.
 SIZES = [
     (8, 16, 100, 1), (32, 32, 100, 32), (64, 128, 100, 32), (256, 256, 50, 64), (50, 100, 50, 13),
 ]  # fmt: skip
-CELLS = ("LSTM", "GRU", "RNN")
+CELLS = [name for name in DEFAULTS if hasattr(torch.nn, name)]
 
 
 def our_tape(name: str, I: int, H: int, T: int, B: int) -> int:

@@ -12,7 +12,7 @@ from itertools import cycle
 
 import numpy as np
 
-from fastrnn._bench.peers import OURS, PEERS, Peer, onnx_model
+from fastrnn._bench.peers import ONNX_GATES, OURS, PEERS, Peer, onnx_model
 from fastrnn._bench.rows import Problem
 from fastrnn._bench.timing import Contender
 
@@ -32,7 +32,7 @@ def openvino(problem: Problem, threads: int) -> Sequence[Contender]:
     """A compiled ONNX model on arrays bound beforehand; a step in two requests in turn."""
     import openvino as ov
 
-    if problem.row.mode == "training":
+    if problem.row.mode == "training" or problem.row.cell not in ONNX_GATES:
         return []
     core = ov.Core()
     options = {
@@ -65,6 +65,35 @@ def openvino(problem: Problem, threads: int) -> Sequence[Contender]:
     return [Contender(infer, lambda y: {"y": y[0] if step else y[:, 0]})]
 
 
+def _jax_products(weights, state):
+    return state[0] @ weights["weight_hh"].T + weights["bias_hh"]
+
+
+def _jax_rnn(weights, state, zx):
+    import jax.numpy as jnp
+
+    return (jnp.tanh(zx + _jax_products(weights, state)),)
+
+
+def _jax_lstm(weights, state, zx):
+    import jax
+    import jax.numpy as jnp
+
+    i, f, g, o = jnp.split(zx + _jax_products(weights, state), 4, axis=-1)
+    c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def _jax_gru(weights, state, zx):
+    import jax
+    import jax.numpy as jnp
+
+    z = _jax_products(weights, state)
+    (xr, xz, xn), (hr, hz, hn) = jnp.split(zx, 3, axis=-1), jnp.split(z, 3, axis=-1)
+    r, u = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
+    return ((1 - u) * jnp.tanh(xn + r * hn) + u * state[0],)
+
+
 def jax(problem: Problem, threads: int) -> Sequence[Contender]:
     """A compiled ``lax.scan``, the input projected at once; gradients by ``jax.vjp``."""
     # XLA's thread pool is as large as the set of CPUs that the process may use at its start.
@@ -77,18 +106,9 @@ def jax(problem: Problem, threads: int) -> Sequence[Contender]:
     jax.config.update("jax_enable_x64", problem.row.dtype == "float64")
     cell, names = problem.row.cell, problem.row.of.states
 
-    def one(weights, state, zx):
-        h, *c = state
-        z = h @ weights["weight_hh"].T + weights["bias_hh"]
-        if cell == "RNN":
-            return (jnp.tanh(zx + z),)
-        if cell == "LSTM":
-            i, f, g, o = jnp.split(zx + z, 4, axis=-1)
-            c = jax.nn.sigmoid(f) * c[0] + jax.nn.sigmoid(i) * jnp.tanh(g)
-            return jax.nn.sigmoid(o) * jnp.tanh(c), c
-        (xr, xz, xn), (hr, hz, hn) = jnp.split(zx, 3, axis=-1), jnp.split(z, 3, axis=-1)
-        r, u = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
-        return ((1 - u) * jnp.tanh(xn + r * hn) + u * h,)
+    one = {"RNN": _jax_rnn, "LSTM": _jax_lstm, "GRU": _jax_gru}.get(cell)
+    if one is None:
+        return []
 
     def project(weights, x):
         return x @ weights["weight_ih"].T + weights["bias_ih"]
@@ -156,6 +176,8 @@ def keras(problem: Problem, threads: int) -> Sequence[Contender]:
 
     keras.backend.clear_session()
     row, weights = problem.row, problem.weights
+    if row.cell not in _KERAS_GATES:
+        return []
     layer = getattr(keras.layers, "SimpleRNN" if row.cell == "RNN" else row.cell)(
         row.H, return_sequences=True, dtype=row.dtype
     )

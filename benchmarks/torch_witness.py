@@ -23,9 +23,17 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from tqdm import tqdm
 
 import fastrnn
+from fastrnn._bench.rows import DEFAULTS
+from fastrnn.layers import RECURRENT
 
 TOLERANCE = 1e-10
-LAYERS = (("RNN", "tanh"), ("RNN", "relu"), ("LSTM", None), ("GRU", None))
+#: Layers and nonlinearities of all cells for which torch has a function of one step.
+LAYERS = [
+    (layer.__name__, options.get("nonlinearity"))
+    for layer in RECURRENT.values()
+    for cell, options in layer.cells.items()
+    if hasattr(torch, f"{cell}_cell")
+]
 QUANTITIES = ("y", "states", "dx", "dstate", "weights")
 
 
@@ -61,13 +69,14 @@ def drawn(rng: np.random.Generator) -> Configuration:
     }
     if nonlinearity:
         options["nonlinearity"] = nonlinearity
-    if layer == "LSTM" and H > 1 and rng.random() < 0.5:
+    cell = DEFAULTS[layer]
+    if "projection" in cell.options and H > 1 and rng.random() < 0.5:
         options["proj_size"] = int(rng.integers(1, H))
     training = rng.random() < 0.5
     if L > 1 and rng.random() < 0.4:
         # In training only where nothing is random about it.
         options["dropout"] = 1.0 if training else 0.5
-    outputs = ("y", "h", "c") if layer == "LSTM" else ("y", "h")
+    outputs = ("y", *cell.states)
     chosen = rng.integers(1, 2 ** len(outputs))
     return Configuration(
         layer=layer,
@@ -114,7 +123,7 @@ class Case:
         torch.manual_seed(int(rng.integers(2**31)))
         self.module = self.torch_module()
         self.x, self.dy = rng.normal(size=(*lead, I)), rng.normal(size=(*lead, D * P))
-        sizes = (P, H) if of.layer == "LSTM" else (P,)
+        sizes = (P, *[H] * (len(DEFAULTS[of.layer].states) - 1))
         shapes = [(of.options["num_layers"] * D, *batch, n) for n in sizes]
         self.state = tuple(rng.uniform(-1, 1, s) for s in shapes) if of.state else None
         self.dstate = tuple(rng.normal(size=s) for s in shapes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import os
 import signal
@@ -17,7 +16,6 @@ from hypothesis import HealthCheck, settings
 import fastrnn
 from fastrnn import functional, layers
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
-from fastrnn.layers.recurrent import Recurrent
 
 # The fixtures used under @given don't change between examples.
 settings.register_profile(
@@ -29,30 +27,9 @@ settings.register_profile(
 settings.load_profile("fastrnn")
 
 #: Every recurrent layer of the package.
-RECURRENT = tuple(
-    kind for kind in vars(layers).values() if isinstance(kind, type) and issubclass(kind, Recurrent)
-)
-#: The constructor's arguments that choose among a layer's cells.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "nonlinearity": ("tanh", "relu"),
-    "reset_after": (True, False),
-}
-
-
-def _uses() -> dict[str, tuple[Any, dict[str, Any]]]:
-    """How users come by each cell: its layer, and what chooses it there."""
-    found = {}
-    for layer in RECURRENT:
-        names = [n for n in CHOICES if n in inspect.signature(layer).parameters]
-        for values in itertools.product(*(CHOICES[n] for n in names)):
-            options = dict(zip(names, values, strict=True))
-            found[layer(1, 2, **options)._cell.name] = layer, options
-    missing = CELLS.keys() - found.keys()
-    assert not missing, f"no layer of fastrnn.layers runs {missing}, or CHOICES lacks its option"
-    return found
-
-
-USES = _uses()
+RECURRENT = tuple(layers.RECURRENT.values())
+#: How users come by each cell: its layer, and what chooses it there.
+USES = {name: (layer, options) for layer in RECURRENT for name, options in layer.cells.items()}
 
 
 # A shell starts what runs in the background with Ctrl-C ignored, which children would inherit.
@@ -134,9 +111,9 @@ def make_single() -> Callable[..., Any]:
 
     def make(cell: Cell, I: int, H: int, *args: Any, **options: Any) -> Any:
         layer, usual = USES[cell.name]
-        single = getattr(fastrnn, f"{layer.__name__}Cell", None)
-        if single is None:
+        if cell.family not in layers.SINGLE_STEPS:
             pytest.skip(f"there is no {layer.__name__}Cell")
+        single = layers.SINGLE_STEPS[cell.family]
         return single(I, H, *args, **{"seed": 0, **usual, **options})
 
     return make

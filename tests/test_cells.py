@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+import fastrnn
+from fastrnn import layers
 from fastrnn._kernels import dispatch
-from fastrnn._kernels.cells import CellConfig
+from fastrnn._kernels.cells import CELLS, CellConfig
 from fastrnn._kernels.reference.scan import STEPS
 
 
@@ -29,6 +31,13 @@ def test_every_twin_has_the_cell(cell, backend, dtype, make_weights):
     kernels.backward(tape, y, state, dx, dstate, gradients)
     for found in (dx, *dstate, *gradients.arrays()):
         assert np.isfinite(found).all(), f"{cell.name}: no backward in {backend}"
+
+
+def test_every_layer_and_every_cell_is_there():
+    made = [name for layer in layers.RECURRENT.values() for name in layer.cells]
+    assert sorted(made) == sorted(CELLS)
+    for layer in (*layers.RECURRENT.values(), *layers.SINGLE_STEPS.values()):
+        assert getattr(fastrnn, layer.__name__) is layer
 
 
 def test_a_layer_runs_the_cell(cell, make_layer):

@@ -95,7 +95,9 @@ def _layer(problem: Problem, scope: Callable[[], AbstractContextManager[Any]]) -
         case "forward":
             return [Contender(partial(layer, x, state), lambda r: {"y": r[0]}, scope)]
         case _:
-            return [Contender(training, lambda r: {"y": r[0]} | gradients(r[1]), scope)]
+            return [
+                Contender(training, lambda r: {"y": r[0]} | gradients(problem.row.of, r[1]), scope)
+            ]
 
 
 def plain_numpy(problem: Problem, threads: int) -> list[Contender]:
@@ -205,7 +207,7 @@ def _torch_training(
 def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
     """A session on NumPy arrays, and one on arrays bound beforehand; float32, no training."""
     row = problem.row
-    if row.mode == "training" or row.dtype != "float32" or row.cell not in _ONNX_GATES:
+    if row.mode == "training" or row.dtype != "float32" or row.cell not in ONNX_GATES:
         return []
     ort: Any = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
@@ -252,8 +254,8 @@ def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
     return [Contender(run, named), Contender(run_bound, lambda y: named(y.numpy()))]
 
 
-#: The order of ONNX's gates in torch's.
-_ONNX_GATES = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
+#: The order of ONNX's gates in torch's, of each layer that ONNX has.
+ONNX_GATES = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
 
 
 def onnx_model(problem: Problem) -> bytes:
@@ -267,7 +269,7 @@ def onnx_model(problem: Problem) -> bytes:
 
     def reordered(name: str) -> Array:
         gates = np.split(problem.weights[name], len(row.of.gates))
-        return np.concatenate([gates[g] for g in _ONNX_GATES[row.cell]])
+        return np.concatenate([gates[g] for g in ONNX_GATES[row.cell]])
 
     tensors = {
         "W": reordered("weight_ih")[None],

@@ -11,6 +11,7 @@ import numpy as np
 import fastrnn
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._types import Array
+from fastrnn.layers import RECURRENT
 
 #: Steps after which the outputs of a stream are compared.
 STEPS = 3
@@ -19,6 +20,12 @@ STEPS = 3
 #: sqrt(n) u at most, for all but unlikely data (Higham and Mary 2019); 1e-4 is that for the longest
 #: sums here (T*B = 5000, u = 6e-8), times 20 for the activations' errors, carried over the steps.
 BOUNDS = {"float32": 1e-4, "float64": 1e-12}
+
+
+#: The cell of each recurrent layer that is made without options, by the layer's name.
+DEFAULTS: dict[str, Cell] = {
+    layer.__name__: CELLS[next(iter(layer.cells))] for layer in RECURRENT.values()
+}
 
 
 class Work(Protocol):
@@ -39,7 +46,8 @@ class Row:
 
     Attributes
     ----------
-    cell : {"LSTM", "GRU", "RNN"}
+    cell : str
+        Name of a recurrent layer; its default cell does the work.
     mode : {"step", "forward", "training"}
         One step of a stream; inference of a sequence; forward and BPTT with all gradients.
     I, H, T, B : int
@@ -57,7 +65,7 @@ class Row:
     @property
     def of(self) -> Cell:
         """The cell as data."""
-        return CELLS["rnn_tanh" if self.cell == "RNN" else self.cell.lower()]
+        return DEFAULTS[self.cell]
 
     @property
     def name(self) -> str:
@@ -81,8 +89,14 @@ class Row:
         Training takes three times the forward's: its own products, those for dx and dh, and those
         for the gradients of the weights.
         """
-        forward = 2 * self.T * self.B * len(self.of.gates) * self.H * (self.I + self.H)
+        rows = len(self.of.gates) * self.H
+        forward = 2 * self.T * self.B * rows * (self.I + self._recurrent_columns)
         return 3 * forward if self.mode == "training" else forward
+
+    @property
+    def _recurrent_columns(self) -> int:
+        """How many numbers of the state each gate of a unit reads."""
+        return {"dense": self.H, "elementwise": 1, "none": 0}[self.of.recurrence]
 
     @property
     def step_bytes(self) -> int:
@@ -91,7 +105,7 @@ class Row:
         Of a whole sequence only the recurrent ones: its input is projected many steps at a time.
         """
         rows = len(self.of.gates) * self.H
-        columns = self.H + (self.I if self.mode == "step" else 0)
+        columns = self._recurrent_columns + (self.I if self.mode == "step" else 0)
         return np.dtype(self.dtype).itemsize * rows * columns
 
     def __str__(self) -> str:
@@ -109,7 +123,7 @@ class Problem:
     dy : (T, B, H) array
         Gradient with respect to y.
     state : tuple of (B, H) array
-        The initial h, and c of an LSTM.
+        One for each state of the cell.
     weights : dict of str to array
         torch's layouts, without a layer's suffix.
     """
@@ -166,14 +180,14 @@ class Problem:
             if not training:
                 return layer(self.x, self.layer_state())[0], {}
             y, _, tape = layer.forward(self.x, self.layer_state())
-            return y, gradients(layer.backward(tape, self.dy))
+            return y, gradients(self.row.of, layer.backward(tape, self.dy))
 
 
-def gradients(found: tuple[Array, Any, Mapping[str, Array]]) -> dict[str, Array]:
-    """What a layer's ``backward`` returned, as arrays by name."""
+def gradients(of: Cell, found: tuple[Array, Any, Mapping[str, Array]]) -> dict[str, Array]:
+    """What the ``backward`` of a cell's layer returned, as arrays by name."""
     dx, dstate, grads = found
     states = dstate if isinstance(dstate, tuple) else (dstate,)
-    named = {f"d{name}": s[0] for name, s in zip(("h", "c"), states, strict=False)}
+    named = {f"d{name}": s[0] for name, s in zip(of.states, states, strict=True)}
     return {"dx": dx} | named | {n.removesuffix("_l0"): g for n, g in grads.items()}
 
 

@@ -1,0 +1,776 @@
+"""A random walk over all that can be called, set and changed: clear errors, but never a crash.
+
+python tests/fuzz_walls.py --actions 100000 [--seed N] [--backend NAME]
+python tests/fuzz_walls.py --actions 250 --seed N --episode E          once more where it crashed
+
+An episode is so many actions on objects of its own, drawn from the seed and its number. In one of
+four, private attributes are set as well, and the kernels' arguments are changed between Python's
+checks and the call: any exception will do there. Elsewhere only those of CLEAR will. After every
+few actions layers that nobody touched must still give the same bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import faulthandler
+import inspect
+import os
+import pickle
+import resource
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn import callbacks, forecast, functional, layers, losses, optim, text
+from fastrnn._kernels import dispatch
+
+try:
+    from fastrnn import sklearn
+except ImportError:
+    sklearn = None
+
+#: What a refusal is; a MemoryError is that of a size that nothing can hold.
+CLEAR = (ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OSError)
+#: Actions of an episode, and after how many to look at what nobody touched.
+EPISODE, CANARY = 250, 25
+#: Bytes of address space: what is larger can't be had.
+SPACE = 6 * 2**30
+#: A call that takes so many seconds hangs.
+HANGS = 300
+PACKAGE = os.path.dirname(fastrnn.__file__) + os.sep
+
+#: Few sizes, so that arrays and states of one object often fit another.
+SIZES = (1, 3, 8)
+HUGE = (2**31 - 1, 2**31, 2**32 + 1, 2**62, 2**63 - 1, 2**63, 10**30)
+SCALARS = (
+    None, True, False, "", "lstm", "float64", b"x", ..., -1, 0, 1, 2, 7, *HUGE, -(2**63), 0.0, -1.0,
+    0.5, 1.5, np.nan, np.inf, -np.inf, 1e-320, 1e308, np.float32, int, np.dtype("O"), len,
+)  # fmt: skip
+CONTAINERS = ([], {}, (), [None], {"a": 1}, (1, 2), [1, [2]], set(), range(3), slice(2))
+
+
+def subclasses(module: Any, base: type) -> list[Any]:
+    """Classes of a module that can be made."""
+    found = (v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base))
+    return [kind for kind in found if not inspect.isabstract(kind) and kind is not base]
+
+
+LAYERS = subclasses(layers, layers.Layer)
+OPTIMIZERS = subclasses(optim, optim.Optimizer)
+CALLBACKS = (callbacks.EarlyStopping, callbacks.ReduceLROnPlateau)
+LOSSES = ("mse", "mae", "huber", "cross_entropy", "binary_cross_entropy")
+FUNCTIONS = [n.removesuffix("_backward") for n in dir(functional) if n.endswith("_backward")]
+TINY = {"hidden_size": 3, "seed": 0, "epochs": 1}
+ESTIMATORS: list[tuple[Any, dict[str, Any]]] = [
+    (text.CharLM, TINY | {"embedding_dim": 2, "seq_len": 5, "batch_size": 2}),
+    (text.TextClassifier, TINY | {"embedding_dim": 2, "min_count": 1}),
+    (forecast.Forecaster, TINY | {"window": 4, "steps": 2}),
+]
+if sklearn:
+    kinds = (sklearn.SequenceClassifier, sklearn.SequenceRegressor)
+    ESTIMATORS += [(kind, {"hidden_size": 3, "max_epochs": 1}) for kind in kinds]
+
+
+def canary() -> bytes:
+    """What layers compute that nobody meddles with, on the current backend."""
+    rng, found = np.random.default_rng(0), []
+    for kind, dtype in ((fastrnn.LSTM, "float32"), (fastrnn.GRU, "float64")):
+        layer = kind(5, 19, seed=1, dtype=dtype)
+        x = rng.normal(size=(7, 6, 5)).astype(dtype)
+        y, _, tape = layer.forward(x, lengths=[7, 3, 5, 1, 7, 2])
+        dx, _, grads = layer.backward(tape, y)
+        params = layer.parameters()
+        optim.Adam(clip_norm=1.0).step(params, grads)
+        found += [y, dx, *grads.values(), *params.values(), layer.stream(6).step(x[0])]
+    z, target = rng.normal(size=(9, 4)), np.arange(9) % 4
+    found.append(losses.cross_entropy.value_and_grad(z, target)[1])
+    return b"".join(np.ascontiguousarray(a).tobytes() for a in found)
+
+
+class Chaos(callbacks.Callback):
+    """Does what it likes in the middle of a fit."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def _meddle(self, *args: Any) -> None:
+        if self._world.chance(0.3):
+            self._world.act()
+
+    on_train_begin = on_train_end = on_epoch_begin = on_epoch_end = _meddle
+    on_train_batch_begin = on_train_batch_end = _meddle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return callbacks.Callback, ()
+
+
+def arrays_in(value: Any, depth: int = 0) -> list[np.ndarray]:
+    """The arrays in a nest of containers."""
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, optim.RowGradient):
+        value = [value.rows, value.values]
+    elif isinstance(value, dict):
+        value = list(value.values())
+    if depth > 3 or not isinstance(value, list | tuple):
+        return []
+    return [a for item in value[:20] for a in arrays_in(item, depth + 1)]
+
+
+def shown(value: Any) -> str:
+    """Short, an array by its kind."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}"
+    if type(value) in (tuple, list):
+        return f"({', '.join(map(shown, value))})"
+    if type(value) is dict:
+        return f"{{{', '.join(f'{key}: {shown(v)}' for key, v in value.items())}}}"
+    return repr(value)[:99]
+
+
+class Numbers:
+    """Chance, and numbers good and strange."""
+
+    def __init__(self, rng: np.random.Generator, folder: str) -> None:
+        self.rng, self.folder = rng, folder
+        self.pools: dict[str, list[Any]] = defaultdict(list)
+
+    def chance(self, p: float) -> bool:
+        return bool(self.rng.random() < p)
+
+    def pick(self, options: Any) -> Any:
+        options = list(options)
+        return options[self.rng.integers(len(options))]
+
+    def size(self) -> int:
+        return int(self.pick(SIZES)) if self.chance(0.9) else int(self.rng.integers(1, 40))
+
+    def keep(self, kind: str, value: Any) -> None:
+        pool = self.pools[kind]
+        if len(pool) >= 10:
+            pool.pop(self.rng.integers(10))
+        pool.append(value)
+
+    def some(self, *kinds: str) -> Any:
+        """An object of one of these kinds."""
+        pools = [self.pools[kind] for kind in kinds or self.pools if self.pools[kind]]
+        if not pools:
+            raise LookupError
+        return self.pick(self.pick(pools))
+
+    def normal(self, *shape: int, dtype: Any = "f4") -> np.ndarray:
+        return self.rng.normal(size=shape).astype(dtype)
+
+    def twisted(self, a: Any) -> Any:
+        """The same numbers in a form that nobody expects, or nearly the same numbers."""
+        if not isinstance(a, np.ndarray):
+            return a
+        match self.rng.integers(13):
+            case 0:  # misaligned
+                raw = np.empty(a.nbytes + 1, np.uint8)[1:]
+                raw[...] = np.frombuffer(a.tobytes(), np.uint8)
+                return raw.view(a.dtype).reshape(a.shape)
+            case 1:
+                return a.astype(a.dtype.newbyteorder())
+            case 2 if a.ndim:  # backwards
+                return np.ascontiguousarray(a[..., ::-1])[..., ::-1]
+            case 3 if a.size:
+                return np.broadcast_to(a.ravel()[:1].reshape((1,) * a.ndim), a.shape)
+            case 4:  # read-only
+                return np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape)
+            case 5:
+                return np.asfortranarray(a)
+            case 6 if a.size:
+                path = os.path.join(self.folder, "map")
+                np.save(path, a)
+                return np.load(f"{path}.npy", mmap_mode=self.pick("rc"))
+            case 7:
+                return a.tolist()
+            case 8:
+                return a.astype(self.pick(["f2", "f8", "f4", "i8", "u1", "?", "O", "c8", "g"]))
+            case 9:
+                bad = [np.nan, np.inf, -1.0] if a.dtype.kind == "f" else [-1, 2**31, 2**62]
+                return np.full(a.shape, self.pick(bad), a.dtype)
+            case 10 if a.ndim:
+                return np.repeat(a, 2, axis=-1)[..., ::2]
+            case 11 if a.ndim:
+                return a[..., :-1]
+            case _:
+                return self.pick([a[None], a.reshape(-1)])
+
+    def strange(self) -> Any:
+        """Anything."""
+        match self.rng.integers(8):
+            case 0 | 1 | 2:
+                return self.pick(SCALARS)
+            case 3:
+                return self.pick(CONTAINERS)
+            case 4:
+                return self.some()
+            case 5:
+                shape = tuple(self.size() for _ in range(self.rng.integers(4)))
+                return self.twisted(self.normal(*shape).astype(self.pick(["f4", "f8", "i8"])))
+            case 6:
+                kinds = np.zeros((0, 3)), np.zeros(()), np.zeros(3, [("a", "f4"), ("b", "i8")])
+                return self.pick([*kinds, (self.normal(1, 3, 3), self.normal(1, 3, 3))])
+            case _:
+                return self.row_gradient()
+
+    def row_gradient(self) -> optim.RowGradient:
+        n, D, V = (self.size() for _ in range(3))
+        rows = self.rng.integers(0, V, n) if self.chance(0.7) else self.rng.integers(-9, 10**9, n)
+        return optim.RowGradient(rows, self.normal(n, D, dtype=self.pick(["f4", "f8"])), (V, D))
+
+    def hurt(self, a: Any, racing: bool = False) -> None:
+        """Change an array in place, in any way that NumPy lets through.
+
+        All but what breaks NumPy itself: resizing what the walk has views of, or what NumPy may
+        read at that moment without the interpreter's lock.
+        """
+        resizable = not racing or (a.size < 500 and fastrnn.backend() != "reference")
+        if self.chance(0.2) and isinstance(a.base, np.ndarray):
+            a, resizable = a.base, False
+        try:
+            match self.rng.integers(9):
+                case 0:
+                    a.shape = self.pick([(-1,), a.shape[::-1], (*a.shape, 1), (1, *a.shape)])
+                case 1:
+                    a.dtype = self.pick(["f4", "f8", "i4", "i8", "u1", ">f4", ">i8"])
+                case 2:
+                    a.strides = self.pick([(0,) * a.ndim, a.strides[::-1]])
+                case 3 if resizable:
+                    a.resize(self.pick([0, 1, a.size // 2, a.size * 2]), refcheck=False)
+                case 4 | 5 as flag:
+                    a.setflags(write=flag == 5)
+                case 6:
+                    a[...] = self.pick([-1, 2**31 - 1, 2**40, 2**62, -(2**63)])
+                case 7:
+                    a.flat[self.rng.integers(max(1, a.size))] = self.pick([-1, 10**9, 2**31])
+                case _:
+                    a[...] = self.pick([np.nan, np.inf, 1e30])
+        except (ValueError, TypeError, AttributeError, IndexError, OverflowError):
+            pass
+
+    def arguments(self, kind: Any) -> dict[str, Any]:
+        """Arguments of a constructor, now and then a strange one."""
+        chosen: dict[str, Sequence[Any]] = {
+            "num_layers": (1, 2, 3), "proj_size": (0, 1, 2), "p": (0, 0.5, 1), "lr": (0.1, 1e-3),
+            "dropout": (0, 0.5, 1), "weight_dropout": (0, 0.5), "dtype": ("f4", "f8"),
+            "nonlinearity": ("tanh", "relu"), "init": ("uniform", "orthogonal"), "seed": (0,),
+            "forget_bias": (1.0,), "momentum": (0, 0.9), "weight_decay": (0, 0.1),
+            "clip_norm": (1.0,), "clip_value": (1.0,), "monitor": ("loss",), "patience": (0,),
+        }  # fmt: skip
+        found: dict[str, Any] = {}
+        for name, parameter in inspect.signature(kind).parameters.items():
+            needed = parameter.default is parameter.empty
+            if self.chance(0.02):
+                found[name] = self.strange()
+            elif needed or self.chance(0.3):
+                if name in chosen:
+                    found[name] = self.pick(chosen[name])
+                elif isinstance(parameter.default, bool):
+                    found[name] = self.chance(0.5)
+                elif needed:
+                    found[name] = self.size()
+        return found
+
+
+class World(Numbers):
+    """What an episode plays with, and the actions."""
+
+    def __init__(self, seed: int, episode: int, backends: Any, note: Callable[[str], None]) -> None:
+        super().__init__(np.random.default_rng([seed, episode]), tempfile.mkdtemp("walls"))
+        self.backends, self.note, self.depth = backends, note, 0
+        self.private = episode % 4 == 3
+        self.outcomes: Counter[str] = Counter()
+        self.unclear: Counter[str] = Counter()
+        self.keep("layer", fastrnn.GRU(3, 8))
+        self.keep("optimizer", optim.SGD(0.1, momentum=0.9))
+
+    def act(self) -> None:
+        """One action; what it raises is counted."""
+        if self.depth > 2:
+            return
+        name = str(self.rng.choice(list(ACTIONS), p=ODDS))
+        self.note(f"{'  ' * self.depth}{name}")
+        self.depth += 1
+        try:
+            getattr(self, name)()
+            self.outcomes["none"] += 1
+        except LookupError as error:
+            if type(error) is not LookupError:  # that is ours: there is no such object yet
+                self.failed(error)
+        except Exception as error:
+            self.failed(error)
+        finally:
+            self.depth -= 1
+
+    def failed(self, error: Exception) -> None:
+        kind = type(error).__name__
+        self.note(f"    {kind}: {error}"[:300])
+        frames = traceback.extract_tb(error.__traceback__)
+        of = [f for f in frames if f.filename.startswith(PACKAGE)][-2:]
+        if not of and not isinstance(error, CLEAR):  # NumPy's, of what the walk wanted of it
+            return
+        self.outcomes[kind] += 1
+        if not isinstance(error, CLEAR) and not self.private:
+            where = "".join(f"{f.filename.removeprefix(PACKAGE)}:{f.lineno}, " for f in of)
+            self.unclear[f"{where}{kind}: {error}"[:200].replace("\n", " ")] += 1
+
+    def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call; now and then another thread changes the arguments meanwhile."""
+        owner = getattr(function, "__self__", None)
+        self.note(f"    {owner!r} {shown(args)} {shown(options)}"[:400].replace("\n", " "))
+        if self.depth > 1 or not self.chance(0.15):
+            return function(*args, **options)
+        weights = list(parameters(owner).values())
+        arrays, done = arrays_in([*args, options, weights]), threading.Event()
+        self.note("    while another thread changes the arrays")
+
+        def change() -> None:
+            for _ in range(200):
+                if done.is_set() or not arrays:
+                    return
+                self.hurt(self.pick(arrays), racing=True)
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            return function(*args, **options)
+        finally:
+            done.set()
+            thread.join()
+
+    def input_of(self, source: Any, T: int, B: int) -> Any:
+        """What a layer or model takes, time first, or nearly."""
+        size = getattr(source, "features_in", None) or getattr(source, "input_size", None)
+        if getattr(source, "vocabulary", None):
+            x = self.rng.integers(0, 3, (T, B))
+        else:
+            x = self.normal(T, B, size if isinstance(size, int) and 0 < size < 99 else self.size())
+            x = x.astype(self.pick(["f4", "f8"]))
+        x = x[0] if isinstance(source, tuple(layers.SINGLE_STEPS.values())) else x
+        return self.twisted(x) if self.chance(0.2) else x
+
+    # Layers.
+
+    def new_layer(self) -> None:
+        kind = self.pick(LAYERS)
+        self.keep("layer", self.call(kind, **self.arguments(kind)))
+
+    def call_layer(self) -> None:
+        layer = self.some("layer")
+        T, B = (33, 40) if self.chance(0.1) else (self.size(), self.size())
+        args, options = [self.input_of(layer, T, B)], {}
+        if self.chance(0.3):
+            args.append(self.some("state"))
+        good = {
+            "lengths": self.rng.integers(1, T + 1, B), "reset": self.rng.random((T, B)) < 0.3,
+            "checkpoint_every": self.pick([1, 2, 5, *HUGE]),
+        }  # fmt: skip
+        for name, value in good.items():
+            if self.chance(0.15):
+                options[name] = value if self.chance(0.7) else self.strange()
+        if self.chance(0.3):
+            self.keep("state", self.call(layer, *args, **options)[1])
+            return
+        y, *_, tape = self.call(layer.forward, *args, **options)
+        self.keep("tape", (layer, tape, y))
+        if _:
+            self.keep("state", _[0])
+
+    def backward(self) -> None:
+        layer, tape, y = self.some("tape")
+        layer = self.some("layer", "model") if self.chance(0.3) else layer
+        tape = self.strange() if self.chance(0.1) else tape
+        dy = self.pick([self.strange, partial(self.twisted, y)])() if self.chance(0.3) else y
+        args = [dy] if self.chance(0.8) else [dy, self.some("state")]
+        name = self.pick([n for n in dir(layer) if n.startswith("backward")])
+        found = self.call(getattr(layer, name), tape, *args)
+        self.keep("grads", (layer, found[-1] if isinstance(found, tuple) else found))
+
+    def call_function(self) -> None:
+        name = self.pick(FUNCTIONS)
+        if self.chance(0.3) and self.pools["function tape"]:
+            tape = self.strange() if self.chance(0.1) else self.some("function tape")
+            dy = [self.strange()] if self.chance(0.3) else []
+            self.call(getattr(functional, f"{name}_backward"), tape, *dy)
+            return
+        layer = self.some("layer")
+        args = [self.input_of(layer, self.size(), self.size()), None, *parameters(layer).values()]
+        args = [self.strange() if self.chance(0.05) else a for a in args[:6]]
+        self.keep("function tape", self.call(getattr(functional, name), *args)[-1])
+
+    def change_arrays(self) -> None:
+        """Weights that a layer handed out, states, gradients, and data of a fit."""
+        held = self.some("layer", "held", "state", "grads")
+        weights = parameters(held)
+        self.note(f"    {shown(held)}"[:300])
+        for a in arrays_in(weights or held)[:3]:
+            self.hurt(a)
+        if self.chance(0.3):
+            self.keep("held", weights)
+
+    def set_attribute(self) -> None:
+        target = self.some()
+        target = target[0] if isinstance(target, tuple) and target else target
+        names = [n for n in dir(target) if self.private or not n.startswith("_")]
+        if not self.private and self.chance(0.8):  # methods seldom
+            names = [n for n in names if not callable(getattr(type(target), n, None))] or names
+        name = self.pick(names or ["nothing"])
+        value = getattr(self.some(), name, None) if self.chance(0.3) else self.strange()
+        self.note(f"    {type(target).__name__}.{name} = {shown(value)}"[:300])
+        if self.chance(0.05):
+            delattr(target, name)
+        else:
+            setattr(target, name, value)
+
+    def change_inside(self) -> None:
+        """Arrays and containers of a private attribute, in such episodes only."""
+        target = self.some()
+        if not self.private or not getattr(target, "__dict__", None):
+            return
+        name = self.pick(vars(target))
+        value = vars(target)[name]
+        self.note(f"    {type(target).__name__}.{name}")
+        for a in arrays_in(value):
+            self.hurt(a)
+        if isinstance(value, dict | list) and value:
+            key = self.pick(value) if isinstance(value, dict) else self.rng.integers(len(value))
+            value[key] = self.strange()
+
+    def load_state(self) -> None:
+        target = self.some("layer", "model", "optimizer", "callback")
+        source = self.some("layer", "model", "optimizer") if self.chance(0.5) else target
+        state = source.state_dict()
+        if isinstance(state, dict) and state and self.chance(0.5):
+            name = self.pick(state)
+            state[name] = self.strange() if self.chance(0.5) else self.twisted(state[name])
+        self.call(target.load_state_dict, state)
+
+    def pickled(self) -> None:
+        kind = self.pick(["layer", "model", "optimizer", "tape", "callback", "estimator"])
+        target = self.some(kind)
+        if self.chance(0.3):
+            self.keep(kind, copy.deepcopy(target))
+            return
+        buffers: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(target, protocol=5, buffer_callback=buffers.append)
+        # Read-only, as Ray, Dask and joblib's memory maps have it, or somebody's who writes on.
+        taken = [bytes(b) if self.chance(0.5) else bytearray(b) for b in buffers]
+        self.keep(kind, pickle.loads(data, buffers=taken))
+        for buffer in taken:
+            if isinstance(buffer, bytearray):
+                buffer[:] = b"\xff" * len(buffer)
+
+    # Streams.
+
+    def new_stream(self) -> None:
+        source = self.some("layer", "model")
+        B = self.strange() if self.chance(0.1) else self.size()
+        self.keep("stream", (self.call(source.stream, B), source, B))
+
+    def step_of(self, source: Any, B: Any) -> Any:
+        x = self.input_of(source, 1, B if isinstance(B, int) and 0 < B < 99 else 1)
+        return x[0] if isinstance(x, np.ndarray | list) and len(x) else x
+
+    def step_stream(self) -> None:
+        stream, source, B = self.some("stream")
+        x, out = self.step_of(source, B), None
+        if self.chance(0.4):
+            out = self.pick([self.strange, partial(np.empty_like, stream.step(x))])()
+            out = self.twisted(out) if self.chance(0.2) else out
+        for _ in range(self.rng.integers(1, 4)):
+            self.call(stream.step, x, out)
+
+    def step_in_two_threads(self) -> None:
+        stream, source, B = self.some("stream")
+        x, errors = self.step_of(source, B), []
+
+        def run() -> None:
+            try:
+                for _ in range(5):
+                    stream.step(x)
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def use_stream(self) -> None:
+        stream, _, _ = self.some("stream")
+        match self.rng.integers(3):
+            case 0:
+                self.keep("state", stream.state)
+            case 1:
+                stream.state = self.strange() if self.chance(0.4) else self.some("state")
+            case _:
+                rows = self.pick([None, 0, [0], np.arange(2), np.ones(3, bool), (1, 0), [2**40]])
+                self.call(stream.reset, rows if self.chance(0.7) else self.strange())
+
+    # Training.
+
+    def new_optimizer(self) -> None:
+        kind = self.pick(OPTIMIZERS)
+        self.keep("optimizer", self.call(kind, **self.arguments(kind)))
+
+    def new_callback(self) -> None:
+        kind = self.pick(CALLBACKS)
+        self.keep("callback", self.call(kind, **self.arguments(kind)))
+
+    def step_optimizer(self) -> None:
+        layer, grads = self.some("grads") if self.chance(0.7) else (self.some("layer"), None)
+        params = dict(parameters(layer))
+        if not isinstance(grads, Mapping):
+            grads = {n: self.normal(*p.shape).astype(p.dtype) for n, p in params.items()}
+        grads = dict(grads)
+        if grads and self.chance(0.3):
+            grads[self.pick(grads)] = self.pick([self.row_gradient, self.strange])()
+        if params and self.chance(0.1):
+            params[self.pick(params)] = self.twisted(self.pick(params.values()))
+        self.call(self.some("optimizer").step, params, grads)
+
+    def call_loss(self) -> None:
+        name, B, T, C = self.pick(LOSSES), self.size(), self.size(), self.size()
+        z = self.normal(B, T, C).astype(self.pick(["f4", "f8"]))
+        labels, others = self.rng.integers(0, C, (B, T)), self.rng.random((B, T, C))
+        args = [z, labels if name == "cross_entropy" else others]
+        args += [self.rng.random((B, T))] if self.chance(0.3) else []
+        args = [self.twisted(a) if self.chance(0.2) else a for a in args]
+        args = [self.strange() if self.chance(0.05) else a for a in args]
+        loss = getattr(losses, name)
+        self.call(loss.value_and_grad if self.chance(0.7) else loss, *args)
+
+    def new_model(self) -> None:
+        """Layers that stand on each other, new ones or those that are there."""
+        I, H = self.size(), self.size()
+        recurrent = self.pick(layers.RECURRENT.values())
+        chosen = [recurrent(I, H, return_sequences=self.chance(0.5)), fastrnn.Linear(H, 3)]
+        if self.chance(0.5):
+            chosen = [fastrnn.Embedding(5, I), fastrnn.Dropout(0.3), *chosen]
+        if self.chance(0.3):
+            chosen = [self.some("layer", "model") for _ in range(self.rng.integers(1, 3))]
+        self.keep("model", self.call(fastrnn.Sequential, chosen, seed=self.pick([None, 0])))
+
+    def data_of(self, model: Any) -> tuple[Any, Any, str]:
+        """X, y and a loss, mostly fitting."""
+        X, loss = self.input_of(model, self.pick([1, 5, 8]), self.pick([1, 4])), self.pick(LOSSES)
+        try:
+            shape = model.predict(X).shape
+        except Exception:
+            shape = (8, 3)
+        labels = loss == "cross_entropy"
+        y = self.rng.integers(0, max(1, shape[-1]), shape[:-1]) if labels else np.ones(shape)
+        return X, self.twisted(y) if self.chance(0.1) else y, loss
+
+    def fit(self) -> None:
+        model = self.some("model")
+        X, y, loss = self.data_of(model)
+        model.compile(self.some("optimizer") if self.chance(0.7) else "adam", loss)
+        options = {"epochs": 2, "batch_size": 4, "verbose": 0, "callbacks": [Chaos(self)]}
+        if self.chance(0.2):
+            options["callbacks"].append(self.some("callback"))
+        if self.chance(0.1):
+            name = self.pick([n for n in inspect.signature(model.fit).parameters if n > "a"])
+            options[name] = self.strange() if name != "epochs" else 1.5
+        self.keep("held", {"X": X, "y": y})
+        self.call(model.fit, X, y, **options)
+
+    def use_model(self) -> None:
+        model = self.some("model")
+        X, y, loss = self.data_of(model)
+        match self.rng.integers(6):
+            case 0:
+                self.call(model.predict, X)
+            case 1:
+                model.compile("adam", loss)
+                self.call(model.evaluate, X, y)
+            case 2:
+                z, *_, tape = self.call(model.forward, X)
+                self.keep("tape", (model, tape, z))
+            case 3:
+                repr(model)
+            case 4:
+                path = os.path.join(self.folder, "m.safetensors")
+                model.save(path)
+                self.keep("model", fastrnn.load(path))
+            case _:
+                self.keep("layer", self.pick(model.layers))
+
+    def estimate(self) -> None:
+        """Models for one purpose, small and short."""
+        if self.chance(0.3) or not self.pools["estimator"]:
+            kind, options = self.pick(ESTIMATORS)
+            self.keep("estimator", kind(**options))
+        target = self.some("estimator")
+        X, y, series = self.normal(6, 3, 2), np.arange(6) % 2, self.normal(40)
+        if self.chance(0.2):
+            X, series = self.twisted(X), self.twisted(series)
+        data: dict[str, list[tuple[Any, ...]]] = {
+            "fit": [(X, y), (series,), ("ab ba c" * 9,), (["a b", "b"], ["x", "y"])],
+            "predict": [(X,), (3,), (["a b"],)],
+            "generate": [("a", 5)],
+            "bits_per_char": [("ab ba" * 9,)],
+            "predict_interval": [(2,)],
+            "score": [(X, y)],
+        }
+        name = self.pick([n for n in data if hasattr(target, n)])
+        self.call(getattr(target, name), *self.pick(data[name]))
+
+    # What holds everywhere.
+
+    def change_options(self) -> None:
+        if self.chance(0.3):
+            self.some("layer").train(self.chance(0.5))
+            return
+        try:
+            fastrnn.set_num_threads(self.strange() if self.chance(0.5) else 2)
+        finally:
+            fastrnn.set_num_threads(self.pick([1, 2]))
+
+    def on_another_backend(self) -> None:
+        name = self.pick(self.backends) if self.chance(0.9) else self.strange()
+        with fastrnn.use_backend(name):
+            self.act()
+
+
+def parameters(source: Any) -> Mapping[str, np.ndarray]:
+    """The weights themselves; none where they can't be had."""
+    try:
+        return source.parameters()
+    except Exception:
+        return {}
+
+
+#: How often each is done.
+ACTIONS = {
+    "new_layer": 6, "call_layer": 20, "backward": 12, "call_function": 5, "change_arrays": 9,
+    "set_attribute": 12, "change_inside": 3, "load_state": 6, "pickled": 5, "new_stream": 4,
+    "step_stream": 8, "step_in_two_threads": 2, "use_stream": 4, "new_optimizer": 4,
+    "new_callback": 1, "step_optimizer": 10, "call_loss": 6, "new_model": 4, "fit": 4,
+    "use_model": 5, "estimate": 0.5, "change_options": 2, "on_another_backend": 4,
+}  # fmt: skip
+ODDS = [weight / sum(ACTIONS.values()) for weight in ACTIONS.values()]
+
+
+class Meddled:
+    """Kernels whose arguments are changed between the checks in Python and the call."""
+
+    def __init__(self, kernels: Any, worlds: list[World]) -> None:
+        self._kernels, self._worlds = kernels, worlds
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._kernels, name)
+        return partial(self._call, name, found) if callable(found) else found
+
+    def _call(self, name: str, kernel: Any, *args: Any, **options: Any) -> Any:
+        if self._worlds and args and self._worlds[0].chance(0.1):
+            world, values = self._worlds[0], list(args)
+            world.note(f"        {name} meddled with")
+            k = int(world.rng.integers(len(values)))
+            values[k] = self._changed(values[k], world)
+            args = tuple(values)
+        return kernel(*args, **options)
+
+    def _changed(self, value: Any, world: World) -> Any:
+        arrays = arrays_in(value)
+        if arrays and world.chance(0.4):
+            world.hurt(world.pick(arrays))
+            return value
+        if isinstance(value, np.ndarray) and world.chance(0.8):
+            return world.twisted(value)
+        if isinstance(value, list | tuple) and value and world.chance(0.8):
+            k = int(world.rng.integers(len(value)))
+            return [*value[:k], self._changed(value[k], world), *value[k + 1 :]]
+        return world.strange()
+
+
+def walk(
+    args: argparse.Namespace, backends: Sequence[str], note: Callable[[str], None]
+) -> tuple[Counter[str], Counter[str]]:
+    """Episodes, each in a world of its own: what came of the actions, and errors not clear."""
+    wanted = {}
+    for name in backends:
+        with fastrnn.use_backend(name):
+            wanted[name] = canary()
+    now: list[World] = []
+    real, meddled, threads = dispatch.kernels, {}, fastrnn.get_num_threads()
+
+    def kernels(*args: Any) -> Any:
+        found = real(*args)
+        if not now or not now[0].private:
+            return found
+        return meddled.setdefault(id(found), Meddled(found, now))
+
+    dispatch.kernels = kernels
+    outcomes: Counter[str] = Counter()
+    unclear: Counter[str] = Counter()
+    for start in range(0, args.actions, EPISODE):
+        episode = args.episode + start // EPISODE
+        note(f"episode {episode}")
+        world = World(args.seed, episode, backends, note)
+        for n in range(min(EPISODE, args.actions - start)):
+            faulthandler.dump_traceback_later(HANGS, exit=True)
+            now[:] = [world]
+            world.act()
+            now.clear()
+            if n % CANARY == 0 and canary() != wanted[fastrnn.backend()]:
+                raise AssertionError("layers that nobody touched gave other numbers")
+        fastrnn.set_num_threads(threads)
+        outcomes += world.outcomes
+        unclear += world.unclear
+    faulthandler.cancel_dump_traceback_later()
+    return outcomes, unclear
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--actions", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--episode", type=int, default=0, help="the first one")
+    parser.add_argument("--backend", choices=fastrnn.backends(), help="that alone")
+    parser.add_argument("--log", help="a file for what is done, written before it is done")
+    args = parser.parse_args()
+    faulthandler.enable()
+    warnings.simplefilter("ignore")
+    sys.setswitchinterval(1e-5)
+    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # which needs more of it
+        resource.setrlimit(resource.RLIMIT_AS, (SPACE, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    log = os.open(args.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if args.log else None
+
+    def note(line: str) -> None:
+        if log is not None:
+            os.write(log, f"{line}\n".encode(errors="replace"))
+
+    backends = (args.backend,) if args.backend else fastrnn.backends()
+    with fastrnn.use_backend(backends[0]):
+        outcomes, unclear = walk(args, backends, note)
+    through, total = outcomes.pop("none", 0), sum(outcomes.values())
+    print(f"{through + total:,} actions, seed {args.seed}, {', '.join(backends)}:")
+    print(f"{through:9,} went through\n{total:9,} ended in an error")
+    for name, n in outcomes.most_common():
+        print(f"{n:9,} {name}")
+    for where, n in unclear.most_common():
+        print(f"not a clear error, {n} times: {where}")
+    sys.exit(bool(unclear))
+
+
+if __name__ == "__main__":
+    main()
