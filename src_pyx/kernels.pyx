@@ -1,16 +1,15 @@
 """The compiled twin of ``fastrnn._kernels.reference``: the same names, the same arguments.
 
-Arguments are checked by the floor above: arrays are aligned and of this module's dtype, their last
-axis is contiguous, and their shapes fit. T steps, B rows, I inputs, H hidden units in blocks of VL,
-P outputs: H, or fewer with a projection.
+Every function checks what it touches, at each call: see lib/arrays.pxi. T steps, B rows, I inputs,
+H hidden units in blocks of VL, P outputs: H, or fewer with a projection.
 """
 
 cimport numpy as cnp
 
 cnp.import_array()
 
-include "lib/memory.pxi"
 include "lib/arrays.pxi"
+include "lib/memory.pxi"
 include "cells/table.pxi"
 include "scan/packed.pxi"
 include "scan/rows.pxi"

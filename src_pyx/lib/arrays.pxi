@@ -6,6 +6,7 @@ cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
 
 from cpython.weakref cimport PyWeakref_NewRef
+from cpython.object cimport PyObject
 from vec cimport real
 
 cdef extern from "vec.h" nogil:
@@ -27,6 +28,9 @@ cdef extern from *:
     bint multiply_overflows "FASTRNN_MULTIPLY_OVERFLOWS"(
         Py_ssize_t a, Py_ssize_t b, Py_ssize_t *to
     ) noexcept nogil
+
+cdef extern from "numpy/arrayobject.h":
+    PyObject *PyArray_BASE(cnp.ndarray array) noexcept
 
 cdef enum:
     IN = cnp.NPY_ARRAY_ALIGNED
@@ -93,7 +97,7 @@ cdef inline real *sequence(
         a = <cnp.ndarray>array
         fits = (
             cnp.PyArray_DIM(a, 0) == T and cnp.PyArray_DIM(a, 1) == B and cnp.PyArray_DIM(a, 2) == n
-            and (n == 1 or cnp.PyArray_STRIDE(a, 2) == sizeof(real))
+            and (n == 1 or T == 0 or cnp.PyArray_STRIDE(a, 2) == sizeof(real))
             and cnp.PyArray_STRIDE(a, 0) % <ptrdiff_t>sizeof(real) == 0
             and cnp.PyArray_STRIDE(a, 1) % <ptrdiff_t>sizeof(real) == 0
         )
@@ -111,17 +115,43 @@ cdef inline cnp.npy_intp *integers(object array, str name, ptrdiff_t n) except N
     return <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
+cdef inline const char *booleans(
+    object array, str name, ptrdiff_t T, ptrdiff_t B
+) except NULL:
+    """The bytes of an array of booleans (T, B)."""
+    if not (
+        is_plain(array, cnp.NPY_BOOL, IN)
+        and cnp.PyArray_NDIM(<cnp.ndarray>array) == 2
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 0) == T
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 1) == B
+    ):
+        refuse(array, name, f"a bool array ({T}, {B})")
+    return <const char *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline list pin_all(arrays):
+    """Pin those that are not None."""
+    return [pin(a) for a in arrays if a is not None]
+
+
 cdef inline str real_name():
     return "float32" if sizeof(real) == 4 else "float64"
 
 
 cdef inline object pin(object array):
-    """Keep `array` from being resized, even by another thread and with ``refcheck=False``.
+    """Keep the memory of `array` from being resized, even by another thread.
 
-    NumPy refuses to resize an array that has a weak reference. Needed wherever a kernel reads or
-    writes memory of the caller's without the GIL; lasts as long as what is returned.
+    NumPy refuses to resize an array that has a weak reference, with ``refcheck=False`` too. Needed
+    wherever a kernel reads or writes memory of the caller's without the GIL; lasts as long as what
+    is returned.
     """
-    return PyWeakref_NewRef(array, None)
+    cdef object owner = array
+    while PyArray_BASE(<cnp.ndarray>owner) is not NULL:
+        base = <object>PyArray_BASE(<cnp.ndarray>owner)
+        if not cnp.PyArray_Check(base):
+            break
+        owner = base
+    return PyWeakref_NewRef(owner, None)
 
 
 cdef inline Py_ssize_t product_of(

@@ -72,6 +72,8 @@ cdef class Buffer:
 
     def __cinit__(self, Py_ssize_t count):
         cdef Py_ssize_t i, guard = 64 if FASTRNN_DEBUG else 0
+        if not 0 <= count <= PY_SSIZE_T_MAX // 16:
+            raise MemoryError(f"can't allocate {count} numbers")
         self.piece = allocate(count * sizeof(real) + 64 + 2 * guard)
         if self.piece.memory is NULL:
             raise MemoryError(f"can't allocate {count * sizeof(real)} bytes")

@@ -104,7 +104,7 @@ cdef inline ptrdiff_t vectors(const Panels *w) noexcept nogil:
 
 cdef inline ptrdiff_t share(ptrdiff_t n, int index, int count) noexcept nogil:
     """Where part `index` of n begins when n is cut into `count` parts."""
-    return n * index // count
+    return n // count * index + n % count * index // count
 
 
 cdef inline ptrdiff_t share_blocks(ptrdiff_t blocks, int index, int count) noexcept nogil:

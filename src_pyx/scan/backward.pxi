@@ -34,20 +34,20 @@ cdef class Gradients:
     cdef Sums sums
     cdef list buffers
 
-    def __init__(self, Packed packed):
+    def __cinit__(self, Packed packed not None):
         cdef Weights *w = &packed.w
         cdef Sums *sums = &self.sums
         self.packed, self.buffers = packed, []
         sums.x, sums.h = self._like(w.x), self._like(w.h)
         sums.n, sums.r = self._like(w.n), self._like(w.r)
-        sums.bias = self._zeros(w.blocks * w.size)
+        sums.bias = self._zeros(product_of(w.blocks, w.size))
         if w.gain_x is not NULL:
-            sums.gain_x = self._zeros(w.blocks * w.size)
-            sums.gain_h = self._zeros(w.blocks * w.size)
+            sums.gain_x = self._zeros(product_of(w.blocks, w.size))
+            sums.gain_h = self._zeros(product_of(w.blocks, w.size))
         if w.peephole is not NULL:
-            sums.peephole = self._zeros(w.blocks * 3 * VL)
+            sums.peephole = self._zeros(product_of(w.blocks, 3, VL))
         if w.norm_c is not NULL:
-            sums.norm_c = self._zeros(w.blocks * 2 * VL)
+            sums.norm_c = self._zeros(product_of(w.blocks, 2, VL))
 
     cdef real *_zeros(self, ptrdiff_t count) except NULL:
         cdef Buffer buffer = zeros(count)
@@ -55,7 +55,7 @@ cdef class Gradients:
         return buffer.data
 
     cdef Panels _like(self, Panels w):
-        w.w = self._zeros(w.K * w.blocks * w.gates * VL)
+        w.w = self._zeros(product_of(w.K, w.blocks, w.gates, VL))
         return w
 
     def arrays(self):
@@ -106,10 +106,14 @@ cdef void take_vectors(const real *sums, names, dict named, ptrdiff_t H):
             take_vector(sums, len(names), slot, VL, data(named[name]), H)
 
 
-def segment_steps(ptrdiff_t B, ptrdiff_t least):
+def segment_steps(B, least):
     """Steps after which gradients may be summed apart: see ``_reference.scan.segment_steps``."""
-    cdef ptrdiff_t chunk = chunk_steps(B)
-    return parts(least, chunk) * chunk
+    for value, name in ((B, "B"), (least, "least")):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
+    # Python's integers: as large a number of steps as anybody likes.
+    chunk = max(1, CHUNK_ROWS // B)
+    return -(-least // chunk) * chunk
 
 
 cdef inline ptrdiff_t chunk_steps(ptrdiff_t B) noexcept:
@@ -477,58 +481,79 @@ cdef void input_gradients(
                 memset(f.dx + t * f.dx_t + row(rows, b) * f.dx_b, 0, w.I * sizeof(real))
 
 
-def backward(Tape tape, dy, dstate_n, dx, dstate, Gradients gradients):
+def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients not None):
     """Backpropagation through time: see ``_reference.scan.backward``."""
     cdef Packed packed = tape.packed
+    if packed is None:
+        raise ValueError("tape: expected one that `forward` made")
+    if gradients.packed is not packed:
+        raise ValueError("gradients: expected those of the weights with which the tape was made")
     cdef const Weights *w = &packed.w
     cdef ptrdiff_t T = tape.rows.T, B = tape.rows.B, blocks = w.blocks, most
     cdef Backward f
+    dstate_n = tuple_of(dstate_n, "dstate_n", 1 + w.layout.has_c)
+    dstate = tuple_of(dstate, "dstate", 1 + w.layout.has_c)
     cdef list memory = []
-    assert (dx is None or dx.shape == (T, B, w.I)) and (dy is None or dy.shape == (T, B, w.P))
     packed.need_back(dx is not None)
     memset(&f, 0, sizeof(Backward))
     f.w, f.sums, f.rows = w, &gradients.sums, tape.rows
-    f.chunk = min(chunk_steps(B), T)
+    f.chunk = max(1, min(chunk_steps(B), T))
     most = f.chunk * B
     cdef int threads = threads_for(w, &f.rows, tape.reset is not None, &f.by_blocks)
     f.tape_x, f.tape_h, f.tape_z = tape.x.data, tape.h.data, tape.z.data
-    if dy is not None:
-        f.dy, f.dy_t, f.dy_b = data(dy), stride(dy, 0), stride(dy, 1)
     if dx is not None:
-        f.dx, f.dx_t, f.dx_b = data(dx), stride(dx, 0), stride(dx, 1)
-        f.dxs = scratch(memory, parts(w.I, VL) * most * VL)
-    f.dh_0 = data(dstate[0])
+        f.dxs = scratch(memory, product_of(parts(w.I, VL), most, VL))
     if tape.reset is not None:
         f.reset = <const char *>cnp.PyArray_DATA(<cnp.ndarray>tape.reset)
         f.reset_t, f.reset_b = tape.reset.strides
-    f.dz = f.dzh = f.dzx = scratch(memory, blocks * most * w.size)
-    f.dys = scratch(memory, B * w.P)
-    f.dh = f.d_out = scratch(memory, parts(w.P, VL) * B * VL)
+    f.dz = f.dzh = f.dzx = scratch(memory, product_of(blocks, most, w.size))
+    f.dys = scratch(memory, product_of(B, w.P))
+    f.dh = f.d_out = scratch(memory, product_of(parts(w.P, VL), B, VL))
     f.zero = w.zero
     if w.layout.z_is_h:
-        f.hs = scratch(memory, most * w.P)
+        f.hs = scratch(memory, product_of(most, w.P))
     if w.layout.has_c:
-        f.tape_c, f.dc_0 = tape.c.data, data(dstate[1])
-        f.dc = scratch(memory, blocks * B * VL)
+        f.tape_c = tape.c.data
+        f.dc = scratch(memory, product_of(blocks, B, VL))
     if w.layout.n.count:
-        f.drh = scratch(memory, blocks * B * VL)
-        f.rh = scratch(memory, most * w.H)
+        f.drh = scratch(memory, product_of(blocks, B, VL))
+        f.rh = scratch(memory, product_of(most, w.H))
     if w.projects:
-        f.dr = scratch(memory, parts(w.P, VL) * most * VL)
-        f.d_out = scratch(memory, blocks * B * VL)
-        f.out = scratch(memory, most * w.H)
+        f.dr = scratch(memory, product_of(parts(w.P, VL), most, VL))
+        f.d_out = scratch(memory, product_of(blocks, B, VL))
+        f.out = scratch(memory, product_of(most, w.H))
     if w.gain_x is not NULL:
-        f.dzh = scratch(memory, blocks * most * w.size)
-        f.dzx = scratch(memory, blocks * most * w.size)
+        f.dzh = scratch(memory, product_of(blocks, most, w.size))
+        f.dzx = scratch(memory, product_of(blocks, most, w.size))
         f.x_norm, f.h_norm = tape.x_hats.norm(w, w.gain_x), tape.h_hats.norm(w, w.gain_h)
     if w.norm_c is not NULL:
-        f.c_hat = scratch(memory, blocks * most * VL)
-        f.d_seen = scratch(memory, blocks * most * VL)
-        f.dc_hat = scratch(memory, blocks * B * VL)
-    cdef const real *dh_n = data(dstate_n[0])
-    cdef const real *dc_n = data(dstate_n[1]) if w.layout.has_c else NULL
-    with nogil:
-        block_rows(&f.rows, f.dh, dh_n, w.P)
-        if w.layout.has_c:
-            block_rows(&f.rows, f.dc, dc_n, w.H)
-        run(threads, backward_share, &f, f.by_blocks, &f.others)
+        f.c_hat = scratch(memory, product_of(blocks, most, VL))
+        f.d_seen = scratch(memory, product_of(blocks, most, VL))
+        f.dc_hat = scratch(memory, product_of(blocks, B, VL))
+    cdef bint short = multiply_adds(w, f.rows.N) < HOLDS_GIL
+    pins = None if short else pin_all((dy, dx, *dstate_n, *dstate))
+    # Nothing that runs Python comes after these: what is checked here is what is used.
+    if dy is not None:
+        f.dy, f.dy_t, f.dy_b = sequence(dy, "dy", T, B, w.P, IN), stride(dy, 0), stride(dy, 1)
+    if dx is not None:
+        f.dx, f.dx_t, f.dx_b = sequence(dx, "dx", T, B, w.I, OUT), stride(dx, 0), stride(dx, 1)
+    f.dh_0 = state_of(w, dstate, "dstate", 0, B, OUT, False)
+    cdef const real *dh_n = state_of(w, dstate_n, "dstate_n", 0, B, IN, True)
+    cdef const real *dc_n = NULL
+    if w.layout.has_c:
+        f.dc_0 = state_of(w, dstate, "dstate", 1, B, OUT, False)
+        dc_n = state_of(w, dstate_n, "dstate_n", 1, B, IN, True)
+    if short:
+        run_backward(&f, threads, dh_n, dc_n)
+    else:
+        with nogil:
+            run_backward(&f, threads, dh_n, dc_n)
+
+
+cdef void run_backward(
+    Backward *f, int threads, const real *dh_n, const real *dc_n
+) noexcept nogil:
+    block_rows(&f.rows, f.dh, dh_n, f.w.P)
+    if f.w.layout.has_c:
+        block_rows(&f.rows, f.dc, dc_n, f.w.H)
+    run(threads, backward_share, f, f.by_blocks, &f.others)

@@ -23,10 +23,11 @@ cdef class Hats:
     cdef Buffer scale       # (rows, slots)
     cdef ptrdiff_t rows
 
-    def __init__(self, Packed packed, ptrdiff_t rows):
+    def __cinit__(self, Packed packed not None, ptrdiff_t rows):
         cdef Weights *w = &packed.w
         self.rows = rows
-        self.hat, self.scale = Buffer(w.blocks * rows * w.size), Buffer(rows * w.layout.slots)
+        self.hat = Buffer(product_of(w.blocks, rows, w.size))
+        self.scale = Buffer(product_of(rows, w.layout.slots))
 
     cdef Norm norm(self, const Weights *w, const real *gain) noexcept:
         """Layer normalisation of a product, whose values go here."""
@@ -50,7 +51,7 @@ cdef class Tape:
     Rows of all steps stand behind each other, N in all.
     """
 
-    cdef Packed packed
+    cdef Packed packed      # None in one that `forward` did not make
     cdef Rows rows
     cdef list memory        # of rows
     cdef object reset       # (T, B) or None
@@ -60,20 +61,18 @@ cdef class Tape:
     cdef Buffer z           # (blocks, N, size)
     cdef Hats x_hats, h_hats    # with layer normalisation
 
-    def __init__(self, Packed packed, reset):
-        self.packed, self.memory = packed, []
-        self.reset = None if reset is None else reset.copy()
-
-    cdef int allocate(self) except -1:
-        cdef Weights *w = &self.packed.w
-        cdef ptrdiff_t N = self.rows.N
-        self.x = Buffer(N * w.I)
-        self.h = Buffer((self.rows.B if w.layout.z_is_h else N) * w.P)
+    cdef int allocate(self, Packed packed, Rows rows, list memory) except -1:
+        cdef Weights *w = &packed.w
+        cdef ptrdiff_t N = rows.N
+        self.rows, self.memory = rows, memory
+        self.x = Buffer(product_of(N, w.I))
+        self.h = Buffer(product_of(rows.B if w.layout.z_is_h else N, w.P))
         if w.layout.has_c:
-            self.c = Buffer(w.blocks * N * VL)
-        self.z = Buffer(w.blocks * N * w.size)
+            self.c = Buffer(product_of(w.blocks, N, VL))
+        self.z = Buffer(product_of(w.blocks, N, w.size))
         if w.gain_x is not NULL:
-            self.x_hats, self.h_hats = Hats(self.packed, N), Hats(self.packed, N)
+            self.x_hats, self.h_hats = Hats(packed, N), Hats(packed, N)
+        self.packed = packed
         return 0
 
 
@@ -350,73 +349,112 @@ cdef inline void project_rows(
     project(x)
 
 
-def forward(Packed packed, x, state, y, state_n, bint keep=False, spans=None, reset=None):
+cdef tuple tuple_of(states, str name, ptrdiff_t count):
+    """So many states in a tuple, which nobody changes during the call."""
+    cdef tuple given = tuple(states)
+    if len(given) != count:
+        raise ValueError(f"{name}: expected {count} arrays, got {len(given)}")
+    return given
+
+
+cdef inline real *state_of(
+    const Weights *w, tuple states, str name, ptrdiff_t i, ptrdiff_t B, int access, bint optional
+) except? NULL:
+    """State i, or a gradient of it: (B, P) for the first one, (B, H) for others; NULL for None."""
+    if optional and states[i] is None:
+        return NULL
+    return matrix(states[i], name, B, w.H if i else w.P, access)
+
+
+def forward(Packed packed not None, x, state, y, state_n, bint keep=False, spans=None, reset=None):
     """Run a layer over a sequence: see ``_reference.scan.forward``."""
     cdef const Weights *w = &packed.w
-    cdef ptrdiff_t T = x.shape[0], B = x.shape[1], blocks = w.blocks
+    cdef ptrdiff_t T, B, blocks = w.blocks
     cdef Forward f
-    assert x.shape[2] == w.I and (y is None or y.shape == (T, B, w.P))
+    if not is_plain(x, NPY_REAL, IN) or cnp.PyArray_NDIM(x) != 3 or cnp.PyArray_DIM(x, 1) == 0:
+        refuse(x, "x", f"a {real_name()} array (T, B, {w.I}), B at least 1,")
+    T, B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+    state = tuple_of(state, "state", 1 + w.layout.has_c)
+    state_n = tuple_of(state_n, "state_n", 1 + w.layout.has_c)
     memset(&f, 0, sizeof(Forward))
     f.w, f.keep = w, keep
-    f.chunk = CHUNK_BYTES // (B * w.size * blocks * <ptrdiff_t>sizeof(real))
+    f.chunk = CHUNK_BYTES // (product_of(B, w.size, blocks) * <ptrdiff_t>sizeof(real))
     f.chunk = max(1, min(f.chunk, T))
-    f.x, f.x_t, f.x_b = data(x), stride(x, 0), stride(x, 1)
-    if y is not None:
-        f.y, f.y_t, f.y_b = data(y), stride(y, 0), stride(y, 1)
-    f.h_n = data(state_n[0])
-    if w.layout.has_c:
-        f.c_n = data(state_n[1])
-    if reset is not None:
-        f.reset = <const char *>cnp.PyArray_DATA(<cnp.ndarray>reset)
-        f.reset_t, f.reset_b = reset.strides
 
     cdef Tape tape = None
     cdef list memory = []
+    if reset is not None:
+        # A copy, which nobody changes during the call.
+        f.reset = booleans(reset, "reset", T, B)
+        reset = reset.copy()
+        memory.append(reset)
+        f.reset = booleans(reset, "reset", T, B)
+        f.reset_t, f.reset_b = reset.strides
     f.rows = new_rows(T, B, spans, memory)
     cdef int threads = threads_for(w, &f.rows, reset is not None, &f.by_blocks)
     cdef Hats x_hats, h_hats
     if keep:
-        tape = Tape(packed, reset)
-        tape.rows, tape.memory = f.rows, memory
-        tape.allocate()
+        tape = Tape()
+        tape.reset = reset
+        tape.allocate(packed, f.rows, memory)
         f.xs, f.z, f.z_rows, f.tape_h = tape.x.data, tape.z.data, f.rows.N, tape.h.data
         if w.layout.has_c:
             f.tape_c = tape.c.data
         x_hats, h_hats = tape.x_hats, tape.h_hats
     else:
         f.z_rows = f.chunk * B
-        f.z = scratch(memory, blocks * f.z_rows * w.size)
+        f.z = scratch(memory, product_of(blocks, f.z_rows, w.size))
         if spans is not None:
-            f.xs = scratch(memory, f.z_rows * w.I)
+            f.xs = scratch(memory, product_of(f.z_rows, w.I))
         if w.gain_x is not NULL:
             x_hats, h_hats = Hats(packed, f.z_rows), Hats(packed, B)
     if w.gain_x is not NULL:
         f.x_norm, f.h_norm = x_hats.norm(w, w.gain_x), h_hats.norm(w, w.gain_h)
     f.h_row = parts(w.P, LINE) * LINE
-    f.h[0] = f.h[1] = scratch(memory, B * f.h_row)
+    f.h[0] = f.h[1] = scratch(memory, product_of(B, f.h_row))
     if f.by_blocks:
-        f.h[1] = scratch(memory, B * f.h_row)
+        f.h[1] = scratch(memory, product_of(B, f.h_row))
     if w.projects:
-        f.out = scratch(memory, B * w.H)
-        f.projected = scratch(memory, w.r.blocks * B * VL)
+        f.out = scratch(memory, product_of(B, w.H))
+        f.projected = scratch(memory, product_of(w.r.blocks, B, VL))
     if w.layout.has_c:
-        f.c = scratch(memory, blocks * B * VL)
+        f.c = scratch(memory, product_of(blocks, B, VL))
     if w.layout.n.count:
-        f.rh = scratch(memory, B * w.H)
+        f.rh = scratch(memory, product_of(B, w.H))
     if w.norm_c is not NULL:
-        f.c_hat = scratch(memory, blocks * B * VL)
-    cdef const real *h_0 = data(state[0])
-    cdef const real *c_0 = data(state[1]) if w.layout.has_c else NULL
-    cdef ptrdiff_t b
-    with nogil:
-        memset(f.h[0], 0, B * f.h_row * sizeof(real))
-        if h_0 is not NULL:
-            for b in range(B):
-                vcopy(f.h[0] + b * f.h_row, h_0 + row(&f.rows, b) * w.P, w.P)
-        if keep and w.layout.z_is_h:
-            for b in range(B):
-                vcopy(f.tape_h + b * w.P, f.h[0] + b * f.h_row, w.P)
-        if w.layout.has_c:
-            block_rows(&f.rows, f.c, c_0, w.H)
-        run(threads, forward_share, &f, f.by_blocks, &f.others)
+        f.c_hat = scratch(memory, product_of(blocks, B, VL))
+    cdef bint short = multiply_adds(w, f.rows.N) < HOLDS_GIL
+    pins = None if short else pin_all((x, y, *state, *state_n))
+    # Nothing that runs Python comes after these: what is checked here is what is used.
+    f.x, f.x_t, f.x_b = sequence(x, "x", T, B, w.I, IN), stride(x, 0), stride(x, 1)
+    if y is not None:
+        f.y, f.y_t, f.y_b = sequence(y, "y", T, B, w.P, OUT), stride(y, 0), stride(y, 1)
+    f.h_n = state_of(w, state_n, "state_n", 0, B, OUT, False)
+    cdef const real *h_0 = state_of(w, state, "state", 0, B, IN, True)
+    cdef const real *c_0 = NULL
+    if w.layout.has_c:
+        f.c_n = state_of(w, state_n, "state_n", 1, B, OUT, False)
+        c_0 = state_of(w, state, "state", 1, B, IN, True)
+    if short:
+        run_forward(&f, threads, h_0, c_0)
+    else:
+        with nogil:
+            run_forward(&f, threads, h_0, c_0)
     return tape
+
+
+cdef void run_forward(
+    Forward *f, int threads, const real *h_0, const real *c_0
+) noexcept nogil:
+    cdef const Weights *w = f.w
+    cdef ptrdiff_t b
+    memset(f.h[0], 0, f.rows.B * f.h_row * sizeof(real))
+    if h_0 is not NULL:
+        for b in range(f.rows.B):
+            vcopy(f.h[0] + b * f.h_row, h_0 + row(&f.rows, b) * w.P, w.P)
+    if f.keep and w.layout.z_is_h:
+        for b in range(f.rows.B):
+            vcopy(f.tape_h + b * w.P, f.h[0] + b * f.h_row, w.P)
+    if w.layout.has_c:
+        block_rows(&f.rows, f.c, c_0, w.H)
+    run(threads, forward_share, f, f.by_blocks, &f.others)

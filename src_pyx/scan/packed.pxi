@@ -5,7 +5,11 @@ from norm cimport Norm
 from panels cimport Panels, panels_for, parts, tail
 from vec cimport VL, real, transpose_square, vset, vstore
 
-from fastrnn._kernels.cells import GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
+import numpy as np
+
+from fastrnn._kernels.cells import (
+    CELLS, GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS, CellConfig,
+)
 
 ALL_WEIGHTS = WEIGHTS + PROJECTION + PEEPHOLES + GAINS + STATE_NORM
 
@@ -152,23 +156,27 @@ cdef class Packed:
         those that `config` leaves out; so may each bias be.
     """
 
-    cdef readonly object cell
+    cdef readonly object cell, config
     cdef tuple copies
     cdef tuple names            # of all weights the cell can have
     cdef dict named             # the copies by all names there are
     cdef list buffers
     cdef Weights w
 
-    def __init__(self, cell, config, weights):
+    # In __cinit__, which runs once: memory that kernels are reading is never replaced.
+    def __cinit__(self, cell, config, weights):
         cdef Weights *w = &self.w
-        self.cell = cell
-        self.copies = tuple([None if a is None else a.copy() for a in weights])
+        if not isinstance(config, CellConfig):
+            raise TypeError(f"config: expected a CellConfig, got {type(config).__name__}")
+        self.cell, self.config = CELLS[cell.name], config
+        self.names = self.cell.weights
+        self.copies = copies_of(weights, self.names)
         self.named = named = dict.fromkeys(ALL_WEIGHTS)
-        self.names = cell.weights
         named.update(zip(self.names, self.copies, strict=False))
         self.buffers = []
-        w.layout = layouts[<int>LAYOUTS[cell.name]]
+        w.layout = layouts[<int>LAYOUTS[self.cell.name]]
         w.I, w.H, w.P = config.input_size, config.hidden_size, config.output_size
+        check_shapes(self.cell.weight_shapes(config), self.names, named)
         w.blocks, w.size = parts(w.H, VL), w.layout.slots * VL
         # The last block is narrow where its gates go together, unless that saves no vector.
         w.lanes = w.H - (w.blocks - 1) * VL
@@ -200,7 +208,7 @@ cdef class Packed:
 
     cdef real *_zeros(self, ptrdiff_t slots) except NULL:
         """Zeros (blocks, slots * VL)."""
-        cdef Buffer buffer = zeros(self.w.blocks * slots * VL)
+        cdef Buffer buffer = zeros(product_of(self.w.blocks, slots, VL))
         self.buffers.append(buffer)
         return buffer.data
 
@@ -208,7 +216,7 @@ cdef class Packed:
         self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
     ):
         cdef Panels w = panels_for(K, blocks, gates, first, lanes)
-        cdef Buffer buffer = Buffer(K * blocks * gates * VL)
+        cdef Buffer buffer = Buffer(product_of(K, blocks, gates, VL))
         self.buffers.append(buffer)
         w.w = buffer.data
         return w
@@ -263,7 +271,44 @@ cdef class Packed:
 
     def matches(self, weights):
         """Whether these are still the same bits as `weights`."""
-        for mine, theirs in zip(self.copies, weights, strict=True):
-            if mine is not None and memcmp(data(mine), data(theirs), mine.nbytes) != 0:
+        cdef cnp.ndarray mine
+        for copy, theirs in zip(self.copies, weights, strict=True):
+            if copy is None or theirs is None:
+                if copy is not theirs:
+                    return False
+                continue
+            mine = <cnp.ndarray>copy
+            if (
+                not is_flat(theirs, NPY_REAL, cnp.PyArray_SIZE(mine), IN)
+                or not cnp.PyArray_SAMESHAPE(mine, <cnp.ndarray>theirs)
+                or memcmp(data(mine), data(theirs), cnp.PyArray_NBYTES(mine)) != 0
+            ):
                 return False
         return True
+
+
+cdef check_shapes(dict shapes, tuple names, dict named):
+    """Raise unless weights have these shapes; only biases may be missing."""
+    for name in names:
+        array, shape = named[name], shapes.get(name)
+        if array is None:
+            if shape is not None and not name.startswith("bias"):
+                raise ValueError(f"{name}: expected shape {shape}, got None")
+        elif array.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+cdef tuple copies_of(weights, tuple names):
+    """Copies of weights, C-contiguous arrays of this module's dtype; None stays."""
+    cdef list copies = []
+    weights = tuple(weights)
+    if len(weights) > len(names):
+        raise ValueError(f"weights: expected at most {len(names)} arrays, got {len(weights)}")
+    for name, array in zip(names, weights, strict=False):
+        copy = array
+        if array is not None:
+            copy = np.array(array, order="C") if cnp.PyArray_Check(array) else None
+            if not is_plain(copy, NPY_REAL, IN):
+                refuse(array, name, f"a {real_name()} array")
+        copies.append(copy)
+    return tuple(copies)

@@ -9,6 +9,10 @@ from vec cimport VL, real, vcopy
 import numpy as np
 
 
+# A step behind the end of anything, so near that differences don't overflow.
+FAR = 1 << 60
+
+
 cdef struct Rows:
     # Which rows of a batch run at which step. They are taken in `order`, those that run longest
     # first, so that the rows of a step are always the first ones; step t has the places offset(t)
@@ -44,11 +48,18 @@ cdef Rows new_rows(ptrdiff_t T, ptrdiff_t B, spans, list memory):
     memory : list
         To which is added what must stay alive.
     """
-    cdef Rows rows = Rows(T, B, T * B, NULL, NULL)
+    cdef Rows rows = Rows(T, B, product_of(T, B), NULL, NULL)
     if spans is not None:
-        begin, end = spans
+        if not is_flat(spans, cnp.NPY_INT64, 2 * B, IN) or cnp.PyArray_NDIM(spans) != 2:
+            refuse(spans, "spans", f"a C-contiguous int64 array (2, {B})")
+        # Steps so far away that no difference overflows; and nobody else can change these.
+        begin, end = np.clip(spans, -FAR, FAR)
+        if not (
+            (begin == begin[0]).all() and begin[0] <= 0 or (end == end[0]).all() and end[0] >= T
+        ):
+            raise ValueError(f"spans: expected that all start at 0 or all end at {T}, got {spans}")
         order = np.argsort(begin - end, kind="stable").astype(np.intp)
-        begin, end = np.clip(spans, 0, T)
+        begin, end = np.clip([begin, end], 0, T)
         starts = np.bincount(begin, minlength=T + 1)[: T + 1]
         ends = np.bincount(end, minlength=T + 1)[: T + 1]
         running = np.cumsum(starts - ends)[:T]

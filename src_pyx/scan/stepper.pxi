@@ -8,10 +8,6 @@ from vec cimport VL, WIDEST, real, vcopy
 
 import numpy as np
 
-cdef enum:
-    # Multiply-adds from which on a single step lets other Python threads run meanwhile.
-    STEP_HOLDS_GIL = 800000
-
 
 cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexcept:
     """The numbers of an array that is (B, n), or (n,) for B = 1, as it is; else NULL."""
@@ -70,6 +66,9 @@ cdef class Stepper:
     cdef readonly tuple state
     cdef Packed packed
     cdef list memory
+    cdef object pinned          # the states
+    cdef real *h                # (B, padded)
+    cdef real *c                # (B, padded)
     cdef real *z
     cdef real *rh
     cdef real *out
@@ -81,19 +80,24 @@ cdef class Stepper:
     cdef ptrdiff_t B, I, P
     cdef bint busy
 
-    def __init__(self, weights, kernels, ptrdiff_t batch_size, convert):
+    def __cinit__(self, weights, kernels, ptrdiff_t batch_size, convert):
         cdef Packed packed = weights.packed(kernels)
+        if packed is None or batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         cdef const Weights *w = &packed.w
         cdef ptrdiff_t B = batch_size, padded = w.blocks * VL
         self.weights, self.kernels, self.convert = weights, kernels, convert
         self.B, self.I, self.P = B, w.I, w.P
-        self.memory = []
-        self.z = scratch(self.memory, w.blocks * B * w.size)
-        self.rh, self.out = scratch(self.memory, B * w.H), scratch(self.memory, B * w.H)
-        self.projected = scratch(self.memory, parts(w.P, VL) * B * VL)
-        self.c_hat = scratch(self.memory, w.blocks * B * VL)
+        self.packed, self.memory = packed, []
+        self.z = scratch(self.memory, product_of(w.blocks, B, w.size))
+        self.rh = scratch(self.memory, product_of(B, w.H))
+        self.out = scratch(self.memory, product_of(B, w.H))
+        self.projected = scratch(self.memory, product_of(parts(w.P, VL), B, VL))
+        self.c_hat = scratch(self.memory, product_of(w.blocks, B, VL))
         self.x_hats, self.h_hats = Hats(packed, B), Hats(packed, B)
         memory = np.zeros((2, B, padded), np.dtype(f"f{sizeof(real)}"))
+        self.pinned, self.h = pin(memory), data(memory)
+        self.c = self.h + B * padded
         self.state = (memory[0, :, :w.P], memory[1, :, :w.H])[: 1 + w.layout.has_c]
         self._refresh()
 
@@ -104,20 +108,25 @@ cdef class Stepper:
         cdef ptrdiff_t padded = w.blocks * VL
         cdef Step *s = &self.s
         cdef Projection *x = &self.x
+        if (
+            packed is None or packed.cell is not self.packed.cell
+            or packed.config != self.packed.config
+        ):
+            raise ValueError("weights: expected those with which the stream was made")
         copy = self.weights.copy
         self.copy = copy if copy.settled and copy.packed is packed else None
         self.packed = packed
         s[0] = new_step(w)
         s.B = self.B
         s.z, s.z_panel, s.rh = self.z, self.B * w.size, self.rh
-        s.h = s.h_own = s.out = data(self.state[0])
+        s.h = s.h_own = s.out = self.h
         s.h_row = s.out_row = padded
         s.norm = self.h_hats.norm(w, w.gain_h)
         s.c_hat, s.hat_panel = self.c_hat, self.B * VL
         if w.projects:
             s.out, s.out_row = self.out, w.H
         if w.layout.has_c:
-            s.c, s.c_row, s.c_panel = data(self.state[1]), padded, VL
+            s.c, s.c_row, s.c_panel = self.c, padded, VL
         memset(x, 0, sizeof(Projection))
         x.w, x.bias, x.slots, x.H = &w.x, w.bias, w.layout.slots, w.H
         x.T, x.B, x.x_b = 1, self.B, w.I
@@ -165,18 +174,29 @@ cdef class Stepper:
 
     def step(self, x_t, out=None):
         """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+        if self.busy:
+            raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
+        self.busy = True
+        try:
+            return self._checked_step(x_t, out)
+        finally:
+            self.busy = False
+
+    cdef object _checked_step(self, x_t, out):
+        if self.weights.copy is not self.copy:
+            self._refresh()
         cdef real *x_data = plain(x_t, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
         cdef real *y_data = NULL
         cdef cnp.npy_intp[2] shape
         cdef int ndim, threads
         cdef ptrdiff_t work
         cdef long long begun
-        y = out
+        x, y = x_t, out
         if x_data is not NULL:
             ndim = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
             if out is None:
                 shape[0], shape[ndim - 1] = self.B, self.P
-                out = cnp.PyArray_EMPTY(ndim, shape, NPY_REAL, 0)
+                y = out = cnp.PyArray_EMPTY(ndim, shape, NPY_REAL, 0)
                 y_data = data(out)
             else:
                 y_data = plain(out, self.B, self.P, cnp.NPY_ARRAY_CARRAY)
@@ -184,24 +204,22 @@ cdef class Stepper:
                     y_data = NULL
         if y_data is NULL:
             x, y, out = self.convert(x_t, out)
-            x_data, y_data = data(x), data(y)
-        if self.busy:
-            raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
-        if self.weights.copy is not self.copy:
-            self._refresh()
-        work = self.B * self.packed.w.x.gates * self.packed.w.blocks * VL * (self.I + self.P)
+            x_data = matrix(x, "x_t", self.B, self.I, IN)
+            y_data = matrix(y, "out", self.B, self.P, OUT)
+        work = multiply_adds(&self.packed.w, self.B)
         if work < pool.least_awake:
             self._step(x_data, y_data, 1)
             return out
         threads = self._threads(work)
         begun = clock_now()
-        self.busy = True
-        if work < STEP_HOLDS_GIL:
+        if work < HOLDS_GIL:
             self._step(x_data, y_data, threads)
         else:
+            pins = pin(x), pin(y)
+            x_data = flat(x, "x_t", self.B * self.I, IN)
+            y_data = flat(y, "out", self.B * self.P, OUT)
             with nogil:
                 self._step(x_data, y_data, threads)
-        self.busy = False
         pool.ended = clock_now()
         if threads > 1 and work < pool.least_call:
             judge(pool.ended - begun > LOST)

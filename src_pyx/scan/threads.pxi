@@ -33,10 +33,20 @@ cdef enum:
     # go without; each time twice as many.
     LATE = 3
     MOST_PENALTY = 256
+    # Multiply-adds from which on a call lets other Python threads run meanwhile.
+    HOLDS_GIL = 800000
     # Nanoseconds between calls in a row, which find threads awake, and those after which a thread
     # must have lost its CPU during a step.
     IN_A_ROW = 20000
     LOST = 200000
+
+
+cdef inline ptrdiff_t multiply_adds(const Weights *w, ptrdiff_t rows) noexcept nogil:
+    """Of so many rows, one step of each."""
+    cdef Py_ssize_t work = 0
+    if multiply_overflows(rows, w.x.gates * w.blocks * VL * (w.I + w.P), &work):
+        return PY_SSIZE_T_MAX
+    return work
 
 
 cdef inline bint worth(ptrdiff_t work) noexcept nogil:
@@ -78,7 +88,7 @@ cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *b
     )
     cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
     by_blocks[0] = False
-    if not worth(rows.N * gates * (w.I + w.P)):
+    if not worth(multiply_adds(w, rows.N)):
         return 1
     if (
         can_split_blocks and rows.B * gates * w.P >= pool.least_step
