@@ -15,8 +15,8 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core import scan
 from fastrnn._core.scan import ScanTape
-from fastrnn._core.weights import Weights
 from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell, CellConfig
+from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
 from fastrnn.layouts import pack_lstm as pack_lstm
 from fastrnn.layouts import pack_rnn as pack_rnn
@@ -248,9 +248,15 @@ def _forward(
     y = np.empty((T, B, H), dtype)
     state_n = tuple(np.empty((B, H), dtype) for _ in cell.states)
     tape = scan.forward(
-        Weights(cell, config, arrays), x, states, y, state_n, keep=True,
-        lengths=_checks.lengths(lengths, T, (B,)), reset=_checks.reset(reset, T, (B,)),
-    )  # fmt: skip
+        Weights(cell, config, arrays),
+        x,
+        states,
+        y,
+        state_n,
+        keep=True,
+        lengths=_checks.lengths(lengths, T, (B,)),
+        reset=_checks.reset(reset, T, (B,)),
+    )
     assert tape is not None
     return y, state_n, tape
 
@@ -281,5 +287,5 @@ def _backward(
     dstate_n = _checks.states(dstate, dstate_name, cell.states, dtype, [(B, H)] * len(cell.states))
     dx = np.empty(tape.shape, dtype)
     dstate_0 = tuple(np.empty((B, H), dtype) for _ in cell.states)
-    grads = scan.backward(tape, dy, dstate_n, dx, dstate_0)
+    grads = scan.backward(tape, kind=tape.kind, dy=dy, dstate_n=dstate_n, dx=dx, dstate=dstate_0)
     return dx, dstate_0, {n: g for n, g in zip(cell.weights, grads, strict=True) if g is not None}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import CellConfig
 
 T, B, I, H = 7, 3, 4, 19
@@ -148,14 +149,15 @@ def test_shared_while_another_thread_compares(layer, x):
             return True
 
     weights.copy.packed = Meddler()
-    weights.packed()
-    assert not weights.copy.settled
+    kernels = dispatch.kernels(layer.dtype)
+    weights.packed(kernels)
+    assert not weights.copy.exclusive
     held.clear()
     weights.copy.packed = None  # of no kernels: packed anew
     weights.copy.kernels = None
     for _ in range(2):
-        weights.packed()
-    assert weights.copy.settled
+        weights.packed(kernels)
+    assert weights.copy.exclusive
 
 
 def test_weights_are_seen_through_another_backend(layer, x, same_bits):

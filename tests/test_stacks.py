@@ -132,7 +132,7 @@ def test_central_differences(cell, make_layer, make_state, rng):
     def loss():
         weights, y = list(layer._weights.values()), np.empty(dy.shape)
         state_n = [np.empty_like(s) for s in states]
-        stacks.forward(weights, x, states, y, state_n, tape.stack.factors, keep=False)
+        stacks.forward(weights, x, states, y, state_n, factors=tape.stack.factors)
         return np.vdot(dy, y) + sum(map(np.vdot, dstates, state_n))
 
     inputs = {"x": x, **dict(zip(cell.states, states, strict=True)), **layer.parameters()}

@@ -1,6 +1,7 @@
 """Forward and BPTT of one layer in one direction: allocate once, hand to the current kernels.
 
-Arrays come in checked. Layers and ``fastrnn.functional`` both stand on this.
+Layers and ``fastrnn.functional`` both stand on this. Arrays come in converted; the kernels check
+what they touch.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._core.weights import Weights
+from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._kernels.interface import Kernels, KernelTape, PackedWeights, WeightGradients
+from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
+
+#: What a tape and the weights it is for have in common.
+Kind = tuple[Cell, CellConfig, np.dtype[Any]]
 
 
 class Bound:
@@ -48,10 +53,10 @@ class Checkpoints:
 class ScanTape(Bound):
     """What `backward` needs of a `forward`: the kernels that ran, and what was kept.
 
-    `kept` is the kernels' own tape, or checkpoints; `kind` is that of the weights.
+    `kept` is the kernels' own tape, or checkpoints; `kind` is that of the weights, `shape` of x.
     """
 
-    kind: tuple[Cell, CellConfig, np.dtype[Any]]
+    kind: Kind
     kernels: Kernels
     packed: PackedWeights
     kept: KernelTape | Checkpoints
@@ -75,8 +80,8 @@ def forward(
     state: Sequence[Array | None],
     y: Array | None,
     state_n: Sequence[Array],
-    keep: bool,
     *,
+    keep: bool = False,
     reverse: bool = False,
     lengths: Array | None = None,
     reset: Array | None = None,
@@ -115,12 +120,12 @@ def forward(
     if reverse:
         x, reset = x[::-1], None if reset is None else reset[::-1]
         y = None if y is None else y[::-1]
+    kept: Checkpoints | KernelTape | None
     if keep and checkpoint_every is not None:
-        steps = kernels.segment_steps(x.shape[1], checkpoint_every)
+        steps = kernels.segment_steps(x.shape[1], min(checkpoint_every, len(x)))
         x, reset = x if owned else x.copy(), None if reset is None else reset.copy()
-        checkpoints = Checkpoints(x, spans, reset, steps, [])
-        _forward_checkpointed(kernels, packed, checkpoints, state, y, state_n)
-        kept: Checkpoints | KernelTape | None = checkpoints
+        kept = Checkpoints(x, spans, reset, steps, [])
+        _forward_checkpointed(kernels, packed, kept, state, y, state_n)
     else:
         kept = kernels.forward(packed, x, state, y, state_n, keep=keep, spans=spans, reset=reset)
     if kept is None:
@@ -130,6 +135,9 @@ def forward(
 
 def backward(
     tape: ScanTape,
+    *,
+    kind: Kind,
+    reverse: bool = False,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
     dx: Array | None,
@@ -139,6 +147,10 @@ def backward(
 
     Parameters
     ----------
+    kind : tuple
+        Of the weights whose gradients are wanted.
+    reverse : bool
+        As in the `forward`.
     dx : array or None, out
         None where it is not wanted.
 
@@ -146,16 +158,27 @@ def backward(
     -------
     grads : list of array or None
         Gradients of the weights, in the order of `cell.weights`.
+
+    Raises
+    ------
+    ValueError
+        If the tape is from other weights or the other direction, or is of another shape.
     """
-    if tape.reverse:
+    if tape.kind != kind or tape.reverse != reverse:
+        raise ValueError("tape: is from the forward of another layer")
+    T, B, I = tape.shape
+    if dy is not None:
+        _checks.expect_shape(dy, "dy", (T, B, kind[1].output_size))
+    if dx is not None:
+        _checks.expect_shape(dx, "dx", (T, B, I))
+    if reverse:
         dy, dx = None if dy is None else dy[::-1], None if dx is None else dx[::-1]
     gradients = tape.kernels.Gradients(tape.packed)
     if isinstance(tape.kept, Checkpoints):
         _backward_checkpointed(tape, tape.kept, dy, dstate_n, dx, dstate, gradients)
     else:
         tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, gradients)
-    grads: list[Array | None] = gradients.arrays()
-    return grads
+    return gradients.arrays()
 
 
 def _segments(kept: Checkpoints) -> Iterator[tuple[slice, Array | None, Array | None]]:

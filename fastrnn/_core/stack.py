@@ -1,4 +1,4 @@
-"""Two directions side by side, and layers on top of each other: combinators over ``_scan``.
+"""Two directions side by side, and layers on top of each other: combinators over ``scan``.
 
 A stack is L layers of D directions. Its weights and states stand in one row of L*D, layer by layer
 and the forward direction first, as in torch.
@@ -13,7 +13,7 @@ import numpy as np
 
 from fastrnn._core import scan
 from fastrnn._core.scan import ScanTape
-from fastrnn._core.weights import Weights
+from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
 
 #: Bytes of a lower layer's output that inference keeps at a time: they stay in the L2 cache.
@@ -34,8 +34,9 @@ def forward(
     state: Sequence[Array | None],
     y: Array | None,
     state_n: Sequence[Array],
+    *,
     factors: Sequence[Array | None],
-    keep: bool,
+    keep: bool = False,
     lengths: Array | None = None,
     reset: Array | None = None,
     checkpoint_every: int | None = None,
@@ -63,9 +64,15 @@ def forward(
         for t in range(0, len(x), steps):
             part = slice(t, t + steps)
             forward(
-                weights, x[part], state, None if y is None else y[part], state_n, factors, False,
-                None if lengths is None else lengths - t, None if reset is None else reset[part],
-            )  # fmt: skip
+                weights,
+                x[part],
+                state,
+                None if y is None else y[part],
+                state_n,
+                factors=factors,
+                lengths=None if lengths is None else lengths - t,
+                reset=None if reset is None else reset[part],
+            )
             state = state_n
         return None
     scans: list[ScanTape | None] = []
@@ -75,10 +82,18 @@ def forward(
         for d in range(D):
             k = layer * D + d
             tape = scan.forward(
-                weights[k], x, _of_scan(state, k), _part(out, d, D), [s[k] for s in state_n], keep,
-                reverse=d == 1, lengths=lengths, reset=reset, checkpoint_every=checkpoint_every,
+                weights[k],
+                x,
+                _of_scan(state, k),
+                _part(out, d, D),
+                [s[k] for s in state_n],
+                keep=keep,
+                reverse=d == 1,
+                lengths=lengths,
+                reset=reset,
+                checkpoint_every=checkpoint_every,
                 owned=layer > 0,
-            )  # fmt: skip
+            )
             scans.append(tape)
         if not top and out is not None:
             x = _times(out, factors[layer])
@@ -87,6 +102,9 @@ def forward(
 
 def backward(
     tape: StackTape,
+    weights: Sequence[Weights],
+    *,
+    num_layers: int,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
     dx: Array | None,
@@ -96,6 +114,10 @@ def backward(
 
     Parameters
     ----------
+    weights : sequence of Weights
+        Those whose gradients are wanted.
+    num_layers : int
+        L.
     dx : array or None, out
         None where it is not wanted.
 
@@ -103,9 +125,15 @@ def backward(
     -------
     grads : list of list of array or None
         Gradients of each of the L*D weights.
+
+    Raises
+    ------
+    ValueError
+        If the tape is from other weights, or is of another shape.
     """
-    scans, factors = tape.scans, tape.factors
-    L = len(factors) + 1
+    scans, factors, L = tape.scans, tape.factors, num_layers
+    if len(scans) != len(weights) or len(factors) != L - 1:
+        raise ValueError("tape: is from the forward of another layer")
     D = len(scans) // L
     grads: list[list[Array | None]] = [[]] * len(scans)
     for layer in reversed(range(L)):
@@ -115,7 +143,13 @@ def backward(
             k = layer * D + d
             mine = into if d == 0 or into is None else np.empty_like(into)
             grads[k] = scan.backward(
-                scans[k], _part(dy, d, D), _of_scan(dstate_n, k), mine, [s[k] for s in dstate]
+                scans[k],
+                kind=weights[k].kind,
+                reverse=d == 1,
+                dy=_part(dy, d, D),
+                dstate_n=_of_scan(dstate_n, k),
+                dx=mine,
+                dstate=[s[k] for s in dstate],
             )
             if d and into is not None and mine is not None:
                 _add(into, mine)

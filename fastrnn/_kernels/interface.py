@@ -67,9 +67,9 @@ class CellStepper(Protocol):
 
 
 class WeightCache(Protocol):
-    """Who gives a `Stepper` its weights."""
+    """What gives a `Stepper` its weights: see ``fastrnn._kernels.weights``."""
 
-    def packed(self, kernels: Kernels | None = None) -> Any:
+    def packed(self, kernels: Kernels) -> PackedWeights:
         """The kernels' copy of the weights as they are now."""
 
 

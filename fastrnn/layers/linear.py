@@ -10,9 +10,9 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
-from fastrnn._core.weights import LinearWeights
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.interface import Kernels, PackedAffine
+from fastrnn._kernels.weights import LinearWeights
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Stateless, dtype_shown
 

@@ -13,8 +13,8 @@ from fastrnn import _checks
 from fastrnn._core import initializers
 from fastrnn._core import stack as stacks
 from fastrnn._core.scan import ScanTape
-from fastrnn._core.weights import Weights
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
+from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, dtype_shown
 from fastrnn.layers.dropout import drawn_factors
@@ -390,9 +390,17 @@ class Recurrent(CellLayer):
         drop = keep and self.training
         weights, weight_factors = self._dropped_weights(drop)
         stack = stacks.forward(
-            weights, steps, states, None if y is None else _time_first(y, batch_first), state_n,
-            self._factors(T, B, drop), keep, lengths, reset, checkpoint_every,
-        )  # fmt: skip
+            weights,
+            steps,
+            states,
+            None if y is None else _time_first(y, batch_first),
+            state_n,
+            factors=self._factors(T, B, drop),
+            keep=keep,
+            lengths=lengths,
+            reset=reset,
+            checkpoint_every=checkpoint_every,
+        )
         if y is None:
             # Each direction's last output is its final h.
             y = np.empty((*batch, D * P), self.dtype)
@@ -409,15 +417,11 @@ class Recurrent(CellLayer):
         p = self.weight_dropout
         if not drop or p == 0 or "weight_hh" not in self._cell.weights:
             return own, [None] * len(own)
-        k = self._cell.weights.index("weight_hh")
         weights, factors = [], []
         for whole in own:
-            arrays = whole.share()
-            w = arrays[k]
-            assert w is not None
-            factors.append(drawn_factors(self._rng, p, w.shape, w.dtype))
-            arrays[k] = w * factors[-1]
-            weights.append(Weights(whole.cell, whole.config, arrays))
+            shape = self._cell.weight_shapes(whole.config)["weight_hh"]
+            factors.append(drawn_factors(self._rng, p, shape, whole.dtype))
+            weights.append(whole.multiplied("weight_hh", factors[-1]))
         return weights, [*factors]
 
     def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
@@ -499,7 +503,15 @@ class Recurrent(CellLayer):
         dx = np.empty(tape.x_shape, self.dtype) if wanted else None
         dx_steps = None if dx is None else _time_first(dx, batch_first)
         dstate_0 = self._new_rows(B)
-        grads = stacks.backward(tape.stack, dy, (dh, *rest), dx_steps, dstate_0)
+        grads = stacks.backward(
+            tape.stack,
+            list(self._weights.values()),
+            num_layers=self.num_layers,
+            dy=dy,
+            dstate_n=(dh, *rest),
+            dx=dx_steps,
+            dstate=dstate_0,
+        )
         for of_scan, factors in zip(grads, tape.weight_factors, strict=True):
             if factors is not None:
                 k = self._cell.weights.index("weight_hh")

@@ -77,7 +77,7 @@ class SingleStep(CellLayer):
         steps = x.reshape(1, -1, self.input_size)
         state_n = self._new_rows(steps.shape[1])
         states = self._rows(state, "state", x)
-        scan = scans.forward(self._weights[""], steps, states, None, state_n, keep)
+        scan = scans.forward(self._weights[""], steps, states, None, state_n, keep=keep)
         return self._state(state_n, x), None if scan is None else CellTape(scan, x.shape)
 
     def backward(self, tape: CellTape, dstate: Any = None) -> tuple[Array, Any, dict[str, Array]]:
@@ -107,7 +107,14 @@ class SingleStep(CellLayer):
         self._expect_own([tape.scan])
         dstate_0 = self._new_rows(steps.shape[1])
         dstate_n = self._rows(dstate, "dstate", dx)
-        grads = scans.backward(tape.scan, None, dstate_n, steps, dstate_0)
+        grads = scans.backward(
+            tape.scan,
+            kind=self._weights[""].kind,
+            dy=None,
+            dstate_n=dstate_n,
+            dx=steps,
+            dstate=dstate_0,
+        )
         return dx, self._state(dstate_0, dx), self._named([grads])
 
     def _rows(self, state: Any, name: str, x: Array) -> list[Array | None]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
-from fastrnn._core.weights import Weights
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
 
 Convert = Callable[[Any, Any], tuple[Array, Array, Array]]

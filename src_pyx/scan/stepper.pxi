@@ -62,7 +62,7 @@ cdef class Stepper:
     """Steps a layer over states that it owns: see ``_reference.scan.Stepper``."""
 
     cdef object weights, kernels, convert
-    cdef object copy            # the settled Copy of the weights that is in use, or None
+    cdef object copy            # the exclusive Copy of the weights that is in use, or None
     cdef readonly tuple state
     cdef Packed packed
     cdef list memory
@@ -114,7 +114,7 @@ cdef class Stepper:
         ):
             raise ValueError("weights: expected those with which the stream was made")
         copy = self.weights.copy
-        self.copy = copy if copy.settled and copy.packed is packed else None
+        self.copy = copy if copy.exclusive and copy.packed is packed else None
         self.packed = packed
         s[0] = new_step(w)
         s.B = self.B

@@ -27,7 +27,7 @@ class PackedLinear:
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Whether these are still the same bits as `weights`."""
         return all(
-            a is None or b is None or np.array_equal(a.view(np.uint8), b.view(np.uint8))
+            a is None or b is None or (a.dtype == b.dtype and a.tobytes() == b.tobytes())
             for a, b in zip((self.weight, self.bias), weights, strict=True)
         )
 

@@ -42,6 +42,10 @@ def _own(value: object, kind: type[T_own], name: str) -> T_own:
     return value
 
 
+def _same_bits(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
 class Packed:
     """An immutable copy of a layer's weights, as the kernels like them.
 
@@ -64,7 +68,7 @@ class Packed:
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Whether these are still the same bits as `weights`."""
         return all(
-            a is None or b is None or np.array_equal(a.view(np.uint8), b.view(np.uint8))
+            a is b is None or (a is not None and b is not None and _same_bits(a, b))
             for a, b in zip(self.copies, weights, strict=True)
         )
 
