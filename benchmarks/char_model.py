@@ -4,7 +4,8 @@ python benchmarks/char_model.py                  on ../shared/data/tinyshakespea
 python benchmarks/char_model.py text.txt --steps 500 --picture losses.png
 
 Same initial weights, chunks, Adam, clipping and learning rates, no dropout. Everybody trains a copy
-per number of threads, in turn, a block of steps at a time; speeds are medians over the blocks.
+per number of threads, in turn, a block of steps at a time, each from a state of zeros; speeds are
+medians over the blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,72 +24,101 @@ import torch
 import fastrnn
 from fastrnn._bench import report
 from fastrnn._core.config import available_cpus
+from fastrnn.callbacks import Callback
+from fastrnn.layers import RECURRENT
+from fastrnn.optim import Adam, CosineDecay
 from fastrnn.text import CharLM, split
-from fastrnn.text._net import Net
-from fastrnn.text._training import Training
 
-#: Inputs and targets, (T, B) each, and whether the state starts anew.
-Chunk = tuple[np.ndarray, np.ndarray, bool]
-Step = Callable[[Chunk], float]
+#: Trains on inputs and targets, (B, T * steps) each, and gives the loss of each step.
+Block = Callable[[np.ndarray, np.ndarray], list[float]]
 
 _TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinyshakespeare.txt"
 
 
-def ours(training: Training) -> Step:
-    """A step of ``CharLM.fit``: its loss."""
-    state: Any = None
+def network(model: CharLM, V: int) -> fastrnn.Sequential:
+    """What ``CharLM.fit`` trains, without dropout."""
+    D, H = model.embedding_dim, model.hidden_size
+    recurrent = RECURRENT[model.cell](D, H)
+    return fastrnn.Sequential(
+        [fastrnn.Embedding(V, D), recurrent, fastrnn.Linear(H, V)], seed=model.seed
+    )
 
-    def step(chunk: Chunk) -> float:
-        nonlocal state
-        x, target, anew = chunk
-        loss, grads, state = training.net.loss_and_grads(x, target, None if anew else state)
-        training.adam.step(training.parameters, grads)
-        return loss
 
-    return step
+class Losses(Callback):
+    """The loss of each step."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        """Take it out of the mean."""
+        self.found.append(logs["loss"] * (batch + 1) - sum(self.found))
+
+
+def ours(model: CharLM, V: int, steps: int) -> Block:
+    """Steps of ``CharLM.fit``."""
+    net = network(model, V)
+    net.compile(Adam(CosineDecay(model.lr, steps), clip_norm=model.clip_norm), "cross_entropy")
+
+    def block(x: np.ndarray, y: np.ndarray) -> list[float]:
+        losses = Losses()
+        net.fit(
+            x, y, batch_size=len(x), bptt=model.seq_len, stateful=True, callbacks=[losses],
+            verbose=0,
+        )  # fmt: skip
+        return losses.found
+
+    return block
 
 
 class _TorchNet(torch.nn.Module):
     """The same model, with the same weights."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, model: CharLM, V: int) -> None:
         super().__init__()
-        weights = {n: torch.from_numpy(w.copy()) for n, w in net.parameters().items()}
-        V, D = weights["embedding.weight"].shape
-        H = net.recurrent.hidden_size
-        self.embedding = torch.nn.Embedding(V, D)
-        self.recurrent = getattr(torch.nn, type(net.recurrent).__name__)(D, H)
-        self.linear = torch.nn.Linear(H, V)
+        net = network(model, V)
+        D, H = model.embedding_dim, model.hidden_size
+        recurrent = getattr(torch.nn, type(net.layers[1]).__name__)(D, H, batch_first=True)
+        self.layers = torch.nn.ModuleList(
+            [torch.nn.Embedding(V, D), recurrent, torch.nn.Linear(H, V)]
+        )
+        weights = {f"layers.{n}": torch.from_numpy(w) for n, w in net.state_dict().items()}
         self.load_state_dict(weights)
 
     def forward(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
-        y, state = self.recurrent(self.embedding(x), state)
-        return self.linear(y), state
+        embedding, recurrent, linear = self.layers
+        y, state = recurrent(embedding(x), state)
+        return linear(y), state
 
 
-def torchs(training: Training) -> Step:
-    """The same step in torch, with its fused Adam."""
-    net = _TorchNet(training.net)
-    adam = torch.optim.Adam(net.parameters(), lr=training.lr, fused=True)
-    steps, state = 0, None
+def torchs(model: CharLM, V: int, steps: int) -> Block:
+    """The same steps in torch, with its fused Adam."""
+    net = _TorchNet(model, V)
+    adam = torch.optim.Adam(net.parameters(), lr=model.lr, fused=True)
+    taken = 0
 
-    def step(chunk: Chunk) -> float:
-        nonlocal steps, state
-        x, target = (torch.from_numpy(ids) for ids in chunk[:2])
-        logits, state = net(x, None if chunk[2] else state)
+    def step(x: torch.Tensor, target: torch.Tensor, state: Any) -> tuple[float, Any]:
+        nonlocal taken
+        logits, state = net(x, state)
         state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
         adam.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), training.adam.clip_norm)
-        adam.param_groups[0]["lr"] = (
-            training.lr * (1 + math.cos(math.pi * steps / training.steps)) / 2
-        )
+        torch.nn.utils.clip_grad_norm_(net.parameters(), model.clip_norm)
+        adam.param_groups[0]["lr"] = model.lr * (1 + math.cos(math.pi * taken / steps)) / 2
         adam.step()
-        steps += 1
-        return loss.item()
+        taken += 1
+        return loss.item(), state
 
-    return step
+    def block(x: np.ndarray, y: np.ndarray) -> list[float]:
+        state, found = None, []
+        pairs = (torch.from_numpy(ids.copy()).split(model.seq_len, dim=1) for ids in (x, y))
+        for chunk, target in zip(*pairs, strict=True):
+            loss, state = step(chunk, target, state)
+            found.append(loss)
+        return found
+
+    return block
 
 
 def main() -> None:
@@ -103,40 +132,50 @@ def main() -> None:
     parser.add_argument("--picture", metavar="FILE", help="needs matplotlib")
     args = parser.parse_args()
 
-    model = CharLM(args.cell, dropout=0.0, validation_fraction=0.05, seed=0)
-    text = args.text.read_text(encoding="utf-8")
-    model.vocabulary = "".join(sorted(set(text)))
-    train, validation = (model._ids(part) for part in split(text, model.validation_fraction))
+    model = CharLM(args.cell, dropout=0.0, seed=0)
+    text, _ = split(args.text.read_text(encoding="utf-8"), model.validation_fraction)
+    alphabet, ids = np.unique(list(text), return_inverse=True)
+    B, T = model.batch_size, model.seq_len
+    L = (len(ids) - 1) // B
+    x, y = (part[: B * L].reshape(B, L) for part in (ids[:-1], ids[1:]))
+    size = args.block * T
 
-    def training() -> Training:
-        made = Training(model, model._new_net(), train, validation)
-        made.steps = args.steps  # the learning rate falls to zero over these
-        return made
-
-    chunks = list(islice(training().chunks(), args.steps))
     threads = sorted({1, min(2, available_cpus())})
-    steps = {
-        (name, n): step(training())
-        for name, step in (("fastrnn", ours), ("torch", torchs))
+    blocks = {
+        (name, n): make(model, len(alphabet), args.steps)
+        for name, make in (("fastrnn", ours), ("torch", torchs))
         for n in threads
     }
-    losses: dict[tuple[str, int], list[float]] = {who: [] for who in steps}
-    speeds: dict[tuple[str, int], list[float]] = {who: [] for who in steps}
-    for first in range(0, args.steps, args.block):
-        block = chunks[first : first + args.block]
-        for who, step in steps.items():
+    losses: dict[tuple[str, int], list[float]] = {who: [] for who in blocks}
+    speeds: dict[tuple[str, int], list[float]] = {who: [] for who in blocks}
+    for i in range(args.steps // args.block):
+        start = i % (L // size) * size
+        part = x[:, start : start + size], y[:, start : start + size]
+        for who, block in blocks.items():
             fastrnn.set_num_threads(who[1])
             torch.set_num_threads(who[1])
-            start = time.perf_counter()
-            losses[who] += [step(chunk) for chunk in block]
-            characters = sum(x.size for x, _, _ in block)
-            speeds[who].append(characters / (time.perf_counter() - start))
+            begin = time.perf_counter()
+            losses[who] += block(*part)
+            speeds[who].append(part[0].size / (time.perf_counter() - begin))
 
     for name, value in {**report.machine(), "torch": torch.__version__}.items():
         print(f"{name + ':':14}{value}")
-    print(f"\n{model}\n{args.steps} steps of {chunks[0][0].size} characters\n")
+    print(f"\n{model}\n{len(losses['torch', 1])} steps of {B * T} characters\n")
+    report_speeds(losses, speeds, args.block)
+    mine, theirs = (np.array(losses[name, 1]) for name in ("fastrnn", "torch"))
+    off = np.abs(mine - theirs)
+    print(
+        f"losses differ by {off[: args.block].max():.1e} at most in the first {args.block} steps, "
+        f"by {off.max():.1e} in all"
+    )
+    if args.picture:
+        draw(mine, theirs, args.picture)
+
+
+def report_speeds(losses: Any, speeds: Any, block: int) -> None:
+    """Print a line for each, and the ratio of the best."""
     for (name, n), found in speeds.items():
-        last = np.mean(losses[name, n][-args.block :])
+        last = np.mean(losses[name, n][-block:])
         speed = statistics.median(found)
         print(f"{name:8} {n} threads {speed:12,.0f} characters/s, loss at the end {last:.4f}")
     best = {
@@ -145,14 +184,6 @@ def main() -> None:
     }
     ratio = best["fastrnn"] / best["torch"]
     print(f"\nfastrnn / torch, each at its better number of threads: {ratio:.2f}")
-    mine, theirs = (np.array(losses[name, 1]) for name in best)
-    off = np.abs(mine - theirs)
-    print(
-        f"losses differ by {off[: args.block].max():.1e} at most in the first {args.block} steps, "
-        f"by {off.max():.1e} in all"
-    )
-    if args.picture:
-        draw(mine, theirs, args.picture)
 
 
 def draw(mine: np.ndarray, theirs: np.ndarray, path: str) -> None:

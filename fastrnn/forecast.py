@@ -118,7 +118,8 @@ class Forecaster(estimators.Settings):
 
     Parameters
     ----------
-    cell : {"gru", "lstm", "rnn"}
+    cell : {"gru", ...}
+        The recurrent layer, in lower case.
     window : int
         Values that the net reads.
     steps : int
@@ -199,7 +200,7 @@ class Forecaster(estimators.Settings):
         TypeError
             If they are not real numbers.
         """
-        by: Forecaster = self._unfitted()
+        by = self._unfitted()
         values = by._series(series, "series", by.window + by.steps)
         scale = _Scale.of(values, by.log)
         net = by._train(scale.to(values), verbose)
@@ -360,7 +361,7 @@ class Forecaster(estimators.Settings):
             raise ValueError(
                 f"series: expected a season, {self.season} values, before the test part, got {cut}"
             )
-        model: Forecaster = self._unfitted()
+        model = self._unfitted()
         model.fit(values[:cut], verbose=verbose)
         fit, _ = model._fitted(None)
         origins = np.arange(cut, n - horizon + 1, stride)

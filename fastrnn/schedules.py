@@ -94,7 +94,7 @@ class CosineDecay:
         _checks.size(self.steps, "steps")
         _checks.not_negative(self.final, "final")
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         """The learning rate after so many steps."""
         done = min(step / self.steps, 1.0)
         return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * done)) / 2

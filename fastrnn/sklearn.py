@@ -326,7 +326,8 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
 
     Parameters
     ----------
-    cell : {"gru", "lstm", "rnn"}
+    cell : {"gru", ...}
+        The recurrent layer, in lower case.
     hidden_size, num_layers : int
     bidirectional : bool
         Whether the net also reads from the end; the answer is then from both last steps.

@@ -19,7 +19,11 @@ from safetensors.numpy import load, save
 
 import fastrnn
 from fastrnn._files import model_file
-from fastrnn.text import CharLM, _net, _training, split
+from fastrnn.losses import CrossEntropy, cross_entropy
+from fastrnn.models.estimators import CELLS
+from fastrnn.models.network import Network
+from fastrnn.optim import Adam
+from fastrnn.text import CharLM, _evaluation, split
 from fastrnn.text.ngram import ngram_bits_per_char
 
 PATTERN = "the quick brown fox jumps over the lazy dog.\n" * 40
@@ -41,7 +45,7 @@ def file(model: CharLM, tmp_path: Path) -> Path:
 # Learning.
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", list(CELLS))
 def test_learns_a_pattern(cell: str) -> None:
     model = CharLM(cell, **SMALL, lr=1e-2, epochs=12, seed=0).fit(PATTERN, verbose=0)
     assert model.bits_per_char(PATTERN[:200]) < 1
@@ -87,30 +91,34 @@ def test_without_validation_the_last_weights_are_kept() -> None:
     assert model.history[-1].loss > 0
 
 
-@pytest.mark.parametrize("cell", [fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU])
+@pytest.mark.parametrize("cell", list(CELLS))
 @pytest.mark.parametrize(("num_layers", "p"), [(1, 0.0), (2, 0.0), (2, 0.4)])
-def test_whole_model_gradient(cell: Any, num_layers: int, p: float) -> None:
+def test_whole_model_gradient(cell: str, num_layers: int, p: float) -> None:
     """Central differences through embedding, recurrent layers, linear and loss at once.
 
-    Nets made alike drop alike: each loss is that of the first chunk of a new one.
+    Networks made alike drop alike: each loss is that of the first chunk of a new one.
     """
     rng = np.random.default_rng(0)
 
-    def net() -> _net.Net:
-        return _net.Net(
-            fastrnn.Embedding(5, 3, dtype="float64", seed=1),
-            fastrnn.Dropout(p, seed=6),
-            cell(3, 4, num_layers, dropout=p, dtype="float64", seed=2),
-            fastrnn.Dropout(p, seed=3),
-            fastrnn.Linear(4, 5, dtype="float64", seed=4),
-            fastrnn.Dropout(p, seed=5),
+    def net() -> fastrnn.Sequential:
+        kind: Any = CELLS[cell]
+        options = {"dropout": p, "weight_dropout": p, "dtype": "float64", "seed": 2}
+        return fastrnn.Sequential(
+            [
+                fastrnn.Embedding(5, 3, dtype="float64", seed=1),
+                fastrnn.Dropout(p, seed=6),
+                kind(3, 4, num_layers, **options),
+                fastrnn.Dropout(p, seed=3),
+                fastrnn.Linear(4, 5, dtype="float64", seed=4),
+            ]
         )
 
-    x, target = rng.integers(0, 5, (2, 6, 2))
-    state = rng.standard_normal((2, num_layers, 2, 4))
-    state = tuple(state) if cell is fastrnn.LSTM else state[0]
+    x, target = rng.integers(0, 5, (2, 2, 6))
+    # Where a network has come to on other tokens.
+    state = net().eval().forward(rng.integers(0, 5, (2, 9)))[1].state
     first = net()
-    _, grads, _ = first.loss_and_grads(x, target, state)
+    y, tape = first.forward(x, state)
+    _, grads = first.backward(tape, cross_entropy.value_and_grad(y, target)[1])
     assert grads.keys() == first.parameters().keys()
     for name, whole in first.parameters().items():
         np.testing.assert_array_equal(whole, net().parameters()[name])
@@ -119,63 +127,73 @@ def test_whole_model_gradient(cell: Any, num_layers: int, p: float) -> None:
             for change in (1e-5, -1e-5):
                 changed = net()
                 changed.parameters()[name][i] += change
-                losses.append(changed.loss_and_grads(x, target, state)[0])
+                losses.append(cross_entropy(changed.forward(x, state)[0], target))
             numeric = (losses[0] - losses[1]) / 2e-5
             assert abs(grads[name][i] - numeric) < 1e-7 * np.abs(grads[name]).max() + 1e-11
 
 
 def test_the_state_is_carried_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks follow each other in each stream, and each goes on from the state before."""
-    seen = []
-    usual = _net.Net.loss_and_grads
+    seen: list[list[Any]] = []
+    forward, compute = Network.apply_forward, CrossEntropy.compute
 
-    def spy(net: Any, x: Any, target: Any, state: Any) -> Any:
-        found = usual(net, x, target, state)
-        seen.append((x, target, state, found[2]))
-        return found
+    def spy(net: Any, x: Any, state: Any = None, **options: Any) -> Any:
+        y, tape = forward(net, x, state, **options)
+        seen.append([x, None, state, tape.state])
+        return y, tape
 
-    monkeypatch.setattr(_net.Net, "loss_and_grads", spy)
+    def spy_targets(loss: Any, z: Any, target: Any, *more: Any) -> Any:
+        if seen[-1][1] is None:
+            seen[-1][1] = target
+        return compute(loss, z, target, *more)
+
+    monkeypatch.setattr(Network, "apply_forward", spy)
+    monkeypatch.setattr(CrossEntropy, "compute", spy_targets)
     text = "".join(chr(0x4E00 + i) for i in range(900))  # every character once
-    CharLM(**SMALL, epochs=1, seed=0).fit(text, verbose=0)
-    assert len(seen) == 10
-    T, B = seen[0][0].shape
-    assert (T, B) == (20, 4)
-    for x, target, *_ in seen:
-        np.testing.assert_array_equal(target, x + 1)
-    for (_, target, _, after), (x, _, before, _) in pairwise(seen):
-        np.testing.assert_array_equal(x[0], target[-1])
-        assert before is after
-    assert seen[0][2] is None
+    CharLM(**SMALL, epochs=2, seed=0).fit(text, verbose=0)
+    # 854 characters that have a next one, in 4 streams: only the last two are left out.
+    for epoch in (seen[:11], seen[11:]):
+        assert [x.shape for x, *_ in epoch] == [(20, 4)] * 10 + [(13, 4)]
+        for x, target, *_ in epoch:
+            np.testing.assert_array_equal(target, x + 1)
+        for (_, target, _, after), (x, _, before, _) in pairwise(epoch):
+            np.testing.assert_array_equal(x[0], target[-1])
+            assert before is after
+        assert epoch[0][2] is None
 
 
 def test_ctrl_c_keeps_the_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = _training.Adam.step
+    usual = Adam.apply
     calls = []
 
-    def step(self: Any, params: Any, grads: Any) -> None:
+    def apply(self: Any, *args: Any) -> None:
         calls.append(1)
         if len(calls) == 30:
             raise KeyboardInterrupt
-        usual(self, params, grads)
+        usual(self, *args)
 
-    monkeypatch.setattr(_training.Adam, "step", step)
+    monkeypatch.setattr(Adam, "apply", apply)
     model = CharLM(**SMALL, lr=2e-2, seed=0).fit(PATTERN, verbose=0)
     assert model.interrupted
-    assert model.history[-1].characters == 29 * 20 * 4
+    # 29 steps: an epoch of 21 chunks of 20 characters and one of 7, and 7 chunks more.
+    assert model.history[-1].characters == (28 * 20 + 7) * 4
     assert model.bits_per_char(PATTERN) < math.log2(len(model.vocabulary))
 
 
 def test_dropped_weights_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when Ctrl-C comes while they are away."""
+    usual = Network.apply_backward
+    untouched = CharLM(**SMALL, weight_dropout=0.5, seed=0)._new_net(len(set(PATTERN)))
 
-    def interrupted(self: Any, *_: Any) -> Any:
-        assert (self.parameters()["weight_hh_l0"] == 0).any()
+    def interrupted(self: Any, *args: Any, **options: Any) -> Any:
+        _, grads = usual(self, *args, **options)
+        assert (grads["2.weight_hh_l0"] == 0).mean() > 0.4
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fastrnn.LSTM, "forward", interrupted)
+    monkeypatch.setattr(Network, "apply_backward", interrupted)
     model = CharLM(**SMALL, weight_dropout=0.5, epochs=1, seed=0).fit(PATTERN, verbose=0)
-    found = model._fitted().parameters()
-    for name, p in model._new_net().parameters().items():
+    found = model._fitted().net.parameters()
+    for name, p in untouched.parameters().items():
         np.testing.assert_array_equal(found[name], p)
 
 
@@ -263,8 +281,8 @@ def test_text_must_be_text() -> None:
 def test_bits_per_char_by_the_definition(model: CharLM) -> None:
     text = PATTERN[100:180]
     ids = [model.vocabulary.index(c) for c in text]
-    logits, _ = model._net.logits(np.array(ids)[:-1, None], None)  # type: ignore[union-attr]
-    p = np.exp(logits[:, 0].astype(float))
+    logits = model._fitted().net([ids[:-1]])
+    p = np.exp(logits[0].astype(float))
     p /= p.sum(-1, keepdims=True)
     expected = -np.log2(p[np.arange(len(ids) - 1), ids[1:]]).mean()
     assert model.bits_per_char(text) == pytest.approx(expected, rel=1e-5)
@@ -276,7 +294,7 @@ def test_bits_per_char_in_pieces(
 ) -> None:
     text = "".join(rng.choice(list(model.vocabulary), length))
     found = model.bits_per_char(text)
-    monkeypatch.setattr(_net, "_MAX_PIECES", 1)
+    monkeypatch.setattr(_evaluation, "_MAX_PIECES", 1)
     assert found == pytest.approx(model.bits_per_char(text), rel=1e-3)
 
 
@@ -333,8 +351,8 @@ def test_generate_is_the_model_step_by_step(model: CharLM) -> None:
     written = "the"
     for _ in range(15):
         ids = np.array([model.vocabulary.index(c) for c in written])
-        logits, _ = model._net.logits(ids[:, None], None)  # type: ignore[union-attr]
-        written += model.vocabulary[int(logits[-1, 0].argmax())]
+        logits = model._fitted().net(ids[None])
+        written += model.vocabulary[int(logits[0, -1].argmax())]
     assert model.generate("the", 15, temperature=0) == written[3:]
 
 
@@ -345,7 +363,7 @@ def test_samples_follow_the_probabilities(rng: np.random.Generator) -> None:
         (2, 1.0, [0, 2 / 3, 1 / 3]),
         (3, 0.5, [0.01 / 0.46, 0.36 / 0.46, 0.09 / 0.46]),
     ):
-        drawn = [_net.sample(logits, temperature, k, rng) for _ in range(4000)]
+        drawn = [_evaluation.sample(logits, temperature, k, rng) for _ in range(4000)]
         np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 4000, expected, atol=0.03)
 
 
@@ -384,7 +402,7 @@ def test_comes_back_from_its_file(model: CharLM, file: Path) -> None:
     assert os.listdir(file.parent) == [file.name]
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", list(CELLS))
 def test_layers_come_back(cell: str, tmp_path: Path) -> None:
     options = SMALL | {"num_layers": 3, "input_dropout": 0.1, "weight_dropout": 0.2, "seed": 0}
     model = CharLM(cell, **options, epochs=1).fit(PATTERN, verbose=0)
@@ -396,6 +414,53 @@ def test_layers_come_back(cell: str, tmp_path: Path) -> None:
 
 def test_pickles(model: CharLM) -> None:
     assert same(pickle.loads(pickle.dumps(model)), model)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "written"),
+    [
+        ("lstm", 2.0645666, "d the d the d the d the d the "),
+        ("gru", 0.6957474, "lazy dog.\nthe lazy dog.\nthe la"),
+        ("rnn", 0.7099230, "quick brown fox brown fox brow"),
+    ],
+)
+def test_files_of_0_1_0(name: str, bits: float, written: str) -> None:
+    model = CharLM.load(Path(__file__).parent / f"data/char_lm_{name}-0.1.0.safetensors")
+    assert model.bits_per_char(PATTERN[:300]) == pytest.approx(bits, rel=1e-5)
+    assert model.generate("the ", 30, temperature=0) == written
+
+
+def test_settings_are_checked_when_set_and_count_from_the_next_fit(tmp_path: Path) -> None:
+    model = CharLM(**SMALL, epochs=1, seed=0).fit(PATTERN, verbose=0)
+    expected = model.bits_per_char(PATTERN), model.generate("the", 20, seed=0)
+    for name, value in (("hidden_size", 0), ("cell", "gpt"), ("dropout", 1.0), ("epochs", -1)):
+        with pytest.raises(ValueError, match=f"{name}: expected"):
+            setattr(model, name, value)
+    for name in ("vocabulary", "history", "interrupted", "hiden_size"):
+        with pytest.raises(AttributeError, match=f"CharLM.{name}: is "):
+            setattr(model, name, "abc")
+    model.hidden_size, model.cell, model.embedding_dim, model.num_layers = 7, "gru", 3, 2
+    assert (model.bits_per_char(PATTERN), model.generate("the", 20, seed=0)) == expected
+    model.save(tmp_path / "m")
+    assert CharLM.load(tmp_path / "m").bits_per_char(PATTERN) == expected[0]
+    assert model.fit(PATTERN, verbose=0).bits_per_char(PATTERN) != expected[0]
+
+
+def test_a_fit_that_fails_changes_nothing() -> None:
+    model = CharLM(**SMALL, epochs=1, seed=0).fit(PATTERN, verbose=0)
+    expected, history = model.bits_per_char(PATTERN), model.history
+    model.lr, model.clip_norm, model.cell = 1e38, 1e30, "rnn"
+    with pytest.raises(ValueError, match="training diverged"):
+        model.fit(PATTERN.upper(), verbose=0)
+    assert model.bits_per_char(PATTERN) == expected
+    assert model.history is history
+
+
+def test_nothing_of_a_fit_stays_behind() -> None:
+    """Neither the text, nor the state of the optimizer, nor the best weights."""
+    model = CharLM(**SMALL, epochs=1, seed=0).fit(PATTERN * 20, verbose=0)
+    weights = sum(w.nbytes for w in model._fitted().net.parameters().values())
+    assert len(pickle.dumps(model)) < weights + 5000
 
 
 def test_any_character_may_be_in_a_model(tmp_path: Path) -> None:

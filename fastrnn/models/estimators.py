@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._kernels.cells import CellConfig
+from fastrnn._kernels import cells
 from fastrnn._types import Array
-from fastrnn.layers import GRU, LSTM, RNN, Dropout, Linear
+from fastrnn.layers import RECURRENT, Dropout, Linear
 from fastrnn.layers.base import Layer
 from fastrnn.models.history import History
 from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
 from fastrnn.schedules import CosineDecay
 
-CELLS: dict[str, type[RNN | LSTM | GRU]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+#: The recurrent layers, by the name of their family, in the order of the cells.
+CELLS: dict[str, Any] = {c.family: RECURRENT[c.family] for c in cells.CELLS.values()}
 
 #: Checks a setting, and raises an error that names it.
 Check = Callable[[Any, str], Any]
@@ -46,12 +47,8 @@ class Settings(model_file.Model):
             raise AttributeError(f"{kind}.{name}: {said}: {', '.join(self._CHECKS)}")
         super().__setattr__(name, value)
 
-    def _settings(self) -> dict[str, Any]:
-        """What was passed to the constructor, or set since."""
-        return {name: getattr(self, name) for name in self._CHECKS}
-
-    def _unfitted(self) -> Any:
-        """A copy of the settings alone."""
+    def _unfitted(self) -> Self:
+        """Return a copy of the settings alone."""
         return dataclasses.replace(self)  # type: ignore[type-var]
 
 
@@ -65,8 +62,8 @@ def or_none(check: Check) -> Check:
     return lambda value, name: None if value is None else check(value, name)
 
 
-def cell(value: Any, name: str = "cell") -> type[RNN | LSTM | GRU]:
-    """The recurrent layer of this name."""
+def cell(value: Any, name: str = "cell") -> Any:
+    """Return the class of the recurrent layer of this name."""
     return CELLS[_checks.choice(value, name, CELLS)]
 
 
@@ -163,7 +160,8 @@ def expect_token_net(
     """
     embedding, recurrent, linear = names
     E, H, D = embedding_dim, hidden_size, 1 + bool(bidirectional)
-    of_cell = cell(kind)(1, 1)._cell
+    # A layer's cells differ in what they compute, not in their weights.
+    of_layer = cells.CELLS[next(iter(cell(kind).cells))]
     shapes: dict[str, tuple[int, ...]] = {
         f"{embedding}.weight": (tokens, E),
         f"{linear}.weight": (outputs, D * H),
@@ -171,8 +169,8 @@ def expect_token_net(
     }
     # Layers that the file has no tensors for are too many anyway.
     for layer in range(min(num_layers, len(tensors))):
-        config = CellConfig(input_size=D * H if layer else E, hidden_size=H)
-        for name, shape in of_cell.weight_shapes(config).items():
+        config = cells.CellConfig(input_size=D * H if layer else E, hidden_size=H)
+        for name, shape in of_layer.weight_shapes(config).items():
             for direction in ("", "_reverse")[:D]:
                 shapes[f"{recurrent}.{name}_l{layer}{direction}"] = shape
     if shapes.keys() != tensors.keys():

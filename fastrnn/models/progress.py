@@ -92,7 +92,8 @@ class Display:
             self._bar.update(1 - self._bar.n)
             self._close_bar()
         else:
-            self._say(f"{now - self._start:.1f} s  {said}", now)
+            whole = "" if self._title else "100%  "
+            self._say(f"{whole}{now - self._start:.1f} s  {said}", now)
 
     def close(self) -> None:
         """Leave a bar that did not come to its end, and print the last line."""

@@ -1,34 +1,17 @@
-"""The training of a character model."""
+"""What happens while ``CharLM.fit`` trains: the budget, the validation, and their display."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from fastrnn._types import Array
-from fastrnn.optim import Adam
-from fastrnn.text._net import Net, mean_bits
-
-if TYPE_CHECKING:
-    from fastrnn.text._progress import Progress
-    from fastrnn.text.char_lm import CharLM
-
-
-#: The default budget: what takes a text of a megabyte to where its curve flattens (about 6 epochs),
-#: and no more epochs than this over a small one.
-_CHARACTERS = 6_000_000
-_MAX_EPOCHS = 50
-
-#: Rounds of training between two validations take as many characters as this many validation parts;
-#: a validation, forward only, then costs a small part of the time.
-_VALIDATE_EVERY = 5
-
-#: A small text gets fewer streams, so that the state is carried over this many chunks or more.
-_CHUNKS_PER_STREAM = 8
+from fastrnn.models.callback import Callback, Logs
+from fastrnn.models.progress import Display
+from fastrnn.models.sequential import Sequential
+from fastrnn.schedules import CosineDecay
+from fastrnn.text._evaluation import mean_bits
 
 
 class Record(NamedTuple):
@@ -40,87 +23,141 @@ class Record(NamedTuple):
     validation_bits: float  #: Bits per character of the validation part; NaN without one.
 
 
-class Training:
-    """One run of `CharLM.fit`: the data as streams, the budget, and the best weights."""
+class Budget(Callback):
+    """Ends a training when its steps or its time are used up.
 
-    def __init__(self, model: CharLM, net: Net, train: Array, validation: Array) -> None:
-        n = len(train) - 1
-        self.net, self.validation = net, validation
-        self.T = min(model.seq_len, n)
-        self.B = max(1, min(model.batch_size, n // (self.T * _CHUNKS_PER_STREAM)))
-        self.L = n // self.B
-        self.x, self.target = (
-            np.ascontiguousarray(ids[: self.B * self.L].reshape(self.B, self.L).T)
-            for ids in (train[:-1], train[1:])
-        )
-        self.max_seconds = model.max_seconds or math.inf
-        epochs = model.epochs
-        if epochs is None:
-            default = min(_MAX_EPOCHS, _CHARACTERS / n)
-            epochs = math.inf if model.max_seconds else default
-        self.steps = max(1, epochs * (self.L // self.T))
-        self.lr = model.lr
-        self.adam = Adam(lambda _: self.lr_now(), clip_norm=model.clip_norm)
-        self.rng = np.random.default_rng(model.seed)
-        self.parameters = net.parameters()
-        self.best: tuple[float, dict[str, Array]] | None = None
-        self.losses: list[float] = []
-        self.characters = 0
-        self.start = time.perf_counter()
+    Parameters
+    ----------
+    lr : float
+        Learning rate at the start, from where it falls to 0 along half a cosine.
+    steps : float
+        Steps of the optimizer, may be infinite.
+    seconds : float
+        May be infinite.
+    """
 
+    def __init__(self, lr: float, steps: float, seconds: float) -> None:
+        self._rate = CosineDecay(lr, 1)
+        self._steps, self._seconds = steps, seconds
+        self._start, self._taken = time.perf_counter(), 0
+
+    @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.start
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
 
-    def done(self) -> float:
+    @property
+    def used(self) -> float:
         """How much of the budget is used up, 0 to 1."""
-        time_used = 0.0 if self.max_seconds == math.inf else self.seconds() / self.max_seconds
-        return min(1.0, max(self.adam.steps / self.steps, time_used))
+        time_used = 0.0 if math.isinf(self._seconds) else self.seconds / self._seconds
+        return min(1.0, max(self._taken / self._steps, time_used))
 
-    def lr_now(self) -> float:
-        return self.lr * (1 + math.cos(math.pi * self.done())) / 2
+    def lr(self, step: int) -> float:
+        """Return the learning rate, for the optimizer."""
+        return self._rate(self.used)
 
-    def chunks(self) -> Iterator[tuple[Array, Array, bool]]:
-        """Inputs, targets, and whether the state starts anew; for ever."""
-        while True:
-            # Chunks begin elsewhere in each epoch, so that other characters are left over.
-            offset = int(self.rng.integers(self.L % self.T + 1))
-            for t in range(offset, self.L - self.T + 1, self.T):
-                yield self.x[t : t + self.T], self.target[t : t + self.T], t == offset
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Look whether the budget is used up."""
+        self._taken += 1
+        if self.used >= 1:
+            self.model.stop_training = True
 
-    def run(self, progress: Progress) -> Iterator[Record]:
-        """Train until the budget is used up; yields at each validation."""
-        state = None
-        every = _VALIDATE_EVERY * len(self.validation) or self.x.size
-        next_validation = every
-        for x, target, anew in self.chunks():
-            # What is not finite is an error here, and warnings of it only noise.
-            with np.errstate(over="ignore", invalid="ignore"):
-                loss, grads, state = self.net.loss_and_grads(x, target, None if anew else state)
-            if not math.isfinite(loss):
-                raise ValueError(f"lr: expected a smaller value, training diverged at {self.lr}")
-            self.adam.step(self.parameters, grads)
-            self.losses.append(loss)
-            self.characters += x.size
-            done = self.done()
-            if done >= 1 or self.characters >= next_validation:
-                next_validation = self.characters + every
-                record = self.validate()
-                progress.record(record)
-                yield record
-            progress.show(done, self.seconds(), self.characters, loss)
-            if done >= 1:
-                return
 
-    def validate(self) -> Record:
-        """Measure, and remember the weights if they are the best so far."""
-        bits = mean_bits(self.net, self.validation) if self.validation.size else math.nan
-        if self.validation.size and (self.best is None or bits < self.best[0]):
-            self.best = bits, {name: array.copy() for name, array in self.parameters.items()}
-        loss = float(np.mean(self.losses)) if self.losses else math.nan
-        self.losses.clear()
-        return Record(self.seconds(), self.characters, loss, bits)
+class Validation(Callback):
+    """Measures every so many characters, and at the end, and keeps the best weights.
+
+    Parameters
+    ----------
+    net : Sequential
+        Which is trained.
+    budget : Budget
+        Called before this one.
+    ids : (n,) array
+        The validation part; may be empty.
+    every : int
+        Characters of training between two validations.
+    shape : (B, L, T)
+        The training part, B streams of L characters, and the characters of a chunk.
+
+    Attributes
+    ----------
+    records : list of Record
+    characters : int
+        Trained on so far.
+    """
+
+    def __init__(
+        self, net: Sequential, budget: Budget, ids: Array, every: int, shape: tuple[int, int, int]
+    ) -> None:
+        self._net, self._budget, self._ids = net, budget, ids
+        self._every = self._next = every
+        self._shape = shape
+        self.records: list[Record] = []
+        self._best: tuple[float, dict[str, Array]] | None = None
+        # Characters, and the sum of their losses: of epochs that are over, now, at the last record.
+        self._epochs = self._now = self._recorded = 0, 0.0
+
+    @property
+    def characters(self) -> int:
+        """Characters trained on so far."""
+        return self._now[0]
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Count, and measure if it is time."""
+        B, L, T = self._shape
+        count = B * min((batch + 1) * T, L)
+        self._now = self._epochs[0] + count, self._epochs[1] + logs["loss"] * count
+        if self.model.stop_training or self.characters >= self._next:
+            self._next = self.characters + self._every
+            self._measure()
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Start counting anew."""
+        self._epochs = self._now
+
+    def _measure(self) -> None:
+        bits = mean_bits(self._net, self._ids) if self._ids.size else math.nan
+        if self._ids.size and (self._best is None or bits < self._best[0]):
+            self._best = bits, self._net.state_dict()
+        count, total = (now - then for now, then in zip(self._now, self._recorded, strict=True))
+        self._recorded = self._now
+        record = Record(self._budget.seconds, self.characters, total / count, bits)
+        self.records.append(record)
+
+    def measure_rest(self) -> None:
+        """Measure what was trained since the last record."""
+        if self._now != self._recorded:
+            self._measure()
 
     def restore_best(self) -> None:
-        if self.best is not None:
-            for name, array in self.best[1].items():
-                self.parameters[name][...] = array
+        """Restore the best weights, if there is a validation part."""
+        if self._best is not None:
+            self._net.load_state_dict(self._best[1])
+
+
+class Progress(Callback):
+    """Shows how much of the budget is used, and the losses."""
+
+    def __init__(self, budget: Budget, validation: Validation) -> None:
+        self._budget, self._validation = budget, validation
+        self._display = Display("char", units={"validation": "bits/char"})
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Start."""
+        self._display.begin("")
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Move on."""
+        numbers = dict(logs)
+        records = self._validation.records
+        if records and not math.isnan(records[-1].validation_bits):
+            numbers["validation"] = records[-1].validation_bits
+        characters = self._validation.characters
+        if self.model.stop_training:
+            self._display.end(characters, numbers)
+        else:
+            self._display.update(characters, self._budget.used, numbers)
+
+    def on_train_end(self, logs: Logs) -> None:
+        """Print the last line."""
+        self._display.close()

@@ -5,23 +5,38 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import sys
 import time
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._kernels.cells import CellConfig
 from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding, Linear
+from fastrnn.losses import cross_entropy
 from fastrnn.models import estimators
-from fastrnn.text._net import Net, adaptive_bits, mean_bits, sample
-from fastrnn.text._progress import Progress
-from fastrnn.text._training import Record, Training
+from fastrnn.models.sequential import Sequential
+from fastrnn.optim import Adam
+from fastrnn.text._evaluation import adaptive_bits, mean_bits, sample
+from fastrnn.text._training import Budget, Progress, Record, Validation
 
-_DTYPE = np.dtype(np.float32)
+#: The default budget: what takes a text of a megabyte to where its curve flattens (about 6 epochs),
+#: and no more epochs than this over a small one.
+_CHARACTERS = 6_000_000
+_MAX_EPOCHS = 50
+
+#: Rounds of training between two validations take as many characters as this many validation parts;
+#: a validation, forward only, then costs a small part of the time.
+_VALIDATE_EVERY = 5
+
+#: A small text gets fewer streams, so that the state is carried over this many chunks or more.
+_CHUNKS_PER_STREAM = 8
+
+#: What a file calls the layers with weights, by their places in the network.
+_FILE_NAMES = {"0": "embedding", "2": "recurrent", "4": "linear"}
 
 
 def split(text: str, validation_fraction: float) -> tuple[str, str]:
@@ -40,19 +55,42 @@ def training_speed(model: CharLM, text: str) -> float:
     text : str
         Characters that the model knows; repeated if it is short.
     """
-    net = model._fitted()
-    shape = (model.seq_len + 1, model.batch_size)
-    ids = np.resize(model._ids(text), shape[::-1]).T.copy()
+    fit = model._fitted()
+    T, B = fit.by.seq_len, fit.by.batch_size
+    ids = np.resize(fit.ids(text), (B, T + 1))
     best = math.inf
     for _ in range(3):
         start = time.perf_counter()
-        net.loss_and_grads(ids[:-1], ids[1:], None)
+        y, tape = fit.net.forward(ids[:, :-1])
+        fit.net.backward(tape, cross_entropy.value_and_grad(y, ids[:, 1:])[1])
         best = min(best, time.perf_counter() - start)
-    return model.seq_len * model.batch_size / best
+    return T * B / best
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """What `fit` leaves: the settings that it went by, the alphabet, and the network."""
+
+    by: CharLM
+    vocabulary: str
+    net: Sequential
+
+    def ids(self, text: str, name: str = "text") -> Array:
+        """Return characters as indices into the vocabulary."""
+        codes, known = _codes(text), _codes(self.vocabulary)
+        ids = np.searchsorted(known, codes).clip(max=len(known) - 1)
+        unknown = np.flatnonzero(known[ids] != codes)
+        if unknown.size:
+            found = text[unknown[0]]
+            raise ValueError(
+                f"{name}: expected characters of the text fitted, got {found!r} "
+                f"at position {unknown[0]}"
+            )
+        return ids
 
 
 @dataclasses.dataclass(eq=False)
-class CharLM(model_file.Model):
+class CharLM(estimators.Settings):
     """A character language model: embedding, recurrent layers, linear, softmax, with dropout.
 
     Trained by truncated backpropagation through time (Williams and Peng 1990) on parallel streams:
@@ -65,7 +103,8 @@ class CharLM(model_file.Model):
 
     Parameters
     ----------
-    cell : {"lstm", "gru", "rnn"}
+    cell : {"lstm", ...}
+        The recurrent layer, in lower case.
     embedding_dim, hidden_size, num_layers : int
     dropout : float
         Probability, between recurrent layers and before the linear one.
@@ -90,7 +129,7 @@ class CharLM(model_file.Model):
     validation_fraction : float
         0 for none: then the last weights are kept.
     seed : int, optional
-        For the initial weights, dropout and the order of chunks. Default: fresh each time.
+        For the initial weights and dropout. Default: fresh each time.
 
     Attributes
     ----------
@@ -118,23 +157,35 @@ class CharLM(model_file.Model):
     max_seconds: float | None = None
     validation_fraction: float = 0.05
     seed: int | None = None
-    vocabulary: str = dataclasses.field(default="", init=False, repr=False)
-    history: list[Record] = dataclasses.field(default_factory=list, init=False, repr=False)
-    interrupted: bool = dataclasses.field(default=False, init=False, repr=False)
-    _net: Net | None = dataclasses.field(default=None, init=False, repr=False)
+    _history: list[Record] = dataclasses.field(default_factory=list, init=False, repr=False)
+    _interrupted: bool = dataclasses.field(default=False, init=False, repr=False)
+    _fit: _Fit | None = dataclasses.field(default=None, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        estimators.cell(self.cell)
-        for name in ("embedding_dim", "hidden_size", "num_layers", "seq_len", "batch_size"):
-            _checks.size(getattr(self, name), name)
-        for name in ("lr", "clip_norm"):
-            _checks.positive(getattr(self, name), name)
-        for name in ("epochs", "max_seconds"):
-            if getattr(self, name) is not None:
-                _checks.positive(getattr(self, name), name)
-        for name in ("dropout", "input_dropout", "weight_dropout", "validation_fraction"):
-            _checks.fraction(getattr(self, name), name)
-        _checks.seed(self.seed)
+    _CHECKS: ClassVar = {
+        "cell": estimators.cell,
+        **dict.fromkeys(("embedding_dim", "hidden_size", "num_layers"), _checks.size),
+        **dict.fromkeys(("dropout", "input_dropout", "weight_dropout"), _checks.fraction),
+        **dict.fromkeys(("seq_len", "batch_size"), _checks.size),
+        **dict.fromkeys(("lr", "clip_norm"), _checks.positive),
+        **dict.fromkeys(("epochs", "max_seconds"), estimators.or_none(_checks.positive)),
+        "validation_fraction": _checks.fraction,
+        "seed": estimators.seed_setting,
+    }
+
+    @property
+    def vocabulary(self) -> str:
+        """The characters of the text fitted, sorted."""
+        return "" if self._fit is None else self._fit.vocabulary
+
+    @property
+    def history(self) -> list[Record]:
+        """``(seconds, characters, loss, validation_bits)`` at each validation of the last `fit`."""
+        return self._history
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last `fit` was ended early by KeyboardInterrupt."""
+        return self._interrupted
 
     # Training.
 
@@ -168,53 +219,67 @@ class CharLM(model_file.Model):
                 f"text: expected 2 characters or more to train on and as many for validation, "
                 f"got {len(train)} and {len(validation)}"
             )
-        self.vocabulary = "".join(sorted(set(text)))
-        self._net = None
-        self.history = []
-        self.interrupted = True
-        net = self._new_net()
-        training = Training(self, net, self._ids(train), self._ids(validation))
-        with Progress(verbose) as progress, suppress(KeyboardInterrupt):
-            for record in training.run(progress):
-                self.history.append(record)
-            self.interrupted = False
-        with suppress(KeyboardInterrupt):
-            if self.interrupted and training.characters:
-                self.history.append(training.validate())
-        training.restore_best()
-        self._net = net
+        by = self._unfitted()
+        alphabet = "".join(sorted(set(text)))
+        fit = _Fit(by, alphabet, by._new_net(len(alphabet)))
+        ids = fit.ids(train), fit.ids(validation)
+        self._history, self._interrupted = by._train(fit.net, *ids, verbose)
+        self._fit = fit
         return self
 
-    def _new_net(self) -> Net:
-        V, D, H = len(self.vocabulary), self.embedding_dim, self.hidden_size
-        seeds = estimators.seeds(self.seed, 6)
-        between = self.dropout if self.num_layers > 1 else 0.0
-        return Net(
-            Embedding(V, D, seed=seeds[0]),
-            Dropout(self.input_dropout, seed=seeds[5]),
-            estimators.cell(self.cell)(D, H, self.num_layers, dropout=between, seed=seeds[1]),
-            Dropout(self.dropout, seed=seeds[2]),
-            Linear(H, V, seed=seeds[3]),
-            Dropout(self.weight_dropout, seed=seeds[4]),
+    def _train(
+        self, net: Sequential, train: Array, validation: Array, verbose: int
+    ) -> tuple[list[Record], bool]:
+        """Train on parallel streams until the budget is used up; return what fit keeps of it."""
+        n = len(train) - 1
+        T = min(self.seq_len, n)
+        B = max(1, min(self.batch_size, n // (T * _CHUNKS_PER_STREAM)))
+        L = n // B
+        x, y = (ids[: B * L].reshape(B, L) for ids in (train[:-1], train[1:]))
+        epochs = self.epochs
+        if epochs is None:
+            epochs = math.inf if self.max_seconds else min(_MAX_EPOCHS, _CHARACTERS / n)
+        chunks = -(-L // T)
+        steps = max(1, epochs * chunks)
+        budget = Budget(self.lr, steps, self.max_seconds or math.inf)
+        every = _VALIDATE_EVERY * len(validation) or x.size
+        watch = Validation(net, budget, validation, every, (B, L, T))
+        try:
+            history = estimators.fit(
+                net, Adam(budget.lr, clip_norm=self.clip_norm), "cross_entropy", x, y,
+                epochs=sys.maxsize if math.isinf(steps) else math.ceil(steps / chunks),
+                batch_size=B, bptt=T, stateful=True, verbose=0,
+                callbacks=[budget, watch, *([Progress(budget, watch)] if verbose else [])],
+            )  # fmt: skip
+        except ValueError as error:
+            expected = "lr: expected a smaller value, training diverged at"
+            raise ValueError(f"{expected} {self.lr}") from error
+        with suppress(KeyboardInterrupt):
+            watch.measure_rest()
+        watch.restore_best()
+        return watch.records, history.interrupted
+
+    def _new_net(self, characters: int) -> Sequential:
+        V, D, H = characters, self.embedding_dim, self.hidden_size
+        seeds = estimators.seeds(self.seed, 5)
+        recurrent = estimators.cell(self.cell)(
+            D, H, self.num_layers, dropout=self.dropout if self.num_layers > 1 else 0.0,
+            weight_dropout=self.weight_dropout, seed=seeds[1],
+        )  # fmt: skip
+        return Sequential(
+            [
+                Embedding(V, D, seed=seeds[0]),
+                Dropout(self.input_dropout, seed=seeds[4]),
+                recurrent,
+                Dropout(self.dropout, seed=seeds[2]),
+                Linear(H, V, seed=seeds[3]),
+            ]
         )
 
-    def _fitted(self) -> Net:
-        if self._net is None:
+    def _fitted(self) -> _Fit:
+        if self._fit is None:
             raise ValueError("CharLM: expected a fitted or loaded model; call fit first")
-        return self._net
-
-    def _ids(self, text: str, name: str = "text") -> Array:
-        """Characters as indices into the vocabulary."""
-        codes, known = _codes(text), _codes(self.vocabulary)
-        ids = np.searchsorted(known, codes).clip(max=len(known) - 1)
-        unknown = np.flatnonzero(known[ids] != codes)
-        if unknown.size:
-            found = text[unknown[0]]
-            raise ValueError(
-                f"{name}: expected characters of the text fitted, got {found!r} "
-                f"at position {unknown[0]}"
-            )
-        return ids
+        return self._fit
 
     # Use.
 
@@ -234,13 +299,13 @@ class CharLM(model_file.Model):
             characters at a time. The text is then one piece, and takes much longer. Try 3e-4.
             Default: the weights stay as they are.
         """
-        net = self._fitted()
+        fit = self._fitted()
         if len(_text(text, "text")) < 2:
             raise ValueError(f"text: expected 2 characters or more, got {len(text)}")
         if adapt_lr is None:
-            return mean_bits(net, self._ids(text))
+            return mean_bits(fit.net, fit.ids(text))
         lr = _checks.positive(adapt_lr, "adapt_lr")
-        return adaptive_bits(net, self._ids(text), lr, self.clip_norm)
+        return adaptive_bits(fit.net, fit.ids(text), lr, fit.by.clip_norm)
 
     def generate(
         self,
@@ -271,25 +336,25 @@ class CharLM(model_file.Model):
         str
             The `length` characters that follow the prompt, without it.
         """
-        net = self._fitted()
+        fit = self._fitted()
         length = _checks.size(length, "length")
         temperature = _checks.real(
             temperature, "temperature", "a finite number >= 0", lambda v: 0 <= v < math.inf
         )
-        k = len(self.vocabulary) if top_k is None else _checks.size(top_k, "top_k")
-        first = "\n" if "\n" in self.vocabulary else self.vocabulary[0]
-        written = self._ids(_text(prompt, "prompt") or first, "prompt").tolist()
+        alphabet = fit.vocabulary
+        k = len(alphabet) if top_k is None else _checks.size(top_k, "top_k")
+        first = "\n" if "\n" in alphabet else alphabet[0]
+        prompted = fit.ids(_text(prompt, "prompt") or first, "prompt")
         rng = np.random.default_rng(_checks.seed(seed))
-        stream = net.recurrent.stream()
-        table = net.embedding(np.arange(len(self.vocabulary)))
-        y = np.empty(self.hidden_size, table.dtype)
-        for i in written[:-1]:
-            stream.step(table[i], out=y)
-        start = len(written)
-        for _ in range(length):
-            stream.step(table[written[-1]], out=y)
-            written.append(sample(net.linear(y), temperature, k, rng))
-        return "".join(self.vocabulary[i] for i in written[start:])
+        stream = fit.net.stream()
+        y = np.empty(len(alphabet), np.float32)
+        for i in prompted:
+            stream.step(i, out=y)
+        written = [sample(y, temperature, k, rng)]
+        while len(written) < length:
+            stream.step(written[-1], out=y)
+            written.append(sample(y, temperature, k, rng))
+        return "".join(alphabet[i] for i in written)
 
     # Files.
 
@@ -299,9 +364,13 @@ class CharLM(model_file.Model):
         The file's metadata holds format, version, and as JSON the vocabulary and what was passed to
         the constructor; there is no code in it.
         """
-        tensors = self._fitted().parameters()
+        fit = self._fitted()
+        tensors = {}
+        for name, array in fit.net.parameters().items():
+            layer, _, weight = name.partition(".")
+            tensors[f"{_FILE_NAMES[layer]}.{weight}"] = array
         # One by one: JSON makes one character of two surrogates side by side.
-        header = self._settings() | {"vocabulary": list(self.vocabulary)}
+        header = fit.by._settings() | {"vocabulary": list(fit.vocabulary)}
         model_file.write(path, "CharLM", header, tensors)
 
     @classmethod
@@ -311,23 +380,18 @@ class CharLM(model_file.Model):
         self = cls(**header)
         if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
             raise ValueError("vocabulary: expected sorted, distinct characters")
-        V, D, H = len(vocabulary), self.embedding_dim, self.hidden_size
-        cell = estimators.cell(self.cell)(1, 1)._cell
-        shapes = {"embedding.weight": (V, D), "linear.weight": (V, H), "linear.bias": (V,)}
-        # Layers that the file has no tensors for are too many anyway.
-        for layer in range(min(self.num_layers, len(tensors))):
-            recurrent = cell.weight_shapes(CellConfig(input_size=H if layer else D, hidden_size=H))
-            shapes |= {f"recurrent.{name}_l{layer}": shape for name, shape in recurrent.items()}
-        if shapes.keys() != tensors.keys():
-            raise ValueError(f"tensors: expected {sorted(shapes)}, got {sorted(tensors)}")
-        # All this before anything of a size that the header claims is made.
-        for name, shape in shapes.items():
-            _checks.expect_dtype(tensors[name], name, _DTYPE)
-            _checks.expect_shape(tensors[name], name, shape)
-        self.vocabulary = vocabulary
-        self._net = self._new_net()
-        for name, array in self._net.parameters().items():
-            array[...] = tensors[name]
+        V = len(vocabulary)
+        names = ("embedding", "recurrent", "linear")
+        estimators.expect_token_net(
+            tensors, names, self.cell, tokens=V, embedding_dim=self.embedding_dim,
+            hidden_size=self.hidden_size, num_layers=self.num_layers, outputs=V,
+        )  # fmt: skip
+        net = self._new_net(V)
+        places = {name: place for place, name in _FILE_NAMES.items()}
+        for name, array in tensors.items():
+            layer, _, weight = name.partition(".")
+            net.parameters()[f"{places[layer]}.{weight}"][...] = array
+        self._fit = _Fit(self._unfitted(), vocabulary, net)
         return self
 
 

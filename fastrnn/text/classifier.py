@@ -65,7 +65,8 @@ class TextClassifier(estimators.Settings):
     Parameters
     ----------
     unit : {"words", "characters"}
-    cell : {"gru", "lstm", "rnn"}
+    cell : {"gru", ...}
+        The recurrent layer, in lower case.
     embedding_dim, hidden_size, num_layers : int
     bidirectional : bool
         Whether texts are also read from their end.
@@ -174,7 +175,7 @@ class TextClassifier(estimators.Settings):
         classes, target = np.unique(given, return_inverse=True)
         if len(classes) == 1:
             raise ValueError(f"labels: expected two classes or more, got {classes.tolist()}")
-        by: TextClassifier = self._unfitted()
+        by = self._unfitted()
         counts = Counter(token for text in found for token in by._tokens(text))
         vocabulary = sorted(token for token, n in counts.items() if n >= by.min_count)
         net = by._new_net(len(vocabulary), len(classes))

@@ -1,0 +1,90 @@
+"""How well a network of embedding, recurrent layers and linear layer predicts tokens."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastrnn._types import Array
+from fastrnn.layers import Dropout
+from fastrnn.losses import cross_entropy
+from fastrnn.models import estimators
+from fastrnn.models.network import Network
+from fastrnn.models.sequential import Sequential
+from fastrnn.optim import Adam
+
+#: Evaluation cuts a text into pieces of at least so many characters, run side by side, each after
+#: a warm-up on the characters before it.
+_PIECE, _WARM_UP, _MAX_PIECES = 2000, 200, 64
+
+#: Characters scored between two updates of a model that adapts.
+_ADAPT_EVERY = 16
+
+
+def mean_bits(net: Sequential, ids: Array) -> float:
+    """Return bits per token of all but the first of `ids`."""
+    network = Network(net.layers)
+    n = len(ids) - 1
+    pieces = max(1, min(n // _PIECE, _MAX_PIECES))
+    L = n // pieces
+    starts = np.arange(pieces) * L
+    nats = 0.0
+    states: list[Any] | None = None
+    if pieces > 1:
+        _, states = network.apply(ids[starts + np.arange(-_WARM_UP, 0)[:, None]])
+        # The first piece has nothing before it: it has warmed up on something else.
+        states = [_each(_first_zeroed, state) for state in states]
+    for t in range(0, L, _WARM_UP):
+        at = starts + np.arange(t, min(t + _WARM_UP, L))[:, None]
+        y, states = network.apply(ids[at], states)
+        nats += cross_entropy(y, ids[at + 1]) * at.size
+    rest = ids[pieces * L :]
+    if len(rest) > 1:
+        # What the division left over goes on from the last piece.
+        last = [_each(lambda s: s[:, -1:], state) for state in states or ()]
+        y, _ = network.apply(rest[:-1, None], last)
+        nats += cross_entropy(y, rest[1:, None]) * (len(rest) - 1)
+    return nats / n / math.log(2)
+
+
+def _each(function: Callable[[Array], Array], state: Any) -> Any:
+    """Return the state of a recurrent layer with a function of each of its arrays."""
+    return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
+
+
+def _first_zeroed(s: Array) -> Array:
+    return np.concatenate([np.zeros_like(s[:, :1]), s[:, 1:]], axis=1)
+
+
+def adaptive_bits(net: Sequential, ids: Array, lr: float, clip_norm: float) -> float:
+    """Return bits per token of all but the first of `ids`, each chunk learned from once scored.
+
+    The network itself stays as it is.
+    """
+    net = copy.deepcopy(net)
+    recurrent: Any
+    for layer in net.layers:
+        if isinstance(layer, Dropout):
+            layer.p = 0
+        elif layer.has_state:
+            recurrent = layer
+            recurrent.dropout = recurrent.weight_dropout = 0
+    # The loss of a training is that of each chunk before its step.
+    history = estimators.fit(
+        net, Adam(lr, clip_norm=clip_norm), "cross_entropy", ids[None, :-1], ids[None, 1:],
+        batch_size=1, bptt=_ADAPT_EVERY, shuffle=False, verbose=0,
+    )  # fmt: skip
+    return float(estimators.to_the_end(history).history["loss"][0] / math.log(2))
+
+
+def sample(logits: Array, temperature: float, k: int, rng: np.random.Generator) -> int:
+    """Return one of the `k` likeliest, drawn from softmax(logits / temperature)."""
+    likeliest = np.argsort(-logits, kind="stable")[:k]
+    if temperature == 0:
+        return int(likeliest[0])
+    p = estimators.softmax(logits[likeliest] / np.float64(temperature)).cumsum()
+    return int(likeliest[np.searchsorted(p, rng.random() * p[-1], side="right")])
