@@ -1,0 +1,34 @@
+"""``fastrnn bench``: speed beside others."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import fastrnn
+from fastrnn.cli.parser import add_command
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser."""
+    bench = add_command(commands, "bench", _run, "measure speed beside NumPy and what is installed")
+    bench.add_argument(
+        "--peers",
+        type=lambda names: names.split(","),
+        metavar="NAME,...",
+        help="some of reference, numpy, torch, onnxruntime (default: all that are installed)",
+    )
+    bench.add_argument(
+        "--threads",
+        type=int,
+        default=fastrnn.get_num_threads(),
+        help="each library runs on 1 and on so many, the faster counts (default: %(default)s)",
+    )
+    bench.add_argument("--quick", action="store_true", help="small sizes: does it work?")
+    bench.add_argument("--json", metavar="FILE", help="to write what was measured to")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from fastrnn._bench import short
+
+    short.run(args.peers, args.threads, args.quick, args.json)

@@ -1,0 +1,106 @@
+"""``fastrnn demo``: train a character model, and show what it has learned."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fastrnn
+from fastrnn._files import atomic
+from fastrnn.cli.files import read_text
+from fastrnn.cli.parser import add_command
+from fastrnn.text import CharLM, Record, split, training_speed
+from fastrnn.text.ngram import ngram_bits_per_char
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser."""
+    demo = add_command(commands, "demo", _run, "train a character model and show what it learned")
+    demo.add_argument("--seconds", type=float, default=60.0, help="of training (default: 60)")
+    demo.add_argument(
+        "--out",
+        default="fastrnn-demo",
+        metavar="DIR",
+        help="for the results (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--text", metavar="FILE", help="to train on (default: Python's own documentation)"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="default: 0")
+
+
+def _run(args: argparse.Namespace) -> None:
+    source, text = _text(args.text)
+    model = CharLM(max_seconds=args.seconds, seed=args.seed)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    model_file, picture = out / "charlm.safetensors", out / "learning_curve.png"
+    for file in (model_file, picture):
+        atomic.check_writable(file)
+
+    train, validation = split(text, model.validation_fraction)
+    print(
+        f"{source}: {len(text):,} characters, {len(set(text))} distinct; "
+        f"the last {len(validation):,} are for validation"
+    )
+    print(
+        f"training {model.cell.upper()}, backend {fastrnn.backend()}, {args.seconds:g} s",
+        flush=True,
+    )
+    model.fit(text)
+    model.save(model_file)
+    if model.interrupted:
+        print("interrupted; going on with the model so far")
+
+    bits = {f"order-{n}": ngram_bits_per_char(train, validation, n) for n in (0, 2)}
+    print("\nvalidation, bits per character")
+    for name, value in (bits | {"this model": model.bits_per_char(validation)}).items():
+        print(f"  {name:12}{value:.3f}")
+
+    print("\nsample")
+    sample = model.generate("", 400, temperature=0.7, seed=args.seed)
+    print("  " + sample.replace("\n", "\n  ").strip())
+
+    print("\ntraining speed, characters per second on the same work")
+    for name in dict.fromkeys((fastrnn.backend(), "reference")):
+        with fastrnn.use_backend(name):
+            print(f"  {name:12}{training_speed(model, text):,.0f}", flush=True)
+
+    print(f"\nwrote {model_file}")
+    if _draw(model.history, bits, picture):
+        print(f"wrote {picture}")
+    else:
+        print("no learning curve: matplotlib is not installed")
+
+
+def _text(path: str | None) -> tuple[str, str]:
+    """Return what to train on: its name, and the text."""
+    if path is not None:
+        return path, read_text(path)
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise ValueError(
+            "this Python has no pydoc_data.topics to train on; give a text with --text FILE"
+        ) from None
+    return "pydoc_data.topics", "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def _draw(history: Sequence[Record], baselines: dict[str, float], path: Path) -> bool:
+    """Draw the learning curve; return False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="seconds of training", ylabel="validation, bits per character")
+    axes.plot(
+        [r.seconds for r in history], [r.validation_bits for r in history], "o-", label="CharLM"
+    )
+    for (name, bits), style in zip(baselines.items(), (":", "--"), strict=True):
+        axes.axhline(bits, color="gray", linestyle=style, label=name)
+    axes.legend()
+    figure.savefig(path, format="png")
+    return True

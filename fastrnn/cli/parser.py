@@ -1,0 +1,42 @@
+"""What the commands' options have in common."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any, NoReturn
+
+from fastrnn.models.estimators import CELLS
+
+#: Of an option ``--cell``.
+CELL = ("cell", str, f"one of {', '.join(CELLS)}")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises where argparse prints its usage and exits: one place reports errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    """Add a command that is run by `run`, and return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any, str]) -> None:
+    """Add options for fields of a dataclass; `max_seconds` is ``--seconds``."""
+    usual = {field.name: field.default for field in dataclasses.fields(of)}
+    for name, kind, text in rows:
+        flag = "--" + name.replace("max_seconds", "seconds").replace("_", "-")
+        shown = text if usual[name] is None else f"{text} (default: {usual[name]})"
+        parser.add_argument(flag, type=kind, dest=name, default=usual[name], help=shown)
+
+
+def made(of: Any, args: argparse.Namespace) -> Any:
+    """Return the dataclass with what was passed on the command line."""
+    names = {field.name for field in dataclasses.fields(of) if field.init}
+    return of(**{name: value for name, value in vars(args).items() if name in names})
