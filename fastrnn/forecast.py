@@ -1,4 +1,4 @@
-"""Time series: forecasts, how good they would have been, and how sure they are."""
+"""Time series: forecasts, backtests and prediction intervals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UPDATES = 400
 
 @dataclasses.dataclass(frozen=True)
 class _Scale:
-    """Between a series (..., K) and what the net works with: mean 0 and standard deviation 1."""
+    """The map from a series (..., K) to what the network reads: mean 0, standard deviation 1."""
 
     log: bool
     mean: Array
@@ -50,7 +50,7 @@ class _Scale:
 
 @dataclasses.dataclass
 class _Fit:
-    """What `fit` leaves: settings, the series (n, K), whether it came as (n,), and the net."""
+    """The result of `fit`: settings, the series (n, K), whether it came as (n,), the network."""
 
     by: Forecaster
     values: Array
@@ -60,13 +60,13 @@ class _Fit:
     calibration_net: Sequential | None = None
 
     def shown(self, found: Array) -> Array:
-        """(..., K) as the user has it."""
+        """Return (..., K) values in the layout of the series."""
         return found[..., 0] if self.single else found
 
 
 @dataclasses.dataclass(frozen=True)
 class Backtest:
-    """Forecasts that would have been made, beside what came; N of them, of `horizon` steps each.
+    """N forecasts of `horizon` steps each, beside the values that followed.
 
     Attributes
     ----------
@@ -83,11 +83,11 @@ class Backtest:
     forecasts: dict[str, Array]
 
     def mae(self) -> dict[str, Any]:
-        """Mean absolute error of each: a float, or (K,) for several series."""
+        """Return the mean absolute error of each: a float, or (K,) for several series."""
         return {n: np.abs(f - self.actual).mean(axis=(0, 1)) for n, f in self.forecasts.items()}
 
     def rmse(self) -> dict[str, Any]:
-        """Root of the mean squared error of each: a float, or (K,) for several series."""
+        """Return the root mean squared error of each: a float, or (K,) for several series."""
         return {
             n: np.sqrt(np.square(f - self.actual).mean(axis=(0, 1)))
             for n, f in self.forecasts.items()
@@ -109,11 +109,11 @@ class Backtest:
 
 @dataclasses.dataclass(eq=False)
 class Forecaster(estimators.Settings):
-    """Forecasts of one or several series by a recurrent net.
+    """A forecaster of one or several series: a recurrent network.
 
-    The net reads the last `window` values, scaled to mean 0 and standard deviation 1 and also as
-    their distance from the last one, and says the next `steps` distances from the last one at once.
-    Longer forecasts go on from their own values. Trained on every window of the series: mean
+    The network reads the last `window` values, scaled to mean 0 and standard deviation 1 and also
+    as differences from the last one, and predicts the next `steps` differences at once. Longer
+    forecasts continue from their own values. Trained on every window of the series: mean
     squared error, Adam, with the learning rate falling to 0 along half a cosine.
 
     Parameters
@@ -121,12 +121,12 @@ class Forecaster(estimators.Settings):
     cell : {"gru", ...}
         The recurrent layer, in lower case.
     window : int
-        Values that the net reads.
+        Values that the network reads.
     steps : int
-        Values that it says at once; good forecasts need it to be about as long as they are.
+        Values that it predicts at once; best about as many as the forecasts are long.
     season : int, optional
-        Values per season (12 for months of a year). The net then also reads each value's place in
-        the season, as sine and cosine; and :meth:`backtest` has a seasonal naive forecast.
+        Values per season (12 for months of a year). The network then also reads each value's place
+        in the season, as sine and cosine; and :meth:`backtest` has a seasonal naive forecast.
     log : bool
         Whether to work with logarithms, for positive series that grow by percents.
     hidden_size, num_layers : int
@@ -208,7 +208,7 @@ class Forecaster(estimators.Settings):
         return self
 
     def _train(self, z: Array, verbose: int) -> Sequential:
-        """A net that knows the windows of `z` (n, K), scaled values."""
+        """Return a network trained on the windows of scaled values `z` (n, K)."""
         n, K = z.shape
         origins = np.arange(self.window, n - self.steps + 1)
         x = self._inputs(z[origins[:, None] + np.arange(-self.window, 0)], origins)
@@ -226,8 +226,9 @@ class Forecaster(estimators.Settings):
         return net
 
     def _inputs(self, windows: Array, origins: Array) -> Array:
-        """What the net reads, (B, window, 2 K) and two more with a season: windows (B, window, K)
-        of scaled values that end before the origins (B,).
+        """Return what the network reads, (B, window, 2 K), with a season 2 K + 2.
+
+        Windows (B, window, K) are of scaled values and end before the origins (B,).
         """
         parts = [windows, windows - windows[:, -1:]]
         if self.season is not None:
@@ -239,7 +240,7 @@ class Forecaster(estimators.Settings):
     # Use.
 
     def predict(self, horizon: int, *, history: Any = None) -> Array:
-        """The values that follow.
+        """Return the values that follow.
 
         Parameters
         ----------
@@ -261,12 +262,12 @@ class Forecaster(estimators.Settings):
     def predict_interval(
         self, horizon: int, *, level: float = 0.9, history: Any = None
     ) -> tuple[Array, Array]:
-        """Between what the values that follow will lie, each with probability `level`.
+        """Return bounds between which each value that follows lies with probability `level`.
 
         Quantiles of residuals (as in split conformal prediction, Lei et al. 2018, which however
-        assumes that they are exchangeable): a second net, which has not seen the last
+        assumes that they are exchangeable): a second network, which has not seen the last
         `calibration_fraction` of the series, forecasts it from every place in it. The first call
-        trains that net.
+        trains that network.
 
         Parameters
         ----------
@@ -320,7 +321,7 @@ class Forecaster(estimators.Settings):
         stride: int = 1,
         verbose: int = 0,
     ) -> Backtest:
-        """How good forecasts of the end of a series would have been.
+        """Return forecasts of the end of a series, to compare with the values that followed.
 
         A new forecaster of the same settings is fitted on all but the last `test_fraction`, and
         forecasts from one place in the rest after the other, each time from all values before.
@@ -422,7 +423,7 @@ class Forecaster(estimators.Settings):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write settings, series and weights to a safetensors file, for ``fastrnn.load``.
 
-        The file is replaced as a whole or left alone; there is no code in it. The second net of
+        The file is replaced as a whole or left alone; there is no code in it. The second network of
         :meth:`predict_interval` is not in it, and is trained again when it is needed.
         """
         fit, values = self._fitted(None)
@@ -454,7 +455,7 @@ class Forecaster(estimators.Settings):
         return self
 
     def _roll(self, net: Sequential, z: Array, origins: Array, horizon: int) -> Array:
-        """Forecasts (B, horizon, K) of scaled values from origins (B,), by what is before them."""
+        """Return forecasts (B, horizon, K) of scaled values from origins (B,)."""
         windows = z[origins[:, None] + np.arange(-self.window, 0)]
         found = np.empty((len(origins), horizon, z.shape[1]))
         for start in range(0, horizon, self.steps):
@@ -465,7 +466,7 @@ class Forecaster(estimators.Settings):
         return found
 
     def _series(self, value: Any, name: str, least: int) -> Array:
-        """`value` as (n, K) float64, with `least` values or more."""
+        """Return `value` as (n, K) float64, with `least` values or more."""
         found = _checks.numeric(value, name)
         shape = _checks.shape_text(found.shape)
         if found.ndim not in (1, 2) or (found.ndim == 2 and not found.shape[1]):
@@ -484,7 +485,7 @@ class Forecaster(estimators.Settings):
         return found
 
     def _fitted(self, history: Any) -> tuple[_Fit, Array]:
-        """What `fit` left, and the history (m, K) to forecast from."""
+        """Return the result of `fit`, and the history (m, K) to forecast from."""
         fit = self._fit
         if fit is None:
             raise ValueError("Forecaster: expected a fitted one; call fit first")

@@ -44,8 +44,16 @@ _DTYPES = [np.float64, np.float32]
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What inputs are, as `fit` has seen them: features over time, dtype, whether they came as a
-    table (n, T), and the scale of each feature.
+    """The inputs that `fit` has seen.
+
+    Attributes
+    ----------
+    features : int
+        F, over time.
+    dtype : dtype
+    table : bool
+        Whether they came as a table (n, T).
+    mean, deviation : (F,) array
     """
 
     features: int
@@ -72,7 +80,7 @@ class _Inputs:
 
 
 class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
-    """What both have in common: inputs, standardised; a net; its training."""
+    """What both estimators have in common: standardised inputs, a network and its training."""
 
     #: Of :meth:`fastrnn.Sequential.compile`.
     _loss: str
@@ -119,7 +127,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     def _train(
         self, X: Any, y: Array, outputs: int, sample_weight: Array | None, epochs: int | None
     ) -> None:
-        """Train for so many epochs from scratch; with None, for one more from where the net is."""
+        """Train from scratch for so many epochs; with None, train the network for one more."""
         batch_size = _checks.size(self.batch_size, "batch_size")
         by: Any = {
             "sample_weight": sample_weight,
@@ -154,14 +162,14 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         self.net_ = net
 
     def _outputs(self, X: Any) -> Array:
-        """What the net says, (n, outputs) float64."""
+        """Return the network's outputs, (n, outputs) float64."""
         check_is_fitted(self, "net_")
         sequences, _ = self._checked(X, reset=False)
         found: Array = self.net_.predict(self._inputs.scaled(sequences)).astype(np.float64)
         return found
 
     def _checked(self, X: Any, *, reset: bool) -> tuple[Any, bool]:
-        """`X` as (n, T, F) or a list of (T_i, F), and whether it is a table (n, T).
+        """Return `X` as (n, T, F) or a list of (T_i, F), and whether it is a table (n, T).
 
         With `reset` scikit-learn learns the table's columns.
         """
@@ -177,7 +185,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         return check_array(X, dtype=_DTYPES, estimator=self)[:, :, None], True
 
     def _fit_inputs(self, X: Any, *, reset: bool) -> tuple[Any, _Inputs]:
-        """`X` as the net takes it, and what is to be kept of it once that is trained."""
+        """Return `X` as the network takes it, and what `predict` has to know of it."""
         sequences, table = self._checked(X, reset=reset)
         inputs = _Inputs.of(sequences, table, self.standardize) if reset else self._inputs
         return inputs.scaled(sequences), inputs
@@ -199,7 +207,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 def _sequences(X: Any) -> list[Array] | None:
-    """Sequences (T_i, F) of one dtype, if X is a list of such or of ragged (T_i,)."""
+    """Return sequences (T_i, F) of one dtype if X is a list of such or of (T_i,), else None."""
     if getattr(X, "ndim", 0) == 1 and X.dtype == object:
         X = list(X)  # an array of arrays, or a column of them
     if not isinstance(X, list | tuple) or not X:
@@ -223,7 +231,7 @@ def _sequences(X: Any) -> list[Array] | None:
 
 
 def _scale(rows: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of each column, in float64; 1 where it is 0."""
+    """Return mean and standard deviation of each column, in float64; 1 where it is 0."""
     deviation = rows.std(axis=0, dtype=np.float64)
     return rows.mean(axis=0, dtype=np.float64), np.where(deviation > 0, deviation, 1.0)
 
@@ -237,7 +245,7 @@ def _required(y: Any, estimator: Any) -> None:
 
 
 class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[misc]
-    """One number, or several, for each sequence: recurrent layers, and a linear map at the end.
+    """A regressor of sequences: recurrent layers, and a linear map at the end.
 
     Mean squared error of standardised targets, Adam.
 
@@ -298,7 +306,7 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         return self
 
     def predict(self, X: Any) -> Array:
-        """Numbers.
+        """Return a prediction for each sequence.
 
         Parameters
         ----------
@@ -320,7 +328,7 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
 
 
 class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[misc]
-    """A class for each sequence: recurrent layers, a linear map at the end, softmax.
+    """A classifier of sequences: recurrent layers, a linear map at the end, softmax.
 
     Cross-entropy, Adam.
 
@@ -330,7 +338,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         The recurrent layer, in lower case.
     hidden_size, num_layers : int
     bidirectional : bool
-        Whether the net also reads from the end; the answer is then from both last steps.
+        Whether a second direction reads from the end; the output is of both last steps.
     dropout : float
         Probability, between layers and before the output.
     max_epochs : int
@@ -450,7 +458,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         return self
 
     def predict(self, X: Any) -> Array:
-        """The likeliest class of each sequence.
+        """Return the most likely class of each sequence.
 
         Parameters
         ----------
@@ -465,7 +473,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         return found
 
     def predict_proba(self, X: Any) -> Array:
-        """The probability of each class.
+        """Return the probability of each class.
 
         Parameters
         ----------

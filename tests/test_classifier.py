@@ -168,6 +168,15 @@ def test_nothing_of_a_fit_stays_behind() -> None:
     assert len(pickle.dumps(model)) < 4000 + 6000
 
 
+def test_from_buffers_that_can_not_be_written(model: TextClassifier) -> None:
+    """As Ray and Dask hand them out."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
+    again = pickle.loads(data, buffers=[bytes(b.raw()) for b in buffers])
+    texts, _ = corpus(30)
+    np.testing.assert_array_equal(again.predict_proba(texts), model.predict_proba(texts))
+
+
 OLD_TEXTS = ["good film", "bad film", "a good story", "a bad story, so bad", "It's fine", "dull"]
 
 

@@ -260,6 +260,16 @@ def test_settings_are_checked_when_set_and_count_from_the_next_fit(tmp_path: Pat
     np.testing.assert_array_equal(model.fit(series()).predict(9), again.predict(9))
 
 
+def test_from_buffers_that_can_not_be_written() -> None:
+    """As Ray and Dask hand them out."""
+    model = Forecaster(**SMALL).fit(series())
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
+    again = pickle.loads(data, buffers=[bytes(b.raw()) for b in buffers])
+    np.testing.assert_array_equal(again.predict(9), model.predict(9))
+    np.testing.assert_array_equal(again.predict_interval(5), model.predict_interval(5))
+
+
 def test_nothing_but_the_series_stays_behind() -> None:
     model = Forecaster(**SMALL | {"window": 50}).fit(np.sin(np.arange(1000)))
     # The series and 2 kB of weights; neither windows nor the optimizer's state.

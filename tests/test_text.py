@@ -463,6 +463,18 @@ def test_nothing_of_a_fit_stays_behind() -> None:
     assert len(pickle.dumps(model)) < weights + 5000
 
 
+def test_from_buffers_that_can_not_be_written(model: CharLM) -> None:
+    """As Ray and Dask hand them out."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
+    again = pickle.loads(data, buffers=[bytes(b.raw()) for b in buffers])
+    assert same(again, model)
+    expected = model.bits_per_char(PATTERN[:100], adapt_lr=1e-3)
+    assert again.bits_per_char(PATTERN[:100], adapt_lr=1e-3) == expected
+    again.epochs = 1
+    assert again.fit(PATTERN, verbose=0).history
+
+
 def test_any_character_may_be_in_a_model(tmp_path: Path) -> None:
     text = 'a"\\\n\t\x01é漢\U0001f600\ud800\udc00' * 30
     model = CharLM(**SMALL, epochs=1, seed=0).fit(text, verbose=0)

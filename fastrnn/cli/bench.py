@@ -1,4 +1,4 @@
-"""``fastrnn bench``: speed beside others."""
+"""``fastrnn bench``: measure speed beside other libraries."""
 
 from __future__ import annotations
 

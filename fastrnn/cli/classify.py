@@ -1,4 +1,4 @@
-"""``fastrnn classify``: classes of texts."""
+"""``fastrnn classify``: train classifiers of texts, and use them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastrnn.text import TextClassifier
 
 def add(commands: Any) -> None:
     """Add the command to a parser."""
-    classify = commands.add_parser("classify", help="classes of texts")
+    classify = commands.add_parser("classify", help="text classification")
     classify_commands = classify.add_subparsers(required=True, metavar="command")
     train = add_command(classify_commands, "train", _train, "train a classifier of texts")
     train.add_argument(

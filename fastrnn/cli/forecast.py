@@ -1,4 +1,4 @@
-"""``fastrnn forecast``: time series."""
+"""``fastrnn forecast``: forecast time series."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def add(commands: Any) -> None:
         forecast,
         Forecaster,
         ("season", int, "values per season"),
-        ("window", int, "values that the net reads"),
-        ("steps", int, "values that the net predicts at once"),
+        ("window", int, "values that the network reads"),
+        ("steps", int, "values that the network predicts at once"),
         CELL,
         ("hidden_size", int, "hidden units"),
         ("lr", float, "learning rate at the start"),

@@ -39,9 +39,9 @@ def add(commands: Any) -> None:
     )
     train.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
-    generate = add_command(lm_commands, "generate", _generate, "write on from a prompt")
+    generate = add_command(lm_commands, "generate", _generate, "continue a prompt")
     generate.add_argument("model", metavar="MODEL", help="what lm train wrote")
-    generate.add_argument("--prompt", default="", help="text to go on from (default: none)")
+    generate.add_argument("--prompt", default="", help="text to continue (default: none)")
     generate.add_argument("--length", type=int, default=500, help="characters (default: 500)")
     generate.add_argument(
         "--temperature", type=float, default=1.0, help="below 1 more cautious (default: 1)"

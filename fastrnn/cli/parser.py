@@ -1,4 +1,4 @@
-"""What the commands' options have in common."""
+"""Parsers of the commands' options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the estimators have in common: their settings, their networks, and how they train them."""
+"""What estimators have in common: settings, networks and their training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Settings(model_file.Model):
     _CHECKS: ClassVar[Mapping[str, Check]]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a setting, or refuse what would have no effect."""
+        """Set a setting; raise for any other name, which would have no effect."""
         check = self._CHECKS.get(name)
         if check is not None:
             check(value, name)
@@ -58,7 +58,7 @@ def seed_setting(value: Any, name: str) -> None:
 
 
 def or_none(check: Check) -> Check:
-    """Let None pass too."""
+    """Return a check that accepts None too."""
     return lambda value, name: None if value is None else check(value, name)
 
 
@@ -68,7 +68,7 @@ def cell(value: Any, name: str = "cell") -> Any:
 
 
 def seeds(seed: int | None, n: int) -> list[int]:
-    """`n` independent seeds out of one."""
+    """Return `n` independent seeds derived from one."""
     return [int(s) for s in np.random.SeedSequence(_checks.seed(seed)).generate_state(n, np.uint64)]
 
 
@@ -85,7 +85,7 @@ def last_step_net(
     dtype: Any = np.float32,
     seed: int | None = None,
 ) -> Sequential:
-    """`first`, then recurrent layers of this kind, dropout, and a linear map of the last step."""
+    """Return `first`, recurrent layers, dropout, and a linear map of the last step."""
     _checks.fraction(dropout, "dropout")
     num_layers = _checks.size(num_layers, "num_layers")
     for_recurrent, for_dropout, for_linear, for_training = seeds(seed, 4)
@@ -111,7 +111,7 @@ def fit(
     net: Sequential, optimizer: Adam, loss: str, x: Any, y: Any, *, metrics: Sequence[str] = (),
     **options: Any,
 ) -> History:  # fmt: skip
-    """Train, and keep nothing of the training in the network but the weights."""
+    """Train a network and leave nothing of the training in it but the weights."""
     net.compile(optimizer, loss, metrics)
     try:
         return net.fit(x, y, **options)
@@ -121,7 +121,7 @@ def fit(
 
 
 def to_the_end(history: History) -> History:
-    """Pass on Ctrl-C: a half-trained network that looks like a trained one is no use to anyone."""
+    """Raise KeyboardInterrupt if it ended the training: nobody wants a half-trained network."""
     if history.interrupted:
         raise KeyboardInterrupt
     return history
@@ -136,7 +136,7 @@ def softmax(logits: Array) -> Array:
 
 
 def adam(lr: float, clip_norm: float, examples: int, batch_size: int, epochs: int) -> Adam:
-    """Adam with the learning rate falling to 0 along half a cosine over all epochs."""
+    """Return Adam with the learning rate falling to 0 along half a cosine over all epochs."""
     steps = epochs * -(-examples // batch_size)
     return Adam(CosineDecay(_checks.positive(lr, "lr"), steps), clip_norm=clip_norm)
 
@@ -153,9 +153,9 @@ def expect_token_net(
     outputs: int,
     bidirectional: bool = False,
 ) -> None:
-    """Refuse a file's tensors that are not those of embedding, recurrent and linear layer.
+    """Raise if tensors are not those of an embedding, recurrent and linear layer.
 
-    Asked before the layers are made, whose sizes are only what the file says; `names` has the
+    Called before the layers are made, whose sizes are only what a file says; `names` has the
     prefix of each.
     """
     embedding, recurrent, linear = names

@@ -1,4 +1,4 @@
-"""How well a network of embedding, recurrent layers and linear layer predicts tokens."""
+"""Evaluation of a network that predicts the next token, and sampling from it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def mean_bits(net: Sequential, ids: Array) -> float:
 
 
 def _each(function: Callable[[Array], Array], state: Any) -> Any:
-    """Return the state of a recurrent layer with a function of each of its arrays."""
+    """Return a recurrent layer's state with a function applied to each of its arrays."""
     return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 

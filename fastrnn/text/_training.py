@@ -1,4 +1,4 @@
-"""What happens while ``CharLM.fit`` trains: the budget, the validation, and their display."""
+"""Callbacks of ``CharLM.fit``: the budget, the validation, and the display of both."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from fastrnn.text._evaluation import mean_bits
 
 
 class Record(NamedTuple):
-    """A line of :attr:`CharLM.history`."""
+    """An entry of :attr:`CharLM.history`."""
 
     seconds: float  #: Since the start of `fit`.
     characters: int  #: Trained on so far.
-    loss: float  #: Training loss since the line before, nats per character.
+    loss: float  #: Training loss since the previous entry, nats per character.
     validation_bits: float  #: Bits per character of the validation part; NaN without one.
 
 
 class Budget(Callback):
-    """Ends a training when its steps or its time are used up.
+    """A callback that ends the training when its steps or its time are used up.
 
     Parameters
     ----------
     lr : float
         Learning rate at the start, from where it falls to 0 along half a cosine.
     steps : float
-        Steps of the optimizer, may be infinite.
+        Optimizer steps; may be infinite.
     seconds : float
         May be infinite.
     """
@@ -43,41 +43,41 @@ class Budget(Callback):
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start."""
+        """Seconds since the start of the training."""
         return time.perf_counter() - self._start
 
     @property
     def used(self) -> float:
-        """How much of the budget is used up, 0 to 1."""
+        """The fraction of the budget that is used up."""
         time_used = 0.0 if math.isinf(self._seconds) else self.seconds / self._seconds
         return min(1.0, max(self._taken / self._steps, time_used))
 
     def lr(self, step: int) -> float:
-        """Return the learning rate, for the optimizer."""
+        """Return the current learning rate; the schedule of the optimizer."""
         return self._rate(self.used)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Look whether the budget is used up."""
+        """Stop the training if the budget is used up."""
         self._taken += 1
         if self.used >= 1:
             self.model.stop_training = True
 
 
 class Validation(Callback):
-    """Measures every so many characters, and at the end, and keeps the best weights.
+    """A callback that validates every so many characters, and keeps the best weights.
 
     Parameters
     ----------
     net : Sequential
-        Which is trained.
+        The network being trained.
     budget : Budget
-        Called before this one.
+        Has to come before this callback.
     ids : (n,) array
         The validation part; may be empty.
     every : int
         Characters of training between two validations.
     shape : (B, L, T)
-        The training part, B streams of L characters, and the characters of a chunk.
+        Of the training part: B streams of L characters, read in chunks of T.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Validation(Callback):
         self._shape = shape
         self.records: list[Record] = []
         self._best: tuple[float, dict[str, Array]] | None = None
-        # Characters, and the sum of their losses: of epochs that are over, now, at the last record.
+        # Characters and the sum of their losses: in earlier epochs, now, and at the last record.
         self._epochs = self._now = self._recorded = 0, 0.0
 
     @property
@@ -103,7 +103,7 @@ class Validation(Callback):
         return self._now[0]
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Count, and measure if it is time."""
+        """Count characters, and validate when it is time."""
         B, L, T = self._shape
         count = B * min((batch + 1) * T, L)
         self._now = self._epochs[0] + count, self._epochs[1] + logs["loss"] * count
@@ -112,7 +112,7 @@ class Validation(Callback):
             self._measure()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Start counting anew."""
+        """Keep the counts of the epoch."""
         self._epochs = self._now
 
     def _measure(self) -> None:
@@ -125,7 +125,7 @@ class Validation(Callback):
         self.records.append(record)
 
     def measure_rest(self) -> None:
-        """Measure what was trained since the last record."""
+        """Validate once more if there was training since the last record."""
         if self._now != self._recorded:
             self._measure()
 
@@ -136,18 +136,18 @@ class Validation(Callback):
 
 
 class Progress(Callback):
-    """Shows how much of the budget is used, and the losses."""
+    """A callback that shows how much of the budget is used, and the losses."""
 
     def __init__(self, budget: Budget, validation: Validation) -> None:
         self._budget, self._validation = budget, validation
         self._display = Display("char", units={"validation": "bits/char"})
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Start."""
+        """Begin the display."""
         self._display.begin("")
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Move on."""
+        """Update the display."""
         numbers = dict(logs)
         records = self._validation.records
         if records and not math.isnan(records[-1].validation_bits):
@@ -159,5 +159,5 @@ class Progress(Callback):
             self._display.update(characters, self._budget.used, numbers)
 
     def on_train_end(self, logs: Logs) -> None:
-        """Print the last line."""
+        """Close the display."""
         self._display.close()

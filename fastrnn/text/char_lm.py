@@ -35,18 +35,18 @@ _VALIDATE_EVERY = 5
 #: A small text gets fewer streams, so that the state is carried over this many chunks or more.
 _CHUNKS_PER_STREAM = 8
 
-#: What a file calls the layers with weights, by their places in the network.
+#: Names of the layers with weights in a file, by their position in the network.
 _FILE_NAMES = {"0": "embedding", "2": "recurrent", "4": "linear"}
 
 
 def split(text: str, validation_fraction: float) -> tuple[str, str]:
-    """The training part of a text, and its last fraction, the validation part."""
+    """Return the training part of a text and the validation part, its last fraction."""
     n = round(len(text) * validation_fraction)
     return text[: len(text) - n], text[len(text) - n :]
 
 
 def training_speed(model: CharLM, text: str) -> float:
-    """Characters per second of forward and backward on one chunk of a text, the best of three.
+    """Return characters per second of forward and backward on one chunk, the best of three.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def training_speed(model: CharLM, text: str) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """What `fit` leaves: the settings that it went by, the alphabet, and the network."""
+    """The result of `fit`: its settings, the vocabulary, and the network."""
 
     by: CharLM
     vocabulary: str
@@ -230,7 +230,7 @@ class CharLM(estimators.Settings):
     def _train(
         self, net: Sequential, train: Array, validation: Array, verbose: int
     ) -> tuple[list[Record], bool]:
-        """Train on parallel streams until the budget is used up; return what fit keeps of it."""
+        """Train until the budget is used up; return the history and whether it was interrupted."""
         n = len(train) - 1
         T = min(self.seq_len, n)
         B = max(1, min(self.batch_size, n // (T * _CHUNKS_PER_STREAM)))
@@ -284,7 +284,7 @@ class CharLM(estimators.Settings):
     # Use.
 
     def bits_per_char(self, text: str, *, adapt_lr: float | None = None) -> float:
-        """Mean of -log2 p(character | the characters before it), from the second one on.
+        """Return the mean of -log2 p(character | the characters before it), from the second on.
 
         A text of 4000 characters or more is read as parallel pieces of 2000 or more, each with only
         the 200 characters before it, and all since then, as its past.
@@ -315,7 +315,7 @@ class CharLM(estimators.Settings):
         top_k: int | None = None,
         seed: int | None = None,
     ) -> str:
-        """Write on from a prompt, character by character.
+        """Continue a prompt, character by character.
 
         Parameters
         ----------
@@ -402,5 +402,5 @@ def _text(value: Any, name: str) -> str:
 
 
 def _codes(text: str) -> Array:
-    """Code points of a text."""
+    """Return the code points of a text."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

@@ -32,7 +32,7 @@ _EMBEDDING_SCALE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """What `fit` leaves: the settings that it went by, labels, tokens, and the network."""
+    """The result of `fit`: its settings, classes, vocabulary, and the network."""
 
     by: TextClassifier
     classes: Array
@@ -40,13 +40,13 @@ class _Fit:
     net: Sequential
 
     def ids(self, texts: Sequence[str]) -> list[Array]:
-        """Tokens as indices: 0 for all unknown ones, and for an empty text."""
+        """Return tokens as indices: 0 for all unknown ones, and for an empty text."""
         index = {token: i for i, token in enumerate(self.vocabulary, 1)}
         tokens = (self.by._tokens(text) or [""] for text in texts)
         return [np.array([index.get(token, 0) for token in of_text]) for of_text in tokens]
 
     def validation(self, data: Any) -> tuple[list[Array], Array]:
-        """Texts and labels as the network takes them."""
+        """Return texts and labels as the network takes them."""
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise ValueError("validation_data: expected a pair (texts, labels)")
         texts = _texts(data[0], "validation_data")
@@ -212,7 +212,7 @@ class TextClassifier(estimators.Settings):
     # Use.
 
     def predict_proba(self, texts: Sequence[str]) -> Array:
-        """The probability of each class.
+        """Return the probability of each class.
 
         Parameters
         ----------
@@ -227,7 +227,7 @@ class TextClassifier(estimators.Settings):
         return estimators.softmax(fit.net.predict(fit.ids(_texts(texts, "texts"))))
 
     def predict(self, texts: Sequence[str]) -> Array:
-        """The likeliest class of each text.
+        """Return the most likely class of each text.
 
         Parameters
         ----------
@@ -242,7 +242,7 @@ class TextClassifier(estimators.Settings):
         return found
 
     def score(self, texts: Sequence[str], labels: Any) -> float:
-        """The part of texts whose predicted class is their label.
+        """Return the accuracy: the fraction of texts whose predicted class is their label.
 
         Parameters
         ----------
@@ -317,7 +317,7 @@ def _labels(value: Any, name: str, n: int) -> Array:
 
 
 def _known(labels: Array, classes: Array) -> Array:
-    """Labels as indices into the classes."""
+    """Return labels as indices into the classes."""
     at = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     unknown = labels[classes[at] != labels]
     if unknown.size:

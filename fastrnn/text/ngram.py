@@ -1,4 +1,4 @@
-"""What counting characters achieves: the line a character model has to beat."""
+"""N-gram models: the baseline that a character model has to beat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastrnn._types import Array
 
 
 def ngram_bits_per_char(train: str, text: str, order: int) -> float:
-    """Bits per character of `text` under an n-gram model of `train`.
+    """Return bits per character of `text` under an n-gram model of `train`.
 
     Interpolated Witten-Bell (Chen and Goodman 1998, section 2.5), in the counts of PPM's escape
     method C: p(c | h) = (count(hc) + D(h) p(c | h')) / (count(h) + D(h)), where D(h) is how many
@@ -51,7 +51,7 @@ def ngram_bits_per_char(train: str, text: str, order: int) -> float:
 
 
 def _count(among: Array, asked: Array) -> Array:
-    """How often each of `asked` is `among` those."""
+    """Return how often each of `asked` occurs in `among`."""
     keys, counts = np.unique(among, return_counts=True)
     at = np.searchsorted(keys, asked).clip(max=len(keys) - 1)
     return np.where(keys[at] == asked, counts[at], 0)
