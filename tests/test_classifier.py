@@ -13,6 +13,7 @@ import pytest
 import fastrnn
 from fastrnn._files import model_file
 from fastrnn.cli import main
+from fastrnn.models.estimators import CELLS
 from fastrnn.optim import Adam
 from fastrnn.text import TextClassifier
 
@@ -121,7 +122,10 @@ def test_characters() -> None:
     assert model.predict(texts[:4]).tolist() == list("wxyz")
 
 
-@pytest.mark.parametrize("options", [{}, {"cell": "lstm", "num_layers": 2, "bidirectional": False}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, *({"cell": cell, "num_layers": 2, "bidirectional": False} for cell in CELLS)],
+)
 def test_comes_back_from_its_file(options: dict[str, Any], tmp_path: Path) -> None:
     texts, labels = corpus(40)
     model = TextClassifier(**SMALL, **options, epochs=2).fit(texts, labels, verbose=0)

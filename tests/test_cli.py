@@ -14,6 +14,7 @@ import pytest
 
 import fastrnn
 from fastrnn.cli import main
+from fastrnn.models.estimators import CELLS
 from fastrnn.text import CharLM, TextClassifier
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 50
@@ -83,6 +84,37 @@ def test_train_and_generate(
     assert written[0] == written[1]
     expected = model.generate("the quick", 30, temperature=0.5, top_k=3, seed=1)
     assert written[0] == ("the quick" + expected + "\n", "")
+
+
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_every_recurrent_layer_is_a_cell(
+    cell: str, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["lm", "train"], ["classify", "train"], ["forecast"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        assert cell in capsys.readouterr().out
+    table, path = tmp_path / "t.csv", str(tmp_path / "m")
+    table.write_text("text,label,y\n" + "".join(f"{i % 3} b,{i % 2},{i}\n" for i in range(40)))
+    options = [f"--cell={cell}", "--hidden-size=4", "--epochs=1"]
+    assert main(["lm", "train", str(text_file), "-o", path, "-q", *options]) == 0
+    assert CharLM.load(path).cell == cell
+    assert main(["classify", "train", str(table), "-o", path, "-q", *options]) == 0
+    assert TextClassifier.load(path).cell == cell
+    assert (
+        main(
+            [
+                "forecast",
+                str(table),
+                "--column=y",
+                "--window=5",
+                "--steps=2",
+                "--horizon=2",
+                *options,
+            ]
+        )
+        == 0
+    )
 
 
 def test_defaults_are_those_of_charlm(

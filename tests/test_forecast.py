@@ -15,6 +15,7 @@ import fastrnn
 from fastrnn._files import model_file
 from fastrnn.cli import main
 from fastrnn.forecast import Forecaster
+from fastrnn.models.estimators import CELLS
 from fastrnn.optim import Adam
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -220,7 +221,9 @@ def test_refused(call: Any, said: str) -> None:
 # Files.
 
 
-@pytest.mark.parametrize("options", [{}, {"season": 5, "log": True, "num_layers": 2}])
+@pytest.mark.parametrize(
+    "options", [{"cell": cell} for cell in CELLS] + [{"season": 5, "log": True, "num_layers": 2}]
+)
 @pytest.mark.parametrize("columns", [0, slice(None)])
 def test_comes_back_from_its_file(options: dict[str, Any], columns: Any, tmp_path: Path) -> None:
     model = Forecaster(**SMALL | {"hidden_size": np.int64(8)}, **options).fit(series()[:, columns])
