@@ -165,7 +165,7 @@ def ours(problem: Problem, threads: int) -> list[Contender]:
     def embedding() -> None:
         # As `Sequential.fit` does.
         _, tape = layer.forward(x)
-        sgd.apply(params, layer.backward_by_rows(tape, dy)[1])
+        sgd.apply(params, layer.apply_backward(tape, dy, for_update=True)[1])
 
     if row.part == "Linear":
         return [Contender(linear, trained, scope)]

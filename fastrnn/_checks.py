@@ -210,6 +210,40 @@ def indices(value: Any, name: str, below: int, least: int = 0) -> Array:
     return found
 
 
+def rows(value: Any, B: int) -> Array | slice:
+    """`value`, which rows of a batch of `B` are meant, as an index; None means all.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is neither a row number, nor row numbers, nor `B` booleans. Integers that are all 0 or
+        1, and as many as the batch has rows, are refused: they may be flags.
+    """
+    if value is None:
+        return slice(None)
+    expected = f"rows: expected row numbers under {B}, or {B} booleans, got {value!r}"
+    try:
+        found = np.array(value)  # what is checked is what is used
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(expected) from None
+    if found.size == 0 and found.ndim == 1:
+        return np.zeros(0, np.intp)
+    if found.dtype == np.bool_:
+        if found.shape != (B,) and not (found.ndim == 0 and B == 1):
+            raise ValueError(expected)
+        return np.flatnonzero(found)
+    if found.dtype.kind not in "iu" or found.ndim > 1:
+        raise TypeError(expected)
+    if found.ndim == 1 and len(found) == B > 1 and ((found == 0) | (found == 1)).all():
+        raise ValueError(
+            f"{expected}: these may be row numbers or flags; pass booleans as flags, None for all "
+            "rows"
+        )
+    if (found < -B).any() or (found >= B).any():
+        raise ValueError(expected)
+    return found.reshape(-1).astype(np.intp)
+
+
 def expect_shape(found: Array, name: str, shape: Sequence[int | str]) -> Array:
     """`found`, if it has `shape`; a letter in `shape` stands for any size of at least 1."""
     if found.shape == shape:

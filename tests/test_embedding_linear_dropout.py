@@ -69,13 +69,13 @@ def test_embedding_kernels(D: int, dtype: Any, compiled: str, rng: np.random.Gen
     _, tape = layer.forward(rng.integers(0, 40, (30, 4)).T)
     dy = rng.standard_normal((4, 30, D)).astype(dtype)
     found = layer.backward(tape, dy)[1]["weight"]
-    by_rows = layer.backward_by_rows(tape, dy)[1]["weight"]
+    by_rows = layer.apply_backward(tape, dy, for_update=True)[1]["weight"]
     np.testing.assert_array_equal(by_rows.dense(), found)
     assert len(by_rows.rows) <= 40
     with fastrnn.use_backend("reference"):
         expected = layer.backward(tape, dy)[1]["weight"]
         np.testing.assert_array_equal(
-            layer.backward_by_rows(tape, dy)[1]["weight"].dense(), expected
+            layer.apply_backward(tape, dy, for_update=True)[1]["weight"].dense(), expected
         )
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(found, expected, rtol=20 * eps, atol=20 * eps)
@@ -86,7 +86,7 @@ def test_embedding_of_nothing(backend: str) -> None:
     y, tape = layer.forward(np.empty((0, 5), int))
     assert y.shape == (0, 5, 2)
     assert not layer.backward(tape, y)[1]["weight"].any()
-    assert not layer.backward_by_rows(tape, y)[1]["weight"].dense().any()
+    assert not layer.apply_backward(tape, y, for_update=True)[1]["weight"].dense().any()
 
 
 @pytest.mark.parametrize("x", [7, -1, [0, 7], [[-1, 3]]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
 
@@ -41,12 +42,38 @@ class Layer:
 
     #: Whether a model can hold such a layer: whether it goes over sequences by itself.
     stackable: ClassVar[bool] = True
+    #: Whether only attributes that the class knows may be set.
+    _closed: ClassVar[bool] = False
     _training = True
     _trainable = True
     #: Whether the initial weights were drawn by a seed of the caller's.
     _seeded = False
     #: The seed, given or fresh, that the initial weights were drawn by.
     _drawn_by: Any = None
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Close the library's own classes to attributes that nothing would read."""
+        super().__init_subclass__(**more)
+        cls._closed = cls.__module__.startswith("fastrnn.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what is fixed, and on the library's own classes what would have no effect."""
+        kind = type(self)
+        known = getattr(kind, name, None)
+        if isinstance(known, property) and known.fset is None:
+            raise AttributeError(
+                f"{kind.__name__}.{name}: is fixed when the {kind.__name__} is made; make another "
+                "one for another value"
+            )
+        if kind._closed and name[0] != "_" and not hasattr(kind, name):
+            known_ones = (n for n in dir(kind) if isinstance(getattr(kind, n), property))
+            near = difflib.get_close_matches(name, known_ones, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(
+                f"{kind.__name__}.{name}: there is no such attribute, setting it would have no "
+                f"effect{hint}"
+            )
+        super().__setattr__(name, value)
 
     # Modes.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,50 @@ from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
 @dataclass(slots=True, repr=False)
 class EmbeddingTape:
-    """What ``Embedding.backward`` needs: a copy of the indices."""
+    """What ``Embedding.backward`` needs: a copy of the indices, and of which table they are."""
 
     x: Array
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+
+class Table:
+    """The weight of an :class:`Embedding`: an array of its own, of which others get views.
+
+    Parameters
+    ----------
+    array : (V, D) array
+        Copied unless it owns its memory and can be changed: unpickling and memory maps make others.
+    """
+
+    __slots__ = ("_array", "_pin", "dtype", "shape")
+
+    def __init__(self, array: Array) -> None:
+        flags = array.flags
+        plain = flags.owndata and flags.writeable and flags.aligned and flags.c_contiguous
+        self._array = array if plain and array.dtype.isnative else array.astype(array.dtype.type)
+        self.shape: tuple[int, int] = self._array.shape
+        self.dtype: np.dtype[Any] = self._array.dtype
+        # NumPy does not resize an array that has a weak reference.
+        self._pin = weakref.ref(self._array)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Table, (self._array,)
+
+    def share(self) -> Array:
+        """Return a view: nothing that is done to it changes the shape of the table."""
+        return self.array.view()
+
+    @property
+    def array(self) -> Array:
+        """The array, if nobody has reached through a view for it and made it another one."""
+        array = self._array
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise ValueError(
+                f"weight: expected the base of the layer's parameter as the layer made it, "
+                f"{self.dtype} {self.shape}, got {array.dtype} {array.shape}"
+            )
+        return array
 
 
 class TableStage(Stateless):
@@ -27,13 +69,12 @@ class TableStage(Stateless):
 
     __slots__ = ("_table",)
 
-    def __init__(self, table: Array) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
 
     def step(self, x: Array, out: Array) -> None:
         """Write the rows of `x` (B,) to `out`."""
-        # Tokens are checked; with another mode, take makes a copy of what it writes.
-        self._table.take(x, axis=0, out=out, mode="clip")
+        self._table.array.take(x, axis=0, out=out)
 
 
 class Embedding(Layer):
@@ -59,21 +100,30 @@ class Embedding(Layer):
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
-        self.num_embeddings = _checks.size(num_embeddings, "num_embeddings")
-        self.embedding_dim = _checks.size(embedding_dim, "embedding_dim")
-        self._dtype = _checks.dtype(dtype)
-        V, E = self.num_embeddings, self.embedding_dim
-        _checks.memory(V * E, self.dtype, num_embeddings=V, embedding_dim=E)
-        self._weight = self._draw(self._first_generator(seed))["weight"]
+        V = _checks.size(num_embeddings, "num_embeddings")
+        D = _checks.size(embedding_dim, "embedding_dim")
+        dtype = _checks.dtype(dtype)
+        _checks.memory(V * D, dtype, num_embeddings=V, embedding_dim=D)
+        rng = self._first_generator(seed)
+        self._table = Table(rng.standard_normal((V, D)).astype(dtype))
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
-        shape = self.num_embeddings, self.embedding_dim
-        return {"weight": rng.standard_normal(shape).astype(self.dtype)}
+        return {"weight": rng.standard_normal(self._table.shape).astype(self.dtype)}
+
+    @property
+    def num_embeddings(self) -> int:
+        """V."""
+        return self._table.shape[0]
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, the length of a row."""
+        return self._table.shape[1]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the table."""
-        return self._dtype
+        return self._table.dtype
 
     @property
     def features_out(self) -> int:
@@ -97,8 +147,8 @@ class Embedding(Layer):
         return V * E
 
     def parameters(self) -> dict[str, Array]:
-        """The table itself, ``weight``. Change it in place; the next call sees it."""
-        return {"weight": self._weight}
+        """Return the table itself, ``weight``. Change it in place; the next call sees it."""
+        return {"weight": self._table.share()}
 
     def __call__(self, x: Any) -> Array:
         """Look rows up.
@@ -112,7 +162,7 @@ class Embedding(Layer):
         -------
         y : (*x.shape, embedding_dim) array
         """
-        return self._weight.take(_checks.indices(x, "x", self.num_embeddings), axis=0)
+        return self._rows(_checks.indices(x, "x", self.num_embeddings))
 
     def forward(self, x: Any) -> tuple[Array, EmbeddingTape]:
         """Look rows up as a plain call does, and keep what :meth:`backward` needs.
@@ -122,10 +172,11 @@ class Embedding(Layer):
         y : (*x.shape, embedding_dim) array
         tape : EmbeddingTape
         """
-        tape = EmbeddingTape(
-            _checks.indices(x, "x", self.num_embeddings).astype(np.intp, order="C")
-        )
-        return self._weight.take(tape.x, axis=0), tape
+        x = _checks.indices(x, "x", self.num_embeddings).astype(np.intp, order="C")
+        return self._rows(x), EmbeddingTape(x, self._table.shape, self.dtype)
+
+    def _rows(self, x: Array) -> Array:
+        return self._table.array.take(x, axis=0)
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> tuple[None, dict[str, Array]]:
         """Add up the gradients of each row.
@@ -145,38 +196,39 @@ class Embedding(Layer):
         """
         x, dy = self._checked(tape, dy)
         # Of zeros that the system has, only the pages that are written to take time.
-        weight = np.zeros(self._weight.shape, self.dtype)
+        weight = np.zeros(self._table.shape, self.dtype)
         dispatch.kernels(self.dtype).add_rows(x, dy, None, weight)
         return None, {"weight": weight}
 
-    def backward_by_rows(self, tape: EmbeddingTape, dy: Any) -> tuple[None, dict[str, RowGradient]]:
-        """Do what :meth:`backward` does, of the rows that were looked up; not for direct use."""
+    def apply_backward(
+        self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True
+    ) -> tuple[None, dict[str, Any]]:
+        """Add up the gradients of each row; for an update, of the rows that were looked up."""
+        if not for_update:
+            return self.backward(tape, dy)
         x, dy = self._checked(tape, dy)
         tokens = np.sort(x)
         # What np.unique gives, without its overhead.
         rows = tokens[np.diff(tokens, prepend=-1) > 0]
         values = np.zeros((len(rows), self.embedding_dim), self.dtype)
         dispatch.kernels(self.dtype).add_rows(x, dy, rows, values)
-        shape = (self.num_embeddings, self.embedding_dim)
-        return None, {"weight": RowGradient(rows, values, shape)}
+        return None, {"weight": RowGradient(rows, values, self._table.shape)}
 
     def _checked(self, tape: EmbeddingTape, dy: Any) -> tuple[Array, Array]:
         """Indices (n,), and their gradients (n, embedding_dim)."""
         if not isinstance(tape, EmbeddingTape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+        if tape.shape != self._table.shape or tape.dtype != self.dtype:
+            raise ValueError(
+                f"tape: is from the forward of another layer, of a table {tape.dtype} {tape.shape}"
+            )
         D = self.embedding_dim
         dy = _checks.shaped(dy, "dy", self.dtype, (*tape.x.shape, D))
         return tape.x.reshape(-1), np.ascontiguousarray(dy.reshape(-1, D))
 
-    def apply_backward(
-        self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True
-    ) -> tuple[None, dict[str, Any]]:
-        """Add up the gradients of each row; for an update, of the rows that were looked up."""
-        return self.backward_by_rows(tape, dy) if for_update else self.backward(tape, dy)
-
     def stage(self, batch_size: int) -> TableStage:
-        """How the layer stands in a stream."""
-        return TableStage(self._weight)
+        """Return how the layer stands in a stream."""
+        return TableStage(self._table)
 
     def __repr__(self) -> str:
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}{dtype_shown(self.dtype)})"

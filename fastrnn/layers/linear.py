@@ -23,7 +23,7 @@ class LinearTape(Bound):
 
     kernels: Kernels
     packed: PackedAffine
-    shape: tuple[int, int]
+    kind: tuple[int, int, bool, np.dtype[Any]]
     x: Array
 
 
@@ -63,11 +63,10 @@ class Linear(Layer):
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
-        self.in_features = _checks.size(in_features, "in_features")
-        self.out_features = _checks.size(out_features, "out_features")
-        self.bias = _checks.flag(bias, "bias")
+        I = self._in_features = _checks.size(in_features, "in_features")
+        O = self._out_features = _checks.size(out_features, "out_features")
+        self._bias = _checks.flag(bias, "bias")
         self._dtype = _checks.dtype(dtype)
-        I, O = self.in_features, self.out_features
         _checks.memory(I * O, self.dtype, in_features=I, out_features=O)
         drawn = self._draw(self._first_generator(seed))
         self._weights = LinearWeights([drawn["weight"], drawn.get("bias")])
@@ -77,6 +76,21 @@ class Linear(Layer):
         shapes = {"weight": (O, I), "bias": (O,)} if self.bias else {"weight": (O, I)}
         bound = I**-0.5
         return {n: rng.uniform(-bound, bound, s).astype(self.dtype) for n, s in shapes.items()}
+
+    @property
+    def in_features(self) -> int:
+        """Size of the last axis of x."""
+        return self._in_features
+
+    @property
+    def out_features(self) -> int:
+        """Size of the last axis of y."""
+        return self._out_features
+
+    @property
+    def bias(self) -> bool:
+        """Whether there is a `bias`."""
+        return self._bias
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -122,13 +136,6 @@ class Linear(Layer):
         """
         return self._run(self._checked(x))[0]
 
-    def map_rows(self, kernels: Kernels, rows: Array, out: Array) -> None:
-        """Do what a plain call does, from (n, in_features) into (n, out_features).
-
-        Nothing is checked; not for direct use.
-        """
-        kernels.linear(self._weights.packed(kernels), rows, out)
-
     def _run(self, x: Array) -> tuple[Array, Kernels, PackedAffine]:
         """What `x` is mapped to, and by which kernels with which weights."""
         kernels = dispatch.kernels(self.dtype)
@@ -152,7 +159,7 @@ class Linear(Layer):
         """
         x = self._checked(x)
         y, kernels, packed = self._run(x)
-        return y, LinearTape(kernels, packed, (self.out_features, self.in_features), x.copy())
+        return y, LinearTape(kernels, packed, self._kind, x.copy())
 
     def backward(self, tape: LinearTape, dy: Any) -> tuple[Array, dict[str, Array]]:
         """Gradients of the input and of the weights.
@@ -171,9 +178,9 @@ class Linear(Layer):
         """
         if not isinstance(tape, LinearTape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        O, I = self.out_features, self.in_features
-        if tape.shape != (O, I) or tape.x.dtype != self.dtype:
+        if tape.kind != self._kind:
             raise ValueError("tape: is from the forward of another layer")
+        O, I = self.out_features, self.in_features
         x = tape.x
         dy = np.ascontiguousarray(_checks.shaped(dy, "dy", self.dtype, (*x.shape[:-1], O)))
         dx = np.empty(x.shape, self.dtype)
@@ -185,6 +192,11 @@ class Linear(Layer):
             *(() if self.bias else (None,)),
         )  # fmt: skip
         return dx, grads
+
+    @property
+    def _kind(self) -> tuple[int, int, bool, np.dtype[Any]]:
+        """What a tape and its layer have in common."""
+        return self.out_features, self.in_features, self.bias, self.dtype
 
     def _checked(self, x: Any) -> Array:
         found = _checks.array(x, "x", self.dtype)

@@ -102,9 +102,9 @@ class SingleStep(CellLayer):
         """
         if not isinstance(tape, CellTape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
+        self._expect_own([tape.scan])
         dx = np.empty(tape.x_shape, self.dtype)
         steps = dx.reshape(1, -1, self.input_size)
-        self._expect_own([tape.scan])
         dstate_0 = self._new_rows(steps.shape[1])
         dstate_n = self._rows(dstate, "dstate", dx)
         grads = scans.backward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,21 +78,17 @@ y_t : array
             for layer, mine in enumerate(layers):
                 mine[...] = 0 if values is None else values[layer]
 
-    def reset(self, rows: int | Sequence[int] | Array | None = None) -> None:
+    def reset(self, rows: int | Sequence[int] | Sequence[bool] | Array | None = None) -> None:
         """Zero the state.
 
         Parameters
         ----------
-        rows : int, sequence of int or boolean array, optional
-            Only these rows of the batch. Default: all.
+        rows : int, sequence of int or sequence of bool, optional
+            Only these rows of the batch: their numbers, or one flag for each row. Flags have to be
+            booleans: integers of 0 and 1, as many as there are rows, are refused where the batch
+            has more than one. Default: all.
         """
-        B = len(self._states[0][0])
-        try:
-            chosen = np.arange(B)[slice(None) if rows is None else rows]
-        except (IndexError, ValueError):
-            raise ValueError(
-                f"rows: expected row numbers under {B}, or {B} booleans, got {rows!r}"
-            ) from None
+        chosen = _checks.rows(rows, len(self._states[0][0]))
         for layers in self._states:
             for s in layers:
                 s[chosen] = 0
@@ -115,12 +112,19 @@ def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
 
 def _chained(steppers: Sequence[Any], buffers: Sequence[Array], convert: Convert) -> Any:
     """Steps layers on top of each other: each into a buffer, which the next one reads."""
+    turn = threading.Lock()
 
     def step(x_t: Any, out: Array | None = None) -> Array:
-        # Checked before any layer moves: a refused step is no step.
-        x, y, result = convert(x_t, out)
-        for stepper, source, target in zip(steppers, (x, *buffers), (*buffers, y), strict=True):
-            stepper.step(source, target)
-        return result
+        # Before anything is read: two threads would mix up their layers' buffers.
+        if not turn.acquire(blocking=False):
+            raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
+        try:
+            # Checked before any layer moves: a refused step is no step.
+            x, y, result = convert(x_t, out)
+            for stepper, source, target in zip(steppers, (x, *buffers), (*buffers, y), strict=True):
+                stepper.step(source, target)
+            return result
+        finally:
+            turn.release()
 
     return step

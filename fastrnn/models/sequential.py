@@ -63,6 +63,8 @@ class Sequential(Layer):
     """
 
     stackable = False
+    history: History | None = None
+    stop_training: bool = False
 
     def __init__(self, layers: Iterable[Layer], *, seed: int | None = None) -> None:
         self._network = Network(layers)
@@ -72,8 +74,6 @@ class Sequential(Layer):
         self._fitting = Exclusive(
             "Sequential: a fit of this model is running; compile it or fit it again after that"
         )
-        self.history: History | None = None
-        self.stop_training = False
         self._reset(seed, only_initial=True)
 
     def _reset(self, seed: int | None, *, only_initial: bool) -> None:

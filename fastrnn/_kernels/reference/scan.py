@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -277,12 +278,21 @@ class Stepper:
         packed = _own(weights.packed(kernels), Packed, "weights")
         dtype = packed.w["weight_ih"].dtype
         self.weights, self.kernels, self.convert = weights, kernels, convert
+        self._turn = threading.Lock()
         self.state = tuple(
             np.zeros((batch_size, n), dtype) for n in packed.cell.state_sizes(packed.config)
         )
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:
         """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+        if not self._turn.acquire(blocking=False):
+            raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
+        try:
+            return self._step(x_t, out)
+        finally:
+            self._turn.release()
+
+    def _step(self, x_t: Any, out: Array | None) -> Array:
         x, y, result = self.convert(x_t, out)
         packed = self.weights.packed(self.kernels)
         forward(packed, x[None], self.state, y[None], self.state)
