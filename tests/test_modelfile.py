@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from safetensors.numpy import load, save
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential
-from fastrnn._files import model_file
+from fastrnn._files import atomic, model_file
 from fastrnn.callbacks import Callback, Checkpoint, EarlyStopping
 
 STACKS: dict[str, Callable[[], list[Any]]] = {
@@ -288,3 +292,55 @@ def test_a_training_of_0_1_0_goes_on(tmp_path: Path) -> None:
     )
     expected = [1.501621, 1.427565, 1.476787, 1.503422]
     np.testing.assert_allclose(history.history["loss"], expected, rtol=1e-5)
+
+
+# One path, many writers.
+
+
+def test_many_threads_save_to_one_path(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    model = Sequential([LSTM(8, 16), Linear(16, 8)])
+    model.save(path)
+    wrong: list[BaseException] = []
+
+    def work() -> None:
+        for _ in range(20):
+            try:
+                model.save(path)
+                fastrnn.load(path)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert os.listdir(tmp_path) == ["m"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes and links")
+def test_a_file_keeps_its_mode_and_a_link_its_place(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    model = Sequential([Linear(2, 2)])
+    model.save(real)
+    real.chmod(0o600)
+    link.symlink_to(real)
+    model.save(link)
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+    np.testing.assert_equal(model_file.read(link), model_file.read(real))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="knows no other way to tell who is alive")
+def test_only_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for name in (f".m.{process.pid}.tmp", f".m.{process.pid}.abc.tmp"):
+        (tmp_path / name).touch()
+    kept = {f".m.{os.getpid()}.abc.tmp", ".m.mine.tmp", ".other.1.tmp", f"m.{process.pid}.tmp"}
+    for name in kept:
+        (tmp_path / name).touch()
+    atomic.remove_left_over(tmp_path / "m")
+    assert set(os.listdir(tmp_path)) == kept

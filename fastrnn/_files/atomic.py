@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from fastrnn import _checks
 
+#: A new file that nobody else has; never what a link points to.
+_NEW = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file: to a temporary name beside it, then moved over what was there."""
+    """Write a file: to a temporary name beside it, then moved over what was there.
+
+    Any number of threads and processes may write one path: each file is whole, the last one stays.
+    A file that was there keeps its mode, and a link its place.
+    """
     with _temporary(path) as (target, temporary):
-        with open(temporary, "wb") as file:
+        with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
+            with suppress(FileNotFoundError):
+                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -21,8 +39,8 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that :func:`write` would raise."""
-    with _temporary(path) as (_, temporary), open(temporary, "wb"):
-        pass
+    with _temporary(path) as (_, temporary):
+        os.close(os.open(temporary, _NEW, 0o666))
 
 
 def remove_left_over(path: str | os.PathLike[str]) -> None:
@@ -30,8 +48,23 @@ def remove_left_over(path: str | os.PathLike[str]) -> None:
     folder, name = os.path.split(os.path.realpath(path))
     for entry in os.listdir(folder):
         if entry.startswith(f".{name}.") and entry.endswith(".tmp"):
-            with suppress(OSError):
-                os.unlink(os.path.join(folder, entry))
+            process = entry.removeprefix(f".{name}.").split(".")[0]
+            if process.isdigit() and not _alive(int(process)):
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, entry))
+
+
+def _alive(process: int) -> bool:
+    """Whether there is such a process; it may have taken over the number of another."""
+    if os.name == "nt":
+        return False  # where a file that somebody writes can't be removed
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
 
 
 @contextmanager
@@ -42,7 +75,7 @@ def _temporary(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     if not given or (os.path.exists(target) and not os.path.isfile(target)):
         raise OSError(f"{given!r} is not a regular file")
     folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
     try:
         yield target, temporary
     except OSError as error:
