@@ -219,6 +219,42 @@ def test_options_are_checked(make: Any, error: type[Exception], message: str) ->
         make()
 
 
+def test_options_are_checked_when_set(tmp_path: Path) -> None:
+    stop, plateau = EarlyStopping(), ReduceLROnPlateau()
+    keep, bar = Checkpoint(tmp_path / "c"), ProgressBar()
+    for callback, name, value in (
+        (stop, "monitor", 3),
+        (stop, "patience", -1),
+        (stop, "patience", "long"),
+        (stop, "min_delta", float("nan")),
+        (stop, "mode", "best"),
+        (stop, "restore_best_weights", "yes"),
+        (plateau, "patience", None),
+        (plateau, "factor", 1),
+        (plateau, "min_lr", -1),
+        (keep, "every", 0),
+        (keep, "path", 3.5),
+        (bar, "batches", "all"),
+    ):
+        before = getattr(callback, name)
+        with pytest.raises((ValueError, TypeError), match=f"{name}: expected"):
+            setattr(callback, name, value)
+        assert getattr(callback, name) == before
+    stop.patience, keep.every = 7, 3
+    assert (stop.patience, keep.every) == (7, 3)
+    for callback in (stop, plateau, keep, bar, Callback()):
+        with pytest.raises(AttributeError, match=r"\.patiance: there is no such attribute"):
+            callback.patiance = 3  # type: ignore[attr-defined]
+
+    class Mine(EarlyStopping):
+        pass
+
+    mine = Mine()
+    mine.anything = 3  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="patience: expected"):
+        mine.patience = -1
+
+
 # Progress, pictures.
 
 

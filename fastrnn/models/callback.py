@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
@@ -12,6 +12,9 @@ from fastrnn.models.history import History
 from fastrnn.optim import Optimizer
 
 Logs = dict[str, float]
+
+#: Options by name, and what checks each of them whenever it is set.
+Options = Mapping[str, Callable[[Any, str], Any]]
 
 
 class Model(Protocol):
@@ -92,9 +95,27 @@ class Callback:
         Where the training is.
     """
 
+    _options: ClassVar[Options] = {}
+
     model: Model
     params: dict[str, Any]
     progress: Progress
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check options, and refuse on the library's own classes what would have no effect."""
+        kind = type(self)
+        # Others, in the library or a user's, may have what they like.
+        if kind.__module__.startswith("fastrnn.models.") and name[0] != "_":
+            known = {
+                n for k in kind.__mro__ for n in (*vars(k), *vars(k).get("__annotations__", ()))
+            }
+            if name not in known:
+                raise AttributeError(
+                    f"{kind.__name__}.{name}: there is no such attribute, setting it would have no "
+                    "effect"
+                )
+        check = self._options.get(name)
+        super().__setattr__(name, value if check is None else check(value, name))
 
     def on_train_begin(self, logs: Logs) -> None:
         """Before the first epoch."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import atomic, model_file
 from fastrnn._types import Array
-from fastrnn.models.callback import Keeper, Logs, Resumable
+from fastrnn.models.callback import Keeper, Logs, Options, Resumable
 
 _KIND = "Checkpoint"
 
@@ -84,9 +84,16 @@ class Checkpoint(Keeper):
         is not.
     """
 
+    _options: ClassVar[Options] = {
+        "path": _checks.path,
+        "every": lambda value, name: None if value is None else _checks.size(value, name),
+    }
+
+    path: str
+    every: int | None
+
     def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
-        self.path = _checks.path(path)
-        self.every = None if every is None else _checks.size(every, "every")
+        self.path, self.every = path, every  # type: ignore[assignment]
 
     def on_train_begin(self, logs: Logs) -> None:
         """Go on from the file."""

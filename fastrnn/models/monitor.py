@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from fastrnn import _checks
 from fastrnn._types import Array
-from fastrnn.models.callback import Callback, Logs
+from fastrnn.models.callback import Callback, Logs, Options
+
+
+def _name(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
+    return value
 
 
 class Monitor(Callback):
@@ -20,12 +26,23 @@ class Monitor(Callback):
         As in :class:`EarlyStopping`.
     """
 
+    _options: ClassVar[Options] = {
+        "monitor": _name,
+        "patience": lambda value, name: _checks.size(value, name, 0),
+        "min_delta": _checks.not_negative,
+        "mode": lambda value, name: _checks.choice(value, name, ("auto", "min", "max")),
+    }
+
+    monitor: str
+    patience: int
+    min_delta: float
+    mode: str
+    best: float
+    wait: int
+
     def __init__(self, monitor: str, patience: int, min_delta: float, mode: str) -> None:
-        if not isinstance(monitor, str):
-            raise TypeError(f"monitor: expected a str, got {type(monitor).__name__}")
-        self.monitor, self.mode = monitor, _checks.choice(mode, "mode", ("auto", "min", "max"))
-        self.patience = _checks.size(patience, "patience", 0)
-        self.min_delta = _checks.not_negative(min_delta, "min_delta")
+        self.monitor, self.mode = monitor, mode
+        self.patience, self.min_delta = patience, min_delta
         self.on_train_begin({})
 
     def on_train_begin(self, logs: Logs) -> None:
@@ -82,6 +99,11 @@ class EarlyStopping(Monitor):
         The epoch after which it ended the training.
     """
 
+    _options: ClassVar[Options] = {**Monitor._options, "restore_best_weights": _checks.flag}
+
+    restore_best_weights: bool
+    stopped_epoch: int | None
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -90,13 +112,13 @@ class EarlyStopping(Monitor):
         mode: str = "auto",
         restore_best_weights: bool = False,
     ) -> None:
-        self.restore_best_weights = _checks.flag(restore_best_weights, "restore_best_weights")
+        self.restore_best_weights = restore_best_weights
         super().__init__(monitor, patience, min_delta, mode)
 
     def on_train_begin(self, logs: Logs) -> None:
         """Forget the training before."""
         super().on_train_begin(logs)
-        self.stopped_epoch: int | None = None
+        self.stopped_epoch = None
         self._weights: dict[str, Array] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -162,6 +184,17 @@ class ReduceLROnPlateau(Monitor):
         The rate goes no lower.
     """
 
+    _options: ClassVar[Options] = {
+        **Monitor._options,
+        "factor": lambda value, name: _checks.real(
+            value, name, "a number in (0, 1)", lambda v: 0 < v < 1
+        ),
+        "min_lr": _checks.not_negative,
+    }
+
+    factor: float
+    min_lr: float
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -171,8 +204,7 @@ class ReduceLROnPlateau(Monitor):
         mode: str = "auto",
         min_lr: float = 0.0,
     ) -> None:
-        self.factor = _checks.real(factor, "factor", "a number in (0, 1)", lambda v: 0 < v < 1)
-        self.min_lr = _checks.not_negative(min_lr, "min_lr")
+        self.factor, self.min_lr = factor, min_lr
         super().__init__(monitor, patience, min_delta, mode)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from fastrnn import _checks
-from fastrnn.models.callback import Callback, Logs
+from fastrnn.models.callback import Callback, Logs, Options
 
 #: Where stderr is not a terminal, a line of progress is printed this often.
 _SECONDS_PER_LINE = 5.0
@@ -148,8 +148,12 @@ class ProgressBar(Callback):
         the end of the training. Otherwise there is a line after each epoch.
     """
 
+    _options: ClassVar[Options] = {"batches": _checks.flag}
+
+    batches: bool
+
     def __init__(self, batches: bool = True) -> None:
-        self.batches = _checks.flag(batches, "batches")
+        self.batches = batches
         self._display: Display | None = None
 
     def on_train_begin(self, logs: Logs) -> None:
