@@ -214,6 +214,14 @@ def test_a_tape_is_taken_by_its_own_layer_and_its_twins(cell, backend, make_laye
                     layer.backward(tape, *dy)
 
 
+def test_fields_of_a_tape_are_fixed(made):
+    layer, x = made
+    tape = layer.forward(x)[-1]
+    for name in type(tape).__slots__:
+        with pytest.raises(AttributeError):
+            setattr(tape, name, None)
+
+
 def test_the_tape_of_a_bigger_table(backend):
     big, small = fastrnn.Embedding(50_000, 1), fastrnn.Embedding(10, 1)
     _, tape = big.forward([49_999])

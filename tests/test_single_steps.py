@@ -88,6 +88,15 @@ def test_repr():
     )
 
 
+def test_config_makes_the_same_step(single, x, same_bits):
+    twin = type(single)(**single.get_config())
+    assert repr(twin) == repr(single)
+    twin.load_state_dict(single.state_dict())
+    assert same_bits(twin(x), single(x))
+    single.reset_parameters(3)
+    assert same_bits(type(single)(**single.get_config(), seed=3).state_dict(), single.state_dict())
+
+
 def test_arguments(single, cell, x):
     _, tape = single.forward(x)
     for shape in ((), (I + 1,), (B, I + 1), (0, I), (1, B, I)):

@@ -96,12 +96,12 @@ class Layer:
         self._trainable = _checks.flag(value, "trainable")
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training mode (or, with False, to evaluation); returns the layer."""
+        """Switch to training mode (or, with False, to evaluation); return the layer."""
         self.training = _checks.flag(mode, "mode")
         return self
 
     def eval(self) -> Self:
-        """Switch to evaluation mode; returns the layer."""
+        """Switch to evaluation mode; return the layer."""
         return self.train(False)
 
     # What a model asks: sizes, and how the layer advances.
@@ -203,7 +203,7 @@ class Layer:
         return dx, grads
 
     def stage(self, batch_size: int) -> Stage | None:
-        """How the layer stands in a stream of so many rows; None: it passes its input on."""
+        """Return how the layer stands in a stream of so many rows; None: it passes its input on."""
         return CallStage(self)
 
     # Weights.
@@ -237,28 +237,28 @@ class Layer:
         self._start(rng)
 
     def _first_generator(self, seed: int | None) -> np.random.Generator:
-        """What draws the weights that the layer is made with."""
+        """Return what draws the weights that the layer is made with."""
         self._seeded = seed is not None
         return self._generator(seed)
 
     def _generator(self, seed: int | None) -> np.random.Generator:
-        """What draws the initial weights."""
+        """Return what draws the initial weights."""
         self._drawn_by = np.random.SeedSequence(_checks.seed(seed)).entropy
         return np.random.default_rng(self._drawn_by)
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
-        """Fresh initial weights, by the names of :meth:`parameters`."""
+        """Return fresh initial weights, by the names of :meth:`parameters`."""
         return {}
 
     def _start(self, rng: np.random.Generator) -> None:
         """Take over the generator that the initial weights were drawn by."""
 
     def parameters(self) -> dict[str, Array]:
-        """The weights themselves, by name. Change them in place; the next call sees it."""
+        """Return the weights themselves, by name. Change them in place; the next call sees it."""
         return {}
 
     def state_dict(self) -> dict[str, Array]:
-        """A copy of the weights, by name."""
+        """Return a copy of the weights, by name."""
         return {name: array.copy() for name, array in self.parameters().items()}
 
     def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
@@ -290,12 +290,12 @@ class Layer:
             array[...] = checked[name]
 
     def get_config(self) -> dict[str, Any]:
-        """What to call the constructor with for such a layer, as JSON has it."""
+        """Return what to call the constructor with for such a layer, as JSON has it."""
         return {}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """How many weights a file with a layer of this configuration holds at least."""
+        """Return how many weights a file with a layer of this configuration holds at least."""
         return 0
 
 
@@ -318,7 +318,7 @@ class Stateless:
 
 
 class CallStage(Stateless):
-    """The stage of a layer that has no faster way than a call."""
+    """The stage of a layer that has no faster way to run than a call."""
 
     __slots__ = ("_layer",)
 
@@ -331,5 +331,5 @@ class CallStage(Stateless):
 
 
 def dtype_shown(dtype: np.dtype[Any]) -> str:
-    """A layer's dtype as its ``repr`` shows it: only where it is not the default."""
+    """Return a dtype as a layer's ``repr`` shows it: only where it is not the default."""
     return "" if dtype == np.float32 else f", dtype={dtype}"

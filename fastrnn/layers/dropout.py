@@ -1,4 +1,4 @@
-"""Noise against overfitting."""
+"""Dropout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def drawn_factors(
     return factors
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class DropoutTape:
     """What ``Dropout.backward`` needs: the factor of every element, None for 1 throughout."""
 
@@ -58,7 +58,7 @@ class Dropout(Layer):
         self._p = _checks.probability(value, "p")
 
     def __call__(self, x: Any) -> Array:
-        """Inference: x as it is.
+        """Return x as it is.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class Dropout(Layer):
         return x if factors is None else x * factors, DropoutTape(factors, x.shape, x.dtype)
 
     def backward(self, tape: DropoutTape, dy: Any) -> tuple[Array, dict[str, Array]]:
-        """The same elements dropped from the gradient.
+        """Drop the same elements from the gradient.
 
         Parameters
         ----------
@@ -111,10 +111,10 @@ class Dropout(Layer):
         self._rng = rng
 
     def stage(self, batch_size: int) -> None:
-        """None: inference drops nothing."""
+        """Return None: inference drops nothing."""
 
     def get_config(self) -> dict[str, Any]:
-        """What to call the constructor with for such a layer, as JSON has it."""
+        """Return what to call the constructor with for such a layer, as JSON has it."""
         return {"p": self.p}
 
     def __repr__(self) -> str:

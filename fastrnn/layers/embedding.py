@@ -1,4 +1,4 @@
-"""Rows of a table, chosen by whole numbers."""
+"""Embedding: a table of vectors, looked up by index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class EmbeddingTape:
     """What ``Embedding.backward`` needs: a copy of the indices, and of which table they are."""
 
@@ -54,7 +54,7 @@ class Table:
 
     @property
     def array(self) -> Array:
-        """The array, if nobody has reached through a view for it and made it another one."""
+        """The array; an error if somebody has reshaped it through the base of a view."""
         array = self._array
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(
@@ -112,7 +112,7 @@ class Embedding(Layer):
 
     @property
     def num_embeddings(self) -> int:
-        """V."""
+        """V, the rows of the table."""
         return self._table.shape[0]
 
     @property
@@ -136,13 +136,13 @@ class Embedding(Layer):
         return self.num_embeddings
 
     def get_config(self) -> dict[str, Any]:
-        """What to call the constructor with for such a layer, as JSON has it."""
+        """Return what to call the constructor with for such a layer, as JSON has it."""
         V, E = self.num_embeddings, self.embedding_dim
         return {"num_embeddings": V, "embedding_dim": E, "dtype": self.dtype.name}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """How many weights a file with a layer of this configuration holds."""
+        """Return how many weights a file with a layer of this configuration holds."""
         V, E = (_checks.size(config[n], n) for n in ("num_embeddings", "embedding_dim"))
         return V * E
 
@@ -215,7 +215,7 @@ class Embedding(Layer):
         return None, {"weight": RowGradient(rows, values, self._table.shape)}
 
     def _checked(self, tape: EmbeddingTape, dy: Any) -> tuple[Array, Array]:
-        """Indices (n,), and their gradients (n, embedding_dim)."""
+        """Return indices (n,), and their gradients (n, embedding_dim)."""
         if not isinstance(tape, EmbeddingTape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if tape.shape != self._table.shape or tape.dtype != self.dtype:

@@ -1,4 +1,4 @@
-"""The affine map."""
+"""Linear: the affine map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class LinearTape(Bound):
     """What ``Linear.backward`` needs: the kernels that ran, and copies of weights and input."""
 
@@ -108,18 +108,18 @@ class Linear(Layer):
         return self.out_features
 
     def get_config(self) -> dict[str, Any]:
-        """What to call the constructor with for such a layer, as JSON has it."""
+        """Return what to call the constructor with for such a layer, as JSON has it."""
         sizes = {"in_features": self.in_features, "out_features": self.out_features}
         return {**sizes, "bias": self.bias, "dtype": self.dtype.name}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """How many weights a file with a layer of this configuration holds at least."""
+        """Return how many weights a file with a layer of this configuration holds at least."""
         I, O = (_checks.size(config[n], n) for n in ("in_features", "out_features"))
         return I * O
 
     def parameters(self) -> dict[str, Array]:
-        """``weight`` and ``bias`` themselves. Change them in place; the next call sees it."""
+        """Return `weight` and `bias` themselves. Change them in place; the next call sees it."""
         shared = zip(("weight", "bias"), self._weights.share(), strict=True)
         return {name: array for name, array in shared if array is not None}
 
@@ -137,7 +137,7 @@ class Linear(Layer):
         return self._run(self._checked(x))[0]
 
     def _run(self, x: Array) -> tuple[Array, Kernels, PackedAffine]:
-        """What `x` is mapped to, and by which kernels with which weights."""
+        """Return what `x` is mapped to, and by which kernels with which weights."""
         kernels = dispatch.kernels(self.dtype)
         packed = self._weights.packed(kernels)
         y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
@@ -162,7 +162,7 @@ class Linear(Layer):
         return y, LinearTape(kernels, packed, self._kind, x.copy())
 
     def backward(self, tape: LinearTape, dy: Any) -> tuple[Array, dict[str, Array]]:
-        """Gradients of the input and of the weights.
+        """Return the gradients of the input and of the weights.
 
         Parameters
         ----------
@@ -206,7 +206,7 @@ class Linear(Layer):
         return found
 
     def stage(self, batch_size: int) -> LinearStage:
-        """How the layer stands in a stream: with the kernels of the current backend."""
+        """Return how the layer stands in a stream: with the kernels of the current backend."""
         return LinearStage(self._weights)
 
     def __repr__(self) -> str:

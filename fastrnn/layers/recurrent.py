@@ -1,4 +1,4 @@
-"""What RNN, LSTM, GRU and their kin have in common, in the manner of ``torch.nn``."""
+"""What recurrent layers have in common; names, arguments and layouts are those of ``torch.nn``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fastrnn.layers.stream import Stream
 _OPTIONS = {"projection": "proj_size", "peephole": "peephole", "layer_norm": "layer_norm"}
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class Tape:
     """What a layer's ``backward`` needs of its ``forward``. Opaque; belongs to the caller.
 
@@ -77,7 +77,7 @@ class CellLayer(Layer):
 
     @classmethod
     def _cell_of(cls, **choice: Any) -> Cell:
-        """The cell that these arguments choose."""
+        """Return the cell that these arguments choose."""
         return next(CELLS[name] for name, chosen in cls.cells.items() if chosen == choice)
 
     def __init__(
@@ -107,7 +107,7 @@ class CellLayer(Layer):
         self._start(rng)
 
     def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
-        """Fresh weights of each scan, in the order of `cell.weights`."""
+        """Return fresh weights of each scan, in the order of `cell.weights`."""
         return [
             initializers.weights(rng, self._cell, config, self._init, dtype)
             for config in self._configs.values()
@@ -123,17 +123,17 @@ class CellLayer(Layer):
 
     @property
     def cell(self) -> Cell:
-        """The cell that runs."""
+        """The cell, as data."""
         return self._cell
 
     @property
     def input_size(self) -> int:
-        """I."""
+        """I, the size of the last axis of x."""
         return self._config.input_size
 
     @property
     def hidden_size(self) -> int:
-        """H."""
+        """H, the number of hidden units."""
         return self._config.hidden_size
 
     @property
@@ -148,17 +148,17 @@ class CellLayer(Layer):
 
     @property
     def features_in(self) -> int:
-        """I."""
+        """Size of the last axis of x, I."""
         return self.input_size
 
     @property
     def features_out(self) -> int:
-        """P with a projection, else H."""
+        """Size of the last axis of y: P with a projection, else H."""
         return self._config.output_size
 
     @property
     def has_state(self) -> bool:
-        """True."""
+        """Whether the layer carries a state from step to step: True."""
         return True
 
     def parameters(self) -> dict[str, Array]:
@@ -177,6 +177,11 @@ class CellLayer(Layer):
         if [scan.kind for scan in scans] != [w.kind for w in self._weights.values()]:
             raise ValueError("tape: is from the forward of another layer")
 
+    def get_config(self) -> dict[str, Any]:
+        """Return what to call the constructor with for such a layer, as JSON has it."""
+        found = {name: getattr(self, name) for name in ("input_size", "hidden_size", "bias")}
+        return found | dict(self._choice) | {"dtype": self.dtype.name}
+
     def __repr__(self) -> str:
         said = [str(self.input_size), str(self.hidden_size)]
         for name, usual in self._shown.items():
@@ -191,7 +196,7 @@ RECURRENT: dict[str, type[Recurrent]] = {}
 
 
 class Recurrent(CellLayer):
-    """What RNN, LSTM, GRU and their kin have in common."""
+    """What recurrent layers have in common."""
 
     _registry = RECURRENT
 
@@ -241,7 +246,7 @@ class Recurrent(CellLayer):
 
     @property
     def num_layers(self) -> int:
-        """L."""
+        """L, layers on top of each other."""
         return self._num_layers
 
     @property
@@ -283,7 +288,7 @@ class Recurrent(CellLayer):
 
     @property
     def features_out(self) -> int:
-        """D*P."""
+        """Size of the last axis of y, D*P."""
         return self._directions * self._config.output_size
 
     @property
@@ -412,7 +417,7 @@ class Recurrent(CellLayer):
         return y, self._state(state_n, batch), tape
 
     def _dropped_weights(self, drop: bool) -> tuple[list[Weights], list[Array | None]]:
-        """The weights of each scan, and what those in `weight_hh` were multiplied with."""
+        """Return the weights of each scan, and what each `weight_hh` was multiplied with."""
         own = list(self._weights.values())
         p = self.weight_dropout
         if not drop or p == 0 or "weight_hh" not in self._cell.weights:
@@ -425,7 +430,7 @@ class Recurrent(CellLayer):
         return weights, [*factors]
 
     def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
-        """What the output of each layer but the last is multiplied with; None for nothing."""
+        """Return what the output of each layer but the last is multiplied with, or None."""
         factors: list[Array | None] = [None] * (self._num_layers - 1)
         if not drop or self.dropout == 0:
             return factors
@@ -446,7 +451,7 @@ class Recurrent(CellLayer):
     def backward(
         self, tape: Tape, dy: Any = None, dstate: Any = None, *, input_gradient: bool = True
     ) -> tuple[Array | None, Any, dict[str, Array]]:
-        """Backpropagation through time (Werbos 1990).
+        """Backpropagate through time (Werbos 1990).
 
         Parameters
         ----------
@@ -519,7 +524,7 @@ class Recurrent(CellLayer):
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> Sequence[Array | None]:
-        """The caller's state as one (L*D, B, P or H) each, None where None was given."""
+        """Return the caller's state as one (L*D, B, P or H) each, None where None was given."""
         if state is None:
             return (None,) * len(self._cell.states)
         shapes = [(len(self._weights), *batch, n) for n in self._sizes]
@@ -527,12 +532,12 @@ class Recurrent(CellLayer):
         return given if batch else [None if s is None else s[:, None] for s in given]
 
     def _new_rows(self, B: int) -> list[Array]:
-        """Room for one state each."""
+        """Return room for one state each."""
         scans, dtype = len(self._weights), self.dtype
         return [np.empty((scans, B, n), dtype) for n in self._sizes]
 
     def _state(self, rows: Sequence[Array], batch: tuple[int, ...]) -> Any:
-        """One (L*D, B, H) each as the caller's state."""
+        """Return one (L*D, B, H) each as the caller's state."""
         found = tuple(rows if batch else (s[:, 0] for s in rows))
         return found[0] if len(found) == 1 else found
 
@@ -561,18 +566,16 @@ class Recurrent(CellLayer):
         return dx, grads
 
     def stage(self, batch_size: int) -> Stream:
-        """How the layer stands in a stream: as a stream of its own."""
+        """Return how the layer stands in a stream: as a stream of its own."""
         return self.stream(batch_size)
 
     def get_config(self) -> dict[str, Any]:
         """Return what to call the constructor with for such a layer, as JSON has it."""
         names = [
-            "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout",
-            "bidirectional", *(_OPTIONS[option] for option in self._cell.options),
-            "return_sequences", "weight_dropout",
+            "num_layers", "batch_first", "dropout", "bidirectional", "return_sequences",
+            "weight_dropout", *(_OPTIONS[option] for option in self._cell.options),
         ]  # fmt: skip
-        found = {name: getattr(self, name) for name in names}
-        return found | dict(self._choice) | {"dtype": self.dtype.name}
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
@@ -584,7 +587,7 @@ class Recurrent(CellLayer):
         return H * (I + recurrent) + (L - 1) * H * (P + recurrent)
 
     def stream(self, batch_size: int = 1) -> Stream:
-        """A state that is stepped one time step at a time; many can share this layer.
+        """Return a state that is stepped one time step at a time; many can share this layer.
 
         Parameters
         ----------
@@ -613,7 +616,7 @@ def _times(a: Array | None, factors: Array) -> Array | None:
 
 
 def _time_first(a: Array, batch_first: bool) -> Array:
-    """The (T, B, ...) view of a sequence in the caller's layout."""
+    """Return the (T, B, ...) view of a sequence in the caller's layout."""
     if a.ndim == 2:
         return a[:, None]
     return a.swapaxes(0, 1) if batch_first else a

@@ -1,4 +1,4 @@
-"""A single step of a recurrent layer, in the manner of ``torch.nn.LSTMCell``."""
+"""A single step of a recurrent layer, as ``torch.nn.LSTMCell`` is of ``torch.nn.LSTM``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastrnn._types import Array
 from fastrnn.layers.recurrent import CellLayer
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class CellTape:
     """What a cell's ``backward`` needs of its ``forward``. Opaque; belongs to the caller."""
 
@@ -28,7 +28,7 @@ SINGLE_STEPS: dict[str, type[SingleStep]] = {}
 
 
 class SingleStep(CellLayer):
-    """What RNNCell, LSTMCell, GRUCell and their kin have in common."""
+    """What single steps have in common."""
 
     stackable = False
     _registry = SINGLE_STEPS
@@ -81,7 +81,7 @@ class SingleStep(CellLayer):
         return self._state(state_n, x), None if scan is None else CellTape(scan, x.shape)
 
     def backward(self, tape: CellTape, dstate: Any = None) -> tuple[Array, Any, dict[str, Array]]:
-        """Backpropagation through one step.
+        """Backpropagate through one step.
 
         Parameters
         ----------
@@ -118,17 +118,17 @@ class SingleStep(CellLayer):
         return dx, self._state(dstate_0, dx), self._named([grads])
 
     def _rows(self, state: Any, name: str, x: Array) -> list[Array | None]:
-        """The caller's state as one (B, H) each, None where None was given."""
+        """Return the caller's state as one (B, H) each, None where None was given."""
         names = self._cell.states
         shapes = [(*x.shape[:-1], self.hidden_size)] * len(names)
         given = _checks.states(state, name, names, self.dtype, shapes)
         return [None if s is None else s.reshape(-1, self.hidden_size) for s in given]
 
     def _new_rows(self, B: int) -> list[Array]:
-        """Room for one state each."""
+        """Return room for one state each."""
         return [np.empty((B, self.hidden_size), self.dtype) for _ in self._cell.states]
 
     def _state(self, rows: Sequence[Array], x: Array) -> Any:
-        """One (B, H) each as the caller's state."""
+        """Return one (B, H) each as the caller's state."""
         found = tuple(s.reshape(*x.shape[:-1], self.hidden_size) for s in rows)
         return found[0] if len(found) == 1 else found

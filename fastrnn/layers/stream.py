@@ -18,7 +18,7 @@ Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
 
 
 class Stream(Bound):
-    """A state, and the means to step it; made by a layer's ``stream()``.
+    """A state that is stepped one time step at a time; made by a layer's ``stream()``.
 
     A stream stays with the backend on which it was made, and sees every change of the layer's
     weights. Use one stream from one thread at a time.
@@ -95,7 +95,7 @@ y_t : array
 
 
 def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
-    """What checks the arrays of a step through layers from `first` to `last`."""
+    """Return what checks the arrays of a step through layers from `first` to `last`."""
     B, I, H, dtype = batch_size, first.config.input_size, last.config.output_size, first.dtype
 
     def convert(x: Any, out: Any) -> tuple[Array, Array, Array]:
@@ -111,7 +111,7 @@ def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
 
 
 def _chained(steppers: Sequence[Any], buffers: Sequence[Array], convert: Convert) -> Any:
-    """Steps layers on top of each other: each into a buffer, which the next one reads."""
+    """Return what steps layers on top of each other, each into a buffer that the next one reads."""
     turn = threading.Lock()
 
     def step(x_t: Any, out: Array | None = None) -> Array:
