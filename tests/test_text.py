@@ -23,7 +23,8 @@ from fastrnn.losses import CrossEntropy, cross_entropy
 from fastrnn.models.estimators import CELLS
 from fastrnn.models.network import Network
 from fastrnn.optim import Adam
-from fastrnn.text import CharLM, _evaluation, split
+from fastrnn.schedules import CosineDecay
+from fastrnn.text import CharLM, _evaluation, _training, split
 from fastrnn.text.ngram import ngram_bits_per_char
 
 PATTERN = "the quick brown fox jumps over the lazy dog.\n" * 40
@@ -195,6 +196,55 @@ def test_dropped_weights_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     found = model._fitted().net.parameters()
     for name, p in untouched.parameters().items():
         np.testing.assert_array_equal(found[name], p)
+
+
+def test_records_say_what_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loss is the mean over the characters since the record before, across epochs."""
+    compute = CrossEntropy.compute
+    chunks: list[tuple[int, float]] = []
+
+    def spy(loss: Any, z: Any, target: Any, *more: Any) -> Any:
+        found = compute(loss, z, target, *more)
+        chunks.append((target.size, found[0]))
+        return found
+
+    def bits(net: Any, ids: Any) -> float:
+        return 8 - len(chunks) / 100
+
+    monkeypatch.setattr(CrossEntropy, "compute", spy)
+    monkeypatch.setattr(_training, "mean_bits", bits)
+    model = CharLM(**SMALL, epochs=2.5, seed=0).fit(PATTERN, verbose=0)
+    assert sum(size for size, _ in chunks) == model.history[-1].characters == 4 * (2 * 427 + 220)
+    assert len(model.history) > 5
+    before = 0
+    for record in model.history:
+        sizes, losses = [], []
+        while sum(sizes) < record.characters - before:
+            size, loss = chunks.pop(0)
+            sizes.append(size)
+            losses.append(loss)
+        assert sum(sizes) == record.characters - before
+        assert record.loss == pytest.approx(np.average(losses, weights=sizes), rel=1e-9)
+        before = record.characters
+    assert not chunks
+
+
+def test_the_learning_rate_falls_over_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Adam.apply
+    rates: list[float] = []
+
+    def apply(self: Any, *args: Any) -> None:
+        rates.append(self.lr(self.steps))
+        usual(self, *args)
+
+    monkeypatch.setattr(Adam, "apply", apply)
+    CharLM(**SMALL, epochs=1.5, lr=0.01, seed=0).fit(PATTERN, verbose=0)
+    assert rates == [CosineDecay(0.01, 33)(step) for step in range(33)]
+    rates.clear()
+    CharLM(**SMALL, epochs=1e300, max_seconds=0.5, lr=0.01, seed=0).fit(PATTERN, verbose=0)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.0099
+    assert rates[-1] < 0.005
 
 
 def test_time_is_a_budget() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import sys
 import time
 from contextlib import suppress
 from typing import Any, ClassVar, Self
@@ -27,6 +26,9 @@ from fastrnn.text._training import Budget, Progress, Record, Validation
 #: and no more epochs than this over a small one.
 _CHARACTERS = 6_000_000
 _MAX_EPOCHS = 50
+
+#: Where only time ends a training, it has as many epochs as it can count.
+_MOST_EPOCHS = 2.0**53
 
 #: Rounds of training between two validations take as many characters as this many validation parts;
 #: a validation, forward only, then costs a small part of the time.
@@ -247,7 +249,7 @@ class CharLM(estimators.Settings):
         try:
             history = estimators.fit(
                 net, Adam(budget.lr, clip_norm=self.clip_norm), "cross_entropy", x, y,
-                epochs=sys.maxsize if math.isinf(steps) else math.ceil(steps / chunks),
+                epochs=math.ceil(min(steps / chunks, _MOST_EPOCHS)),
                 batch_size=B, bptt=T, stateful=True, verbose=0,
                 callbacks=[budget, watch, *([Progress(budget, watch)] if verbose else [])],
             )  # fmt: skip
