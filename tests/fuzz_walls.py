@@ -299,7 +299,7 @@ class World(Numbers):
 
     def act(self) -> None:
         """One action; what it raises is counted."""
-        if self.depth > 2:
+        if self.depth > 3:
             return
         name = str(self.rng.choice(list(ACTIONS), p=ODDS))
         self.note(f"{'  ' * self.depth}{name}")
@@ -308,7 +308,9 @@ class World(Numbers):
             getattr(self, name)()
             self.outcomes["none"] += 1
         except LookupError as error:
-            if type(error) is not LookupError:  # that is ours: there is no such object yet
+            if type(error) is LookupError:  # ours: there is no such object yet
+                self.act()
+            else:
                 self.failed(error)
         except Exception as error:
             self.failed(error)
@@ -320,10 +322,9 @@ class World(Numbers):
         self.note(f"    {kind}: {error}"[:300])
         frames = traceback.extract_tb(error.__traceback__)
         of = [f for f in frames if f.filename.startswith(PACKAGE)][-2:]
-        if not of and not isinstance(error, CLEAR):  # NumPy's, of what the walk wanted of it
-            return
         self.outcomes[kind] += 1
-        if not isinstance(error, CLEAR) and not self.private:
+        # Without frames it is NumPy's, of what the walk itself wanted of it.
+        if of and not isinstance(error, CLEAR) and not self.private:
             where = "".join(f"{f.filename.removeprefix(PACKAGE)}:{f.lineno}, " for f in of)
             self.unclear[f"{where}{kind}: {error}"[:200].replace("\n", " ")] += 1
 
