@@ -15,6 +15,7 @@ import numpy as np
 from fastrnn._types import Array
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_INTP = np.dtype(np.intp)
 
 
 def dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
@@ -189,6 +190,27 @@ def floats(value: Any, name: str) -> Array:
     found = asarray(value, name)
     native = found.dtype.newbyteorder("=")
     return array(found, name, native if native in DTYPES else DTYPES[0])
+
+
+def whole_numbers(value: Any, name: str) -> Array:
+    """`value` as a C-contiguous array of intp; kernels check their range where they use them.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold whole numbers.
+    ValueError
+        If it is ragged.
+    """
+    if _plain(value, _INTP):
+        return value
+    found = asarray(value, name)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected an array of whole numbers, got dtype {found.dtype}")
+    if not np.can_cast(found.dtype, np.intp):
+        # What is larger stays out of every range.
+        found = found.clip(max=np.iinfo(np.intp).max)
+    return np.require(found, np.intp, ["C", "A"])
 
 
 def indices(value: Any, name: str, below: int, least: int = 0) -> Array:

@@ -8,24 +8,26 @@ Each loss is a class, and under its lower-case name an instance with the default
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.interface import Kernels
 from fastrnn._types import Array
 
 
 class Loss(ABC):
-    """The mean of a loss over all elements, or a weighted mean; not for direct use."""
+    """The mean of a loss over all elements, or a weighted mean.
 
-    #: The kernel that computes it: see ``fastrnn._kernels.reference.losses``. Its options are
-    #: `vars`.
-    _kernel: ClassVar[str]
+    A loss of one's own has :meth:`target_shape`, :meth:`checked_target` and :meth:`compute`.
+    """
+
+    __slots__ = ()
 
     def value_and_grad(self, output: Any, target: Any, weight: Any = None) -> tuple[float, Array]:
-        """The loss, and its gradient with respect to `output`.
+        """Return the loss, and its gradient with respect to `output`.
 
         Parameters
         ----------
@@ -37,7 +39,8 @@ class Loss(ABC):
             Finite weights >= 0, in the shape of the first axes of `target`, as many as wanted: one
             for each sequence (B,) or each step (B, T), say. The loss is then sum(w l) / sum(w),
             with l the mean over the other axes; where w is 0, neither output nor target counts,
-            not even NaN. If all are 0, so are loss and gradient. Default: all the same.
+            whatever it is: NaN, or a class out of range. If all are 0, so are loss and gradient.
+            Default: all the same.
 
         Returns
         -------
@@ -45,62 +48,126 @@ class Loss(ABC):
         grad : array
             In the shape of `output`.
         """
-        z, t = self.checked(output, target)
-        return self.compute(z, t, None if weight is None else checked_weight(weight, t, z.dtype))
-
-    def __call__(self, output: Any, target: Any, weight: Any = None) -> float:
-        """The loss."""
-        return self.value_and_grad(output, target, weight)[0]
-
-    def checked(self, output: Any, target: Any) -> tuple[Array, Array]:
-        """Both as arrays that :meth:`compute` takes."""
         z = _checks.floats(output, "output")
         if z.size == 0:
             shape = _checks.shape_text(z.shape)
             raise ValueError(f"output: expected shape (...) with all sizes >= 1, got {shape}")
-        return z, self.checked_target(target, z.shape, z.dtype)
+        w = None
+        if weight is not None:
+            w = checked_weight(weight, self.target_shape(z.shape), z.dtype)
+        return self.compute(z, self._taken(target, z.shape, z.dtype, "target", w), w)
+
+    def __call__(self, output: Any, target: Any, weight: Any = None) -> float:
+        """Return the loss."""
+        return self.value_and_grad(output, target, weight)[0]
+
+    @abstractmethod
+    def target_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the targets of an output of `shape`."""
 
     @abstractmethod
     def checked_target(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str = "target",
+        weight: Array | None = None,
     ) -> Array:
-        """Targets as an array that :meth:`compute` takes, for an output of `shape` and `dtype`."""
+        """Return targets as an array that :meth:`compute` takes.
 
-    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
-        """What :meth:`value_and_grad` does, of arrays that are checked; not for direct use.
-
-        What is not finite gives NaN or infinity, as in torch, and not a warning.
+        Parameters
+        ----------
+        target : array-like
+        shape, dtype
+            Of the output.
+        name : str
+            What errors call the target.
+        weight : array, optional
+            From :func:`checked_weight`. Where it is 0, the target may be anything.
         """
-        z, t = np.ascontiguousarray(z), np.ascontiguousarray(t)
-        grad = np.empty(z.shape, z.dtype)
-        w = None if w is None else np.ascontiguousarray(w)
-        kernel = getattr(dispatch.kernels(z.dtype), self._kernel)
-        return kernel(z, t, w, grad, **vars(self)), grad
+
+    @abstractmethod
+    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
+        """Return the loss of outputs `z` and its gradient, as :meth:`value_and_grad` does.
+
+        Where `z` is not finite, so is what is returned, without a warning, as in torch.
+
+        Parameters
+        ----------
+        z : array
+            Float32 or float64.
+        t : array
+            From :meth:`checked_target`.
+        w : array or None
+            From :func:`checked_weight`.
+        """
+
+    def _taken(
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str,
+        weight: Array | None,
+    ) -> Array:
+        """Return what :meth:`checked_target` does, but for checks that the kernel makes."""
+        return self.checked_target(target, shape, dtype, name, weight)
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options, by name, in the order in which they are shown."""
+        return dict(getattr(self, "__dict__", {}))
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        said = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
         return f"{type(self).__name__}({said})"
 
 
-def checked_weight(weight: Any, target: Array, dtype: np.dtype[Any], name: str = "weight") -> Array:
-    """Weights of the first axes of `target`."""
+def checked_weight(
+    weight: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "weight"
+) -> Array:
+    """Return weights of the first axes of targets of `shape` as an array."""
     w = _checks.array(weight, name, dtype)
-    _checks.expect_shape(w, name, target.shape[: w.ndim])
+    _checks.expect_shape(w, name, shape[: w.ndim])
     if not (np.isfinite(w) & (w >= 0)).all():
         raise ValueError(f"{name}: expected finite numbers >= 0")
     return w
 
 
-class Elementwise(Loss):
-    """A loss of each element of `output` and the one of `target` in the same place.
+class _Compiled(Loss):
+    """A loss that a kernel computes."""
 
-    Not for direct use.
-    """
+    __slots__ = ()
+
+    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
+        z, t = np.asarray(z, order="C"), np.asarray(t, order="C")
+        grad = np.empty(z.shape, z.dtype)
+        w = None if w is None else np.asarray(w, order="C")
+        return self._run(dispatch.kernels(z.dtype), z, t, w, grad), grad
+
+    @abstractmethod
+    def _run(self, kernels: Kernels, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        """Call the kernel."""
+
+
+class Elementwise(_Compiled):
+    """A loss of each element of `output` and the one of `target` in the same place."""
+
+    __slots__ = ()
+
+    def target_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the output."""
+        return shape
 
     def checked_target(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str = "target",
+        weight: Array | None = None,
     ) -> Array:
-        """Targets in the shape of `output`; a last axis of size 1 may be left out."""
+        """Return targets in the shape of `output`; a last axis of size 1 may be left out."""
         t = _checks.array(target, name, dtype)
         if shape[-1:] == (1,) and t.shape == shape[:-1]:
             t = t[..., None]
@@ -110,7 +177,10 @@ class Elementwise(Loss):
 class MSE(Elementwise):
     """Mean squared error (z - t)^2, as ``torch.nn.MSELoss``. `target` has the shape of `output`."""
 
-    _kernel = "mse"
+    __slots__ = ()
+
+    def _run(self, kernels: Kernels, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        return kernels.mse(z, t, w, grad)
 
 
 class MAE(Elementwise):
@@ -119,7 +189,10 @@ class MAE(Elementwise):
     The gradient is 0 where both are equal.
     """
 
-    _kernel = "mae"
+    __slots__ = ()
+
+    def _run(self, kernels: Kernels, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        return kernels.mae(z, t, w, grad)
 
 
 class Huber(Elementwise):
@@ -132,10 +205,21 @@ class Huber(Elementwise):
     delta : float
     """
 
-    _kernel = "huber"
+    __slots__ = ("_delta",)
 
     def __init__(self, delta: float = 1.0) -> None:
-        self.delta = _checks.positive(delta, "delta")
+        self._delta = _checks.positive(delta, "delta")
+
+    @property
+    def delta(self) -> float:
+        """Where the square ends."""
+        return self._delta
+
+    def _run(self, kernels: Kernels, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        return kernels.huber(z, t, w, grad, delta=self._delta)
+
+    def _options(self) -> dict[str, Any]:
+        return {"delta": self._delta} | super()._options()
 
 
 class BinaryCrossEntropy(Elementwise):
@@ -145,20 +229,29 @@ class BinaryCrossEntropy(Elementwise):
     exponent is never above 0, so that nothing overflows.
     """
 
-    _kernel = "binary_cross_entropy"
+    __slots__ = ()
 
     def checked_target(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str = "target",
+        weight: Array | None = None,
     ) -> Array:
-        """Targets in the shape of `output`, within 0..1."""
+        """Return targets in the shape of `output`, within 0..1."""
         t = super().checked_target(target, shape, dtype, name)
         if t.size and not (t.min() >= 0 and t.max() <= 1):  # NaN is neither
-            wrong = t[~((t >= 0) & (t <= 1))]
-            raise ValueError(f"{name}: expected numbers in [0, 1], got {wrong[0]}")
+            wrong = _counting(~((t >= 0) & (t <= 1)), weight)
+            if wrong.any():
+                raise ValueError(f"{name}: expected numbers in [0, 1], got {t[wrong][0]}")
         return t
 
+    def _run(self, kernels: Kernels, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        return kernels.binary_cross_entropy(z, t, w, grad)
 
-class CrossEntropy(Loss):
+
+class CrossEntropy(_Compiled):
     """Softmax cross-entropy of logits and class indices: log(sum_v exp z_v) - z_target, in nats.
 
     As ``torch.nn.CrossEntropyLoss`` with the classes on the last axis: `output` is (..., V), and
@@ -166,16 +259,51 @@ class CrossEntropy(Loss):
     overflows.
     """
 
-    _kernel = "cross_entropy"
+    __slots__ = ()
 
-    def checked_target(
-        self, target: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "target"
-    ) -> Array:
-        """Class indices, one for each row of logits."""
+    def target_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the output without its last axis, that of the classes."""
         if not shape:
             raise ValueError("output: expected shape (..., V) with all sizes >= 1, got ()")
-        t = _checks.indices(target, name, shape[-1])
-        return _checks.expect_shape(t, name, shape[:-1]).astype(np.intp, copy=False)
+        return shape[:-1]
+
+    def checked_target(
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str = "target",
+        weight: Array | None = None,
+    ) -> Array:
+        """Return class indices, one for each row of logits."""
+        t = self._taken(target, shape, dtype, name, weight)
+        wrong = _counting((t < 0) | (t >= shape[-1]), weight)
+        if wrong.any():
+            found = t[wrong][0]
+            raise ValueError(f"{name}: expected whole numbers in 0..{shape[-1] - 1}, got {found}")
+        return t
+
+    def _taken(
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str,
+        weight: Array | None,
+    ) -> Array:
+        t = _checks.whole_numbers(target, name)
+        return _checks.expect_shape(t, name, self.target_shape(shape))
+
+    def _run(self, kernels: Kernels, z: Array, t: Array, w: Array | None, grad: Array) -> float:
+        return kernels.cross_entropy(z, t, w, grad)
+
+
+def _counting(where: Array, weight: Array | None) -> Array:
+    """Return `where` with False in all places of weight 0."""
+    if weight is None:
+        return where
+    counts = np.reshape(weight != 0, (*weight.shape, *[1] * (np.ndim(where) - weight.ndim)))
+    return np.asarray(where & counts)
 
 
 mse = MSE()
@@ -194,7 +322,7 @@ NAMES: dict[str, Loss] = {
 
 
 def get(loss: str | Loss) -> Loss:
-    """A loss by its name, or itself."""
+    """Return a loss by its name, or itself."""
     if isinstance(loss, str) and loss in NAMES:
         return NAMES[loss]
     if isinstance(loss, str):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, overload
 
 import numpy as np
 
@@ -24,6 +24,18 @@ from fastrnn.schedules import StepDecay as StepDecay
 from fastrnn.schedules import WarmUp as WarmUp
 
 Rate = float | Callable[[int], float]
+T = TypeVar("T")
+
+#: Parameters, their gradients and their states, entry by entry.
+Arrays = tuple[list[Array], list[Gradient], list[tuple[Array, ...]]]
+
+
+class Scale(TypedDict):
+    """What every optimizer's kernel takes."""
+
+    limit: float
+    factor: float
+    lr: float
 
 
 def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
@@ -54,35 +66,95 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
 
 
 def _clip_factor(norm: float, limit: float) -> float:
-    """What brings gradients of this norm to `limit`, and 1 for those under it."""
+    """Return what brings gradients of this norm to `limit`, and 1 for those under it."""
     # torch's 1e-6 keeps the quotient finite at norm 0.
     factor = limit / (norm + 1e-6)
     return 1.0 if factor >= 1 else factor  # NaN is to get through
 
 
-#: Parameters, their gradients and their states, entry by entry.
-Arrays = tuple[list[Array], list[Gradient], list[tuple[Array, ...]]]
+def _rate(value: Any) -> float:
+    return _checks.not_negative(value, "lr")
 
 
-class Scale(TypedDict):
-    """What every optimizer's kernel takes."""
+def _rate_or_schedule(value: Any, name: str) -> Rate:
+    return value if callable(value) else _checks.not_negative(value, name)
 
-    limit: float
-    factor: float
-    lr: float
+
+def _positive_or_none(value: Any, name: str) -> float | None:
+    return None if value is None else _checks.positive(value, name)
+
+
+def _betas(value: Any, name: str) -> tuple[float, float]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name}: expected a pair of numbers, got {value!r}")
+    b1, b2 = value
+    return _checks.fraction(b1, f"{name}[0]"), _checks.fraction(b2, f"{name}[1]")
+
+
+def _steps_of(value: Array | None, name: str) -> int:
+    """Return a number of steps from a state dict."""
+    if value is None or value.dtype.kind not in "iu" or value.shape != () or value < 0:
+        raise ValueError(f"state_dict: expected {name}, a whole number of at least 0")
+    return int(value)
 
 
 class _Group:
-    """Parameters of one dtype, by name, and what is remembered of each."""
+    """Parameters of one dtype that have had as many steps, and what is remembered of each."""
 
-    __slots__ = ("dtype", "names", "states")
+    __slots__ = ("dtype", "names", "shapes", "states", "steps")
 
-    def __init__(self, dtype: np.dtype[Any], states: Mapping[str, tuple[Array, ...]]) -> None:
-        self.dtype, self.names, self.states = dtype, list(states), list(states.values())
+    def __init__(self, dtype: np.dtype[Any], steps: int) -> None:
+        self.dtype, self.steps = dtype, steps
+        self.names: list[str] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.states: list[tuple[Array, ...]] = []
+
+    def add(self, name: str, shape: tuple[int, ...], state: tuple[Array, ...]) -> None:
+        """Add a parameter."""
+        self.names.append(name)
+        self.shapes.append(shape)
+        self.states.append(state)
+
+    def fits(self, params: Mapping[str, Array]) -> bool:
+        """Whether the parameters are as they were when this was put together."""
+        found = [params[name] for name in self.names]
+        return [p.shape for p in found] == self.shapes and all(p.dtype == self.dtype for p in found)
+
+    def expect_gradients(self, grads: Mapping[str, Gradient]) -> None:
+        """Refuse gradients that a kernel would refuse."""
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            g = grads[name]
+            values = g.values if isinstance(g, RowGradient) else g
+            _checks.expect_dtype(values, f"grads {name}", self.dtype)
+            if g.shape != shape:
+                raise ValueError(f"grads {name}: expected shape {shape}, got {g.shape}")
+
+
+class _Option(Generic[T]):
+    """An option of an optimizer: checked whenever it is set."""
+
+    def __init__(self, check: Callable[[Any, str], T], fixed: bool = False) -> None:
+        self._check, self._fixed = check, fixed
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, obj: None, owner: type[Any]) -> Self: ...
+    @overload
+    def __get__(self, obj: Optimizer, owner: type[Any]) -> T: ...
+    def __get__(self, obj: Optimizer | None, owner: type[Any]) -> Self | T:
+        if obj is None:
+            return self
+        found: T = obj._options[self._name]
+        return found
+
+    def __set__(self, obj: Optimizer, value: Any) -> None:
+        obj._set_option(self._name, self._check(value, self._name), self._fixed)
 
 
 def _expect_arrays(value: Any, name: str) -> None:
-    """Arrays by name that can be written to."""
+    """Refuse anything but arrays by name that can be written to."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{name}: expected a mapping, got {type(value).__name__}")
     for key, a in value.items():
@@ -93,25 +165,62 @@ def _expect_arrays(value: Any, name: str) -> None:
 
 
 class Optimizer(ABC):
-    """What all optimizers have in common; not for direct use.
+    """What all optimizers have in common.
+
+    Options that decide what is remembered of each parameter can't be changed; others are checked
+    when they are set.
 
     Attributes
     ----------
-    steps : int
-        Steps taken so far.
+    lr : float or callable
+    clip_norm, clip_value : float or None
     """
 
-    #: Names of what is remembered of each parameter, in the kernels' order.
-    _slots: ClassVar[tuple[str, ...]] = ()
+    __slots__ = (
+        "_counts",
+        "_groups",
+        "_loaded",
+        "_names",
+        "_options",
+        "_slots",
+        "_state",
+        "_steps",
+    )
 
-    def __init__(self, lr: Rate, clip_norm: float | None, clip_value: float | None) -> None:
-        self.lr = lr if callable(lr) else _rate(lr)
-        self.clip_norm = None if clip_norm is None else _checks.positive(clip_norm, "clip_norm")
-        self.clip_value = None if clip_value is None else _checks.positive(clip_value, "clip_value")
-        self.steps = 0
-        #: Of each parameter, by `_slots`.
+    lr = _Option[Rate](_rate_or_schedule)
+    clip_norm = _Option[float | None](_positive_or_none)
+    clip_value = _Option[float | None](_positive_or_none)
+
+    def __init__(self, **options: Any) -> None:
+        self._set_up(options)
+
+    def _set_up(self, options: Mapping[str, Any]) -> None:
+        self._options: dict[str, Any] = {}
+        #: Names of what is remembered of each parameter, in the kernels' order.
+        self._slots: tuple[str, ...] | None = None
+        for name, value in options.items():
+            setattr(self, name, value)
+        self._expect_options(self._options)
+        self._slots = self._slots_of(self._options)
+        self._steps = 0
+        #: Of each parameter, by `_slots`, and the steps it had when it last left `_groups`.
         self._state: dict[str, tuple[Array, ...]] = {}
+        self._counts: dict[str, int] = {}
         self._groups: list[_Group] = []
+        self._names: list[str] = []
+        #: Whether the state was loaded and not used since.
+        self._loaded = False
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return self._steps
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options, by name: a copy."""
+        own = getattr(self, "__dict__", {})
+        return self._options | {n: v for n, v in own.items() if n[0] != "_"}
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> None:
         """Change `params` in place, once; `grads` stay as they are.
@@ -135,44 +244,67 @@ class Optimizer(ABC):
             if own[name] is not p:
                 p[...] = own[name]
 
-    def apply(self, params: Mapping[str, Array], grads: Mapping[str, Array | RowGradient]) -> None:
-        """Do what :meth:`step` does, of arrays that are known to be right; not for direct use.
+    def apply(self, params: Mapping[str, Array], grads: Mapping[str, Gradient]) -> None:
+        """Do what :meth:`step` does, of arrays that kernels take as they are.
 
-        All are C-contiguous.
+        Which parameters there are may differ from step to step, as where layers are frozen and
+        thawed: what is remembered of the others is kept, and one that is new starts from nothing,
+        with a first step of its own.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+            C-contiguous, float32 or float64.
+        grads : mapping of str to array or RowGradient
+            C-contiguous, of the shape and dtype of the parameter. One for each of `params`; more
+            are not looked at.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an array does not fit, or what is remembered of a parameter; nothing has changed
+            then.
         """
-        lr = _rate(self.lr(self.steps)) if callable(self.lr) else self.lr
-        groups = self._groups or self._arranged(params)
-        self.steps += 1
+        lr = _rate(self.lr(self._steps)) if callable(self.lr) else self.lr
+        groups = self._arranged(params)
         limit = math.inf if self.clip_value is None else self.clip_value
+        missing = [name for name in params if name not in grads]
+        if missing:
+            raise ValueError(f"grads: missing {missing}")
+        if len(groups) > 1:  # an error in the second is to come before the first has changed
+            for group in groups:
+                group.expect_gradients(grads)
         of_groups = [[grads[name] for name in group.names] for group in groups]
-        factor = 1.0
-        if self.clip_norm is not None:
-            squares: dict[str, float] = {}
-            for group, g in zip(groups, of_groups, strict=True):
-                found = dispatch.kernels(group.dtype).squares(g, limit=limit)
-                squares.update(zip(group.names, found, strict=True))
-            # In one order, however they are grouped.
-            norm = math.sqrt(sum(squares[name] for name in params))
-            factor = _clip_factor(norm, self.clip_norm)
+        factor = 1.0 if self.clip_norm is None else self._factor(params, of_groups, limit)
         for group, g in zip(groups, of_groups, strict=True):
             p = [params[name] for name in group.names]
-            kernels = dispatch.kernels(group.dtype)
-            scale = Scale(limit=limit, factor=factor, lr=lr)
-            self._update(kernels, (p, g, group.states), scale)
+            self._update(
+                dispatch.kernels(group.dtype),
+                (p, g, group.states),
+                Scale(limit=limit, factor=factor, lr=lr),
+                group.steps + 1,
+            )
+        for group in groups:
+            group.steps += 1
+        self._steps += 1
 
     def state_dict(self) -> dict[str, Array]:
-        """What the next steps depend on besides the options: a copy.
+        """Return what the next steps depend on besides the options: a copy.
 
         Returns
         -------
         dict of str to array
             ``steps``, and for each parameter what is remembered of it, such as
-            ``exp_avg.weight_ih_l0``, under torch's names.
+            ``exp_avg.weight_ih_l0``, under torch's names; and ``step.weight_ih_l0`` for one that
+            was left out of some steps: those it had.
         """
-        found: dict[str, Array] = {"steps": np.array(self.steps)}
+        self._count()
+        found: dict[str, Array] = {"steps": np.array(self._steps)}
         for name, state in self._state.items():
-            for slot, s in zip(self._slots, state, strict=True):
+            for slot, s in zip(self._slots or (), state, strict=True):
                 found[f"{slot}.{name}"] = s.copy()
+            if self._slots and self._counts[name] != self._steps:
+                found[f"step.{name}"] = np.array(self._counts[name])
         return found
 
     def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
@@ -189,53 +321,106 @@ class Optimizer(ABC):
         """
         if not isinstance(mapping, Mapping):
             raise TypeError(f"state_dict: expected a mapping, got {type(mapping).__name__}")
+        slots = self._slots or ()
         given = {
             n: np.array(_checks.numeric(v, f"state_dict {n}"), order="C")
             for n, v in mapping.items()
         }
-        steps = given.pop("steps", None)
-        if steps is None or steps.dtype.kind not in "iu" or steps.shape != () or steps < 0:
-            raise ValueError("state_dict: expected steps, a whole number of at least 0")
-        names = (
-            [n.partition(".")[2] for n in given if n.partition(".")[0] == self._slots[0]]
-            if self._slots
-            else []
-        )
-        expected = {f"{slot}.{name}" for name in names for slot in self._slots}
-        if expected != given.keys() or (self._slots and steps and not names):
+        steps = _steps_of(given.pop("steps", None), "steps")
+        names = [n.partition(".")[2] for n in given if slots and n.partition(".")[0] == slots[0]]
+        counts = {
+            n: _steps_of(given.pop(f"step.{n}"), f"step.{n}") if f"step.{n}" in given else steps
+            for n in names
+        }
+        expected = {f"{slot}.{name}" for name in names for slot in slots}
+        if expected != given.keys() or (slots and steps and not names):
             raise ValueError(
-                f"state_dict: expected {', '.join(self._slots) or 'nothing'} of each parameter "
+                f"state_dict: expected {', '.join(slots) or 'nothing'} of each parameter "
                 f"and steps, got {sorted(mapping)}"
             )
         for name, value in given.items():
             _checks.dtype(value.dtype, f"state_dict {name}")
-            _checks.expect_shape(
-                value, name, given[f"{self._slots[0]}.{name.partition('.')[2]}"].shape
-            )
-        self.steps = int(steps)
-        self._state = {n: tuple(given[f"{slot}.{n}"] for slot in self._slots) for n in names}
-        self._groups = []
+            first = given[f"{slots[0]}.{name.partition('.')[2]}"]
+            _checks.expect_shape(value, name, first.shape)
+            _checks.expect_dtype(value, name, first.dtype)
+        self._steps, self._counts, self._loaded = steps, counts, True
+        self._state = {n: tuple(given[f"{slot}.{n}"] for slot in slots) for n in names}
+        self._groups, self._names = [], []
 
-    def _initial(self, p: Array) -> tuple[Array, ...]:
-        """What is remembered of one parameter, before the first step."""
-        return tuple(np.zeros(p.shape, p.dtype) for _ in self._slots)
+    def _set_option(self, name: str, value: Any, fixed: bool) -> None:
+        """Set an option, if what is remembered still fits it."""
+        changed = self._options | {name: value}
+        if self._slots is not None:
+            if fixed or self._slots_of(changed) != self._slots:
+                raise AttributeError(
+                    f"{name}: can't be changed from {self._options[name]!r} to {value!r}: it "
+                    f"decides what is remembered of each parameter; make a new {type(self).__name__}"
+                )
+            self._expect_options(changed)
+        self._options = changed
+
+    def _expect_options(self, options: Mapping[str, Any]) -> None:  # noqa: B027 (there may be none)
+        """Refuse options that do not go together."""
 
     @abstractmethod
-    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
-        """Call the kernels with what they all take and with options of one's own."""
+    def _slots_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of what is remembered of each parameter with these options."""
+
+    def _initial(self, p: Array) -> tuple[Array, ...]:
+        """Return what is remembered of one parameter before its first step."""
+        return tuple(np.zeros(p.shape, p.dtype) for _ in self._slots or ())
+
+    @abstractmethod
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
+        """Call the kernel of step `t`, from 1, with options of one's own besides `scale`."""
+
+    def _factor(
+        self, params: Mapping[str, Array], of_groups: list[list[Gradient]], limit: float
+    ) -> float:
+        """Return what clipping by norm multiplies the gradients with."""
+        squares: dict[str, float] = {}
+        for group, g in zip(self._groups, of_groups, strict=True):
+            found = dispatch.kernels(group.dtype).squares(g, limit=limit)
+            squares.update(zip(group.names, found, strict=True))
+        assert self.clip_norm is not None
+        # In one order, however they are grouped.
+        return _clip_factor(math.sqrt(sum(squares[name] for name in params)), self.clip_norm)
+
+    def _count(self) -> None:
+        """Take the steps of each parameter down."""
+        for group in self._groups:
+            self._counts.update(dict.fromkeys(group.names, group.steps))
 
     def _arranged(self, params: Mapping[str, Array]) -> list[_Group]:
-        """Groups of all of `params`, with the state there is or a fresh one."""
-        if not self._state:
-            self._state = {name: self._initial(p) for name, p in params.items()}
-        by_dtype: dict[np.dtype[Any], dict[str, tuple[Array, ...]]] = {}
+        """Return groups of all of `params`: those of the last step, if all is as it was."""
+        if [*params] == self._names and all(group.fits(params) for group in self._groups):
+            return self._groups
+        if self._loaded and self._slots and self._state:
+            missing = sorted(params.keys() - self._state)
+            if missing:
+                raise ValueError(f"params: the loaded state of the optimizer has no {missing}")
+        state = {}
         for name, p in params.items():
-            by_dtype.setdefault(p.dtype, {})[name] = self._state[name]
-        self._groups = [_Group(dtype, states) for dtype, states in by_dtype.items()]
+            _checks.dtype(p.dtype, f"params {name}")
+            self._expect_state(name, p)
+            state[name] = self._state[name] if name in self._state else self._initial(p)
+        self._count()
+        groups: dict[tuple[np.dtype[Any], int], _Group] = {}
+        for name, p in params.items():
+            key = p.dtype, self._counts.get(name, 0)
+            groups.setdefault(key, _Group(*key)).add(name, p.shape, state[name])
+        self._state = self._state | state
+        self._groups, self._names, self._loaded = list(groups.values()), [*params], False
         return self._groups
 
+    def _expect_state(self, name: str, p: Array) -> None:
+        """Refuse a parameter that is not as what is remembered of it."""
+        for s in self._state.get(name, ()):
+            _checks.expect_shape(p, f"params {name}", s.shape)
+            _checks.expect_dtype(p, f"params {name}", s.dtype)
+
     def _checked(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> dict[str, Array]:
-        """The gradients, checked."""
+        """Return the gradients, checked."""
         _expect_arrays(params, "params")
         if not isinstance(grads, Mapping):
             raise TypeError(f"grads: expected a mapping, got {type(grads).__name__}")
@@ -250,19 +435,32 @@ class Optimizer(ABC):
         found = {}
         for name, p in params.items():
             _checks.dtype(p.dtype, f"params {name}")
-            for s in self._state.get(name, ()):
-                _checks.expect_shape(p, f"params {name}", s.shape)
-                _checks.expect_dtype(p, f"params {name}", s.dtype)
+            self._expect_state(name, p)
             g = _checks.shaped(grads[name], f"grads {name}", p.dtype, p.shape)
             found[name] = _contiguous(g)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_groups": []}  # which would have copies of their own
+        self._count()
+        own = getattr(self, "__dict__", {})
+        kept = {"steps": self._steps, "_state": self._state, "_counts": self._counts}
+        return self._options | own | kept
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        given = dict(state)
+        steps, arrays = given.pop("steps"), given.pop("_state")
+        counts = given.pop("_counts", dict.fromkeys(arrays, steps))
+        given.pop("_groups", None)  # of version 0.1.0
+        self._set_up(given)
+        self._steps, self._counts = steps, dict(counts)
+        # Copies, which can be written to: these may be parts of a file, or of another's memory.
+        self._state = {
+            name: tuple(np.array(s, order="C") for s in of) for name, of in arrays.items()
+        }
 
     def __repr__(self) -> str:
-        said = [f"{n}={v!r}" for n, v in vars(self).items() if n != "steps" and n[0] != "_"]
-        return f"{type(self).__name__}({', '.join(said)})"
+        said = ", ".join(f"{n}={v!r}" for n, v in self.options.items())
+        return f"{type(self).__name__}({said})"
 
 
 class SGD(Optimizer):
@@ -284,6 +482,12 @@ class SGD(Optimizer):
         Bring every entry of the gradients to within +- this, before `clip_norm`.
     """
 
+    __slots__ = ()
+
+    momentum = _Option(_checks.not_negative)
+    weight_decay = _Option(_checks.not_negative)
+    nesterov = _Option(_checks.flag)
+
     def __init__(
         self,
         lr: Rate = 0.01,
@@ -294,18 +498,23 @@ class SGD(Optimizer):
         clip_norm: float | None = None,
         clip_value: float | None = None,
     ) -> None:
-        super().__init__(lr, clip_norm, clip_value)
-        self.momentum = _checks.not_negative(momentum, "momentum")
-        self.weight_decay = _checks.not_negative(weight_decay, "weight_decay")
-        self.nesterov = _checks.flag(nesterov, "nesterov")
-        if self.nesterov and not self.momentum:
+        super().__init__(
+            lr=lr,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+        )
+
+    def _expect_options(self, options: Mapping[str, Any]) -> None:
+        if options["nesterov"] and not options["momentum"]:
             raise ValueError("nesterov: expected a momentum above 0 with it, got 0")
 
-    @property
-    def _slots(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("momentum_buffer",) if self.momentum else ()
+    def _slots_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if options["momentum"] else ()
 
-    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
         kernels.sgd(
             *arrays,
             **scale,
@@ -335,7 +544,11 @@ class Adam(Optimizer):
         Bring every entry of the gradients to within +- this, before `clip_norm`.
     """
 
-    _slots = ("exp_avg", "exp_avg_sq")
+    __slots__ = ()
+
+    betas = _Option(_betas)
+    eps = _Option(_checks.not_negative)
+    weight_decay = _Option(_checks.not_negative)
     #: Whether the decay leaves the gradient alone.
     _decoupled: ClassVar[bool] = False
 
@@ -349,15 +562,19 @@ class Adam(Optimizer):
         clip_norm: float | None = None,
         clip_value: float | None = None,
     ) -> None:
-        super().__init__(lr, clip_norm, clip_value)
-        if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise ValueError(f"betas: expected a pair of numbers, got {betas!r}")
-        b1, b2 = betas
-        self.betas = (_checks.fraction(b1, "betas[0]"), _checks.fraction(b2, "betas[1]"))
-        self.eps = _checks.not_negative(eps, "eps")
-        self.weight_decay = _checks.not_negative(weight_decay, "weight_decay")
+        super().__init__(
+            lr=lr,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+        )
 
-    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
+    def _slots_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
         b1, b2 = self.betas
         kernels.adam(
             *arrays,
@@ -367,7 +584,7 @@ class Adam(Optimizer):
             b2=b2,
             eps=self.eps,
             decoupled=self._decoupled,
-            t=self.steps,
+            t=t,
         )
 
 
@@ -385,6 +602,8 @@ class AdamW(Adam):
     clip_norm, clip_value : float, optional
         As in :class:`Adam`.
     """
+
+    __slots__ = ()
 
     _decoupled = True
 
@@ -421,6 +640,14 @@ class RMSprop(Optimizer):
         As in :class:`Adam`.
     """
 
+    __slots__ = ()
+
+    alpha = _Option(_checks.fraction)
+    eps = _Option(_checks.not_negative)
+    momentum = _Option(_checks.not_negative)
+    centered = _Option(_checks.flag)
+    weight_decay = _Option(_checks.not_negative)
+
     def __init__(
         self,
         lr: Rate = 1e-2,
@@ -433,19 +660,22 @@ class RMSprop(Optimizer):
         clip_norm: float | None = None,
         clip_value: float | None = None,
     ) -> None:
-        super().__init__(lr, clip_norm, clip_value)
-        self.alpha = _checks.fraction(alpha, "alpha")
-        self.eps = _checks.not_negative(eps, "eps")
-        self.momentum = _checks.not_negative(momentum, "momentum")
-        self.centered = _checks.flag(centered, "centered")
-        self.weight_decay = _checks.not_negative(weight_decay, "weight_decay")
+        super().__init__(
+            lr=lr,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            alpha=alpha,
+            eps=eps,
+            momentum=momentum,
+            centered=centered,
+            weight_decay=weight_decay,
+        )
 
-    @property
-    def _slots(self) -> tuple[str, ...]:  # type: ignore[override]
-        more = {"grad_avg": self.centered, "momentum_buffer": self.momentum}
+    def _slots_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        more = {"grad_avg": options["centered"], "momentum_buffer": options["momentum"]}
         return ("square_avg", *(name for name, used in more.items() if used))
 
-    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
         kernels.rmsprop(
             *arrays,
             **scale,
@@ -475,7 +705,12 @@ class Adagrad(Optimizer):
         As in :class:`Adam`.
     """
 
-    _slots = ("sum",)
+    __slots__ = ()
+
+    lr_decay = _Option(_checks.not_negative)
+    weight_decay = _Option(_checks.not_negative)
+    initial_accumulator_value = _Option(_checks.not_negative, fixed=True)
+    eps = _Option(_checks.not_negative)
 
     def __init__(
         self,
@@ -488,19 +723,24 @@ class Adagrad(Optimizer):
         clip_norm: float | None = None,
         clip_value: float | None = None,
     ) -> None:
-        super().__init__(lr, clip_norm, clip_value)
-        self.lr_decay = _checks.not_negative(lr_decay, "lr_decay")
-        self.weight_decay = _checks.not_negative(weight_decay, "weight_decay")
-        self.initial_accumulator_value = _checks.not_negative(
-            initial_accumulator_value, "initial_accumulator_value"
+        super().__init__(
+            lr=lr,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            lr_decay=lr_decay,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            eps=eps,
         )
-        self.eps = _checks.not_negative(eps, "eps")
+
+    def _slots_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("sum",)
 
     def _initial(self, p: Array) -> tuple[Array, ...]:
         return (np.full(p.shape, self.initial_accumulator_value, p.dtype),)
 
-    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale) -> None:
-        scale["lr"] /= 1 + (self.steps - 1) * self.lr_decay
+    def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
+        scale["lr"] /= 1 + (t - 1) * self.lr_decay
         kernels.adagrad(*arrays, **scale, weight_decay=self.weight_decay, eps=self.eps)
 
 
@@ -514,7 +754,7 @@ NAMES: dict[str, type[Optimizer]] = {
 
 
 def get(optimizer: str | Optimizer) -> Optimizer:
-    """A fresh optimizer by its name, with the defaults, or itself."""
+    """Return a fresh optimizer by its name, with the defaults, or itself."""
     if isinstance(optimizer, str) and optimizer in NAMES:
         make: Any = NAMES[optimizer]
         found: Optimizer = make()
@@ -531,9 +771,5 @@ def get(optimizer: str | Optimizer) -> Optimizer:
 
 
 def _contiguous(a: Array) -> Array:
-    """An array as kernels take it: itself, or a copy."""
+    """Return an array as kernels take it: itself, or a copy."""
     return a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C")
-
-
-def _rate(value: Any) -> float:
-    return _checks.not_negative(value, "lr")

@@ -1,6 +1,8 @@
-# Gradients of the rows of a table. Included in kernels.pyx.
+# The rows of a table, and their gradients. Included in kernels.pyx.
 
 cimport numpy as cnp
+from libc.string cimport memcpy
+from panels cimport share
 from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vload, vstore
 
 
@@ -18,26 +20,102 @@ cdef ptrdiff_t first_from(
     return begin
 
 
-def add_rows(x, dy, rows, sums):
-    """Add rows to those of a table: see ``_reference.embedding``."""
-    cdef const cnp.npy_intp *tokens = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>x)
-    cdef const cnp.npy_intp *chosen = NULL
-    cdef const real *source = data(dy)
-    cdef real *target = data(sums)
+cdef struct Lookup:
+    # What the threads of one lookup share.
+    const real *table       # (V, D)
+    const cnp.npy_intp *x   # (n,)
+    real *y                 # (n, D)
+    ptrdiff_t V, D, n
+    Stray *strays           # one for each thread
+
+
+cdef void look_up_share(int index, int count, void *what) noexcept nogil:
+    cdef Lookup *s = <Lookup *>what
+    cdef ptrdiff_t i
+    cdef cnp.npy_intp row
+    for i in range(share(s.n, index, count), share(s.n, index + 1, count)):
+        row = read_once(s.x + i)
+        if 0 <= row < s.V:
+            memcpy(s.y + i * s.D, s.table + row * s.D, s.D * sizeof(real))
+        else:
+            note_stray(s.strays + index, i, row)
+
+
+def take_rows(table, x, y):
+    """Write the row of `table` that each index in `x` stands for to `y`."""
+    cdef Lookup s
+    cdef int threads = 1
+    cdef list held
+    s.table = numbers(table, "table", IN)
+    if cnp.PyArray_NDIM(<cnp.ndarray>table) != 2:
+        refuse(table, "table", f"a C-contiguous {real_name()} array (V, D)")
+    s.V, s.D = cnp.PyArray_DIM(<cnp.ndarray>table, 0), cnp.PyArray_DIM(<cnp.ndarray>table, 1)
+    s.x, s.n = indices(x, "x"), cnp.PyArray_SIZE(<cnp.ndarray>x)
+    s.y = matrix(y, "y", s.n, s.D, OUT)
+    if worth(s.n * s.D):
+        threads = pool.most
+    cdef Buffer strays = no_strays(threads)
+    s.strays = <Stray *>strays.data
+    if s.n * s.D < BRIEF:
+        look_up_share(0, 1, &s)
+    else:
+        held = [pin(table), pin(x), pin(y)]
+        with nogil:
+            pool.run(threads, look_up_share, &s, False)
+        held.clear()
+    refuse_strays(strays, threads, "x", f"whole numbers in 0..{s.V - 1}")
+
+
+cdef struct RowSums:
+    # What is added where.
+    const cnp.npy_intp *x   # (n,)
+    const real *dy          # (n, D)
+    const cnp.npy_intp *rows    # (count,), or NULL
+    real *sums              # (count, D)
+    ptrdiff_t n, count, D
+
+
+cdef void add_each(const RowSums *s, Stray *stray) noexcept nogil:
+    cdef ptrdiff_t i, j, place, full = s.D // VL * VL
+    cdef cnp.npy_intp row
+    cdef const real *given = s.dy
     cdef real *to
-    cdef ptrdiff_t n = cnp.PyArray_SIZE(x), count = 0, D = sums.shape[1], i, j, place
-    cdef float_mode mode
-    assert cnp.PyArray_SIZE(dy) == n * D
-    if rows is not None:
-        chosen = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>rows)
-        count = len(rows)
-    with nogil:
-        mode = flush_subnormals()
-        for i in range(n):
-            place = tokens[i] if chosen is NULL else first_from(chosen, count, tokens[i])
-            to = target + place * D
-            for j in range(D // VL):
-                vstore(to + j * VL, vload(to + j * VL) + vload(source + i * D + j * VL))
-            for j in range(D // VL * VL, D):
-                to[j] += source[i * D + j]
-        restore_mode(mode)
+    cdef float_mode mode = flush_subnormals()
+    for i in range(s.n):
+        row = read_once(s.x + i)
+        place = row if s.rows is NULL else first_from(s.rows, s.count, row)
+        if not 0 <= place < s.count or (s.rows is not NULL and s.rows[place] != row):
+            note_stray(stray, i, row)
+            continue
+        to, given = s.sums + place * s.D, s.dy + i * s.D
+        j = 0
+        while j < full:
+            vstore(to + j, vload(to + j) + vload(given + j))
+            j += VL
+        while j < s.D:
+            to[j] += given[j]
+            j += 1
+    restore_mode(mode)
+
+
+def add_rows(x, dy, rows, sums):
+    """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`."""
+    cdef RowSums s
+    cdef list held
+    s.sums = numbers(sums, "sums", OUT)
+    if cnp.PyArray_NDIM(<cnp.ndarray>sums) != 2:
+        refuse(sums, "sums", f"a C-contiguous {real_name()} array (k, D)")
+    s.count, s.D = cnp.PyArray_DIM(<cnp.ndarray>sums, 0), cnp.PyArray_DIM(<cnp.ndarray>sums, 1)
+    s.x, s.n = indices(x, "x"), cnp.PyArray_SIZE(<cnp.ndarray>x)
+    s.dy = matrix(dy, "dy", s.n, s.D, IN)
+    s.rows = NULL if rows is None else integers(rows, "rows", s.count)
+    cdef Buffer strays = no_strays(1)
+    if s.n * s.D < BRIEF:
+        add_each(&s, <Stray *>strays.data)
+    else:
+        held = [pin(x), pin(dy), pin(rows), pin(sums)]
+        with nogil:
+            add_each(&s, <Stray *>strays.data)
+        held.clear()
+    among = f"0..{s.count - 1}" if rows is None else "rows"
+    refuse_strays(strays, 1, "x", f"whole numbers in {among}")

@@ -27,12 +27,20 @@ cdef class PackedLinear:
     cdef Panels w, back         # the latter from first need on
     cdef Buffer w_memory, back_memory, init, zero
 
-    def __init__(self, tuple weights):
+    def __cinit__(self, weights):
         weight, bias = weights
-        self.weight, self.bias = weight.copy(), None if bias is None else bias.copy()
-        self.O, self.I = weight.shape
+        # The copies are checked, which nobody else can change.
+        self.weight = weight = copied(weight, "weight")
+        numbers(weight, "weight", IN)
+        if cnp.PyArray_NDIM(<cnp.ndarray>weight) != 2 or cnp.PyArray_SIZE(<cnp.ndarray>weight) == 0:
+            refuse(weight, "weight", f"a C-contiguous {real_name()} array (O, I)")
+        self.O = cnp.PyArray_DIM(<cnp.ndarray>weight, 0)
+        self.I = cnp.PyArray_DIM(<cnp.ndarray>weight, 1)
+        if bias is not None:
+            self.bias = bias = copied(bias, "bias")
+            vector(bias, "bias", self.O, IN)
         self.w = panels_for(self.I, parts(self.O, VL), 1, 0, VL)
-        self.w_memory = Buffer(self.I * self.w.blocks * VL)
+        self.w_memory = Buffer(product_of(self.I, self.w.blocks, VL))
         self.w.w = self.w_memory.data
         pack(&self.w, &OUTPUT, data(self.weight), self.O)
         self.init = zeros(self.w.blocks * VL)
@@ -42,20 +50,34 @@ cdef class PackedLinear:
 
     cdef int need_back(self) except -1:
         """Pack what gradients of the input read, at first need."""
+        cdef Panels back
+        cdef Buffer memory
+        if self.back_memory is not None:
+            return 0
+        back = panels_for(self.O, parts(self.I, VL), 1, 0, VL)
+        memory = Buffer(product_of(self.O, back.blocks, VL))
+        back.w = memory.data
+        pack_back(&back, &OUTPUT, data(self.weight), self.O, self.I)
+        # Memory may come with a garbage collection, in which another thread was first.
         if self.back_memory is None:
-            self.back = panels_for(self.O, parts(self.I, VL), 1, 0, VL)
-            self.back_memory = Buffer(self.O * self.back.blocks * VL)
-            self.back.w = self.back_memory.data
-            pack_back(&self.back, &OUTPUT, data(self.weight), self.O, self.I)
+            self.back, self.back_memory = back, memory
         return 0
 
-    def matches(self, tuple weights):
+    def matches(self, weights):
         """Whether these are still the same bits as `weights`."""
         weight, bias = weights
-        return (
-            memcmp(data(self.weight), data(weight), self.weight.nbytes) == 0
-            and (bias is None or memcmp(data(self.bias), data(bias), self.bias.nbytes) == 0)
-        )
+        if (bias is None) != (self.bias is None):
+            return False
+        return same_bits(self.weight, weight) and (bias is None or same_bits(self.bias, bias))
+
+
+cdef bint same_bits(object copy, object array) noexcept:
+    """Whether an array still is as when it was copied."""
+    return (
+        is_plain(array, NPY_REAL, IN | cnp.NPY_ARRAY_C_CONTIGUOUS)
+        and cnp.PyArray_SAMESHAPE(<cnp.ndarray>copy, <cnp.ndarray>array)
+        and memcmp(data(copy), data(array), cnp.PyArray_NBYTES(<cnp.ndarray>copy)) == 0
+    )
 
 
 cdef struct RowMap:
@@ -113,27 +135,38 @@ cdef void map_share(int index, int count, void *what) noexcept nogil:
 
 
 cdef int map_rows(
-    const Panels *w, Buffer init, object x, ptrdiff_t x_row, object y, ptrdiff_t units
+    const Panels *w, Buffer init, const real *x, ptrdiff_t x_row, real *y, ptrdiff_t n,
+    ptrdiff_t units,
 ) except -1:
+    """y = init + x w; the caller has checked and, unless the call is brief, pinned the arrays."""
     cdef RowMap m
-    cdef ptrdiff_t n = cnp.PyArray_SIZE(y) // units
     cdef int threads = 1
     if worth(n * units * w.K):
         threads = min(<ptrdiff_t>pool.most, n)
     cdef Buffer last
-    m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, data(x), x_row, n
-    m.y, m.units, m.last = data(y), units, NULL
+    m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, x, x_row, n
+    m.y, m.units, m.last = y, units, NULL
     if units % VL:
-        last = Buffer(threads * ROWS_AT_ONCE * last_width(w) * VL)
+        last = Buffer(product_of(threads, ROWS_AT_ONCE, last_width(w), VL))
         m.last = last.data
+    if n * units * w.K < BRIEF:
+        map_share(0, 1, &m)
+        return 0
     with nogil:
         pool.run(threads, map_share, &m, False)
     return 0
 
 
-def linear(PackedLinear packed, x, y):
-    """The rows of x (n, I) mapped to y (n, O): see ``_reference.linear``."""
-    map_rows(&packed.w, packed.init, x, stride(x, 0), y, packed.O)
+def linear(PackedLinear packed not None, x, y):
+    """Write x W^T + b to y, each row by a product of its own."""
+    cdef const real *source = rows_of(x, "x", packed.I, IN)
+    cdef ptrdiff_t n = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
+    cdef real *target = matrix(y, "y", n, packed.O, OUT)
+    cdef tuple held
+    if n * packed.O * packed.I >= BRIEF:
+        held = (pin(x), pin(y))
+    map_rows(&packed.w, packed.init, source, stride(x, 0), target, n, packed.O)
+    held = None
 
 
 cdef struct WeightSums:
@@ -206,21 +239,33 @@ cdef void sum_columns(const real *a, ptrdiff_t n, ptrdiff_t O, real *sums) noexc
         o += VL
 
 
-def linear_backward(PackedLinear packed, x, dy, dx, dweight, dbias):
-    """Gradients of a `linear`: see ``_reference.linear``."""
+def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
+    """Gradients of a :func:`linear`."""
     cdef WeightSums s
     cdef ptrdiff_t groups = parts(parts(packed.I, VL), WIDEST)
     cdef int threads = 1
     cdef Buffer xs, sums
-    packed.need_back()
-    map_rows(&packed.back, packed.zero, dy, packed.O, dx, packed.I)
-    s.n, s.I, s.O = cnp.PyArray_SIZE(dy) // packed.O, packed.I, packed.O
+    cdef real *to_x = NULL
+    cdef tuple held
+    s.I, s.O = packed.I, packed.O
+    s.x = rows_of(x, "x", s.I, IN)
+    s.n = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
+    matrix(x, "x", s.n, s.I, IN)
+    s.dy = matrix(dy, "dy", s.n, s.O, IN)
+    if dx is not None:
+        to_x = matrix(dx, "dx", s.n, s.I, OUT)
+    s.dweight = matrix(dweight, "dweight", s.O, s.I, OUT)
+    s.dbias = NULL if dbias is None else vector(dbias, "dbias", s.O, OUT)
+    s.zero = packed.zero.data
     if worth(s.n * s.I * s.O):
         threads = min(<ptrdiff_t>pool.most, groups)
-    s.x, s.dy, s.zero = data(x), data(dy), packed.zero.data
-    s.dweight, s.dbias = data(dweight), data(dbias)
-    xs = Buffer(threads * ROWS_AT_ONCE * WIDEST * VL)
-    sums = Buffer(threads * s.O * WIDEST * VL)
+    xs = Buffer(product_of(threads, ROWS_AT_ONCE, WIDEST, VL))
+    sums = Buffer(product_of(threads, s.O, WIDEST, VL))
     s.xs, s.sums = xs.data, sums.data
+    held = (pin(x), pin(dy), pin(dx), pin(dweight), pin(dbias))
+    if dx is not None:
+        packed.need_back()
+        map_rows(&packed.back, packed.zero, s.dy, s.O, to_x, s.n, s.I)
     with nogil:
         pool.run(threads, sum_share, &s, False)
+    held = None

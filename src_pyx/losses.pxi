@@ -1,7 +1,6 @@
 # Losses and their gradients in one pass. Included in kernels.pyx.
 
 cimport numpy as cnp
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.math cimport INFINITY, log
 from libc.string cimport memcpy, memset
 from maths cimport absolute, at_least, at_most, choose, larger, less, vexp, vlargest, vlog1p
@@ -14,7 +13,9 @@ from vec cimport (
 cdef enum:
     # Terms that are summed in one chain per lane, before they go into a sum of doubles.
     TERMS = 512
-    # Multiply-adds that take as long as one number of a cross-entropy.
+    # Multiply-adds that take as long as one number of a loss of elements,
+    ELEMENT_WORK = 8
+    # and of a cross-entropy.
     LOGIT_WORK = 20
 
 cdef enum Kind:
@@ -78,48 +79,92 @@ cdef double share_of(const real *w, ptrdiff_t count, ptrdiff_t each) noexcept no
     return 1 / (total * each) if total > 0 else 0
 
 
-cdef double elementwise(Kind kind, z, t, w, grad, real delta):
-    cdef const real *a = data(z)
-    cdef const real *b = data(t)
-    cdef const real *weights = data(w)
-    cdef real *d = data(grad)
-    cdef ptrdiff_t n = cnp.PyArray_SIZE(z), count = 1 if w is None else cnp.PyArray_SIZE(w)
-    cdef ptrdiff_t each = n // count, i
+cdef struct Elements:
+    # What one loss of elements reads and writes.
+    Kind kind
+    const real *z           # (count, each)
+    const real *t           # (count, each)
+    const real *w           # (count,), or NULL
+    real *grad              # (count, each)
+    ptrdiff_t count, each
+    real delta
+
+
+cdef double sum_elements(const Elements *s) noexcept nogil:
+    """The weighted mean of the losses."""
+    cdef ptrdiff_t i
     cdef double found = 0, unit, factor
-    cdef float_mode mode
-    assert cnp.PyArray_SIZE(t) == n and cnp.PyArray_SIZE(grad) == n
+    cdef float_mode mode = flush_subnormals()
+    unit = share_of(s.w, s.count, s.each)
+    for i in range(s.count):
+        factor = unit if s.w is NULL else s.w[i] * unit
+        if factor == 0:
+            memset(s.grad + i * s.each, 0, s.each * sizeof(real))
+            continue
+        found += factor * sum_terms(
+            s.kind, s.z + i * s.each, s.t + i * s.each, s.grad + i * s.each, s.each, factor,
+            s.delta,
+        )
+    restore_mode(mode)
+    return found
+
+
+cdef const real *weights_of(w, t, ptrdiff_t *count) except? NULL:
+    """Weights of the first axes of `t`, which was checked, and how many; NULL and 1 for None."""
+    cdef int axis
+    cdef bint fits
+    count[0] = 1
+    if w is None:
+        return NULL
+    found = numbers(w, "w", IN)
+    fits = cnp.PyArray_NDIM(<cnp.ndarray>w) <= cnp.PyArray_NDIM(<cnp.ndarray>t)
+    for axis in range(cnp.PyArray_NDIM(<cnp.ndarray>w) if fits else 0):
+        fits = fits and (
+            cnp.PyArray_DIM(<cnp.ndarray>w, axis) == cnp.PyArray_DIM(<cnp.ndarray>t, axis)
+        )
+    if not fits:
+        refuse(w, "w", f"the first axes of {t.shape}")
+    count[0] = cnp.PyArray_SIZE(<cnp.ndarray>w)
+    return found
+
+
+cdef object elementwise(Kind kind, z, t, w, grad, real delta):
+    cdef Elements s
+    cdef list held
+    cdef double found
+    s.kind, s.delta = kind, delta
+    s.z = numbers(z, "z", IN)
+    if cnp.PyArray_SIZE(<cnp.ndarray>z) == 0:
+        refuse(z, "z", "one number or more")
+    s.t, s.grad = like(t, "t", z, IN), like(grad, "grad", z, OUT)
+    s.w = weights_of(w, t, &s.count)
+    s.each = cnp.PyArray_SIZE(<cnp.ndarray>z) // s.count
+    if s.count * s.each < BRIEF // ELEMENT_WORK:
+        return sum_elements(&s)
+    held = [pin(z), pin(t), pin(w), pin(grad)]
     with nogil:
-        mode = flush_subnormals()
-        unit = share_of(weights, count, each)
-        for i in range(count):
-            factor = unit if weights is NULL else weights[i] * unit
-            if factor == 0:
-                memset(d + i * each, 0, each * sizeof(real))
-                continue
-            found += factor * sum_terms(
-                kind, a + i * each, b + i * each, d + i * each, each, factor, delta
-            )
-        restore_mode(mode)
+        found = sum_elements(&s)
+    held.clear()
     return found
 
 
 def mse(z, t, w, grad):
-    """Squared errors: see ``_reference.losses``."""
+    """(z - t)^2."""
     return elementwise(MSE, z, t, w, grad, 0)
 
 
 def mae(z, t, w, grad):
-    """Absolute errors: see ``_reference.losses``."""
+    """|z - t|, whose derivative is 0 where both are equal."""
     return elementwise(MAE, z, t, w, grad, 0)
 
 
-def huber(z, t, w, grad, double delta):
-    """Huber's loss: see ``_reference.losses``."""
+def huber(z, t, w, grad, *, double delta):
+    """(z - t)^2 / 2 up to delta, delta (|z - t| - delta / 2) beyond."""
     return elementwise(HUBER, z, t, w, grad, delta)
 
 
 def binary_cross_entropy(z, t, w, grad):
-    """Cross-entropy of two classes: see ``_reference.losses``."""
+    """log(1 + exp z) - t z; the exponent is never above 0, so that nothing overflows."""
     return elementwise(BINARY, z, t, w, grad, 0)
 
 
@@ -133,6 +178,7 @@ cdef struct Logits:
     double unit             # 1 over the sum of weights
     double *terms           # (N,)
     real *rows              # room for a row of each thread
+    Stray *strays           # one for each thread
 
 
 cdef double cross_entropy_row(
@@ -168,6 +214,7 @@ cdef void cross_entropy_share(int index, int count, void *what) noexcept nogil:
     cdef Logits *s = <Logits *>what
     cdef real *row = s.rows + index * parts(s.V, VL) * VL
     cdef ptrdiff_t b
+    cdef cnp.npy_intp target
     cdef double factor
     cdef float_mode mode = flush_subnormals()
     for b in range(share(s.N, index, count), share(s.N, index + 1, count)):
@@ -175,36 +222,65 @@ cdef void cross_entropy_share(int index, int count, void *what) noexcept nogil:
         s.terms[b] = 0
         if factor == 0:
             memset(s.grad + b * s.V, 0, s.V * sizeof(real))
-        else:
+            continue
+        target = read_once(s.t + b)
+        if 0 <= target < s.V:
             s.terms[b] = factor * cross_entropy_row(
-                s.z + b * s.V, s.t[b], s.grad + b * s.V, s.V, row, factor
+                s.z + b * s.V, target, s.grad + b * s.V, s.V, row, factor
             )
+        else:
+            note_stray(s.strays + index, b, target)
     restore_mode(mode)
 
 
+cdef int take_logits(Logits *s, z, t, w, grad) except -1:
+    """Check what a cross-entropy reads and writes."""
+    cdef int axes, axis
+    cdef bint fits = are_integers(t)
+    cdef ptrdiff_t count
+    s.z = numbers(z, "z", IN)
+    axes = cnp.PyArray_NDIM(<cnp.ndarray>z) - 1
+    if axes < 0 or cnp.PyArray_SIZE(<cnp.ndarray>z) == 0:
+        refuse(z, "z", "an array (..., V) of one number or more")
+    s.V = cnp.PyArray_DIM(<cnp.ndarray>z, axes)
+    s.N = cnp.PyArray_SIZE(<cnp.ndarray>z) // s.V
+    fits = fits and cnp.PyArray_NDIM(<cnp.ndarray>t) == axes
+    for axis in range(axes if fits else 0):
+        fits = fits and (
+            cnp.PyArray_DIM(<cnp.ndarray>t, axis) == cnp.PyArray_DIM(<cnp.ndarray>z, axis)
+        )
+    if not fits:
+        refuse(t, "t", f"a C-contiguous intp array {z.shape[:axes]}")
+    s.t = <const cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>t)
+    s.grad = like(grad, "grad", z, OUT)
+    s.w = weights_of(w, t, &count)
+    s.each = s.N // count
+    return 0
+
+
 def cross_entropy(z, t, w, grad):
-    """Cross-entropy of rows of logits: see ``_reference.losses``."""
+    """log(sum_v exp z_v) - z_t of each row z (..., V), with t (...) of intp."""
     cdef Logits s
     cdef ptrdiff_t b
     cdef int threads = 1
     cdef double found = 0
-    s.N, s.V = cnp.PyArray_SIZE(t), z.shape[z.ndim - 1]
-    s.each = s.N if w is None else s.N // cnp.PyArray_SIZE(w)
-    s.z, s.w, s.grad = data(z), data(w), data(grad)
-    s.t = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>t)
+    cdef list held
+    take_logits(&s, z, t, w, grad)
     s.unit = share_of(s.w, s.N // s.each, s.each)
-    assert cnp.PyArray_SIZE(z) == s.N * s.V and cnp.PyArray_SIZE(grad) == s.N * s.V
     if worth(s.N * s.V * LOGIT_WORK):
         threads = pool.most
-    cdef Buffer rows = Buffer(threads * parts(s.V, VL) * VL)
-    s.rows = rows.data
-    s.terms = <double *>PyMem_RawMalloc(s.N * sizeof(double))
-    if s.terms is NULL:
-        raise MemoryError(f"can't allocate memory for {s.N} numbers")
-    with nogil:
-        pool.run(threads, cross_entropy_share, &s, False)
-        # In order, whoever computed them.
-        for b in range(s.N):
-            found += s.terms[b]
-        PyMem_RawFree(s.terms)
+    cdef Buffer rows = room(threads, parts(s.V, VL) * VL * sizeof(real))
+    cdef Buffer terms = room(s.N, sizeof(double)), strays = no_strays(threads)
+    s.rows, s.terms, s.strays = rows.data, <double *>terms.data, <Stray *>strays.data
+    if s.N * s.V < BRIEF // LOGIT_WORK:
+        cross_entropy_share(0, 1, &s)
+    else:
+        held = [pin(z), pin(t), pin(w), pin(grad)]
+        with nogil:
+            pool.run(threads, cross_entropy_share, &s, False)
+        held.clear()
+    # In order, whoever computed them.
+    for b in range(s.N):
+        found += s.terms[b]
+    refuse_strays(strays, threads, "target", f"whole numbers in 0..{s.V - 1}")
     return found

@@ -1,7 +1,6 @@
 # Steps of the optimizers: each number is read once and written once. Included in kernels.pyx.
 
 cimport numpy as cnp
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy, memset
 from maths cimport at_least, at_most, vsqrt
 from panels cimport parts, share
@@ -128,7 +127,7 @@ cdef void adagrad_rule(const Rule *r, const Parameter *of) noexcept nogil:
 
 cdef struct Update:
     # What the threads of one parameter's step share.
-    Rule rule
+    const Rule *rule
     rule_function step
     Parameter of
     int states
@@ -137,6 +136,8 @@ cdef struct Update:
     ptrdiff_t count
     ptrdiff_t width
     bint skips              # where it is 0, nothing changes
+    ptrdiff_t work          # multiply-adds
+    Stray *strays           # one for each thread
 
 
 cdef void update_part(const Update *u, ptrdiff_t begin, ptrdiff_t n, const real *g) noexcept nogil:
@@ -147,7 +148,7 @@ cdef void update_part(const Update *u, ptrdiff_t begin, ptrdiff_t n, const real 
     of.p, of.g, of.n = u.of.p + begin, g, full
     for k in range(u.states):
         of.s[k] = u.of.s[k] + begin
-    u.step(&u.rule, &of)
+    u.step(u.rule, &of)
     if rest > 0:
         # The last numbers, in a vector of their own.
         begin += full
@@ -157,17 +158,26 @@ cdef void update_part(const Update *u, ptrdiff_t begin, ptrdiff_t n, const real 
         for k in range(u.states):
             of.s[k] = last[k + 2]
             vstore(last[k + 2], vload_first(u.of.s[k] + begin, rest))
-        u.step(&u.rule, &of)
+        u.step(u.rule, &of)
         memcpy(u.of.p + begin, last[0], rest * sizeof(real))
         for k in range(u.states):
             memcpy(u.of.s[k] + begin, last[k + 2], rest * sizeof(real))
 
 
-cdef void update_rows(const Update *u, ptrdiff_t row, ptrdiff_t end) noexcept nogil:
+cdef void update_rows(
+    const Update *u, ptrdiff_t row, ptrdiff_t end, Stray *stray
+) noexcept nogil:
     """Rows from `row` to before `end`, some of which have a gradient."""
-    cdef ptrdiff_t k = first_from(u.rows, u.count, row), used, at, stop
+    cdef ptrdiff_t k = first_from(u.rows, u.count, row), at, stop
+    cdef cnp.npy_intp used
     while row < end:
-        used = u.rows[k] if k < u.count and u.rows[k] < end else end
+        used = end
+        if k < u.count:
+            used = read_once(u.rows + k)
+            if used < row:
+                note_stray(stray, k, used)
+                return
+            used = min(used, end)
         at, stop = row * u.width, used * u.width
         while at < stop and not u.skips:
             update_part(u, at, min(NOTHING, stop - at), nothing)
@@ -184,7 +194,8 @@ cdef void update_share(int index, int count, void *what) noexcept nogil:
     cdef float_mode mode = flush_subnormals()
     if u.rows is not NULL:
         vectors = u.of.n // u.width
-        update_rows(u, share(vectors, index, count), share(vectors, index + 1, count))
+        begin, end = share(vectors, index, count), share(vectors, index + 1, count)
+        update_rows(u, begin, end, u.strays + index)
     else:
         begin, end = share(vectors, index, count) * VL, share(vectors, index + 1, count) * VL
         if index == count - 1:
@@ -193,81 +204,134 @@ cdef void update_share(int index, int count, void *what) noexcept nogil:
     restore_mode(mode)
 
 
-cdef int update(
-    rule_function step, const Rule *rule, bint skips, list params, list grads, list states
+cdef ptrdiff_t take_rows_of(
+    grad, list held, const real **values, const cnp.npy_intp **rows, ptrdiff_t *width
 ) except -1:
-    cdef Update u
-    cdef ptrdiff_t i, work
+    """Check a RowGradient; how many rows it has. The kernels check each where they use it."""
+    cdef object of = grad.rows, given = grad.values
+    cdef object shape = grad.shape
+    cdef ptrdiff_t V, D, count, k
+    cdef cnp.npy_intp last = -1, row
+    # Numbers of other kinds may run code of theirs when asked.
+    if type(shape) is not tuple or len(shape) != 2 or not all([type(n) is int for n in shape]):
+        raise ValueError(f"grads.shape: expected two of int, got {shape!r}")
+    V, D = shape
+    product_of(V, D)
+    rows[0], count = indices(of, "grads.rows"), cnp.PyArray_SIZE(<cnp.ndarray>of)
+    values[0], width[0] = matrix(given, "grads.values", count, D, IN), D
+    held += (of, given)
+    # Asked before as well, so that an error leaves everything as it was.
+    for k in range(count):
+        row = read_once(rows[0] + k)
+        if not last < row < V:
+            raise ValueError(
+                f"grads.rows: expected ascending whole numbers in 0..{V - 1}, got {row}"
+            )
+        last = row
+    return count
+
+
+cdef int take_update(Update *u, p, grad, state, list held) except -1:
+    """Check a parameter, its gradient and its state, which has as many arrays as u says."""
     cdef int k
-    cdef tuple state
-    u.rule, u.step = rule[0], step
-    # A NaN that comes from the norm is to get everywhere.
-    u.skips = skips and rule.factor == rule.factor
-    for i in range(len(params)):
-        grad, state = grads[i], states[i]
-        u.of.p, u.of.n = data(params[i]), cnp.PyArray_SIZE(params[i])
-        work, u.rows = u.of.n, NULL
-        if type(grad) is RowGradient:
-            u.rows = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>grad.rows)
-            grad = grad.values
-            u.count, u.width = grad.shape
-            work = u.count * u.width if u.skips else work
+    u.of.p, u.of.n = numbers(p, "params", OUT), cnp.PyArray_SIZE(<cnp.ndarray>p)
+    held.append(p)
+    u.work, u.rows = u.of.n, NULL
+    if type(grad) is RowGradient:
+        u.count = take_rows_of(grad, held, &u.of.g, &u.rows, &u.width)
+        if p.shape != grad.shape:
+            raise ValueError(f"grads: expected shape {p.shape}, got {grad.shape}")
+        u.work = u.count * u.width if u.skips else u.work
+    else:
+        u.of.g = like(grad, "grads", p, IN)
+        held.append(grad)
+    if not isinstance(state, tuple) or len(state) != u.states:
+        raise ValueError(f"states: expected a tuple of {u.states} arrays")
+    for k in range(u.states):
+        u.of.s[k] = like(state[k], "states", p, OUT)
+        held.append(state[k])
+    u.work *= STEP_WORK
+    return 0
+
+
+cdef int update(
+    rule_function step, const Rule *rule, int states, bint skips, params, grads, all_states
+) except -1:
+    """All parameters, after all were checked: an error leaves them as they were."""
+    # Lists of our own, which nobody else changes.
+    cdef list p = list(params), g = list(grads), s = list(all_states), held = []
+    cdef ptrdiff_t i, count = len(p), work = 0
+    cdef int most = pool.most, threads
+    cdef Buffer memory = room(count, sizeof(Update)), strays = no_strays(most)
+    cdef Update *updates = <Update *>memory.data
+    if not len(g) == len(s) == count:
+        raise ValueError(
+            f"grads, states: expected {count} of each as of params, got {len(g)} and {len(s)}"
+        )
+    for i in range(count):
+        updates[i].rule, updates[i].step, updates[i].states = rule, step, states
+        # A NaN that comes from the norm is to get everywhere.
+        updates[i].skips = skips and rule.factor == rule.factor
+        updates[i].strays = <Stray *>strays.data
+        take_update(&updates[i], p[i], g[i], s[i], held)
+        work = max(work, updates[i].work)
+    if work >= BRIEF:
+        held += [pin(a) for a in held]
+    for i in range(count):
+        if updates[i].of.n == 0:
+            continue
+        if updates[i].work < BRIEF:
+            update_share(0, 1, &updates[i])
         else:
-            assert cnp.PyArray_SIZE(grad) == u.of.n
-        u.of.g = data(grad)
-        u.states = len(state)
-        assert u.states <= MOST_STATES
-        for k in range(u.states):
-            assert cnp.PyArray_SIZE(state[k]) == u.of.n
-            u.of.s[k] = data(state[k])
-        if not worth(work * STEP_WORK):
-            update_share(0, 1, &u)
-        else:
+            threads = most if worth(updates[i].work) else 1
             with nogil:
-                pool.run(pool.most, update_share, &u, False)
+                pool.run(threads, update_share, &updates[i], False)
+    refuse_strays(strays, most, "grads.rows", "ascending whole numbers")
     return 0
 
 
 def sgd(
-    list params, list grads, list states, double limit, double factor, double lr,
-    double weight_decay, double momentum, bint nesterov,
+    params, grads, states, *, double limit, double factor, double lr, double weight_decay,
+    double momentum, bint nesterov,
 ):
-    """A step of gradient descent: see ``_reference.optim``."""
+    """A step of gradient descent; with a momentum, `states` are (b,)."""
     cdef Rule r = Rule(limit, factor, lr, weight_decay, 0, 0, 0, 0, 0, momentum, nesterov)
-    update(sgd_rule, &r, momentum == 0 and weight_decay == 0, params, grads, states)
+    cdef bint skips = momentum == 0 and weight_decay == 0
+    update(sgd_rule, &r, 1 if momentum != 0 else 0, skips, params, grads, states)
 
 
 def adam(
-    list params, list grads, list states, double limit, double factor, double lr,
-    double weight_decay, double b1, double b2, double eps, bint decoupled, double t,
+    params, grads, states, *, double limit, double factor, double lr, double weight_decay,
+    double b1, double b2, double eps, bint decoupled, double t,
 ):
-    """A step of Adam or AdamW: see ``_reference.optim``."""
+    """Step t, from 1, of Adam, or, if `decoupled`, of AdamW; `states` are (m, v)."""
     cdef double unbias = (1 - b2**t) ** 0.5, left = 1 - lr * weight_decay
     cdef Rule r = Rule(
         limit, factor, lr * unbias / (1 - b1**t), left if decoupled else weight_decay, b1, 1 - b1,
         b2, 1 - b2, eps * unbias, 0, decoupled,
     )
-    update(adam_rule, &r, False, params, grads, states)
+    update(adam_rule, &r, 2, False, params, grads, states)
 
 
 def rmsprop(
-    list params, list grads, list states, double limit, double factor, double lr,
-    double weight_decay, double alpha, double eps, double momentum, bint centered,
+    params, grads, states, *, double limit, double factor, double lr, double weight_decay,
+    double alpha, double eps, double momentum, bint centered,
 ):
-    """A step of RMSprop: see ``_reference.optim``."""
+    """A step of RMSprop; `states` are (v,), then a if `centered`, then b with a momentum."""
     cdef Rule r = Rule(
         limit, factor, lr, weight_decay, 0, 0, alpha, 1 - alpha, eps, momentum, centered
     )
-    update(rmsprop_rule, &r, False, params, grads, states)
+    cdef int count = 1 + (1 if centered else 0) + (1 if momentum != 0 else 0)
+    update(rmsprop_rule, &r, count, False, params, grads, states)
 
 
 def adagrad(
-    list params, list grads, list states, double limit, double factor, double lr,
-    double weight_decay, double eps,
+    params, grads, states, *, double limit, double factor, double lr, double weight_decay,
+    double eps,
 ):
-    """A step of Adagrad: see ``_reference.optim``."""
+    """A step of Adagrad; `states` are (s,)."""
     cdef Rule r = Rule(limit, factor, lr, weight_decay, 0, 0, 0, 0, eps, 0, False)
-    update(adagrad_rule, &r, weight_decay == 0 and eps > 0, params, grads, states)
+    update(adagrad_rule, &r, 1, weight_decay == 0 and eps > 0, params, grads, states)
 
 
 cdef struct Squares:
@@ -279,6 +343,8 @@ cdef struct Squares:
     const cnp.npy_intp *rows    # as in Update
     ptrdiff_t count
     ptrdiff_t width
+    ptrdiff_t V             # rows that there could be
+    Stray *strays           # one for each thread
 
 
 cdef real sum_squares(const real *g, ptrdiff_t n, real limit) noexcept nogil:
@@ -291,9 +357,31 @@ cdef real sum_squares(const real *g, ptrdiff_t n, real limit) noexcept nogil:
     return vsum(total)
 
 
+cdef void rows_among_zeros(
+    const Squares *s, ptrdiff_t begin, ptrdiff_t end, real *dense, Stray *stray
+) noexcept nogil:
+    """Numbers from `begin` to before `end` of the dense gradient."""
+    cdef ptrdiff_t k = first_from(s.rows, s.count, begin // s.width), at, size
+    cdef cnp.npy_intp row
+    memset(dense, 0, SQUARES * sizeof(real))
+    while k < s.count:
+        row = read_once(s.rows + k)
+        if not 0 <= row < s.V or (row + 1) * s.width <= begin:
+            note_stray(stray, k, row)
+            return
+        if row * s.width >= end:
+            return
+        at = max(begin, row * s.width)
+        size = min(end, (row + 1) * s.width) - at
+        memcpy(
+            dense + at - begin, s.g + k * s.width + at - row * s.width, size * sizeof(real)
+        )
+        k += 1
+
+
 cdef void squares_share(int index, int count, void *what) noexcept nogil:
     cdef Squares *s = <Squares *>what
-    cdef ptrdiff_t blocks = parts(s.n, SQUARES), block, k, begin, end, at, size
+    cdef ptrdiff_t blocks = parts(s.n, SQUARES), block, begin, end
     cdef real[SQUARES] dense
     cdef float_mode mode = flush_subnormals()
     for block in range(share(blocks, index, count), share(blocks, index + 1, count)):
@@ -302,46 +390,42 @@ cdef void squares_share(int index, int count, void *what) noexcept nogil:
             s.sums[block] = sum_squares(s.g + begin, end - begin, s.limit)
             continue
         # The rows as they stand among zeros, for the same bits as of a dense gradient.
-        memset(dense, 0, SQUARES * sizeof(real))
-        k = first_from(s.rows, s.count, begin // s.width)
-        while k < s.count and s.rows[k] * s.width < end:
-            at = max(begin, s.rows[k] * s.width)
-            size = min(end, (s.rows[k] + 1) * s.width) - at
-            memcpy(
-                dense + at - begin, s.g + k * s.width + at - s.rows[k] * s.width,
-                size * sizeof(real),
-            )
-            k += 1
+        rows_among_zeros(s, begin, end, dense, s.strays + index)
         s.sums[block] = sum_squares(dense, end - begin, s.limit)
     restore_mode(mode)
 
 
-def squares(list grads, double limit):
-    """The sum of squares of each gradient: see ``_reference.optim``."""
+cdef double sum_of_squares(grad, double limit) except? -1:
+    """Of one gradient."""
     cdef Squares s
-    cdef ptrdiff_t i
-    cdef double total
-    cdef list found = []
-    s.limit = limit
-    for grad in grads:
-        s.rows = NULL
-        if type(grad) is RowGradient:
-            s.rows = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>grad.rows)
-            s.n, grad = grad.shape[0] * grad.shape[1], grad.values
-            s.count, s.width = grad.shape
-        else:
-            s.n = cnp.PyArray_SIZE(grad)
-        s.g, total = data(grad), 0
-        s.sums = <double *>PyMem_RawMalloc(parts(s.n, SQUARES) * sizeof(double))
-        if s.sums is NULL:
-            raise MemoryError(f"can't allocate memory for {s.n} numbers")
-        if not worth(s.n):
-            squares_share(0, 1, &s)
-        else:
-            with nogil:
-                pool.run(pool.most, squares_share, &s, False)
-        for i in range(parts(s.n, SQUARES)):
-            total += s.sums[i]
-        PyMem_RawFree(s.sums)
-        found.append(total)
-    return found
+    cdef ptrdiff_t block
+    cdef int threads = 1
+    cdef double total = 0
+    cdef list held = []
+    s.limit, s.rows, s.V = limit, NULL, 0
+    if type(grad) is RowGradient:
+        s.count = take_rows_of(grad, held, &s.g, &s.rows, &s.width)
+        s.V = grad.shape[0]
+        s.n = s.V * s.width
+    else:
+        s.g, s.n = numbers(grad, "grads", IN), cnp.PyArray_SIZE(<cnp.ndarray>grad)
+        held.append(grad)
+    if worth(s.n):
+        threads = pool.most
+    cdef Buffer sums = room(parts(s.n, SQUARES), sizeof(double)), strays = no_strays(threads)
+    s.sums, s.strays = <double *>sums.data, <Stray *>strays.data
+    if s.n < BRIEF:
+        squares_share(0, 1, &s)
+    else:
+        held += [pin(a) for a in held]
+        with nogil:
+            pool.run(threads, squares_share, &s, False)
+    refuse_strays(strays, threads, "grads.rows", "ascending whole numbers")
+    for block in range(parts(s.n, SQUARES)):
+        total += s.sums[block]
+    return total
+
+
+def squares(grads, *, double limit):
+    """The sum of squares of each gradient, all entries brought to within +-`limit`."""
+    return [sum_of_squares(grad, limit) for grad in grads]

@@ -200,11 +200,14 @@ class Kernels(Protocol):
         packed: PackedAffine,
         x: Array,
         dy: Array,
-        dx: Array,
+        dx: Array | None,
         dweight: Array,
         dbias: Array | None,
     ) -> None:
         """Gradients of a :func:`linear`."""
+
+    def take_rows(self, table: Array, x: Array, y: Array) -> None:
+        """Write the row of `table` that each index in `x` stands for to `y`."""
 
     def add_rows(self, x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
         """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`."""

@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn._types import Array
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class RowGradient:
     """A gradient that is 0 but in some rows.
 

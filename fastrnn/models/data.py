@@ -131,21 +131,32 @@ class Data:
     def with_targets(self, loss: Loss, y: Any, sample_weight: Any) -> Self:
         """The same with targets, and with weights or None."""
         s = self.signature
-        if not s.per_step:
-            target = loss.checked_target(y, (len(self), s.outputs), s.dtype, "y")
-        else:
-            y = self._per_step(y, "y")
-            target = loss.checked_target(y, (*y.shape[: self._lead], s.outputs), s.dtype, "y")
-        if sample_weight is None:
-            return replace(self, y=target, weight=None)
-        name = "sample_weight"
+        y = self._per_step(y, "y") if s.per_step else y
+        shape = (*(y.shape[: self._lead] if s.per_step else (len(self),)), s.outputs)
+        weight = None
+        if sample_weight is not None:
+            weight = self._weights(sample_weight, loss.target_shape(shape))
+        found = replace(self, weight=weight)
+        target = loss.checked_target(y, shape, s.dtype, "y", found._weight_of_targets())
+        return replace(found, y=target)
+
+    def _weights(self, sample_weight: Any, shape: tuple[int, ...]) -> Array:
+        """Weights of each sequence, or of each step where targets of `shape` are per step."""
+        s, name = self.signature, "sample_weight"
         sample_weight = _rows(sample_weight, name)
         if s.per_step and len(sample_weight) and np.ndim(sample_weight[0]):
-            weight = checked_weight(self._per_step(sample_weight, name), target, s.dtype, name)
-        else:
-            weight = _checks.shaped(sample_weight, name, s.dtype, (len(self),))
-            weight = checked_weight(weight, weight, s.dtype, name)
-        return replace(self, y=target, weight=weight)
+            return checked_weight(self._per_step(sample_weight, name), shape, s.dtype, name)
+        return checked_weight(
+            _checks.shaped(sample_weight, name, s.dtype, (len(self),)), (len(self),), s.dtype, name
+        )
+
+    def _weight_of_targets(self) -> Array | None:
+        """The weights as `y` has them: end to end where sequences are."""
+        if self.starts is None or not self.signature.per_step or not self._weighs_rows:
+            return self.weight
+        assert self.weight is not None
+        assert self.lengths is not None
+        return np.append(self.weight.repeat(self.lengths), self.weight.dtype.type(1))
 
     @property
     def _lead(self) -> int:

@@ -318,11 +318,7 @@ class Trainer:
     def about(self) -> dict[str, Any]:
         """Return what has to be the same for a training to go on to the same bits."""
         data, optimizer, plan = self.data, self.optimizer, self.plan
-        options = [
-            f"{n}={v!r}"
-            for n, v in vars(optimizer).items()
-            if n[0] != "_" and n not in ("lr", "steps")
-        ]
+        options = [f"{n}={v!r}" for n, v in optimizer.options.items() if n != "lr"]
         arrays = (data.x, data.lengths, data.starts, data.y, data.weight)
         checksum = 0
         for a in arrays:

@@ -2,9 +2,6 @@
 # check in Python and a kernel there may be a callback or another thread. Included in kernels.pyx.
 
 cimport numpy as cnp
-cdef extern from "Python.h":
-    const Py_ssize_t PY_SSIZE_T_MAX
-
 from cpython.weakref cimport PyWeakref_NewRef
 from cpython.object cimport PyObject
 from vec cimport real
@@ -24,10 +21,13 @@ cdef extern from *:
         return 0;
     }
     #endif
+    /* An index is read once, so that what was checked is what is used. */
+    #define FASTRNN_READ_ONCE(p) (*(const volatile npy_intp *)(p))
     """
     bint multiply_overflows "FASTRNN_MULTIPLY_OVERFLOWS"(
         Py_ssize_t a, Py_ssize_t b, Py_ssize_t *to
     ) noexcept nogil
+    cnp.npy_intp read_once "FASTRNN_READ_ONCE"(const cnp.npy_intp *p) noexcept nogil
 
 cdef extern from "numpy/arrayobject.h":
     PyObject *PyArray_BASE(cnp.ndarray array) noexcept
@@ -35,6 +35,9 @@ cdef extern from "numpy/arrayobject.h":
 cdef enum:
     IN = cnp.NPY_ARRAY_ALIGNED
     OUT = cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE
+    # Multiply-adds of a call so short, a few microseconds, that it keeps the GIL: letting go of it
+    # takes longer, and so does what must be done first, see `pin`.
+    BRIEF = 32768
 
 
 cdef object refuse(object array, str name, str expected):
@@ -66,16 +69,42 @@ cdef inline bint is_flat(object array, int type_number, ptrdiff_t n, int access)
     )
 
 
-cdef inline real *flat(object array, str name, ptrdiff_t n, int access) except NULL:
+cdef inline real *flat(object array, str name, ptrdiff_t n, int access) except? NULL:
     """The numbers of a C-contiguous array of `n` entries."""
     if not is_flat(array, NPY_REAL, n, access):
         refuse(array, name, f"a C-contiguous {real_name()} array of {n} numbers")
     return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
+cdef inline real *vector(object array, str name, ptrdiff_t n, int access) except? NULL:
+    """The numbers of a contiguous array (n,)."""
+    if not (
+        is_flat(array, NPY_REAL, n, access) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 1
+    ):
+        refuse(array, name, f"a C-contiguous {real_name()} array ({n},)")
+    return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline real *numbers(object array, str name, int access) except? NULL:
+    """The numbers of a C-contiguous array of any shape."""
+    if not is_plain(array, NPY_REAL, access | cnp.NPY_ARRAY_C_CONTIGUOUS):
+        refuse(array, name, f"a C-contiguous {real_name()} array")
+    return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline real *like(object array, str name, object other, int access) except? NULL:
+    """The numbers of a C-contiguous array in the shape of another that was checked."""
+    if not (
+        is_plain(array, NPY_REAL, access | cnp.NPY_ARRAY_C_CONTIGUOUS)
+        and cnp.PyArray_SAMESHAPE(<cnp.ndarray>array, <cnp.ndarray>other)
+    ):
+        refuse(array, name, f"a C-contiguous {real_name()} array {other.shape}")
+    return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
 cdef inline real *matrix(
     object array, str name, ptrdiff_t rows, ptrdiff_t columns, int access
-) except NULL:
+) except? NULL:
     """The numbers of a C-contiguous array (rows, columns)."""
     if not (
         is_plain(array, NPY_REAL, access | cnp.NPY_ARRAY_C_CONTIGUOUS)
@@ -87,9 +116,30 @@ cdef inline real *matrix(
     return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
+cdef inline real *rows_of(object array, str name, ptrdiff_t columns, int access) except? NULL:
+    """The numbers of an array (n, columns) whose last axis is contiguous."""
+    cdef cnp.ndarray a
+    cdef bint fits = False
+    if is_plain(array, NPY_REAL, access) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 2:
+        a = <cnp.ndarray>array
+        fits = (
+            cnp.PyArray_DIM(a, 1) == columns
+            and (
+                columns == 1 or cnp.PyArray_STRIDE(a, 1) == sizeof(real)
+                or cnp.PyArray_SIZE(a) == 0
+            )
+            and cnp.PyArray_STRIDE(a, 0) % <ptrdiff_t>sizeof(real) == 0
+        )
+    if not fits:
+        refuse(
+            array, name, f"a {real_name()} array (n, {columns}) whose last axis is contiguous"
+        )
+    return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
 cdef inline real *sequence(
     object array, str name, ptrdiff_t T, ptrdiff_t B, ptrdiff_t n, int access
-) except NULL:
+) except? NULL:
     """The numbers of an array (T, B, n) whose last axis is contiguous."""
     cdef cnp.ndarray a
     cdef bint fits = False
@@ -108,11 +158,30 @@ cdef inline real *sequence(
     return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
-cdef inline cnp.npy_intp *integers(object array, str name, ptrdiff_t n) except NULL:
+cdef inline bint are_integers(object array) noexcept:
+    """Whether it is a C-contiguous array of intp, by whatever name C has for that type."""
+    return (
+        cnp.PyArray_Check(array)
+        and cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(<cnp.ndarray>array))
+        and cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(<cnp.ndarray>array))
+        and cnp.PyArray_ITEMSIZE(<cnp.ndarray>array) == sizeof(cnp.npy_intp)
+        and cnp.PyArray_CHKFLAGS(<cnp.ndarray>array, IN | cnp.NPY_ARRAY_C_CONTIGUOUS)
+        and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array)
+    )
+
+
+cdef inline const cnp.npy_intp *integers(object array, str name, ptrdiff_t n) except? NULL:
     """The numbers of a C-contiguous array of `n` intp. Kernels check each where they use it."""
-    if not is_flat(array, cnp.NPY_INTP, n, IN):
+    if not (are_integers(array) and cnp.PyArray_SIZE(<cnp.ndarray>array) == n):
         refuse(array, name, f"a C-contiguous intp array of {n} numbers")
-    return <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>array)
+    return <const cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline const cnp.npy_intp *indices(object array, str name) except? NULL:
+    """The numbers of a contiguous array (n,) of intp. Kernels check each where they use it."""
+    if not (are_integers(array) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 1):
+        refuse(array, name, "a C-contiguous intp array (n,)")
+    return <const cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
 cdef inline const char *booleans(
@@ -138,6 +207,13 @@ cdef inline str real_name():
     return "float32" if sizeof(real) == 4 else "float64"
 
 
+cdef inline object copied(object array, str name):
+    """A C-contiguous copy."""
+    if not cnp.PyArray_Check(array):
+        refuse(array, name, "")
+    return cnp.PyArray_NewCopy(<cnp.ndarray>array, cnp.NPY_CORDER)
+
+
 cdef inline object pin(object array):
     """Keep the memory of `array` from being resized, even by another thread.
 
@@ -146,6 +222,8 @@ cdef inline object pin(object array):
     is returned.
     """
     cdef object owner = array
+    if array is None:
+        return None
     while PyArray_BASE(<cnp.ndarray>owner) is not NULL:
         base = <object>PyArray_BASE(<cnp.ndarray>owner)
         if not cnp.PyArray_Check(base):
@@ -154,13 +232,48 @@ cdef inline object pin(object array):
     return PyWeakref_NewRef(owner, None)
 
 
+cdef struct Stray:
+    # The first index out of range that a thread met.
+    ptrdiff_t at            # where it stands; -1: there was none
+    cnp.npy_intp value
+
+
+cdef Buffer no_strays(int threads):
+    """Room for what each thread finds: nothing so far."""
+    cdef Buffer found = room(threads, sizeof(Stray))
+    cdef int i
+    for i in range(threads):
+        (<Stray *>found.data)[i].at = -1
+    return found
+
+
+cdef inline void note_stray(Stray *found, ptrdiff_t at, cnp.npy_intp value) noexcept nogil:
+    if found.at < 0:
+        found.at, found.value = at, value
+
+
+cdef int refuse_strays(Buffer found, int threads, str name, str expected) except -1:
+    """Raise the error of the first index out of range, if there was one."""
+    cdef Stray *strays = <Stray *>found.data
+    cdef ptrdiff_t at = -1
+    cdef cnp.npy_intp value = 0
+    cdef int i
+    for i in range(threads):
+        if strays[i].at >= 0 and (at < 0 or strays[i].at < at):
+            at, value = strays[i].at, strays[i].value
+    if at >= 0:
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+    return 0
+
+
 cdef inline Py_ssize_t product_of(
     Py_ssize_t a, Py_ssize_t b, Py_ssize_t c=1, Py_ssize_t d=1
 ) except -1:
-    """a b c d, none of them negative; MemoryError if no memory can hold as many numbers."""
+    """a b c d; MemoryError if one is negative, or no memory can hold as many numbers."""
     cdef Py_ssize_t n = 0
     if (
-        multiply_overflows(a, b, &n) or multiply_overflows(n, c, &n)
+        a < 0 or b < 0 or c < 0 or d < 0
+        or multiply_overflows(a, b, &n) or multiply_overflows(n, c, &n)
         or multiply_overflows(n, d, &n) or n > PY_SSIZE_T_MAX // 16
     ):
         raise MemoryError(f"can't allocate {a} x {b} x {c} x {d} numbers")

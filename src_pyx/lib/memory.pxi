@@ -9,6 +9,9 @@ from libc.stdlib cimport abort
 from libc.string cimport memset
 from vec cimport real
 
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
 cdef extern from "vec.h" nogil:
     const bint FASTRNN_DEBUG
 
@@ -73,10 +76,10 @@ cdef class Buffer:
     def __cinit__(self, Py_ssize_t count):
         cdef Py_ssize_t i, guard = 64 if FASTRNN_DEBUG else 0
         if not 0 <= count <= PY_SSIZE_T_MAX // 16:
-            raise MemoryError(f"can't allocate {count} numbers")
+            raise MemoryError(f"can't allocate memory for {count} numbers")
         self.piece = allocate(count * sizeof(real) + 64 + 2 * guard)
         if self.piece.memory is NULL:
-            raise MemoryError(f"can't allocate {count * sizeof(real)} bytes")
+            raise MemoryError(f"can't allocate memory for {count} numbers")
         self.data = <real *>((<uintptr_t>self.piece.memory + guard + 63) & ~<uintptr_t>63)
         self.count = count
         if FASTRNN_DEBUG:
@@ -111,6 +114,11 @@ cdef real *scratch(list memory, Py_ssize_t count) except NULL:
     cdef Buffer buffer = Buffer(count)
     memory.append(buffer)
     return buffer.data
+
+
+cdef inline Buffer room(Py_ssize_t count, Py_ssize_t each):
+    """Memory for so many structs, or other numbers, of `each` bytes."""
+    return Buffer(product_of(count, (each + <Py_ssize_t>sizeof(real) - 1) // sizeof(real)))
 
 
 cdef inline real *data(object array) noexcept:

@@ -4,6 +4,7 @@ Both twins have the same names and the same arguments: those of ``fastrnn._kerne
 """
 
 from fastrnn._kernels.reference.embedding import add_rows as add_rows
+from fastrnn._kernels.reference.embedding import take_rows as take_rows
 from fastrnn._kernels.reference.linear import PackedLinear as PackedLinear
 from fastrnn._kernels.reference.linear import linear as linear
 from fastrnn._kernels.reference.linear import linear_backward as linear_backward

@@ -1,10 +1,37 @@
-"""Gradients of the rows of a table."""
+"""The rows of a table, and their gradients."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from fastrnn._kernels.reference import arrays
 from fastrnn._types import Array
+
+
+def take_rows(table: Array, x: Array, y: Array) -> None:
+    """Write the row of `table` that each index in `x` stands for to `y`.
+
+    Parameters
+    ----------
+    table : (V, D)
+    x : (n,) array of intp
+    y : (n, D), out
+        All are C-contiguous.
+
+    Raises
+    ------
+    ValueError
+        If an index is out of range; what is in `y` is then not defined.
+    """
+    dtype = arrays.real_type(table, "table")
+    if table.ndim != 2:
+        arrays.refuse(table, "table", f"a C-contiguous {dtype} array (V, D)")
+    arrays.integers(x, "x")
+    arrays.like(y, "y", (x.size, table.shape[1]), dtype, out=True)
+    V = len(table)
+    x = x.copy()  # what is checked is what is used
+    arrays.refuse_strays((x < 0) | (x >= V), x, "x", f"whole numbers in 0..{V - 1}")
+    y[...] = table[x]
 
 
 # As from the compiled twin, infinity and NaN come without a warning.
@@ -20,10 +47,31 @@ def add_rows(x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
         Ascending: what the rows of `sums` (k, D) stand for. None: they are all there.
     sums : (k, D), out
         All are C-contiguous.
+
+    Raises
+    ------
+    ValueError
+        If an index is out of range; what is in `sums` is then not defined.
     """
+    dtype = arrays.real_type(sums, "sums")
+    if sums.ndim != 2 or not sums.flags.writeable:
+        arrays.refuse(sums, "sums", f"a C-contiguous {dtype} array (k, D)")
+    k, D = sums.shape
+    arrays.integers(x, "x")
+    arrays.like(dy, "dy", (x.size, D), dtype)
+    if rows is not None:
+        arrays.integers(rows, "rows", (k,))
     if not x.size:
         return
-    place = x if rows is None else np.searchsorted(rows, x)
+    x = x.copy()  # what is checked is what is used
+    if rows is None:
+        place, expected = x, f"whole numbers in 0..{k - 1}"
+        strays = (x < 0) | (x >= k)
+    else:
+        place, expected = np.searchsorted(rows, x), "whole numbers in rows"
+        strays = place >= k
+        strays |= rows.take(place, mode="clip") != x if k else True
+    arrays.refuse_strays(strays, x, "x", expected)
     # Sorted, then summed run by run: in a fixed order, and faster than np.add.at.
     order = np.argsort(place, kind="stable")
     used, starts = np.unique(place[order], return_index=True)

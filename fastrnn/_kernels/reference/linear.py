@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastrnn._kernels.interface import PackedAffine
+from fastrnn._kernels.reference import arrays
 from fastrnn._types import Array
 
 
@@ -21,21 +22,42 @@ class PackedLinear:
 
     def __init__(self, weights: Sequence[Array | None]) -> None:
         weight, bias = weights
+        if not isinstance(weight, np.ndarray) or weight.ndim != 2 or weight.size == 0:
+            arrays.refuse(weight, "weight", "a C-contiguous array (O, I)")
         assert weight is not None
-        self.weight, self.bias = weight.copy(), None if bias is None else bias.copy()
+        self.weight, self.bias = weight.copy(), None
+        dtype = arrays.real_type(self.weight, "weight")
+        if bias is not None:
+            arrays.like(bias, "bias", weight.shape[:1], dtype)
+            self.bias = bias.copy()
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Whether these are still the same bits as `weights`."""
         return all(
-            a is None or b is None or (a.dtype == b.dtype and a.tobytes() == b.tobytes())
+            a is b is None or _same_bits(a, b)
             for a, b in zip((self.weight, self.bias), weights, strict=True)
         )
+
+
+def _unpacked(packed: PackedAffine) -> tuple[Array, Array | None]:
+    """Return weight and bias."""
+    if not isinstance(packed, PackedLinear):
+        raise TypeError(f"packed: expected a PackedLinear, got {type(packed).__name__}")
+    return packed.weight, packed.bias
+
+
+def _same_bits(a: Array | None, b: Array | None) -> bool:
+    if a is None or b is None or a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
 # As from the compiled twin, infinity and NaN come without a warning.
 @np.errstate(over="ignore", invalid="ignore")
 def linear(packed: PackedAffine, x: Array, y: Array) -> None:
     """Write x W^T + b to y, each row by a product of its own.
+
+    A row gives the same bits alone and among others.
 
     Parameters
     ----------
@@ -44,15 +66,23 @@ def linear(packed: PackedAffine, x: Array, y: Array) -> None:
     y : (n, O), out
         C-contiguous.
     """
-    assert isinstance(packed, PackedLinear)
-    np.matmul(x[:, None], packed.weight.T, out=y[:, None])
-    if packed.bias is not None:
-        y += packed.bias
+    weight, bias = _unpacked(packed)
+    (O, I), dtype = weight.shape, weight.dtype
+    n = arrays.rows_of(x, "x", I, dtype)
+    arrays.like(y, "y", (n, O), dtype, out=True)
+    np.matmul(x[:, None], weight.T, out=y[:, None])
+    if bias is not None:
+        y += bias
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def linear_backward(
-    packed: PackedAffine, x: Array, dy: Array, dx: Array, dweight: Array, dbias: Array | None
+    packed: PackedAffine,
+    x: Array,
+    dy: Array,
+    dx: Array | None,
+    dweight: Array,
+    dbias: Array | None,
 ) -> None:
     """Gradients of a :func:`linear`.
 
@@ -62,13 +92,23 @@ def linear_backward(
     x : (n, I)
     dy : (n, O)
         Gradient of y.
-    dx : (n, I), out
+    dx : (n, I), out, or None
     dweight : (O, I), out
     dbias : (O,), out, or None
         All are C-contiguous.
     """
-    assert isinstance(packed, PackedLinear)
-    np.matmul(dy, packed.weight, out=dx)
+    weight, _ = _unpacked(packed)
+    (O, I), dtype = weight.shape, weight.dtype
+    n = arrays.rows_of(x, "x", I, dtype)
+    arrays.like(x, "x", (n, I), dtype)
+    arrays.like(dy, "dy", (n, O), dtype)
+    if dx is not None:
+        arrays.like(dx, "dx", (n, I), dtype, out=True)
+    arrays.like(dweight, "dweight", (O, I), dtype, out=True)
+    if dbias is not None:
+        arrays.like(dbias, "dbias", (O,), dtype, out=True)
+    if dx is not None:
+        np.matmul(dy, weight, out=dx)
     np.matmul(dy.T, x, out=dweight)
     if dbias is not None:
         np.add.reduce(dy, axis=0, out=dbias)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastrnn._kernels.reference import arrays
 from fastrnn._types import Array
 
 #: What is not finite gives NaN or infinity, as in torch, and not a warning.
@@ -18,6 +19,7 @@ quiet = np.errstate(over="ignore", invalid="ignore")
 @quiet
 def mse(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """(z - t)^2."""
+    _expect(z, t, w, grad)
     d = z - t
     np.add(d, d, out=grad)
     return _mean(d * d, w, grad)
@@ -26,6 +28,7 @@ def mse(z: Array, t: Array, w: Array | None, grad: Array) -> float:
 @quiet
 def mae(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """|z - t|, whose derivative is 0 where both are equal."""
+    _expect(z, t, w, grad)
     d = z - t
     np.sign(d, out=grad)
     return _mean(np.abs(d), w, grad)
@@ -34,6 +37,7 @@ def mae(z: Array, t: Array, w: Array | None, grad: Array) -> float:
 @quiet
 def huber(z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> float:
     """(z - t)^2 / 2 up to delta, delta (|z - t| - delta / 2) beyond."""
+    _expect(z, t, w, grad)
     d = z - t
     np.clip(d, -delta, delta, out=grad)
     # d^2/2 where grad is d, and delta |d| - delta^2/2 where it is +-delta.
@@ -43,6 +47,7 @@ def huber(z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> 
 @quiet
 def binary_cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """log(1 + exp z) - t z; the exponent is never above 0, so that nothing overflows."""
+    _expect(z, t, w, grad)
     e = np.exp(-np.abs(z))
     np.divide(np.where(z < 0, e, np.ones_like(e)), e + 1, out=grad)  # sigmoid(z)
     grad -= t
@@ -55,12 +60,22 @@ def cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
 
     The largest logit is taken off first, so that no exp overflows.
     """
+    dtype = arrays.real_type(z, "z")
+    if z.ndim == 0 or z.size == 0:
+        arrays.refuse(z, "z", "an array (..., V) of one number or more")
     V = z.shape[-1]
+    arrays.integers(t, "t", z.shape[:-1])
+    arrays.like(grad, "grad", z.shape, dtype, out=True)
+    _expect_weights(w, t, dtype)
+    strays = np.asarray((t < 0) | (t >= V))
+    if w is not None:
+        strays &= np.reshape(w != 0, (*w.shape, *[1] * (t.ndim - w.ndim)))
+    arrays.refuse_strays(strays, t, "target", f"whole numbers in 0..{V - 1}")
     rows, found = z.reshape(-1, V), grad.reshape(-1, V)
     np.subtract(rows, rows.max(axis=-1, keepdims=True), out=found)
     # One index into the flat array for each row: faster than a pair of them.
     chosen = np.arange(0, found.size, V)
-    chosen += t.reshape(-1)
+    chosen += t.reshape(-1).clip(0, V - 1)
     flat = found.reshape(-1)
     terms = -flat[chosen]
     np.exp(found, out=found)
@@ -69,6 +84,26 @@ def cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     found /= total
     flat[chosen] -= 1
     return _mean(terms, w, grad)
+
+
+def _expect(z: Array, t: Array, w: Array | None, grad: Array) -> None:
+    """Check what a loss of elements reads and writes."""
+    dtype = arrays.real_type(z, "z")
+    if z.size == 0:
+        arrays.refuse(z, "z", "one number or more")
+    arrays.like(t, "t", z.shape, dtype)
+    arrays.like(grad, "grad", z.shape, dtype, out=True)
+    _expect_weights(w, t, dtype)
+
+
+def _expect_weights(w: Array | None, t: Array, dtype: np.dtype[np.floating]) -> None:
+    """Check weights of the first axes of `t`."""
+    if w is None:
+        return
+    if not (arrays.is_plain(w, dtype) and w.flags.c_contiguous):
+        arrays.refuse(w, "w", f"a C-contiguous {dtype} array")
+    if w.shape != t.shape[: w.ndim]:
+        arrays.refuse(w, "w", f"the first axes of {t.shape}")
 
 
 def _mean(terms: Array, w: Array | None, grad: Array) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fastrnn._kernels.reference import arrays
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
 
@@ -28,6 +29,8 @@ quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 @quiet
 def squares(grads: Sequence[Gradient], *, limit: float) -> list[float]:
     """The sum of squares of each gradient, all entries brought to within +-`limit`."""
+    for grad in grads:
+        _expect_gradient(grad)
     return [
         sum((float(np.vdot(g, g)) for g in _blocks(_clipped(_dense(grad), limit))), 0.0)
         for grad in grads
@@ -48,6 +51,7 @@ def sgd(
     nesterov: bool,
 ) -> None:
     """A step of gradient descent; with a momentum, `states` are (b,)."""
+    _expect(params, grads, states, 1 if momentum else 0)
     for p, g, state in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
         if momentum:
@@ -75,6 +79,7 @@ def adam(
     t: int,
 ) -> None:
     """Step t, from 1, of Adam, or, if `decoupled`, of AdamW; `states` are (m, v)."""
+    _expect(params, grads, states, 2)
     # In the order of their section 2, which takes one pass less.
     unbias = (1 - b2**t) ** 0.5
     rate = lr * unbias / (1 - b1**t)
@@ -105,6 +110,7 @@ def rmsprop(
     centered: bool,
 ) -> None:
     """A step of RMSprop; `states` are (v,), then a if `centered`, then b with a momentum."""
+    _expect(params, grads, states, 1 + bool(centered) + bool(momentum))
     for p, g, (v, *more) in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
         v *= alpha
@@ -137,10 +143,56 @@ def adagrad(
     eps: float,
 ) -> None:
     """A step of Adagrad; `states` are (s,)."""
+    _expect(params, grads, states, 1)
     for p, g, (s,) in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
         s += d * d
         p -= lr * (d / (np.sqrt(s) + eps))
+
+
+def _expect(
+    params: Sequence[Array],
+    grads: Sequence[Gradient],
+    states: Sequence[tuple[Array, ...]],
+    count: int,
+) -> None:
+    """Check what a step reads and writes, `count` arrays of state for each parameter."""
+    n = len(params)
+    if not len(grads) == len(states) == n:
+        raise ValueError(
+            f"grads, states: expected {n} of each as of params, got {len(grads)} and {len(states)}"
+        )
+    for p, grad, state in zip(params, grads, states, strict=True):
+        dtype = arrays.real_type(p, "params")
+        arrays.like(p, "params", p.shape, dtype, out=True)
+        if isinstance(grad, RowGradient):
+            _expect_gradient(grad)
+            if grad.values.dtype != dtype:
+                arrays.refuse(grad.values, "grads.values", f"a C-contiguous {dtype} array")
+            if p.shape != grad.shape:
+                raise ValueError(f"grads: expected shape {p.shape}, got {grad.shape}")
+        else:
+            arrays.like(grad, "grads", p.shape, dtype)
+        if not isinstance(state, tuple) or len(state) != count:
+            raise ValueError(f"states: expected a tuple of {count} arrays")
+        for s in state:
+            arrays.like(s, "states", p.shape, dtype, out=True)
+
+
+def _expect_gradient(grad: Gradient) -> None:
+    """Check a gradient."""
+    if not isinstance(grad, RowGradient):
+        arrays.real_type(grad, "grads")
+        return
+    shape = grad.shape
+    if type(shape) is not tuple or [type(n) for n in shape] != [int, int]:
+        raise ValueError(f"grads.shape: expected two of int, got {shape!r}")
+    V, D = shape
+    arrays.integers(grad.rows, "grads.rows")
+    dtype = arrays.real_type(grad.values, "grads.values")
+    arrays.like(grad.values, "grads.values", (len(grad.rows), D), dtype)
+    strays = (np.diff(grad.rows, prepend=-1) <= 0) | (grad.rows >= V)
+    arrays.refuse_strays(strays, grad.rows, "grads.rows", f"ascending whole numbers in 0..{V - 1}")
 
 
 def _blocks(a: Array) -> Iterator[Array]:

@@ -1,0 +1,84 @@
+"""Checks of the arrays that kernels read and write, as the compiled twin makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn._types import Array
+
+#: What kernels are built for.
+REALS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def refuse(array: Any, name: str, expected: str) -> None:
+    """Raise the error that says what was expected and what came."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+    flags = array.flags
+    found = "" if flags.aligned else ", not aligned"
+    found += "" if flags.writeable else ", read-only"
+    found += "" if flags.c_contiguous else f", with strides {array.strides}"
+    raise ValueError(f"{name}: expected {expected}, got {array.dtype} {array.shape}{found}")
+
+
+def is_plain(array: Any, dtype: np.dtype[Any], *, out: bool = False) -> bool:
+    """Whether it is an aligned array of `dtype`, writeable if it is written to."""
+    return (
+        isinstance(array, np.ndarray)
+        and array.dtype == dtype
+        and array.flags.aligned
+        and (array.flags.writeable or not out)
+    )
+
+
+def real_type(array: Any, name: str) -> np.dtype[Any]:
+    """Return the dtype of a C-contiguous array, float32 or float64."""
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype not in REALS
+        or not array.flags.aligned
+        or not array.flags.c_contiguous
+    ):
+        refuse(array, name, "a C-contiguous float32 or float64 array")
+    found: np.dtype[Any] = array.dtype
+    return found
+
+
+def like(
+    array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, out: bool = False
+) -> None:
+    """Expect a C-contiguous array of this shape and dtype."""
+    if not (is_plain(array, dtype, out=out) and array.flags.c_contiguous and array.shape == shape):
+        refuse(array, name, f"a C-contiguous {dtype} array {shape}")
+
+
+def rows_of(array: Any, name: str, columns: int, dtype: np.dtype[Any]) -> int:
+    """Expect an array (n, columns) whose last axis is contiguous; return n."""
+    size = dtype.itemsize
+    if not (
+        is_plain(array, dtype)
+        and array.ndim == 2
+        and array.shape[1] == columns
+        and (columns == 1 or array.strides[1] == size or array.size == 0)
+        and array.strides[0] % size == 0
+    ):
+        refuse(array, name, f"a {dtype} array (n, {columns}) whose last axis is contiguous")
+    return len(array)
+
+
+def integers(array: Any, name: str, shape: Sequence[int] | None = None) -> None:
+    """Expect a C-contiguous array of intp of this shape, or (n,)."""
+    fits = is_plain(array, np.dtype(np.intp)) and array.flags.c_contiguous
+    if not fits or (array.ndim != 1 if shape is None else array.shape != shape):
+        where = "(n,)" if shape is None else shape
+        refuse(array, name, f"a C-contiguous intp array {where}")
+
+
+def refuse_strays(strays: Array, indices: Array, name: str, expected: str) -> None:
+    """Raise the error of the first index that is out of range, if there is one."""
+    if strays.any():
+        found = indices.reshape(-1)[strays.reshape(-1).argmax()]
+        raise ValueError(f"{name}: expected {expected}, got {found}")
