@@ -354,7 +354,7 @@ class Optimizer(ABC):
             if fixed or self._slots_of(changed) != self._slots:
                 raise AttributeError(
                     f"{name}: can't be changed from {self._options[name]!r} to {value!r}: it "
-                    f"decides what is remembered of each parameter; make a new {type(self).__name__}"
+                    "decides what is remembered of each parameter; make a new optimizer"
                 )
             self._expect_options(changed)
         self._options = changed

@@ -108,7 +108,9 @@ def add_rows(x, dy, rows, sums):
     s.count, s.D = cnp.PyArray_DIM(<cnp.ndarray>sums, 0), cnp.PyArray_DIM(<cnp.ndarray>sums, 1)
     s.x, s.n = indices(x, "x"), cnp.PyArray_SIZE(<cnp.ndarray>x)
     s.dy = matrix(dy, "dy", s.n, s.D, IN)
-    s.rows = NULL if rows is None else integers(rows, "rows", s.count)
+    s.rows = NULL if rows is None else indices(rows, "rows")
+    if rows is not None and cnp.PyArray_SIZE(<cnp.ndarray>rows) != s.count:
+        refuse(rows, "rows", f"a C-contiguous intp array ({s.count},)")
     cdef Buffer strays = no_strays(1)
     if s.n * s.D < BRIEF:
         add_each(&s, <Stray *>strays.data)

@@ -34,13 +34,14 @@ def is_plain(array: Any, dtype: np.dtype[Any], *, out: bool = False) -> bool:
     )
 
 
-def real_type(array: Any, name: str) -> np.dtype[Any]:
-    """Return the dtype of a C-contiguous array, float32 or float64."""
+def real_type(array: Any, name: str, *, out: bool = False) -> np.dtype[Any]:
+    """Return the dtype of a C-contiguous array, float32 or float64, writeable if for output."""
     if (
         not isinstance(array, np.ndarray)
         or array.dtype not in REALS
         or not array.flags.aligned
         or not array.flags.c_contiguous
+        or (out and not array.flags.writeable)
     ):
         refuse(array, name, "a C-contiguous float32 or float64 array")
     found: np.dtype[Any] = array.dtype
@@ -53,6 +54,13 @@ def like(
     """Expect a C-contiguous array of this shape and dtype."""
     if not (is_plain(array, dtype, out=out) and array.flags.c_contiguous and array.shape == shape):
         refuse(array, name, f"a C-contiguous {dtype} array {shape}")
+
+
+def copied(array: Any, name: str) -> Array:
+    """Return a C-contiguous copy."""
+    if not isinstance(array, np.ndarray):
+        refuse(array, name, "")
+    return np.array(array, order="C")
 
 
 def rows_of(array: Any, name: str, columns: int, dtype: np.dtype[Any]) -> int:

@@ -53,8 +53,8 @@ def add_rows(x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
     ValueError
         If an index is out of range; what is in `sums` is then not defined.
     """
-    dtype = arrays.real_type(sums, "sums")
-    if sums.ndim != 2 or not sums.flags.writeable:
+    dtype = arrays.real_type(sums, "sums", out=True)
+    if sums.ndim != 2:
         arrays.refuse(sums, "sums", f"a C-contiguous {dtype} array (k, D)")
     k, D = sums.shape
     arrays.integers(x, "x")

@@ -22,14 +22,14 @@ class PackedLinear:
 
     def __init__(self, weights: Sequence[Array | None]) -> None:
         weight, bias = weights
-        if not isinstance(weight, np.ndarray) or weight.ndim != 2 or weight.size == 0:
-            arrays.refuse(weight, "weight", "a C-contiguous array (O, I)")
-        assert weight is not None
-        self.weight, self.bias = weight.copy(), None
+        # The copies are checked, which nobody else can change.
+        self.weight, self.bias = arrays.copied(weight, "weight"), None
         dtype = arrays.real_type(self.weight, "weight")
+        if self.weight.ndim != 2 or self.weight.size == 0:
+            arrays.refuse(self.weight, "weight", f"a C-contiguous {dtype} array (O, I)")
         if bias is not None:
-            arrays.like(bias, "bias", weight.shape[:1], dtype)
-            self.bias = bias.copy()
+            self.bias = arrays.copied(bias, "bias")
+            arrays.like(self.bias, "bias", self.weight.shape[:1], dtype)
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Whether these are still the same bits as `weights`."""

@@ -163,8 +163,7 @@ def _expect(
             f"grads, states: expected {n} of each as of params, got {len(grads)} and {len(states)}"
         )
     for p, grad, state in zip(params, grads, states, strict=True):
-        dtype = arrays.real_type(p, "params")
-        arrays.like(p, "params", p.shape, dtype, out=True)
+        dtype = arrays.real_type(p, "params", out=True)
         if isinstance(grad, RowGradient):
             _expect_gradient(grad)
             if grad.values.dtype != dtype:
