@@ -60,6 +60,7 @@ def add_rows(x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
     arrays.integers(x, "x")
     arrays.like(dy, "dy", (x.size, D), dtype)
     if rows is not None:
+        arrays.integers(rows, "rows")
         arrays.integers(rows, "rows", (k,))
     if not x.size:
         return
