@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -85,6 +87,57 @@ def test_what_has_weight_0_counts_for_nothing(
     assert not grad.any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_targets_of_weight_0_may_be_anything(dtype: Any, backend: str) -> None:
+    z = np.array([[0.3], [1.0], [np.nan]], dtype)
+    expected = np.log1p(np.exp(-1.0))
+    for wrong in (np.nan, -1.0, 1e9, np.inf):
+        target = np.array([[wrong], [1.0], [wrong]], dtype)
+        value, grad = losses.binary_cross_entropy.value_and_grad(z, target, [0, 1, 0])
+        assert value == pytest.approx(expected, rel=1e-6)
+        np.testing.assert_array_equal(grad[[0, 2]], 0)
+    z = np.array([[0.3, 1], [1, 2], [np.nan, 0]], dtype)
+    for wrong_class in (-100, 2, 10**15, -(2**62)):
+        target = np.array([wrong_class, 1, wrong_class])
+        value, grad = cross_entropy.value_and_grad(z, target, [0, 1, 0])
+        assert value == pytest.approx(expected, rel=1e-6)
+        assert cross_entropy(z, target, [0, 1, 0]) == value
+        np.testing.assert_array_equal(grad[[0, 2]], 0)
+        assert cross_entropy(z, target, [0, 0, 0]) == 0
+        with pytest.raises(ValueError, match=f"target: expected .* got {wrong_class}"):
+            cross_entropy(z, target, [0, 1, 1])
+    with pytest.raises(ValueError, match=r"target: expected numbers in \[0, 1\], got 7"):
+        losses.binary_cross_entropy(z, np.full((3, 2), 7.0), [0, 0, 2])
+
+
+def test_targets_of_weight_0_in_a_sequence(backend: str) -> None:
+    """Weights of the first axes, as many as wanted."""
+    z, target = np.zeros((2, 3, 4)), np.array([[0, 9, 1], [9, 9, 9]])
+    weight = np.array([[1, 0, 1], [0, 0, 0]])
+    assert cross_entropy(z, target, weight) == pytest.approx(np.log(4))
+    target[0, 1] = 3
+    assert cross_entropy(z, target, [1, 0]) == pytest.approx(np.log(4))
+    with pytest.raises(ValueError, match=r"target: expected .* got 9"):
+        cross_entropy(z, target, [0, 1])
+
+
+@pytest.mark.parametrize(
+    "kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", ">i4", ">i8", "q"]
+)
+def test_targets_of_any_kind_of_whole_number(kind: str, backend: str) -> None:
+    z = np.log(np.arange(1, 6.0)) * np.ones((4, 1))
+    target = np.array([4, 0, 2, 1], kind)
+    expected = np.mean(-np.log(np.array([5, 1, 3, 2]) / 15))
+    assert cross_entropy(z, target) == pytest.approx(expected)
+    assert cross_entropy(z, np.repeat(target, 2)[::2]) == pytest.approx(expected)
+    target[1] = np.iinfo(target.dtype).max
+    with pytest.raises(ValueError, match=r"target: expected whole numbers in 0\.\.4, got \d+"):
+        cross_entropy(z, target)
+    # What a narrower type would make a 0 of.
+    with pytest.raises(ValueError, match=r"target: expected whole numbers in 0\.\.4, got \d+"):
+        cross_entropy(z, np.array([4, 0, 2, 2**63 + 1], np.uint64))
+
+
 @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
 def test_weights_are_checked(weight: float) -> None:
     with pytest.raises(ValueError, match="weight: expected finite numbers >= 0"):
@@ -149,6 +202,34 @@ def test_arguments_are_checked(
 ) -> None:
     with pytest.raises(error, match=message):
         cross_entropy(output, target)
+
+
+@pytest.mark.parametrize("loss", losses.NAMES.values(), ids=list(losses.NAMES))
+def test_a_loss_stays_as_it_was_made(loss: losses.Loss) -> None:
+    before = repr(loss)
+    for name in ("delta", "weight", "reduction", "_kernel"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(loss, name, -1.0)
+    assert repr(loss) == before
+    again = pickle.loads(pickle.dumps(loss))
+    assert type(again) is type(loss)
+    assert repr(again) == repr(copy.deepcopy(loss)) == before
+
+
+def test_a_loss_of_ones_own() -> None:
+    class Half(losses.MSE):
+        def __init__(self, note: str) -> None:
+            self.note = note
+
+        def compute(self, z: Any, t: Any, w: Any) -> tuple[float, Any]:
+            value, grad = super().compute(z, t, w)
+            return value / 2, grad / 2
+
+    loss = Half("a")
+    loss.note = "b"
+    value, grad = loss.value_and_grad([1.0, 3.0], [0.0, 0.0], [1, 0])
+    assert (value, grad.tolist()) == (0.5, [1, 0])
+    assert repr(loss) == "Half(note='b')"
 
 
 def test_repr() -> None:

@@ -496,3 +496,261 @@ def test_repr() -> None:
         "Adam(lr=0.1, clip_norm=1.0, clip_value=None, betas=(0.9, 0.999), eps=1e-08, "
         "weight_decay=0.0)"
     )
+
+
+#: Options that may change, each with another value and one that is refused.
+FREE: dict[str, tuple[Any, Any]] = {
+    "lr": (0.3, -1),
+    "clip_norm": (2.0, 0),
+    "clip_value": (None, -1),
+    "weight_decay": (0.2, np.nan),
+    "betas": ((0.5, 0.6), (1, 0.9)),
+    "eps": (1e-3, -1e-3),
+    "alpha": (0.5, 1),
+    "lr_decay": (0.5, -1),
+}
+MOMENTUM = {"sgd-momentum", "sgd-nesterov", "rmsprop-momentum", "rmsprop-all"}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_that_may_change_are_checked_when_set(
+    name: str, backend: str, rng: np.random.Generator
+) -> None:
+    make, options = OPTIONS[name]
+    optimizer = make(**options)
+    params = arrays(rng)
+    optimizer.step(params, arrays(rng))
+    free = FREE | ({"momentum": (0.5, -1)} if name in MOMENTUM else {})
+    for option, (other, wrong) in free.items():
+        if not hasattr(make, option):
+            continue
+        before = repr(optimizer)
+        with pytest.raises((ValueError, TypeError), match=f"^{option}.*: expected"):
+            setattr(optimizer, option, wrong)
+        with pytest.raises((ValueError, TypeError), match=f"^{option}.*: expected"):
+            setattr(optimizer, option, "much")
+        assert repr(optimizer) == before
+        # From here on it is as if it had been made so.
+        fresh = make(**options | {option: other})
+        fresh.load_state_dict(optimizer.state_dict())
+        changed, one, two = copy.deepcopy(optimizer), copy.deepcopy(params), copy.deepcopy(params)
+        setattr(changed, option, other)
+        assert getattr(changed, option) == other
+        grads = arrays(rng)
+        changed.step(one, grads)
+        fresh.step(two, grads)
+        np.testing.assert_equal(one, two)
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_options_that_decide_the_state_do_not_change(
+    stepped: bool, backend: str, rng: np.random.Generator
+) -> None:
+    for optimizer, option, value in (
+        (SGD(0.1), "momentum", 0.9),
+        (SGD(0.1, momentum=0.9), "momentum", 0),
+        (RMSprop(), "momentum", 0.9),
+        (RMSprop(momentum=0.9), "momentum", 0.0),
+        (RMSprop(), "centered", True),
+        (RMSprop(centered=True), "centered", False),
+        (Adagrad(), "initial_accumulator_value", 0.1),
+    ):
+        if stepped:
+            optimizer.step(arrays(rng), arrays(rng))
+        before = repr(optimizer)
+        with pytest.raises(AttributeError, match=f"^{option}: can't be changed from .* to {value}"):
+            setattr(optimizer, option, value)
+        assert repr(optimizer) == before
+        optimizer.step(arrays(rng), arrays(rng))
+    with pytest.raises(ValueError, match="nesterov: expected a momentum"):
+        SGD(0.1).nesterov = True  # type: ignore[misc]
+    optimizer = SGD(0.1, momentum=0.9)
+    optimizer.nesterov = True  # type: ignore[misc]
+    params, other = {"w": np.ones(3)}, {"w": np.ones(3)}
+    optimizer.step(params, {"w": np.ones(3)})
+    SGD(0.1, momentum=0.9, nesterov=True).step(other, {"w": np.ones(3)})
+    np.testing.assert_array_equal(params["w"], other["w"])
+
+
+@pytest.mark.parametrize("name", optim.NAMES)
+def test_attributes_without_effect_are_refused(name: str) -> None:
+    optimizer: Any = optim.get(name)
+    for attribute in ("learning_rate", "dampening", "_decoupled"):
+        with pytest.raises(AttributeError, match=attribute):
+            setattr(optimizer, attribute, 1)
+    for attribute in ("steps", "options"):
+        with pytest.raises(AttributeError, match=attribute):
+            setattr(optimizer, attribute, -3)
+
+
+def test_a_subclass_may_have_attributes_of_its_own() -> None:
+    optimizer = Noted(0.5, note="a")
+    optimizer.note = "b"
+    again = pickle.loads(pickle.dumps(optimizer))
+    assert (again.note, again.lr) == ("b", 0.5)
+    assert repr(again).endswith("weight_decay=0.0, note='b')")
+    with pytest.raises(ValueError, match="eps: expected"):
+        again.eps = -1.0
+
+
+class Noted(Adam):
+    def __init__(self, lr: float, note: str) -> None:
+        super().__init__(lr)
+        self.note = note
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_state_that_does_not_fit_changes_nothing(
+    name: str, backend: str, rng: np.random.Generator
+) -> None:
+    """In `apply`, which `fit` goes by: a state may be loaded between two steps."""
+    make, options = OPTIONS[name]
+    params, grads = arrays(rng), arrays(rng)
+    optimizer = make(**options)
+    optimizer.apply(params, grads)
+    if not options.get("momentum") and make is SGD:
+        optimizer.load_state_dict({"steps": 3})  # nothing is remembered
+        optimizer.apply(params, grads)
+        return
+    before = copy.deepcopy(params)
+    for shapes, dtype, message in (
+        (SMALL | {"b": (5,)}, "f8", r"params b: expected shape \(5,\), got \(4,\)"),
+        (SMALL | {"w": (3, 4)}, "f8", r"params w: expected shape \(3, 4\), got \(4, 3\)"),
+        (SMALL, "f4", "params w: expected dtype float32, got float64"),
+        ({"w": (4, 3), "b": (4,)}, "f8", r"params: the loaded state .* has no \['s'\]"),
+        ({"x": (4, 3)}, "f8", r"params: the loaded state .* has no \['b', 's', 'w'\]"),
+    ):
+        other = make(**options)
+        other.step(arrays(rng, dtype, shapes), arrays(rng, dtype, shapes))
+        optimizer.load_state_dict(other.state_dict())
+        loaded = optimizer.state_dict()
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                optimizer.apply(params, grads)
+        np.testing.assert_equal(params, before)
+        np.testing.assert_equal(optimizer.state_dict(), loaded)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_arrays_are_asked_again_at_each_step(
+    name: str, backend: str, rng: np.random.Generator
+) -> None:
+    make, options = OPTIONS[name]
+    remembers = make is not SGD or bool(options.get("momentum"))
+    optimizer = make(**options)
+    for take in (optimizer.step, optimizer.apply):
+        take({"w": np.zeros(1000)}, {"w": np.ones(1000)})
+        for other in (np.zeros(1000, "f4"), np.zeros(7), np.zeros((1000, 1))):
+            if remembers:
+                with pytest.raises(ValueError, match="params w: expected "):
+                    take({"w": other}, {"w": np.ones_like(other)})
+                assert not other.any()
+            else:
+                fresh, expected = make(**options), other.copy()
+                take({"w": other}, {"w": np.ones_like(other)})
+                fresh.step({"w": expected}, {"w": np.ones_like(other)})
+                np.testing.assert_array_equal(other, expected)
+    assert optimizer.steps == (2 if remembers else 8)
+
+
+def test_an_error_in_one_dtype_leaves_the_others(backend: str) -> None:
+    optimizer = Adam()
+    params = {"a": np.ones(3), "b": np.ones(3, "f4")}
+    grads: Any = {"a": np.ones(3), "b": np.ones(3)}
+    for wrong in (np.ones(3), np.ones(2, "f4")):
+        with pytest.raises(ValueError, match="grads b: expected"):
+            optimizer.apply(params, grads | {"b": wrong})
+    with pytest.raises(ValueError, match=r"grads: missing \['b'\]"):
+        optimizer.apply(params, {"a": grads["a"]})
+    np.testing.assert_equal(params, {"a": np.ones(3), "b": np.ones(3, "f4")})
+    assert optimizer.steps == 0
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_parameters_that_come_and_go(name: str, backend: str, rng: np.random.Generator) -> None:
+    """As where layers are frozen and thawed: each goes on as if it had been alone."""
+    make, options = OPTIONS[name]
+    together = make(**options)
+    alone = {n: make(**options) for n in "abc"}
+    params = {n: rng.standard_normal(5) for n in "abc"}
+    expected = copy.deepcopy(params)
+    for present in ("a", "ab", "ab", "bc", "c", "abc", "a", "abc"):
+        grads = {n: rng.standard_normal(5) for n in "abc"}
+        together.apply({n: params[n] for n in present}, grads)
+        for n in present:
+            alone[n].step({n: expected[n]}, {n: grads[n]})
+        if present == "c":
+            together = pickle.loads(pickle.dumps(together))
+        if present == "abc":
+            together = again(together, make, options)
+        for n in "abc":
+            np.testing.assert_allclose(params[n], expected[n], rtol=1e-12)
+    assert together.steps == 8
+
+
+def test_steps_of_each_parameter_are_checked() -> None:
+    optimizer = Adam()
+    optimizer.apply({"a": np.ones(2)}, {"a": np.ones(2)})
+    optimizer.apply({"b": np.ones(2)}, {"b": np.ones(2)})
+    state = optimizer.state_dict()
+    assert {n: int(a) for n, a in state.items() if "step" in n} == {
+        "steps": 2,
+        "step.a": 1,
+        "step.b": 1,
+    }
+    for wrong in (-1, 0.5, [1]):
+        with pytest.raises(ValueError, match=r"state_dict: expected step\.a, a whole number"):
+            optimizer.load_state_dict(state | {"step.a": wrong})
+    with pytest.raises(ValueError, match="state_dict: expected exp_avg, exp_avg_sq of each"):
+        optimizer.load_state_dict(state | {"step.c": 1})
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_states_are_copied_from_memory_of_others(
+    name: str, tmp_path: Any, backend: str, rng: np.random.Generator
+) -> None:
+    """From read-only memory, from a memory-mapped file, or from a pickle's buffers."""
+    make, options = OPTIONS[name]
+    one, params = make(**options), arrays(rng)
+    one.step(params, arrays(rng))
+    mapped = {}
+    for i, (n, a) in enumerate(one.state_dict().items()):
+        np.save(tmp_path / f"{i}.npy", a)
+        mapped[n] = np.load(tmp_path / f"{i}.npy", mmap_mode="r")
+    two = make(**options)
+    two.load_state_dict(mapped)
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(one, protocol=5, buffer_callback=buffers.append)
+    three = pickle.loads(data, buffers=[bytes(b) for b in buffers])
+    four = copy.copy(one)
+    grads = arrays(rng)
+    found = []
+    for optimizer in (one, two, three, four):
+        p = copy.deepcopy(params)
+        optimizer.step(p, grads)
+        found.append(p)
+    for p in found[1:]:
+        np.testing.assert_equal(p, found[0])
+    for n, a in mapped.items():
+        if n != "steps":
+            assert not a.flags.writeable
+
+
+def test_a_pickle_of_version_0_1_0() -> None:
+    state = {
+        "lr": 0.1,
+        "clip_norm": None,
+        "clip_value": None,
+        "steps": 3,
+        "_state": {"w": (np.full(2, 2.0),)},
+        "_groups": [],
+        "momentum": 0.5,
+        "weight_decay": 0.0,
+        "nesterov": False,
+    }
+    optimizer = SGD.__new__(SGD)
+    optimizer.__setstate__(state)
+    p = {"w": np.zeros(2)}
+    optimizer.step(p, {"w": np.ones(2)})
+    np.testing.assert_allclose(p["w"], -0.2)
+    assert optimizer.steps == 4
