@@ -1,4 +1,4 @@
-"""Losses: a number to bring down, and its gradient.
+"""Losses: a number to minimize, and its gradient.
 
 Each loss is a class, and under its lower-case name an instance with the defaults:
 ``losses.cross_entropy(logits, targets)`` is the value, and

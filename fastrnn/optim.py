@@ -1,4 +1,4 @@
-"""Optimizers: they change dicts of arrays in place, with torch's formulas.
+"""Optimizers: they update dicts of arrays in place, with torch's formulas.
 
 Each works alone: ``Adam().step(layer.parameters(), grads)``. Learning rates that change while
 training, such as :class:`CosineDecay`, go in place of a number.

@@ -1,4 +1,4 @@
-"""Learning rates that change: what an optimizer takes as `lr` in place of a number.
+"""Learning rate schedules: what an optimizer takes as `lr` in place of a number.
 
 Each maps the number of optimizer steps taken so far to a learning rate; any function that does so
 will do as well. They hold no state, so that a resumed training goes on where it was.
@@ -26,7 +26,7 @@ class StepDecay:
     step_size : int
         Optimizer steps between one decay and the next.
     gamma : float
-        What the rate is multiplied with, above 0.
+        Factor of each decay, above 0.
     """
 
     lr: float
@@ -39,7 +39,7 @@ class StepDecay:
         _checks.positive(self.gamma, "gamma")
 
     def __call__(self, step: int) -> float:
-        """The learning rate after so many steps."""
+        """Return the learning rate after so many steps."""
         return float(self.lr * self.gamma ** (step // self.step_size))
 
 
@@ -52,7 +52,7 @@ class ExponentialDecay:
     lr : float
         At the start.
     gamma : float
-        What the rate is multiplied with over each `steps` optimizer steps, above 0.
+        Factor over each `steps` optimizer steps, above 0.
     steps : int
     """
 
@@ -66,7 +66,7 @@ class ExponentialDecay:
         _checks.size(self.steps, "steps")
 
     def __call__(self, step: int) -> float:
-        """The learning rate after so many steps."""
+        """Return the learning rate after so many steps."""
         return float(self.lr * self.gamma ** (step / self.steps))
 
 
@@ -95,14 +95,14 @@ class CosineDecay:
         _checks.not_negative(self.final, "final")
 
     def __call__(self, step: float) -> float:
-        """The learning rate after so many steps."""
+        """Return the learning rate after so many steps."""
         done = min(step / self.steps, 1.0)
         return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A straight line up from `start` times a rate to the rate, then what comes `after`.
+    """A linear warm-up from `start` times a rate to the rate, then what comes `after`.
 
     As ``torch.optim.lr_scheduler.LinearLR`` followed by another schedule.
 
@@ -113,7 +113,7 @@ class WarmUp:
     steps : int
         Optimizer steps until it is reached.
     start : float
-        Part of the rate at the start, 0 to 1.
+        Fraction of the rate at the start, 0 to 1.
     """
 
     after: float | Schedule
@@ -127,6 +127,6 @@ class WarmUp:
         _checks.real(self.start, "start", "a number in [0, 1]", lambda v: 0 <= v <= 1)
 
     def __call__(self, step: int) -> float:
-        """The learning rate after so many steps."""
+        """Return the learning rate after so many steps."""
         rate = self.after(max(step - self.steps, 0)) if callable(self.after) else self.after
         return rate * (self.start + (1 - self.start) * min(step / self.steps, 1.0))
