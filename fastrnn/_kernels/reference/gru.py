@@ -99,5 +99,7 @@ def _joined(of_rz: Array | None, of_n: Array | None) -> Array | None:
     return None if of_rz is None or of_n is None else np.hstack([of_rz, of_n])
 
 
-GRU = StepPair(forward_after, backward_after)
-GRU_RESET_BEFORE = StepPair(forward_before, backward_before)
+STEPS = {
+    "gru": StepPair(forward_after, backward_after),
+    "gru_reset_before": StepPair(forward_before, backward_before),
+}

@@ -4,9 +4,8 @@ i, f, o = sigmoid(W x + b + U h + v)        g = tanh(W_g x + b_g + U_g h + v_g)
 c' = f c + i g                              h' = o tanh(c')
 
 With peepholes (Gers et al. 2002) the gates also see the cell state, i and f the old one and o the
-new one, each unit its own. With a projection (Sak et al. 2014) h' = W_hr (o tanh(c')). With layer
-normalisation (Ba et al. 2016, eq. 20 to 22) LN(W x) and LN(U h) stand for W x and U h, each over
-all four gates, and h' = o tanh(LN(c')).
+new one, each unit its own. With layer normalisation (Ba et al. 2016, eq. 20 to 22) LN(W x) and
+LN(U h) stand for W x and U h, each over all four gates, and h' = o tanh(LN(c')).
 """
 
 from __future__ import annotations
@@ -35,21 +34,15 @@ def forward(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forw
     normed = normalise(c_new) if "gain_c" in w else None
     seen = c_new if normed is None else normed.hat * w["gain_c"] + w.get("bias_c", 0)
     o, tanh_c = sigmoid(zo), np.tanh(seen)
-    out = o * tanh_c
-    h_new = out @ w["weight_hr"].T if "weight_hr" in w else out
-    return Forward(state=(h_new, c_new), saved=(zh, c, i, f, g, o, c_new, tanh_c, normed))
+    return Forward(state=(o * tanh_c, c_new), saved=(zh, c, i, f, g, o, c_new, tanh_c, normed))
 
 
 def backward(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]) -> Backward:
     zh, c, i, f, g, o, c_new, tanh_c, normed = saved
     dh_new, dc = dstate
     grads = {}
-    dout = dh_new
-    if "weight_hr" in w:
-        dout = dh_new @ w["weight_hr"]
-        grads["weight_hr"] = dh_new.T @ (o * tanh_c)
-    dzo = dout * tanh_c * d_sigmoid(o)
-    dseen = dout * o * d_tanh(tanh_c)
+    dzo = dh_new * tanh_c * d_sigmoid(o)
+    dseen = dh_new * o * d_tanh(tanh_c)
     if normed is not None:
         grads["gain_c"], grads["bias_c"] = (dseen * normed.hat).sum(axis=0), dseen.sum(axis=0)
         dseen = normalise_back(normed, dseen * w["gain_c"])
@@ -70,4 +63,4 @@ def backward(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, 
     return Backward(dzx=dz, dstate=(dh, dc), grads=grads)
 
 
-LSTM = StepPair(forward, backward)
+STEPS = {"lstm": StepPair(forward, backward)}

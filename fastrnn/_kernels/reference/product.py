@@ -1,8 +1,9 @@
-"""The two projections of a step, W x and U h, with or without layer normalisation.
+"""The two products of a step, W x and U h, with or without layer normalisation.
 
-Layer normalisation (Ba et al. 2016, eq. 4): LN(a) = gain (a - mean(a)) / sqrt(var(a) + eps), the
-mean and the variance being over the units of one row. Its bias is the projection's own.
-Rows are (..., K).
+U is a matrix (G*H, P), or a vector (G*H,) where the recurrence is elementwise: each gate's H units
+see their own state and no other. Layer normalisation (Ba et al. 2016, eq. 4): LN(a) =
+gain (a - mean(a)) / sqrt(var(a) + eps), the mean and the variance being over the units of one row.
+Its bias is the product's own. Rows are (..., K).
 """
 
 from __future__ import annotations
@@ -17,38 +18,45 @@ from fastrnn._types import Array
 
 
 class Normed(NamedTuple):
-    """Rows of mean 0 and variance 1, and 1 over what they were divided by, (..., 1)."""
+    """Rows of mean 0 and variance 1, and the reciprocal standard deviations, (..., 1)."""
 
     hat: Array
-    scale: Array
+    rstd: Array
 
 
 def normalise(a: Array) -> Normed:
     """(a - mean) / sqrt(var + eps) of each row."""
     d = a - a.mean(axis=-1, keepdims=True)
-    scale = (np.mean(d * d, axis=-1, keepdims=True) + a.dtype.type(NORM_EPS)) ** -0.5
-    return Normed(d * scale, scale)
+    rstd = (np.mean(d * d, axis=-1, keepdims=True) + a.dtype.type(NORM_EPS)) ** -0.5
+    return Normed(d * rstd, rstd)
 
 
 def normalise_back(normed: Normed, d: Array) -> Array:
     """From the gradient of `hat` to that of what was normalised."""
-    hat, scale = normed
+    hat, rstd = normed
     mean, along = d.mean(axis=-1, keepdims=True), np.mean(d * hat, axis=-1, keepdims=True)
-    back: Array = scale * (d - mean - hat * along)
+    back: Array = rstd * (d - mean - hat * along)
     return back
 
 
 class Product(NamedTuple):
-    """a W^T, (..., N), and what its way back needs: `a`, and each group that was normalised."""
+    """W a, (..., N), and what its way back needs: `a`, and each group that was normalised."""
 
     value: Array
     a: Array
     groups: tuple[Normed, ...]
 
 
-def product(a: Array, weight: Array, gain: Array | None, widths: Sequence[int]) -> Product:
-    """`a` (..., K) times `weight` (N, K); with `gain` (N,) normalised in groups of `widths`."""
-    z = a @ weight.T
+def product(
+    a: Array, weight: Array, gain: Array | None = None, widths: Sequence[int] = ()
+) -> Product:
+    """`weight` times `a` (..., K), normalised in groups of `widths` if there is a `gain` (N,).
+
+    Parameters
+    ----------
+    weight : (N, K) array, or for an elementwise product (N,), N being a multiple of K
+    """
+    z = a @ weight.T if weight.ndim == 2 else _repeated(a, weight) * weight
     if gain is None:
         return Product(z, a, ())
     groups = tuple(map(normalise, np.split(z, np.cumsum(widths)[:-1], axis=-1)))
@@ -56,7 +64,7 @@ def product(a: Array, weight: Array, gain: Array | None, widths: Sequence[int]) 
 
 
 def product_back(
-    made: Product, dz: Array, weight: Array, gain: Array | None
+    made: Product, dz: Array, weight: Array, gain: Array | None = None
 ) -> tuple[Array, Array, Array | None]:
     """Gradients of `a`, of `weight` and of `gain`."""
     dgain = None
@@ -66,8 +74,18 @@ def product_back(
         cuts = np.cumsum([g.hat.shape[-1] for g in made.groups])[:-1]
         parts = np.split(dz * gain, cuts, axis=-1)
         dz = _joined(normalise_back(g, d) for g, d in zip(made.groups, parts, strict=True))
+    if weight.ndim == 1:
+        K = made.a.shape[-1]
+        da = (dz * weight).reshape(*dz.shape[:-1], -1, K).sum(axis=-2)
+        return da, (dz * _repeated(made.a, weight)).reshape(-1, len(weight)).sum(axis=0), dgain
     rows_dz, rows_a = (m.reshape(-1, m.shape[-1]) for m in (dz, made.a))
     return dz @ weight, rows_dz.T @ rows_a, dgain
+
+
+def _repeated(a: Array, weight: Array) -> Array:
+    """`a` once for each gate."""
+    gates = len(weight) // a.shape[-1]
+    return a if gates == 1 else np.concatenate([a] * gates, axis=-1)
 
 
 def _joined(parts: Iterable[Array]) -> Array:

@@ -1,8 +1,9 @@
 """What one step of a cell takes and gives, forward and backward.
 
-B rows of a batch, H hidden units, G gates. `zx` is the input projection W_ih x + b_ih, (B, G*H),
-or LN(W_ih x) + b_ih, which the scan computes for all steps at once; the rest is the cell's own.
-Weights come by name.
+B rows of a batch, H hidden units, G gates. `zx` is W_ih x + b_ih, (B, G*H), or LN(W_ih x) + b_ih,
+which the scan computes for all steps at once; it also projects the new h, if the layer has a
+projection. The rest is the cell's own. Weights come by name. A family's file has ``STEPS``: a
+:class:`StepPair` for each of its cells.
 """
 
 from __future__ import annotations

@@ -1,0 +1,85 @@
+"""Which rows of a batch run when, and checks of the sequences and states of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn._kernels.reference.arrays import is_plain, like, refuse
+from fastrnn._types import Array
+
+
+def check_sequence(
+    array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, out: bool = False
+) -> None:
+    """Expect an array (T, B, n) whose last axis is contiguous."""
+    size = dtype.itemsize
+    if not (
+        is_plain(array, dtype, out=out)
+        and array.shape == shape
+        and (shape[2] == 1 or array.strides[2] == size)
+        and all(stride % size == 0 for stride in array.strides)
+    ):
+        refuse(array, name, f"a {dtype} array {shape} whose last axis is contiguous")
+
+
+def checked_states(
+    states: Sequence[Any],
+    name: str,
+    shapes: Sequence[tuple[int, ...]],
+    dtype: np.dtype[Any],
+    *,
+    out: bool = False,
+) -> tuple[Any, ...]:
+    """The states, C-contiguous arrays of these shapes, or, where they are read, None."""
+    given = tuple(states)
+    if len(given) != len(shapes):
+        raise ValueError(f"{name}: expected {len(shapes)} arrays, got {len(given)}")
+    for array, shape in zip(given, shapes, strict=True):
+        if array is not None or out:
+            like(array, name, shape, dtype, out=out)
+    return given
+
+
+def checked_reset(reset: Any, T: int, B: int) -> Array | None:
+    """A copy of an array of booleans (T, B)."""
+    if reset is None:
+        return None
+    if not (is_plain(reset, np.dtype(bool)) and reset.shape == (T, B)):
+        refuse(reset, "reset", f"a bool array ({T}, {B})")
+    copy: Array = reset.copy()
+    return copy
+
+
+def running_rows(spans: Any, T: int, B: int) -> Array | None:
+    """(T, B) booleans: which rows run at which step; None for all."""
+    if spans is None:
+        return None
+    if not (
+        is_plain(spans, np.dtype(np.int64)) and spans.flags.c_contiguous and spans.shape == (2, B)
+    ):
+        refuse(spans, "spans", f"a C-contiguous int64 array (2, {B})")
+    begin, end = spans.copy()
+    if not (
+        ((begin == begin[0]).all() and begin[0] <= 0) or ((end == end[0]).all() and end[0] >= T)
+    ):
+        raise ValueError(f"spans: expected that all start at 0 or all end at {T}, got {spans}")
+    t = np.arange(T)[:, None]
+    running: Array = (begin <= t) & (t < end)
+    return running
+
+
+def put(array: Array, rows: Array | slice, values: Array) -> Array:
+    """A copy of an array with other values in some rows."""
+    if isinstance(rows, slice):
+        return values
+    array = array.copy()
+    array[rows] = values
+    return array
+
+
+def zeroed(arrays: Sequence[Array], rows: Array | None) -> tuple[Array, ...]:
+    """Arrays (B, H) with zeros in some rows."""
+    return tuple(a if rows is None else np.where(rows[:, None], 0, a) for a in arrays)
