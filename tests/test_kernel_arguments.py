@@ -49,8 +49,8 @@ class Call:
     def forward(self, keep=False, **changed):
         a = self.of_forward | changed
         return self.kernels.forward(
-            self.packed, a["x"], listed(a, "state"), a["y"], listed(a, "state_n"), keep,
-            a["spans"], a["reset"],
+            self.packed, a["x"], listed(a, "state"), a["y"], listed(a, "state_n"), keep=keep,
+            spans=a["spans"], reset=a["reset"],
         )  # fmt: skip
 
     def backward(self, tape=None, gradients=None, **changed):
@@ -90,7 +90,7 @@ OUTPUTS = ("y", "state_n", "dx", "dstate")
 
 
 @pytest.fixture
-def call(cell, dtype, compiled, rng):
+def call(cell, dtype, backend, rng):
     return Call(cell, dtype, rng)
 
 
@@ -135,20 +135,21 @@ def test_spans_far_away(call):
         np.testing.assert_array_equal(a, b)
 
 
-def test_tapes_and_gradients_of_others(call, cell, dtype, rng):
+def test_tapes_and_gradients_of_others(call, cell, dtype, backend, rng):
     other = Call(cell, dtype, rng)
     with pytest.raises(ValueError, match="gradients: expected those of the weights"):
         call.backward(gradients=other.kernels.Gradients(other.packed))
-    tape = call.kernels.Tape()
-    with pytest.raises(ValueError, match="tape: expected one that"):
-        call.backward(tape=tape)
+    if backend != "reference":
+        tape = call.kernels.Tape()
+        with pytest.raises(ValueError, match="tape: expected one that"):
+            call.backward(tape=tape)
     with pytest.raises(TypeError):
         call.kernels.backward(None, None, [], None, [], None)
     with pytest.raises(TypeError):
         call.kernels.Gradients(None)
 
 
-def test_weights_are_checked(cell, dtype, compiled, rng):
+def test_weights_are_checked(cell, dtype, backend, rng):
     call = Call(cell, dtype, rng)
     names = cell.weights[: len(call.weights)]
     for i, name in enumerate(names):
@@ -231,7 +232,7 @@ def test_resized_by_another_thread(compiled):
     gc.collect()
 
 
-def test_cells_without_kernels_are_refused(compiled, dtype, rng):
+def test_cells_without_kernels_are_refused(backend, dtype, rng):
     cell = next(iter(CELLS.values()))
     call = Call(cell, dtype, rng)
     for other in (type("Fake", (), {"name": "fake"}), None):

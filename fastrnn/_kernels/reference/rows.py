@@ -19,7 +19,7 @@ def check_sequence(
     if not (
         is_plain(array, dtype, out=out)
         and array.shape == shape
-        and (shape[2] == 1 or array.strides[2] == size)
+        and (shape[2] == 1 or array.strides[2] == size or not array.size)
         and all(stride % size == 0 for stride in array.strides)
     ):
         refuse(array, name, f"a {dtype} array {shape} whose last axis is contiguous")
