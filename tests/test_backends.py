@@ -217,7 +217,7 @@ def test_matches_the_reference(compiled, cell, dtype, case):
     before = [a.copy() for a in inputs]
 
     def exact(a):
-        return None if a is None else a.astype(np.float64)
+        return None if a is None else np.ascontiguousarray(a, np.float64)
 
     truth = run(
         reference, cell, config, np.dtype(np.float64), list(map(exact, weights)), exact(x),
