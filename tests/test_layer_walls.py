@@ -230,6 +230,31 @@ def test_the_tape_of_a_bigger_table(backend):
             backward(tape, np.ones((1, 1), np.float32))
 
 
+@pytest.mark.parametrize("stray", [V, -1, 2**62, -(2**63)])
+def test_tokens_are_checked_where_they_are_used(backend, dtype, stray):
+    """Tokens that are changed after a check, as another thread may, end in the same error."""
+    layer = fastrnn.Embedding(V, H, dtype=dtype)
+    x = np.zeros((T, B), np.int64)
+    _, tape = layer.forward(x)
+    x[-1, -1] = tape.x[-1, -1] = stray
+    error = rf"^x: expected whole numbers in (0\.\.{V - 1}|rows), got {stray}$"
+    for call in (layer, layer.forward, layer.apply, layer.apply_forward):
+        with pytest.raises(ValueError, match=error):
+            call(x)
+    stage = layer.stage(B)
+    with pytest.raises(ValueError, match=error):
+        stage.step(x[-1], np.empty((B, H), dtype))
+    dy = np.ones((T, B, H), dtype)
+    with pytest.raises(ValueError, match=error):
+        layer.backward(tape, dy)
+
+
+def test_tokens_beyond_any_integer(backend):
+    for x in (np.array([2**64 - 1], np.uint64), [2**63]):
+        with pytest.raises(ValueError, match=rf"^x: expected whole numbers in 0\.\.{V - 1}, got"):
+            fastrnn.Embedding(V, H)(x)
+
+
 # -- streams -------------------------------------------------------------------------------------
 
 

@@ -67,14 +67,14 @@ class Table:
 class TableStage(Stateless):
     """Looks rows up, one for each row of the batch."""
 
-    __slots__ = ("_table",)
+    __slots__ = ("_kernels", "_table")
 
     def __init__(self, table: Table) -> None:
-        self._table = table
+        self._kernels, self._table = dispatch.kernels(table.dtype), table
 
     def step(self, x: Array, out: Array) -> None:
         """Write the rows of `x` (B,) to `out`."""
-        self._table.array.take(x, axis=0, out=out)
+        self._kernels.take_rows(self._table.array, _checks.whole_numbers(x, "x"), out)
 
 
 class Embedding(Layer):
@@ -162,7 +162,7 @@ class Embedding(Layer):
         -------
         y : (*x.shape, embedding_dim) array
         """
-        return self._rows(_checks.indices(x, "x", self.num_embeddings))
+        return self._rows(_checks.whole_numbers(x, "x"))
 
     def forward(self, x: Any) -> tuple[Array, EmbeddingTape]:
         """Look rows up as a plain call does, and keep what :meth:`backward` needs.
@@ -172,11 +172,15 @@ class Embedding(Layer):
         y : (*x.shape, embedding_dim) array
         tape : EmbeddingTape
         """
-        x = _checks.indices(x, "x", self.num_embeddings).astype(np.intp, order="C")
+        x = _checks.whole_numbers(x, "x").copy()
         return self._rows(x), EmbeddingTape(x, self._table.shape, self.dtype)
 
     def _rows(self, x: Array) -> Array:
-        return self._table.array.take(x, axis=0)
+        """Return the rows of these numbers, whose range the kernel checks."""
+        y = np.empty((*x.shape, self.embedding_dim), self.dtype)
+        rows = y.reshape(-1, self.embedding_dim)
+        dispatch.kernels(self.dtype).take_rows(self._table.array, x.reshape(-1), rows)
+        return y
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> tuple[None, dict[str, Array]]:
         """Add up the gradients of each row.
