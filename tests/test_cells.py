@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import fastrnn
 from fastrnn import layers
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import CELLS, CellConfig
+from fastrnn._kernels.reference.product import product, product_back
 from fastrnn._kernels.reference.scan import STEPS
 
 
@@ -49,3 +51,17 @@ def test_functions_run_the_cell(cell, functions, make_weights):
     _, _, tape = forward(np.ones((4, 5, 2)), None, *make_weights(cell, 2, 3, float))
     assert tape.cell is cell, f"{cell.name}: no function runs it"
     backward(tape)
+
+
+@pytest.mark.parametrize("G", [1, 3])
+def test_an_elementwise_product_is_one_with_diagonals(G, rng):
+    T, B, H = 3, 2, 4
+    u, a, dz = rng.normal(size=G * H), rng.normal(size=(T, B, H)), rng.normal(size=(T, B, G * H))
+    diagonals = np.concatenate([np.diag(part) for part in np.split(u, G)])
+    one, other = product(a, u), product(a, diagonals)
+    np.testing.assert_allclose(one.value, other.value, rtol=1e-12)
+    da, du, _ = product_back(one, dz, u)
+    want, dweight, _ = product_back(other, dz, diagonals)
+    np.testing.assert_allclose(da, want, rtol=1e-12)
+    parts = [part.diagonal() for part in np.split(dweight, G)]
+    np.testing.assert_allclose(du, np.concatenate(parts), rtol=1e-12)

@@ -254,7 +254,12 @@ class Layer:
         """Take over the generator that the initial weights were drawn by."""
 
     def parameters(self) -> dict[str, Array]:
-        """Return the weights themselves, by name. Change them in place; the next call sees it."""
+        """Return the weights themselves, by name.
+
+        Change them in place; the next call sees it. As long as one of them is held, each call
+        compares all weights with the copy that the kernels read: about as much as reading them
+        once more.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Array]:

@@ -119,7 +119,13 @@ class Linear(Layer):
         return I * O
 
     def parameters(self) -> dict[str, Array]:
-        """Return `weight` and `bias` themselves. Change them in place; the next call sees it."""
+        """Return `weight` and `bias` themselves.
+
+        Change them in place; the next call sees it. They can be filled, but not reshaped or
+        resized under the layer. As long as one of them is held, each call, and each step of a
+        stream, compares all weights with the copy that the kernels read, which takes about as long
+        as reading them once more; so don't keep them for longer than it takes to change them.
+        """
         shared = zip(("weight", "bias"), self._weights.share(), strict=True)
         return {name: array for name, array in shared if array is not None}
 

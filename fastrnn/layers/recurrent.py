@@ -164,7 +164,10 @@ class CellLayer(Layer):
     def parameters(self) -> dict[str, Array]:
         """Return the weights themselves, in torch's names, order, layouts and gate order.
 
-        Change them in place; the next call sees it.
+        Change them in place; the next call sees it. They can be filled, but not reshaped or
+        resized under the layer. As long as one of them is held, each call, and each step of a
+        stream, compares all weights with the copy that the kernels read, which takes about as long
+        as reading them once more; so don't keep them for longer than it takes to change them.
         """
         return self._named(weights.share() for weights in self._weights.values())
 

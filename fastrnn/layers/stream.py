@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.interface import CellStepper, Convert
+from fastrnn._kernels.stepping import converter
 from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
-
-Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
 
 
 class Stream(Bound):
@@ -96,21 +96,10 @@ y_t : array
 
 def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
     """Return what checks the arrays of a step through layers from `first` to `last`."""
-    B, I, H, dtype = batch_size, first.config.input_size, last.config.output_size, first.dtype
-
-    def convert(x: Any, out: Any) -> tuple[Array, Array, Array]:
-        """(B, I) to read, (B, H) to write, and the latter in the shape to return."""
-        x = _checks.array(x, "x_t", dtype)
-        rows = () if B == 1 and x.ndim == 1 else (B,)
-        x = np.ascontiguousarray(_checks.expect_shape(x, "x_t", (*rows, I)))
-        shape = (*rows, H)
-        y = np.empty(shape, dtype) if out is None else _checks.writable(out, "out", dtype, shape)
-        return x.reshape(B, I), y.reshape(B, H), y
-
-    return convert
+    return converter(batch_size, first.config.input_size, last.config.output_size, first.dtype)
 
 
-def _chained(steppers: Sequence[Any], buffers: Sequence[Array], convert: Convert) -> Any:
+def _chained(steppers: Sequence[CellStepper], buffers: Sequence[Array], convert: Convert) -> Any:
     """Return what steps layers on top of each other, each into a buffer that the next one reads."""
     turn = threading.Lock()
 
