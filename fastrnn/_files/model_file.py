@@ -42,14 +42,14 @@ def write(
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar as Python's."""
+    """Return a NumPy scalar as Python's."""
     if not isinstance(value, np.generic):
         raise TypeError(f"expected what JSON can say, got {type(value).__name__}")
     return value.item()
 
 
 def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
-    """Kind, model and tensors of a file that :func:`write` wrote.
+    """Return kind, model and tensors of a file that :func:`write` wrote.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
 
 
 def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str, Array]) -> Any:
-    """What ``cls._from_file`` makes; that the file does not fit is an error that names it."""
+    """Return what ``cls._from_file`` makes; an error names the file."""
     try:
         return cls._from_file(model, tensors)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -97,7 +97,7 @@ def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str,
 
 
 def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
-    """A checksum against damage, not against malice."""
+    """Return a checksum against damage, not against malice."""
     found = zlib.crc32(f"{kind}\n{model}".encode())
     for name in sorted(tensors):
         a = tensors[name]
@@ -107,10 +107,15 @@ def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
 
 
 class Model:
-    """A dataclass of settings, with what was learned, that is kept in a file; not for direct use.
+    """A dataclass of settings, with what was learned, that is kept in a file.
 
-    It has ``_from_file(model, tensors)``, the inverse of what it hands to :func:`write`.
+    What derives from it has ``save`` and ``_from_file``, the inverse of what ``save`` writes.
     """
+
+    @classmethod
+    def _from_file(cls, model: Any, tensors: dict[str, Array]) -> Self:
+        """Return the model of a file, from what ``save`` gave to :func:`write`."""
+        raise NotImplementedError
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -130,6 +135,6 @@ class Model:
         return found
 
     def _settings(self) -> dict[str, Any]:
-        """What was passed to the constructor."""
+        """Return what was passed to the constructor."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: getattr(self, field.name) for field in fields if field.init}

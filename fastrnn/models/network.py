@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import layers as available
+from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models.data import Signature
@@ -114,24 +115,22 @@ class Network:
         return x, SequentialTape(ends, tuple(tapes), self.structure)
 
     def apply_backward(
-        self, tape: SequentialTape, dy: Array, *, trainable: bool = False, by_rows: bool = False
-    ) -> tuple[Array | None, dict[str, Any]]:
-        """Return the gradients of x and of the weights.
+        self, tape: SequentialTape, dy: Array
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return the gradients of x and of all weights."""
+        return self._back(tape, dy, [True] * len(self.layers), for_update=False)
 
-        Parameters
-        ----------
-        tape : SequentialTape
-        dy : array
-        trainable : bool
-            Whether only the gradients of layers that are not frozen are wanted, and not that of x.
-        by_rows : bool
-            Whether the gradient of a table may be a RowGradient.
-        """
+    def gradients(self, tape: SequentialTape, dy: Array) -> dict[str, Array | RowGradient]:
+        """Return the gradients of what is not frozen, for an optimizer."""
+        return self._back(tape, dy, self.trainable, for_update=True)[1]
+
+    def _back(
+        self, tape: SequentialTape, dy: Array, wanted: Sequence[bool], for_update: bool
+    ) -> tuple[Array | None, dict[str, Any]]:
         if not isinstance(tape, SequentialTape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if tape.structure != self.structure or len(tape.tapes) != len(self.layers):
             raise ValueError("tape: is from the forward of another model")
-        wanted = self.trainable if trainable else (True,) * len(self.layers)
         # Below the lowest layer that learns, nobody asks for a gradient.
         lowest = wanted.index(True) if True in wanted else len(wanted)
         of_layers: list[tuple[int, dict[str, Any]]] = []
@@ -140,13 +139,12 @@ class Network:
             d, grads = self.layers[i].apply_backward(
                 tape.tapes[i],
                 d,
-                for_update=by_rows,
-                input_gradient=i > lowest or not trainable,
+                for_update=for_update,
+                input_gradient=i > lowest or not for_update,
             )
             if wanted[i]:
                 of_layers.append((i, grads))
-        found = {f"{i}.{n}": g for i, grads in reversed(of_layers) for n, g in grads.items()}
-        return None if trainable else d, found
+        return d, {f"{i}.{n}": g for i, grads in reversed(of_layers) for n, g in grads.items()}
 
     def _starts(self, state: Sequence[Any] | None) -> list[Any]:
         """Return where each layer starts."""

@@ -94,7 +94,7 @@ class Trainer:
         self.sequences = 0  #: Sequences done in this epoch.
         self.order = rng.bit_generator.state  #: At the start of the epoch.
         self.state: list[Any] | None = None  #: To go on from in the next batch.
-        self.trainable: tuple[bool, ...] = ()  #: At the last step.
+        self.trainable: tuple[bool, ...] | None = None  #: At the last step.
         self.parameters: dict[str, Array] = {}
 
     def run(self, callbacks: Sequence[Callback]) -> None:
@@ -226,10 +226,8 @@ class Trainer:
             if self.trainable != self.network.trainable:
                 self.trainable = self.network.trainable
                 self.parameters = self.network.parameters(trainable=True)
-                grads = self.network.apply_backward(tape, dy, trainable=True)[1]
-                self.optimizer.step(self.parameters, grads)
-            else:
-                grads = self.network.apply_backward(tape, dy, trainable=True, by_rows=True)[1]
+            grads = self.network.gradients(tape, dy)
+            if grads:
                 self.optimizer.apply(self.parameters, grads)
         self.state = tape.state
 
