@@ -1,4 +1,4 @@
-"""Any model from its file."""
+"""Loading a model of any kind from its file."""
 
 from __future__ import annotations
 

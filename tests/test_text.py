@@ -191,7 +191,7 @@ def test_dropped_weights_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (grads["2.weight_hh_l0"] == 0).mean() > 0.4
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Network, "apply_backward", interrupted)
+    monkeypatch.setattr(Network, "gradients", interrupted)
     model = CharLM(**SMALL, weight_dropout=0.5, epochs=1, seed=0).fit(PATTERN, verbose=0)
     found = model._fitted().net.parameters()
     for name, p in untouched.parameters().items():

@@ -136,6 +136,11 @@ class Layer:
         """Of the weights, and of all that is computed; None: that of the input."""
         return None
 
+    @property
+    def generator(self) -> np.random.Generator | None:
+        """What dropout is drawn by; None of a layer that draws nothing in `forward`."""
+        return getattr(self, "_rng", None)
+
     def apply(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
     ) -> tuple[Array, Any]:

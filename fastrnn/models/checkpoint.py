@@ -22,7 +22,7 @@ def write(path: str | os.PathLike[str], tree: dict[str, Any]) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What :func:`write` wrote; errors as from ``model_file.read``."""
+    """Return what :func:`write` wrote; errors as from ``model_file.read``."""
     kind, tree, tensors = model_file.read(path)
     if kind != _KIND:
         raise ValueError(f"{os.fspath(path)}: is not a checkpoint but a {kind}")
@@ -34,7 +34,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _packed(value: Any, tensors: dict[str, Array]) -> Any:
-    """What JSON can say, with arrays put into `tensors`."""
+    """Return what JSON can say; arrays go into `tensors`."""
     if isinstance(value, np.ndarray):
         name = str(len(tensors))
         tensors[name] = value

@@ -40,7 +40,7 @@ class Signature:
     dtype: np.dtype[Any]
 
     def array(self, x: Any, name: str, lead: Sequence[int | str]) -> Array:
-        """Inputs as an array (*lead, F) of the dtype, or (*lead) of whole numbers."""
+        """Return inputs as an array (*lead, F) of the dtype, or (*lead) of whole numbers."""
         if self.vocabulary is None:
             return _checks.shaped(x, name, self.dtype, (*lead, self.features))
         found = _checks.indices(x, name, self.vocabulary)
@@ -49,7 +49,7 @@ class Signature:
     def padded(
         self, x: Any, name: str, lead: Sequence[int | str], lengths: Any
     ) -> tuple[Array, Array | None]:
-        """Inputs as from :meth:`array`, and their lengths, past which there may be anything."""
+        """Return inputs as :meth:`array` does, and lengths, past which there may be anything."""
         if self.vocabulary is None or lengths is None:
             found = self.array(x, name, lead)
             return found, _checks.lengths(lengths, found.shape[1], found.shape[:1])
@@ -83,6 +83,9 @@ class Batch:
 class Data:
     """N sequences: an array, or, where `starts` is given, all end to end and a row of zeros.
 
+    `x` and `y` are held as the caller gave them where they are of the right kind; what is written
+    to them later is seen, and checked again by the kernels. The others are copies.
+
     Attributes
     ----------
     signature : Signature
@@ -109,12 +112,12 @@ class Data:
 
     @property
     def steps(self) -> int:
-        """T, of the longest."""
+        """T of the longest."""
         return self.x.shape[1] if self.lengths is None else int(self.lengths.max())
 
     @classmethod
     def of(cls, signature: Signature, X: Any, lengths: Any = None) -> Self:
-        """Inputs alone: an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
+        """Return inputs alone: of an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
         if not isinstance(X, list | tuple):
             return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths))
         if lengths is not None:
@@ -129,19 +132,20 @@ class Data:
         return cls(signature, _end_to_end(items), sizes, starts, was_list=True)
 
     def with_targets(self, loss: Loss, y: Any, sample_weight: Any) -> Self:
-        """The same with targets, and with weights or None."""
+        """Return the same with targets, and with weights or None."""
         s = self.signature
         y = self._per_step(y, "y") if s.per_step else y
         shape = (*(y.shape[: self._lead] if s.per_step else (len(self),)), s.outputs)
         weight = None
         if sample_weight is not None:
-            weight = self._weights(sample_weight, loss.target_shape(shape))
+            # A copy: kernels do not look again whether weights are finite and not negative.
+            weight = np.array(self._weights(sample_weight, loss.target_shape(shape)))
         found = replace(self, weight=weight)
         target = loss.checked_target(y, shape, s.dtype, "y", found._weight_of_targets())
         return replace(found, y=target)
 
     def _weights(self, sample_weight: Any, shape: tuple[int, ...]) -> Array:
-        """Weights of each sequence, or of each step where targets of `shape` are per step."""
+        """Return weights of sequences, or of steps where targets of `shape` are per step."""
         s, name = self.signature, "sample_weight"
         sample_weight = _rows(sample_weight, name)
         if s.per_step and len(sample_weight) and np.ndim(sample_weight[0]):
@@ -151,7 +155,7 @@ class Data:
         )
 
     def _weight_of_targets(self) -> Array | None:
-        """The weights as `y` has them: end to end where sequences are."""
+        """Return the weights as `y` has them: end to end where sequences are."""
         if self.starts is None or not self.signature.per_step or not self._weighs_rows:
             return self.weight
         assert self.weight is not None
@@ -160,11 +164,11 @@ class Data:
 
     @property
     def _lead(self) -> int:
-        """Axes of data per step that count sequences and steps."""
+        """How many axes of data per step count sequences and steps."""
         return 2 if self.starts is None else 1
 
     def _per_step(self, value: Any, name: str) -> Array:
-        """Data per step like `x`; padding is 0."""
+        """Return data per step like `x`; padding is 0."""
         N, value = len(self), _rows(value, name)
         if len(value) != N:
             raise ValueError(f"{name}: expected {N} sequences as in X, got {len(value)}")
@@ -190,7 +194,7 @@ class Data:
         return self.weight is not None and self.weight.shape == (len(self),)
 
     def part(self, rows: slice) -> Self:
-        """Some of the sequences."""
+        """Return some of the sequences."""
         found = dict(vars(self))
         per_row = ["lengths", "starts"]
         if self.starts is None:
@@ -203,7 +207,7 @@ class Data:
         return type(self)(**found)
 
     def rows(self, batch_size: int, rng: np.random.Generator | None) -> list[Array]:
-        """Which sequences stand in each batch: in order, or shuffled by `rng`.
+        """Return which sequences stand in each batch: in order, or shuffled by `rng`.
 
         Shuffled ones of differing lengths are put together with those of like length, within a
         window of batches, which costs less padding; the batches are then shuffled.
@@ -227,7 +231,7 @@ class Data:
         return [order[i : i + batch_size] for i in range(0, N, batch_size)]
 
     def batch(self, rows: Array) -> Batch:
-        """These sequences side by side, with their targets."""
+        """Return these sequences side by side, with their targets."""
         x, lengths, valid = self.inputs(rows)
         assert self.y is not None
         weight = self.weight
@@ -245,7 +249,7 @@ class Data:
         return Batch(x, lengths, target, weight)
 
     def inputs(self, rows: Array) -> tuple[Array, Array | None, Array | None]:
-        """Inputs of these sequences, their lengths, and (T, B) where they are valid.
+        """Return inputs of these sequences, their lengths, and (T, B) where they are valid.
 
         The latter two are None where all lengths are the same.
         """
@@ -259,7 +263,7 @@ class Data:
         return self._gathered(self.x, rows, T, valid), lengths, valid
 
     def _gathered(self, a: Array, rows: Array, T: int, valid: Array | None) -> Array:
-        """(T, B, ...) of data per step; 0 where it is not valid."""
+        """Return (T, B, ...) of data per step; 0 where it is not valid."""
         if self.starts is None:
             found = a.take(rows, axis=0).swapaxes(0, 1)[:T]
             if valid is not None:
@@ -272,7 +276,7 @@ class Data:
 
 
 def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | None]]:
-    """A batch in pieces of so many steps, each with the rows of the one before that go on.
+    """Yield a batch in pieces of so many steps, each with the rows of the one before that go on.
 
     None stands for all rows; those that have ended are left out.
     """
@@ -292,7 +296,7 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
 
 
 def _rows(value: Any, name: str) -> Any:
-    """A list as it is, anything else as an array: a table of pandas counts by names, not rows."""
+    """Return a list as it is, anything else as an array: pandas counts by names, not rows."""
     found = value if isinstance(value, list | tuple) else np.asarray(value)
     if isinstance(found, np.ndarray) and found.ndim == 0:
         raise TypeError(f"{name}: expected an array or a list, got {value!r}")
@@ -300,6 +304,6 @@ def _rows(value: Any, name: str) -> Any:
 
 
 def _end_to_end(items: Sequence[Array]) -> Array:
-    """All after each other, and a row of zeros, which stands for padding."""
+    """Return all after each other, and a row of zeros, which stands for padding."""
     zero = np.zeros((1, *items[0].shape[1:]), items[0].dtype)
     return np.concatenate([*items, zero])

@@ -29,7 +29,7 @@ class History:
         return {name: values[-1] for name, values in self.history.items()}
 
     def add(self, epoch: int, logs: dict[str, float]) -> None:
-        """One more epoch."""
+        """Add an epoch."""
         self.epoch.append(epoch)
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
@@ -40,8 +40,7 @@ class History:
         Parameters
         ----------
         names : str or sequence of str, optional
-            What to draw, each with its validation. Default: everything, each thing in a picture of
-            its own beside the others.
+            What to draw, each with its validation, in axes of its own. Default: everything.
 
         Returns
         -------

@@ -15,7 +15,7 @@ Metric = Callable[[Array, Array, Array | None], float]
 
 
 def get_metric(metric: Any, loss: Loss) -> tuple[str, Metric]:
-    """A name, and the mean over a batch of what `metric` says.
+    """Return a name, and what gives the mean of `metric` over a batch.
 
     Parameters
     ----------

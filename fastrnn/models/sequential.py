@@ -286,7 +286,7 @@ class Sequential(Layer):
         return data, state, reset
 
     def stream(self, batch_size: int = 1) -> ModelStream:
-        """The whole model one time step at a time; many streams can share it.
+        """Return a stream that steps the whole model; many streams can share it.
 
         Parameters
         ----------
@@ -308,7 +308,7 @@ class Sequential(Layer):
         loss: str | losses.Loss = "cross_entropy",
         metrics: Sequence[Any] = (),
     ) -> None:
-        """Say how :meth:`fit` trains.
+        """Set how :meth:`fit` trains.
 
         Parameters
         ----------
@@ -347,7 +347,7 @@ class Sequential(Layer):
         bptt: int | None = None,
         stateful: bool = False,
     ) -> History:
-        """Train.
+        """Train the model.
 
         KeyboardInterrupt (Ctrl-C) ends the training, and the model and history so far are kept.
 
@@ -454,7 +454,7 @@ class Sequential(Layer):
         lengths: Any = None,
         sample_weight: Any = None,
     ) -> dict[str, float]:
-        """Loss and metrics, as :meth:`fit` measures validation data.
+        """Return loss and metrics, as :meth:`fit` measures validation data.
 
         Parameters
         ----------
@@ -474,7 +474,7 @@ class Sequential(Layer):
         return evaluation.measure(self._network, objective, data, batch_size)
 
     def predict(self, X: Any, batch_size: int = 256, lengths: Any = None) -> Any:
-        """Outputs of all sequences.
+        """Return the outputs of all sequences.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""A whole model one step at a time."""
+"""A whole model, one time step at a time."""
 
 from __future__ import annotations
 

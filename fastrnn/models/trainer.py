@@ -98,7 +98,7 @@ class Trainer:
         self.parameters: dict[str, Array] = {}
 
     def run(self, callbacks: Sequence[Callback]) -> None:
-        """Train."""
+        """Train to the end."""
         # Who keeps the state of the others comes after them.
         self.callbacks = sorted(callbacks, key=lambda c: isinstance(c, Keeper))
         for callback in self.callbacks:
@@ -191,7 +191,7 @@ class Trainer:
                 callback.on_epoch_end(epoch, logs)
 
     def _steps(self) -> Iterator[tuple[Batch, Array | None]]:
-        """The epoch's batches from here on, each with the rows of the state that go on."""
+        """Return the epoch's batches from here on, each with the rows of the state that go on."""
         rng = self.rng if self.plan.shuffle else None
         steps = self._all_steps(self.data.rows(self.plan.batch_size, rng))
         carried = self.state
@@ -232,7 +232,7 @@ class Trainer:
         self.state = tape.state
 
     def _hooks(self, name: str) -> list[Callable[[int, Logs], None]]:
-        """The callbacks' own hooks of this name."""
+        """Return the callbacks' own hooks of this name."""
         return [
             getattr(c, name)
             for c in self.callbacks
@@ -337,16 +337,17 @@ class Trainer:
         }
 
     def _kept_callbacks(self) -> list[Callback]:
-        """Callbacks whose state belongs to that of the training."""
+        """Return the callbacks whose state belongs to that of the training."""
         return [c for c in self.callbacks if not isinstance(c, Keeper | ProgressBar)]
 
     def _generators(self) -> list[np.random.Generator]:
-        """The random states of the layers."""
-        return [layer._rng for layer in self.network.layers if hasattr(layer, "_rng")]
+        """Return the random states of the layers."""
+        found = [layer.generator for layer in self.network.layers]
+        return [rng for rng in found if rng is not None]
 
 
 def _rows(state: Any, rows: Array) -> Any:
-    """Some rows of a recurrent layer's state."""
+    """Return some rows of a recurrent layer's state."""
     if isinstance(state, tuple):
         return tuple(s[:, rows] for s in state)
     return state[:, rows]
