@@ -44,11 +44,15 @@ class Network:
     ----------
     layers : tuple of Layer
     signature : Signature
+    states : int
+        How many layers have a state.
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
         self.layers = _checked_layers(layers)
         self.signature = _signature(self.layers)
+        self._has_state = [layer.has_state for layer in self.layers]
+        self.states = sum(self._has_state)
         #: What has to be the same for a tape to fit.
         self.structure = (
             self.signature,
@@ -56,14 +60,9 @@ class Network:
         )
 
     @property
-    def states(self) -> int:
-        """How many layers have a state."""
-        return sum(layer.has_state for layer in self.layers)
-
-    @property
-    def trainable(self) -> tuple[bool, ...]:
+    def trainable(self) -> list[bool]:
         """Which layers an optimizer may change."""
-        return tuple([layer.trainable for layer in self.layers])
+        return [layer.trainable for layer in self.layers]
 
     def parameters(self, *, trainable: bool = False) -> dict[str, Array]:
         """Return the weights themselves, as ``torch.nn.Sequential`` names them.
@@ -90,9 +89,10 @@ class Network:
     ) -> tuple[Array, list[Any]]:
         """Return the outputs for inference, and the final states."""
         ends: list[Any] = []
-        for layer, start in zip(self.layers, self._starts(state), strict=True):
+        for layer, has_state in zip(self.layers, self._has_state, strict=True):
+            start = state[len(ends)] if has_state and state is not None else None
             x, end = layer.apply(x, start, lengths=lengths, reset=reset)
-            if layer.has_state:
+            if has_state:
                 ends.append(end)
         return x, ends
 
@@ -107,10 +107,11 @@ class Network:
         """Return the outputs, and what :meth:`apply_backward` needs."""
         tapes: list[Any] = []
         ends: list[Any] = []
-        for layer, start in zip(self.layers, self._starts(state), strict=True):
+        for layer, has_state in zip(self.layers, self._has_state, strict=True):
+            start = state[len(ends)] if has_state and state is not None else None
             x, end, tape = layer.apply_forward(x, start, lengths=lengths, reset=reset)
             tapes.append(tape)
-            if layer.has_state:
+            if has_state:
                 ends.append(end)
         return x, SequentialTape(ends, tuple(tapes), self.structure)
 
@@ -120,9 +121,11 @@ class Network:
         """Return the gradients of x and of all weights."""
         return self._back(tape, dy, [True] * len(self.layers), for_update=False)
 
-    def gradients(self, tape: SequentialTape, dy: Array) -> dict[str, Array | RowGradient]:
-        """Return the gradients of what is not frozen, for an optimizer."""
-        return self._back(tape, dy, self.trainable, for_update=True)[1]
+    def gradients(
+        self, tape: SequentialTape, dy: Array, wanted: Sequence[bool]
+    ) -> dict[str, Array | RowGradient]:
+        """Return the gradients of the weights of the wanted layers, for an optimizer."""
+        return self._back(tape, dy, wanted, for_update=True)[1]
 
     def _back(
         self, tape: SequentialTape, dy: Array, wanted: Sequence[bool], for_update: bool
@@ -133,23 +136,17 @@ class Network:
             raise ValueError("tape: is from the forward of another model")
         # Below the lowest layer that learns, nobody asks for a gradient.
         lowest = wanted.index(True) if True in wanted else len(wanted)
-        of_layers: list[tuple[int, dict[str, Any]]] = []
+        found: dict[str, Any] = {}
         d: Any = dy
-        for i in reversed(range(lowest, len(wanted))):
+        for i in range(len(wanted) - 1, lowest - 1, -1):
+            asked = i > lowest or not for_update
             d, grads = self.layers[i].apply_backward(
-                tape.tapes[i],
-                d,
-                for_update=for_update,
-                input_gradient=i > lowest or not for_update,
+                tape.tapes[i], d, for_update=for_update, input_gradient=asked
             )
             if wanted[i]:
-                of_layers.append((i, grads))
-        return d, {f"{i}.{n}": g for i, grads in reversed(of_layers) for n, g in grads.items()}
-
-    def _starts(self, state: Sequence[Any] | None) -> list[Any]:
-        """Return where each layer starts."""
-        given = iter(state or [None] * self.states)
-        return [next(given) if layer.has_state else None for layer in self.layers]
+                for name, grad in grads.items():
+                    found[f"{i}.{name}"] = grad
+        return d, found
 
 
 def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:

@@ -94,7 +94,7 @@ class Trainer:
         self.sequences = 0  #: Sequences done in this epoch.
         self.order = rng.bit_generator.state  #: At the start of the epoch.
         self.state: list[Any] | None = None  #: To go on from in the next batch.
-        self.trainable: tuple[bool, ...] | None = None  #: At the last step.
+        self.trainable: list[bool] | None = None  #: At the last step.
         self.parameters: dict[str, Array] = {}
 
     def run(self, callbacks: Sequence[Callback]) -> None:
@@ -223,10 +223,11 @@ class Trainer:
                     f"{self.batch + 1}; look for NaN or infinity in X and y, or try a smaller lr "
                     "or clip_norm"
                 )
-            if self.trainable != self.network.trainable:
-                self.trainable = self.network.trainable
+            trainable = self.network.trainable
+            if trainable != self.trainable:
+                self.trainable = trainable
                 self.parameters = self.network.parameters(trainable=True)
-            grads = self.network.gradients(tape, dy)
+            grads = self.network.gradients(tape, dy, trainable)
             if grads:
                 self.optimizer.apply(self.parameters, grads)
         self.state = tape.state
@@ -324,7 +325,7 @@ class Trainer:
                 checksum = zlib.crc32(np.ascontiguousarray(a).data, checksum)
         return {
             "model": repr(self.model),
-            "trainable": list(self.network.trainable),
+            "trainable": self.network.trainable,
             "loss": repr(self.objective.loss),
             "metrics": list(self.objective.metrics),
             "optimizer": f"{type(optimizer).__name__}({', '.join(options)})",
