@@ -136,7 +136,7 @@ class Network:
             raise ValueError("tape: is from the forward of another model")
         # Below the lowest layer that learns, nobody asks for a gradient.
         lowest = wanted.index(True) if True in wanted else len(wanted)
-        found: dict[str, Any] = {}
+        of_layers: list[tuple[int, dict[str, Any]]] = []
         d: Any = dy
         for i in range(len(wanted) - 1, lowest - 1, -1):
             asked = i > lowest or not for_update
@@ -144,9 +144,8 @@ class Network:
                 tape.tapes[i], d, for_update=for_update, input_gradient=asked
             )
             if wanted[i]:
-                for name, grad in grads.items():
-                    found[f"{i}.{name}"] = grad
-        return d, found
+                of_layers.append((i, grads))
+        return d, {f"{i}.{n}": g for i, grads in reversed(of_layers) for n, g in grads.items()}
 
 
 def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
