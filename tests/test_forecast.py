@@ -246,7 +246,9 @@ def test_settings_are_checked_when_set_and_count_from_the_next_fit(tmp_path: Pat
     ):
         with pytest.raises(ValueError, match=said):
             setattr(model, name, value)
-    with pytest.raises(AttributeError, match=r"Forecaster\.widow: is not one of its settings"):
+    with pytest.raises(
+        AttributeError, match=r"Forecaster\.widow: is not a setting, expected one of cell, window"
+    ):
         model.widow = 3
     changed: dict[str, Any] = {
         "window": 3, "steps": 7, "season": 5, "log": True, "hidden_size": 3, "num_layers": 2,
@@ -271,6 +273,24 @@ def test_from_buffers_that_can_not_be_written() -> None:
     again = pickle.loads(data, buffers=[bytes(b.raw()) for b in buffers])
     np.testing.assert_array_equal(again.predict(9), model.predict(9))
     np.testing.assert_array_equal(again.predict_interval(5), model.predict_interval(5))
+
+
+def test_a_subclass_may_have_its_own_constructor_and_attributes() -> None:
+    class Mine(Forecaster):
+        def __init__(self, note: str) -> None:
+            super().__init__(**SMALL)
+            self.note = note
+
+    y = series()
+    model = Mine("of a user").fit(y)
+    usual = Forecaster(**SMALL).fit(y)
+    np.testing.assert_array_equal(model.predict(9), usual.predict(9))
+    np.testing.assert_array_equal(model.predict_interval(5), usual.predict_interval(5))
+    for name, forecast in model.backtest().forecasts.items():
+        np.testing.assert_array_equal(forecast, usual.backtest().forecasts[name])
+    assert (model.note, pickle.loads(pickle.dumps(usual)).window) == ("of a user", 12)
+    with pytest.raises(ValueError, match="window: expected"):
+        model.window = 0
 
 
 def test_nothing_but_the_series_stays_behind() -> None:

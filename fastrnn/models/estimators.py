@@ -37,19 +37,24 @@ class Settings(model_file.Model):
     _CHECKS: ClassVar[Mapping[str, Check]]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a setting; raise for any other name, which would have no effect."""
+        """Check settings, and refuse on the library's own classes what would have no effect."""
+        kind = type(self)
         check = self._CHECKS.get(name)
         if check is not None:
             check(value, name)
-        elif not name.startswith("_") and name not in self.__dataclass_fields__:  # type: ignore[attr-defined]
-            kind = type(self).__name__
-            said = "is read-only" if hasattr(type(self), name) else "is not one of its settings"
-            raise AttributeError(f"{kind}.{name}: {said}: {', '.join(self._CHECKS)}")
+        elif isinstance(getattr(kind, name, None), property):
+            raise AttributeError(f"{kind.__name__}.{name}: is read-only, it is set by fit")
+        elif name[0] != "_" and "_CHECKS" in vars(kind):
+            expected = f"expected one of {', '.join(self._CHECKS)}"
+            raise AttributeError(f"{kind.__name__}.{name}: is not a setting, {expected}")
         super().__setattr__(name, value)
 
     def _unfitted(self) -> Self:
-        """Return a copy of the settings alone."""
-        return dataclasses.replace(self)  # type: ignore[type-var]
+        """Return a copy without what `fit` sets, whatever a subclass's constructor takes."""
+        fitted = {field.name for field in dataclasses.fields(self) if not field.init}  # type: ignore[arg-type]
+        found = object.__new__(type(self))
+        vars(found).update({name: v for name, v in vars(self).items() if name not in fitted})
+        return found
 
 
 def seed_setting(value: Any, name: str) -> None:
