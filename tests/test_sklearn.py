@@ -210,6 +210,24 @@ def test_a_fit_that_fails_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert model.classes_.tolist() == ["down", "up"]
 
 
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_memory_mapped(kind: Any, cell: str, tmp_path: Any) -> None:
+    """joblib hands workers arrays that are mapped from a file and can't be written to."""
+    joblib = pytest.importorskip("joblib")
+    X, y = ragged()
+    y = y if kind is SequenceClassifier else np.array([x[-1] for x in X])
+    model = kind(cell, **QUICK | {"max_epochs": 2}, num_layers=2, dropout=0.1).fit(X, y)
+    model.partial_fit(X, y)
+    joblib.dump(model, tmp_path / "m")
+    mapped = joblib.load(tmp_path / "m", mmap_mode="r")
+    for _ in range(2):
+        np.testing.assert_array_equal(mapped.predict(X), model.predict(X))
+        model.partial_fit(X, y)
+        mapped.partial_fit(X, y)
+    assert mapped.loss_curve_ == model.loss_curve_
+
+
 def test_pickles_are_small() -> None:
     X, y = ragged(500)
     model = SequenceClassifier(**QUICK | {"max_epochs": 1}).fit(X, y)
