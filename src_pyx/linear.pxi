@@ -14,7 +14,7 @@ cdef enum:
 
 
 cdef class PackedLinear:
-    """An immutable copy of the weights of an affine map, in panels.
+    """An immutable copy of the weights of an affine map, as the kernels like them.
 
     Parameters
     ----------

@@ -3,8 +3,18 @@
 T steps, B rows of a batch, I inputs, H hidden units, G gates, P outputs: H, or the size of a
 projection. All arrays are of the kernel set's dtype, unless said otherwise, and aligned. Each
 function checks what it reads and writes at each call, and raises a ValueError or TypeError that
-names the argument, what was expected and what came; then nothing was written. "OUT" marks what is
-written to, which must be writeable and must not overlap the inputs.
+names the argument, what was expected and what came. "OUT" marks what is written to, which must be
+writeable and must not overlap the inputs.
+
+Losses of outputs `z` and targets `t` return their (weighted) means, and write the gradients to
+`grad`, OUT, in the shape of `z`; all are C-contiguous. Weights `w`, or None for equal ones, are of
+the first axes of `t`; the mean of l is sum(w l) / sum(w), and 0 if all weights are. Where a weight
+is 0, nothing counts, not even NaN.
+
+Optimizers take lists with an entry for each parameter: C-contiguous arrays `params`, OUT, and
+`grads`, and `states`, OUT, tuples of such in the order of the formula, which stands in
+``fastrnn.optim``. A gradient may be a RowGradient instead, to the same effect as the dense one. It
+is first brought to within +-`limit` and then multiplied by `factor`.
 
 Infinity and NaN come without a warning.
 """
@@ -187,12 +197,25 @@ class Kernels(Protocol):
         """
 
     def PackedLinear(self, weights: Sequence[Array | None]) -> PackedAffine:  # noqa: N802
-        """An immutable copy of the weights of an affine map, as the kernels like them."""
+        """An immutable copy of the weights of an affine map, as the kernels like them.
+
+        Parameters
+        ----------
+        weights : pair of array
+            (O, I) and, or None for no bias, (O,).
+        """
 
     def linear(self, packed: PackedAffine, x: Array, y: Array) -> None:
         """Write x W^T + b to y, each row by a product of its own.
 
         A row gives the same bits alone and among others.
+
+        Parameters
+        ----------
+        packed : PackedAffine
+        x : (n, I) array
+        y : (n, O) array, OUT
+            C-contiguous.
         """
 
     def linear_backward(
@@ -204,13 +227,53 @@ class Kernels(Protocol):
         dweight: Array,
         dbias: Array | None,
     ) -> None:
-        """Gradients of a :func:`linear`."""
+        """Gradients of a :func:`linear`.
+
+        Parameters
+        ----------
+        packed : PackedAffine
+        x : (n, I) array
+        dy : (n, O) array
+            Gradient of y.
+        dx : (n, I) array or None, OUT
+        dweight : (O, I) array, OUT
+        dbias : (O,) array or None, OUT
+            All are C-contiguous.
+        """
 
     def take_rows(self, table: Array, x: Array, y: Array) -> None:
-        """Write the row of `table` that each index in `x` stands for to `y`."""
+        """Write the row of `table` that each index in `x` stands for to `y`.
+
+        Parameters
+        ----------
+        table : (V, D) array
+        x : (n,) array of intp
+        y : (n, D) array, OUT
+            All are C-contiguous.
+
+        Raises
+        ------
+        ValueError
+            If an index is out of range; what is in `y` is then not defined.
+        """
 
     def add_rows(self, x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
-        """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`."""
+        """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`.
+
+        Parameters
+        ----------
+        x : (n,) array of intp
+        dy : (n, D) array
+        rows : (k,) array of intp or None
+            Ascending: what the rows of `sums` (k, D) stand for. None: they are all there.
+        sums : (k, D) array, OUT
+            All are C-contiguous.
+
+        Raises
+        ------
+        ValueError
+            If an index is out of range; what is in `sums` is then not defined.
+        """
 
     def mse(self, z: Array, t: Array, w: Array | None, grad: Array) -> float:
         """(z - t)^2."""

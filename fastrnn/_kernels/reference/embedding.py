@@ -9,20 +9,7 @@ from fastrnn._types import Array
 
 
 def take_rows(table: Array, x: Array, y: Array) -> None:
-    """Write the row of `table` that each index in `x` stands for to `y`.
-
-    Parameters
-    ----------
-    table : (V, D)
-    x : (n,) array of intp
-    y : (n, D), out
-        All are C-contiguous.
-
-    Raises
-    ------
-    ValueError
-        If an index is out of range; what is in `y` is then not defined.
-    """
+    """Write the row of `table` that each index in `x` stands for to `y`."""
     dtype = arrays.real_type(table, "table")
     if table.ndim != 2:
         arrays.refuse(table, "table", f"a C-contiguous {dtype} array (V, D)")
@@ -37,22 +24,7 @@ def take_rows(table: Array, x: Array, y: Array) -> None:
 # As from the compiled twin, infinity and NaN come without a warning.
 @np.errstate(over="ignore", invalid="ignore")
 def add_rows(x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
-    """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`.
-
-    Parameters
-    ----------
-    x : (n,) array of intp
-    dy : (n, D)
-    rows : (k,) array of intp or None
-        Ascending: what the rows of `sums` (k, D) stand for. None: they are all there.
-    sums : (k, D), out
-        All are C-contiguous.
-
-    Raises
-    ------
-    ValueError
-        If an index is out of range; what is in `sums` is then not defined.
-    """
+    """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`."""
     dtype = arrays.real_type(sums, "sums", out=True)
     if sums.ndim != 2:
         arrays.refuse(sums, "sums", f"a C-contiguous {dtype} array (k, D)")

@@ -12,13 +12,7 @@ from fastrnn._types import Array
 
 
 class PackedLinear:
-    """An immutable copy of the weights of an affine map, as the kernels like them.
-
-    Parameters
-    ----------
-    weights : pair of array
-        (O, I) and, or None for no bias, (O,).
-    """
+    """An immutable copy of the weights of an affine map, as the kernels like them."""
 
     def __init__(self, weights: Sequence[Array | None]) -> None:
         weight, bias = weights
@@ -55,17 +49,7 @@ def _same_bits(a: Array | None, b: Array | None) -> bool:
 # As from the compiled twin, infinity and NaN come without a warning.
 @np.errstate(over="ignore", invalid="ignore")
 def linear(packed: PackedAffine, x: Array, y: Array) -> None:
-    """Write x W^T + b to y, each row by a product of its own.
-
-    A row gives the same bits alone and among others.
-
-    Parameters
-    ----------
-    packed : PackedLinear
-    x : (n, I)
-    y : (n, O), out
-        C-contiguous.
-    """
+    """Write x W^T + b to y, each row by a product of its own."""
     weight, bias = _unpacked(packed)
     (O, I), dtype = weight.shape, weight.dtype
     n = arrays.rows_of(x, "x", I, dtype)
@@ -84,19 +68,7 @@ def linear_backward(
     dweight: Array,
     dbias: Array | None,
 ) -> None:
-    """Gradients of a :func:`linear`.
-
-    Parameters
-    ----------
-    packed : PackedLinear
-    x : (n, I)
-    dy : (n, O)
-        Gradient of y.
-    dx : (n, I), out, or None
-    dweight : (O, I), out
-    dbias : (O,), out, or None
-        All are C-contiguous.
-    """
+    """Gradients of a :func:`linear`."""
     weight, _ = _unpacked(packed)
     (O, I), dtype = weight.shape, weight.dtype
     n = arrays.rows_of(x, "x", I, dtype)

@@ -1,9 +1,4 @@
-"""Losses of outputs `z` and targets `t`: their (weighted) means, and the gradients of these.
-
-All functions take C-contiguous arrays, and write to `grad`, which has the shape of `z`. Weights
-`w`, or None for equal ones, are of the first axes of `t`; the mean of l is sum(w l) / sum(w), and 0
-if all weights are. Where a weight is 0, nothing counts, not even NaN.
-"""
+"""Losses of outputs `z` and targets `t`: their (weighted) means, and the gradients of these."""
 
 from __future__ import annotations
 

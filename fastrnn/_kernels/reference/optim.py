@@ -1,10 +1,4 @@
-"""Steps of the optimizers: parameters and what is remembered of them change in place.
-
-All functions take lists, with an entry for each parameter: C-contiguous arrays `params` and
-`grads`, and `states`, tuples of such in the order of the formula. A gradient may be a RowGradient
-instead, to the same effect as the dense one. It is first brought to within +-`limit` and then
-multiplied by `factor`. The formulas stand in ``fastrnn.optim``.
-"""
+"""Steps of the optimizers: parameters and what is remembered of them change in place."""
 
 from __future__ import annotations
 
@@ -12,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fastrnn._kernels.interface import Gradient
 from fastrnn._kernels.reference import arrays
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
-
-Gradient = Array | RowGradient
 
 #: Elements updated at a time: few enough that they and their temporaries stay in the L2 cache, so
 #: that a step reads and writes memory once.
