@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, overload
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from fastrnn.schedules import StepDecay as StepDecay
 from fastrnn.schedules import WarmUp as WarmUp
 
 Rate = float | Callable[[int], float]
-T = TypeVar("T")
+#: What checks each option when it is set, by name.
+Options = dict[str, Callable[[Any, str], Any]]
 
 #: Parameters, their gradients and their states, entry by entry.
 Arrays = tuple[list[Array], list[Gradient], list[tuple[Array, ...]]]
@@ -117,8 +118,11 @@ class _Group:
 
     def fits(self, params: Mapping[str, Array]) -> bool:
         """Whether the parameters are as they were when this was put together."""
-        found = [params[name] for name in self.names]
-        return [p.shape for p in found] == self.shapes and all(p.dtype == self.dtype for p in found)
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            p = params[name]
+            if p.shape != shape or (p.dtype is not self.dtype and p.dtype != self.dtype):
+                return False
+        return True
 
     def expect_gradients(self, grads: Mapping[str, Gradient]) -> None:
         """Refuse gradients that a kernel would refuse."""
@@ -128,29 +132,6 @@ class _Group:
             _checks.expect_dtype(values, f"grads {name}", self.dtype)
             if g.shape != shape:
                 raise ValueError(f"grads {name}: expected shape {shape}, got {g.shape}")
-
-
-class _Option(Generic[T]):
-    """An option of an optimizer: checked whenever it is set."""
-
-    def __init__(self, check: Callable[[Any, str], T], fixed: bool = False) -> None:
-        self._check, self._fixed = check, fixed
-
-    def __set_name__(self, owner: type[Any], name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, obj: None, owner: type[Any]) -> Self: ...
-    @overload
-    def __get__(self, obj: Optimizer, owner: type[Any]) -> T: ...
-    def __get__(self, obj: Optimizer | None, owner: type[Any]) -> Self | T:
-        if obj is None:
-            return self
-        found: T = obj._options[self._name]
-        return found
-
-    def __set__(self, obj: Optimizer, value: Any) -> None:
-        obj._set_option(self._name, self._check(value, self._name), self._fixed)
 
 
 def _expect_arrays(value: Any, name: str) -> None:
@@ -181,27 +162,37 @@ class Optimizer(ABC):
         "_groups",
         "_loaded",
         "_names",
-        "_options",
         "_slots",
         "_state",
         "_steps",
+        "clip_norm",
+        "clip_value",
+        "lr",
     )
 
-    lr = _Option[Rate](_rate_or_schedule)
-    clip_norm = _Option[float | None](_positive_or_none)
-    clip_value = _Option[float | None](_positive_or_none)
+    #: The options, as they are shown, and what checks each when it is set.
+    _options: ClassVar[Options] = {
+        "lr": _rate_or_schedule,
+        "clip_norm": _positive_or_none,
+        "clip_value": _positive_or_none,
+    }
+    #: Those that say what is remembered at first.
+    _fixed: ClassVar[tuple[str, ...]] = ()
+
+    lr: Rate
+    clip_norm: float | None
+    clip_value: float | None
 
     def __init__(self, **options: Any) -> None:
         self._set_up(options)
 
     def _set_up(self, options: Mapping[str, Any]) -> None:
-        self._options: dict[str, Any] = {}
         #: Names of what is remembered of each parameter, in the kernels' order.
         self._slots: tuple[str, ...] | None = None
         for name, value in options.items():
             setattr(self, name, value)
-        self._expect_options(self._options)
-        self._slots = self._slots_of(self._options)
+        self._expect_options(options)
+        self._slots = self._slots_of(options)
         self._steps = 0
         #: Of each parameter, by `_slots`, and the steps it had when it last left `_groups`.
         self._state: dict[str, tuple[Array, ...]] = {}
@@ -210,6 +201,13 @@ class Optimizer(ABC):
         self._names: list[str] = []
         #: Whether the state was loaded and not used since.
         self._loaded = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._options:
+            value = self._options[name](value, name)
+            if self._slots is not None:
+                self._expect_change(name, value)
+        object.__setattr__(self, name, value)
 
     @property
     def steps(self) -> int:
@@ -220,7 +218,10 @@ class Optimizer(ABC):
     def options(self) -> dict[str, Any]:
         """The options, by name: a copy."""
         own = getattr(self, "__dict__", {})
-        return self._options | {n: v for n, v in own.items() if n[0] != "_"}
+        return self._values() | {n: v for n, v in own.items() if n[0] != "_"}
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._options}
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> None:
         """Change `params` in place, once; `grads` stay as they are.
@@ -268,9 +269,8 @@ class Optimizer(ABC):
         lr = _rate(self.lr(self._steps)) if callable(self.lr) else self.lr
         groups = self._arranged(params)
         limit = math.inf if self.clip_value is None else self.clip_value
-        missing = [name for name in params if name not in grads]
-        if missing:
-            raise ValueError(f"grads: missing {missing}")
+        if not params.keys() <= grads.keys():
+            raise ValueError(f"grads: missing {sorted(params.keys() - grads)}")
         if len(groups) > 1:  # an error in the second is to come before the first has changed
             for group in groups:
                 group.expect_gradients(grads)
@@ -347,17 +347,16 @@ class Optimizer(ABC):
         self._state = {n: tuple(given[f"{slot}.{n}"] for slot in slots) for n in names}
         self._groups, self._names = [], []
 
-    def _set_option(self, name: str, value: Any, fixed: bool) -> None:
-        """Set an option, if what is remembered still fits it."""
-        changed = self._options | {name: value}
-        if self._slots is not None:
-            if fixed or self._slots_of(changed) != self._slots:
-                raise AttributeError(
-                    f"{name}: can't be changed from {self._options[name]!r} to {value!r}: it "
-                    "decides what is remembered of each parameter; make a new optimizer"
-                )
-            self._expect_options(changed)
-        self._options = changed
+    def _expect_change(self, name: str, value: Any) -> None:
+        """Refuse another value of an option which what is remembered does not fit."""
+        before = self._values()
+        changed = before | {name: value}
+        if name in self._fixed or self._slots_of(changed) != self._slots:
+            raise AttributeError(
+                f"{name}: can't be changed from {before[name]!r} to {value!r}: it decides what is "
+                "remembered of each parameter; make a new optimizer"
+            )
+        self._expect_options(changed)
 
     def _expect_options(self, options: Mapping[str, Any]) -> None:  # noqa: B027 (there may be none)
         """Refuse options that do not go together."""
@@ -444,7 +443,7 @@ class Optimizer(ABC):
         self._count()
         own = getattr(self, "__dict__", {})
         kept = {"steps": self._steps, "_state": self._state, "_counts": self._counts}
-        return self._options | own | kept
+        return self._values() | own | kept
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         given = dict(state)
@@ -482,11 +481,17 @@ class SGD(Optimizer):
         Bring every entry of the gradients to within +- this, before `clip_norm`.
     """
 
-    __slots__ = ()
+    __slots__ = ("momentum", "nesterov", "weight_decay")
 
-    momentum = _Option(_checks.not_negative)
-    weight_decay = _Option(_checks.not_negative)
-    nesterov = _Option(_checks.flag)
+    _options: ClassVar[Options] = Optimizer._options | {
+        "momentum": _checks.not_negative,
+        "weight_decay": _checks.not_negative,
+        "nesterov": _checks.flag,
+    }
+
+    momentum: float
+    weight_decay: float
+    nesterov: bool
 
     def __init__(
         self,
@@ -544,11 +549,17 @@ class Adam(Optimizer):
         Bring every entry of the gradients to within +- this, before `clip_norm`.
     """
 
-    __slots__ = ()
+    __slots__ = ("betas", "eps", "weight_decay")
 
-    betas = _Option(_betas)
-    eps = _Option(_checks.not_negative)
-    weight_decay = _Option(_checks.not_negative)
+    _options: ClassVar[Options] = Optimizer._options | {
+        "betas": _betas,
+        "eps": _checks.not_negative,
+        "weight_decay": _checks.not_negative,
+    }
+
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
     #: Whether the decay leaves the gradient alone.
     _decoupled: ClassVar[bool] = False
 
@@ -640,13 +651,21 @@ class RMSprop(Optimizer):
         As in :class:`Adam`.
     """
 
-    __slots__ = ()
+    __slots__ = ("alpha", "centered", "eps", "momentum", "weight_decay")
 
-    alpha = _Option(_checks.fraction)
-    eps = _Option(_checks.not_negative)
-    momentum = _Option(_checks.not_negative)
-    centered = _Option(_checks.flag)
-    weight_decay = _Option(_checks.not_negative)
+    _options: ClassVar[Options] = Optimizer._options | {
+        "alpha": _checks.fraction,
+        "eps": _checks.not_negative,
+        "momentum": _checks.not_negative,
+        "centered": _checks.flag,
+        "weight_decay": _checks.not_negative,
+    }
+
+    alpha: float
+    eps: float
+    momentum: float
+    centered: bool
+    weight_decay: float
 
     def __init__(
         self,
@@ -705,12 +724,20 @@ class Adagrad(Optimizer):
         As in :class:`Adam`.
     """
 
-    __slots__ = ()
+    __slots__ = ("eps", "initial_accumulator_value", "lr_decay", "weight_decay")
 
-    lr_decay = _Option(_checks.not_negative)
-    weight_decay = _Option(_checks.not_negative)
-    initial_accumulator_value = _Option(_checks.not_negative, fixed=True)
-    eps = _Option(_checks.not_negative)
+    _options: ClassVar[Options] = Optimizer._options | {
+        "lr_decay": _checks.not_negative,
+        "weight_decay": _checks.not_negative,
+        "initial_accumulator_value": _checks.not_negative,
+        "eps": _checks.not_negative,
+    }
+    _fixed = ("initial_accumulator_value",)
+
+    lr_decay: float
+    weight_decay: float
+    initial_accumulator_value: float
+    eps: float
 
     def __init__(
         self,

@@ -563,9 +563,9 @@ def test_options_that_decide_the_state_do_not_change(
         assert repr(optimizer) == before
         optimizer.step(arrays(rng), arrays(rng))
     with pytest.raises(ValueError, match="nesterov: expected a momentum"):
-        SGD(0.1).nesterov = True  # type: ignore[misc]
+        SGD(0.1).nesterov = True
     optimizer = SGD(0.1, momentum=0.9)
-    optimizer.nesterov = True  # type: ignore[misc]
+    optimizer.nesterov = True
     params, other = {"w": np.ones(3)}, {"w": np.ones(3)}
     optimizer.step(params, {"w": np.ones(3)})
     SGD(0.1, momentum=0.9, nesterov=True).step(other, {"w": np.ones(3)})
