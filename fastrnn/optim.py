@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -267,26 +267,51 @@ class Optimizer(ABC):
             then.
         """
         lr = _rate(self.lr(self._steps)) if callable(self.lr) else self.lr
-        groups = self._arranged(params)
-        limit = math.inf if self.clip_value is None else self.clip_value
         if not params.keys() <= grads.keys():
             raise ValueError(f"grads: missing {sorted(params.keys() - grads)}")
+        groups = self._groups
+        if [*params] != self._names or len(groups) != 1:
+            groups = self._arranged(params)
+        try:
+            self._run(groups, params, grads, lr)
+        except (TypeError, ValueError):
+            # Kernels check all arrays at each step; what changed, by name, is found out only now.
+            _expect_arrays(params, "params")
+            again = self._arranged(params)
+            if again is groups:
+                raise
+            self._run(again, params, grads, lr)
+        for group in self._groups:
+            group.steps += 1
+        self._steps += 1
+
+    def _run(
+        self,
+        groups: Sequence[_Group],
+        params: Mapping[str, Array],
+        grads: Mapping[str, Gradient],
+        lr: float,
+    ) -> None:
+        """Call the kernels."""
+        limit = math.inf if self.clip_value is None else self.clip_value
         if len(groups) > 1:  # an error in the second is to come before the first has changed
             for group in groups:
                 group.expect_gradients(grads)
         of_groups = [[grads[name] for name in group.names] for group in groups]
-        factor = 1.0 if self.clip_norm is None else self._factor(params, of_groups, limit)
+        factor = 1.0
+        if self.clip_norm is not None:
+            squares: dict[str, float] = {}
+            for group, g in zip(groups, of_groups, strict=True):
+                found = dispatch.kernels(group.dtype).squares(g, limit=limit)
+                squares.update(zip(group.names, found, strict=True))
+            # In one order, however they are grouped.
+            norm = math.sqrt(sum(squares[name] for name in params))
+            factor = _clip_factor(norm, self.clip_norm)
         for group, g in zip(groups, of_groups, strict=True):
             p = [params[name] for name in group.names]
-            self._update(
-                dispatch.kernels(group.dtype),
-                (p, g, group.states),
-                Scale(limit=limit, factor=factor, lr=lr),
-                group.steps + 1,
-            )
-        for group in groups:
-            group.steps += 1
-        self._steps += 1
+            scale = Scale(limit=limit, factor=factor, lr=lr)
+            kernels = dispatch.kernels(group.dtype)
+            self._update(kernels, (p, g, group.states), scale, group.steps + 1)
 
     def state_dict(self) -> dict[str, Array]:
         """Return what the next steps depend on besides the options: a copy.
@@ -372,18 +397,6 @@ class Optimizer(ABC):
     @abstractmethod
     def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
         """Call the kernel of step `t`, from 1, with options of one's own besides `scale`."""
-
-    def _factor(
-        self, params: Mapping[str, Array], of_groups: list[list[Gradient]], limit: float
-    ) -> float:
-        """Return what clipping by norm multiplies the gradients with."""
-        squares: dict[str, float] = {}
-        for group, g in zip(self._groups, of_groups, strict=True):
-            found = dispatch.kernels(group.dtype).squares(g, limit=limit)
-            squares.update(zip(group.names, found, strict=True))
-        assert self.clip_norm is not None
-        # In one order, however they are grouped.
-        return _clip_factor(math.sqrt(sum(squares[name] for name in params)), self.clip_norm)
 
     def _count(self) -> None:
         """Take the steps of each parameter down."""

@@ -664,6 +664,15 @@ def test_an_error_in_one_dtype_leaves_the_others(backend: str) -> None:
         optimizer.apply(params, {"a": grads["a"]})
     np.testing.assert_equal(params, {"a": np.ones(3), "b": np.ones(3, "f4")})
     assert optimizer.steps == 0
+    optimizer.apply({"a": params["a"]}, grads)
+    fixed = np.ones(3)
+    fixed.flags.writeable = False
+    for wrong in ([1.0, 2.0, 3.0], fixed, None):
+        with pytest.raises(TypeError, match="params a: expected a writeable NumPy array"):
+            optimizer.apply({"a": wrong}, grads)  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"grads: expected .* got float64 \(2,\)"):
+        optimizer.apply({"a": params["a"]}, {"a": np.ones(2)})
+    assert optimizer.steps == 1
 
 
 @pytest.mark.parametrize("name", OPTIONS)
