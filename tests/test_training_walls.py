@@ -306,6 +306,8 @@ def test_other_states_loaded_in_the_middle(numbers: Any, backend: str) -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
+        (None, "state: expected a mapping"),
+        ({"wait": 0}, "state: missing"),
         ({"best": "x", "wait": 0}, "best: expected"),
         ({"best": 1.0, "wait": -1}, "wait: expected"),
         ({"best": 1.0, "wait": 0, "stopped": -2, "weights": {}}, "stopped: expected"),
@@ -318,9 +320,10 @@ def test_other_states_loaded_in_the_middle(numbers: Any, backend: str) -> None:
 )
 def test_states_of_callbacks_are_checked(state: Any, message: str, numbers: Any) -> None:
     for callback in (EarlyStopping("loss", restore_best_weights=True), ReduceLROnPlateau("loss")):
-        if "stopped" in state and isinstance(callback, ReduceLROnPlateau):
-            continue
-        state = {"stopped": None, "weights": {}} | state
+        if isinstance(state, dict):
+            if "stopped" in state and isinstance(callback, ReduceLROnPlateau):
+                continue
+            state = {"stopped": None, "weights": {}} | state
         model = numbers_model()
 
         def load(m: Any, callback: Any = callback, state: Any = state) -> None:

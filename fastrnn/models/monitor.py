@@ -71,8 +71,18 @@ class Monitor(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave."""
-        best = _checks.real(state["best"], "best", "a number", lambda v: True)
-        self.best, self.wait = best, _checks.size(state["wait"], "wait", 0)
+        given = self._given(state)
+        best = _checks.real(given["best"], "best", "a number", lambda v: True)
+        self.best, self.wait = best, _checks.size(given["wait"], "wait", 0)
+
+    def _given(self, state: Any) -> Mapping[str, Any]:
+        """Return a state that has what :meth:`state_dict` gives."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
+        missing = sorted(self.state_dict().keys() - state.keys())
+        if missing:
+            raise ValueError(f"state: missing {missing}")
+        return state
 
 
 class EarlyStopping(Monitor):
@@ -142,7 +152,8 @@ class EarlyStopping(Monitor):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave."""
-        stopped, weights = state["stopped"], self._checked_weights(state["weights"])
+        given = self._given(state)
+        stopped, weights = given["stopped"], self._checked_weights(given["weights"])
         stopped = None if stopped is None else _checks.size(stopped, "stopped", 0)
         super().load_state_dict(state)
         self.stopped_epoch, self._weights = stopped, weights

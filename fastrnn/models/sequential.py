@@ -6,26 +6,23 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
-
 from fastrnn import _checks, losses, optim
 from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models import architecture, evaluation
 from fastrnn.models.callback import Callback
+from fastrnn.models.chain import Chain, expect_sequence
 from fastrnn.models.data import Data
 from fastrnn.models.evaluation import Objective
 from fastrnn.models.exclusive import Exclusive
 from fastrnn.models.history import History
 from fastrnn.models.metrics import get_metric
-from fastrnn.models.network import Network, SequentialTape
 from fastrnn.models.progress import ProgressBar
-from fastrnn.models.stream import ModelStream
 from fastrnn.models.trainer import Plan, Trainer
 
 
-class Sequential(Layer):
+class Sequential(Chain):
     """Layers one after the other, with Keras's habits: compile, fit, predict, evaluate.
 
     Data are batch-first: (N, T, F) floats, (N, T) tokens where the first layer is an
@@ -62,41 +59,17 @@ class Sequential(Layer):
     >>> history = model.fit(X, y, epochs=10)  # X (N, T, 3), y (N,) or (N, 1)
     """
 
-    stackable = False
     history: History | None = None
     stop_training: bool = False
 
     def __init__(self, layers: Iterable[Layer], *, seed: int | None = None) -> None:
-        self._network = Network(layers)
+        super().__init__(layers, seed)
         self._optimizer: optim.Optimizer | None = None
         self._objective: Objective | None = None
         self._metrics: tuple[Any, ...] = ()
         self._fitting = Exclusive(
             "Sequential: a fit of this model is running; compile it or fit it again after that"
         )
-        self._reset(seed, only_initial=True)
-
-    def _reset(self, seed: int | None, *, only_initial: bool) -> None:
-        """Draw weights and the generator of :meth:`fit` by a seed.
-
-        `only_initial` leaves layers alone that have a seed of their own or were touched since.
-        """
-        seeds: list[Any] = [None] * (len(self.layers) + 1)
-        seed = _checks.seed(seed)
-        if seed is not None:
-            sequence = np.random.SeedSequence(seed)
-            seeds = sequence.generate_state(len(seeds), np.uint64).tolist()
-        for layer, own in zip(self.layers, seeds, strict=False):
-            if not only_initial or (seed is not None and not layer.seeded and not layer.touched):
-                layer.reset_parameters(own)
-        self._rng = np.random.default_rng(seeds[-1])
-
-    # Read-only, for the model goes by them.
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers, first to last."""
-        return self._network.layers
 
     @property
     def optimizer(self) -> optim.Optimizer | None:
@@ -112,195 +85,6 @@ class Sequential(Layer):
     def metrics(self) -> tuple[Any, ...]:
         """The metrics given to :meth:`compile`."""
         return self._metrics
-
-    # A layer made of layers.
-
-    def parameters(self) -> dict[str, Array]:
-        """Return the weights themselves, as ``torch.nn.Sequential`` names them: ``1.weight_ih_l0``.
-
-        Change them in place; the next call sees it.
-        """
-        return self._network.parameters()
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch all layers to training mode (or, with False, to evaluation); return itself."""
-        for layer in self.layers:
-            layer.train(mode)
-        return super().train(mode)
-
-    @property
-    def trainable(self) -> bool:
-        """Whether :meth:`fit` changes the weights of any layer. Set it for all of them."""
-        return any(self._network.trainable)
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        value = _checks.flag(value, "trainable")
-        for layer in self.layers:
-            layer.trainable = value
-
-    def reset_parameters(self, seed: int | None = None) -> None:
-        """Draw the initial weights of all layers again, and the generators of dropout and `fit`.
-
-        Parameters
-        ----------
-        seed : int, optional
-            As for a model made with this seed of layers without seeds of their own. Default: fresh.
-        """
-        self._reset(seed, only_initial=False)
-
-    @property
-    def features_in(self) -> int | None:
-        """F; None where the first layer takes tokens."""
-        return self._network.signature.features or None
-
-    @property
-    def features_out(self) -> int:
-        """O."""
-        return self._network.signature.outputs
-
-    @property
-    def vocabulary(self) -> int | None:
-        """How many tokens there are where the first layer takes tokens."""
-        return self._network.signature.vocabulary
-
-    @property
-    def per_sequence(self) -> bool:
-        """Whether there is one output for each sequence rather than for each step."""
-        return not self._network.signature.per_step
-
-    @property
-    def has_state(self) -> bool:
-        """Whether a layer is recurrent."""
-        return self._network.states > 0
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the weights, and of all that is computed."""
-        return self._network.signature.dtype
-
-    def __call__(
-        self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None
-    ) -> Any:
-        """Run for inference. Keeps nothing, and may be called from many threads at once.
-
-        Parameters
-        ----------
-        x : (B, T, F) array-like, or (B, T) of int
-        state : sequence, optional
-            The state of each recurrent layer to start from, None for zeros. Default: zeros.
-        lengths : (B,) array-like of int, optional
-            How many of its steps each row has; outputs of later ones are 0.
-        reset : (B, T) array-like of bool, optional
-            Where the states are zeroed before a step.
-
-        Returns
-        -------
-        y : (B, T, O) array, or (B, O)
-        state : list
-            The final state of each recurrent layer; only where `state` was given.
-        """
-        data, states, resets = self._one_batch(x, state, lengths, reset)
-        y, ends = self._network.apply(
-            data.x.swapaxes(0, 1), states, lengths=data.lengths, reset=resets
-        )
-        if self._network.signature.per_step:
-            y = y.swapaxes(0, 1)
-            if data.lengths is not None:
-                y[np.arange(y.shape[1]) >= data.lengths[:, None]] = 0
-        return y if state is None else (y, ends)
-
-    def forward(
-        self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None
-    ) -> tuple[Array, SequentialTape]:
-        """Run for training, and keep what :meth:`backward` needs.
-
-        Parameters
-        ----------
-        x : (B, T, F) array-like, or (B, T) of int
-        state : sequence, optional
-            The state of each recurrent layer to start from, such as ``tape.state`` of the forward
-            before: truncated backpropagation through time. Default: zeros.
-        lengths : (B,) array-like of int, optional
-            How many of its steps each row has. Outputs of later ones mean nothing; a loss with
-            weight 0 there leaves them out.
-        reset : (B, T) array-like of bool, optional
-            Where the states are zeroed before a step, here and in :meth:`backward`.
-
-        Returns
-        -------
-        y : (B, T, O) array, or (B, O)
-        tape : SequentialTape
-        """
-        data, states, resets = self._one_batch(x, state, lengths, reset)
-        y, tape = self._network.apply_forward(
-            data.x.swapaxes(0, 1), states, lengths=data.lengths, reset=resets
-        )
-        return y.swapaxes(0, 1) if self._network.signature.per_step else y, tape
-
-    def backward(self, tape: SequentialTape, dy: Any) -> tuple[Array | None, dict[str, Array]]:
-        """Return the gradients of input and weights: backpropagation, through time.
-
-        Parameters
-        ----------
-        tape : SequentialTape
-            From :meth:`forward` of this model.
-        dy : array-like
-            In the shape of y.
-
-        Returns
-        -------
-        dx : (B, T, F) array, or None for tokens
-        grads : dict of str to array
-            By the names of :meth:`parameters`, as ``optimizer.step`` takes them.
-
-        Raises
-        ------
-        ValueError
-            If the tape is of a model of another structure, or `dy` of another shape.
-        """
-        signature = self._network.signature
-        dy = _checks.array(dy, "dy", signature.dtype)
-        per_step = signature.per_step and dy.ndim == 3
-        dx, grads = self._network.apply_backward(tape, dy.swapaxes(0, 1) if per_step else dy)
-        return None if dx is None else dx.swapaxes(0, 1), grads
-
-    def _one_batch(
-        self, x: Any, state: Any, lengths: Any, reset: Any
-    ) -> tuple[Data, Sequence[Any] | None, Array | None]:
-        """Return the arguments of a call, checked; `reset` time first."""
-        signature, states = self._network.signature, self._network.states
-        if isinstance(x, list | tuple):
-            x = np.asarray(x) if lengths is not None or _even(x) else x
-        data = Data(signature, *signature.padded(x, "x", ("B", "T"), lengths))
-        if state is not None and len(_sequence(state, "state")) != states:
-            raise ValueError(
-                f"state: expected {states} of them, one for each recurrent layer, got {len(state)}"
-            )
-        B, T = data.x.shape[:2]
-        if reset is not None:
-            reset = _checks.asarray(reset, "reset")
-            if reset.dtype != np.bool_:
-                raise TypeError(f"reset: expected an array of booleans, got dtype {reset.dtype}")
-            reset = _checks.expect_shape(reset, "reset", (B, T)).swapaxes(0, 1)
-        return data, state, reset
-
-    def stream(self, batch_size: int = 1) -> ModelStream:
-        """Return a stream that steps the whole model; many streams can share it.
-
-        Parameters
-        ----------
-        batch_size : int
-            Rows stepped together.
-
-        Raises
-        ------
-        ValueError
-            If a layer is bidirectional.
-        """
-        return ModelStream(self._network, _checks.size(batch_size, "batch_size"))
-
-    # Training and use.
 
     def compile(
         self,
@@ -322,7 +106,7 @@ class Sequential(Layer):
             padding or have weight 0, (n, ...) of the others. Each is averaged over batches.
         """
         chosen = losses.get(loss)
-        found = [get_metric(m, chosen) for m in _sequence(metrics, "metrics")]
+        found = [get_metric(m, chosen) for m in expect_sequence(metrics, "metrics")]
         names = [name for name, _ in found]
         if len({"loss", *names}) <= len(names):
             raise ValueError(f"metrics: expected names that differ, also from 'loss', got {names}")
@@ -401,7 +185,7 @@ class Sequential(Layer):
             which names epoch and batch. ``model.history`` then has the epochs before.
         """
         with self._fitting:
-            for i, callback in enumerate(_sequence(callbacks, "callbacks")):
+            for i, callback in enumerate(expect_sequence(callbacks, "callbacks")):
                 if not isinstance(callback, Callback):
                     raise TypeError(
                         f"callbacks[{i}]: expected a Callback, got {type(callback).__name__}"
@@ -500,25 +284,6 @@ class Sequential(Layer):
         data = Data.of(self._network.signature, X, lengths)
         return data.with_targets(self._compiled()[0].loss, y, sample_weight)
 
-    # Telling and keeping.
-
-    def summary(self) -> None:
-        """Print a table of layers, shapes of their outputs, and numbers of parameters."""
-        lead = "(B, T, "
-        rows = [("Layer", "Output", "Parameters")]
-        size = self._network.signature.features
-        for i, layer in enumerate(self.layers):
-            size = layer.features_out or size
-            if layer.per_sequence:
-                lead = "(B, "
-            count = sum(p.size for p in layer.parameters().values())
-            rows.append((f"{i}  {layer!r}", f"{lead}{size})", f"{count:,}"))
-        total = sum(p.size for p in self.parameters().values())
-        rows.append(("", "", f"{total:,}"))
-        first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
-        for a, b, c in rows:
-            print(f"{a:<{first}}  {b:<{second}}  {c:>{third}}".rstrip())
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write architecture and weights to a safetensors file, for ``fastrnn.load``.
 
@@ -535,16 +300,6 @@ class Sequential(Layer):
     def __repr__(self) -> str:
         inner = "".join(f"\n  ({i}): {layer!r}" for i, layer in enumerate(self.layers))
         return f"Sequential({inner}\n)"
-
-
-def _even(x: Sequence[Any]) -> bool:
-    return len({np.shape(item) for item in x}) == 1
-
-
-def _sequence(value: Any, name: str) -> Sequence[Any]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name}: expected a list, got {type(value).__name__}")
-    return value
 
 
 def _validation_arguments(value: Any) -> dict[str, Any]:
