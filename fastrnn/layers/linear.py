@@ -16,6 +16,9 @@ from fastrnn._kernels.weights import LinearWeights
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
+#: out_features, in_features, bias, dtype.
+Kind = tuple[int, int, bool, np.dtype[Any]]
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LinearTape(Bound):
@@ -23,7 +26,7 @@ class LinearTape(Bound):
 
     kernels: Kernels
     packed: PackedAffine
-    kind: tuple[int, int, bool, np.dtype[Any]]
+    kind: Kind
     x: Array
 
 
@@ -63,11 +66,12 @@ class Linear(Layer):
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
-        I = self._in_features = _checks.size(in_features, "in_features")
-        O = self._out_features = _checks.size(out_features, "out_features")
-        self._bias = _checks.flag(bias, "bias")
-        self._dtype = _checks.dtype(dtype)
-        _checks.memory(I * O, self.dtype, in_features=I, out_features=O)
+        I = _checks.size(in_features, "in_features")
+        O = _checks.size(out_features, "out_features")
+        dtype = _checks.dtype(dtype)
+        #: What a tape and its layer have in common.
+        self._kind: Kind = (O, I, _checks.flag(bias, "bias"), dtype)
+        _checks.memory(I * O, dtype, in_features=I, out_features=O)
         drawn = self._draw(self._first_generator(seed))
         self._weights = LinearWeights([drawn["weight"], drawn.get("bias")])
 
@@ -80,22 +84,22 @@ class Linear(Layer):
     @property
     def in_features(self) -> int:
         """Size of the last axis of x."""
-        return self._in_features
+        return self._kind[1]
 
     @property
     def out_features(self) -> int:
         """Size of the last axis of y."""
-        return self._out_features
+        return self._kind[0]
 
     @property
     def bias(self) -> bool:
         """Whether there is a `bias`."""
-        return self._bias
+        return self._kind[2]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the weights, and of all that is computed."""
-        return self._dtype
+        return self._kind[3]
 
     @property
     def features_in(self) -> int:
@@ -144,15 +148,14 @@ class Linear(Layer):
 
     def _run(self, x: Array) -> tuple[Array, Kernels, PackedAffine]:
         """Return what `x` is mapped to, and by which kernels with which weights."""
-        kernels = dispatch.kernels(self.dtype)
+        O, I, _, dtype = self._kind
+        kernels = dispatch.kernels(dtype)
         packed = self._weights.packed(kernels)
-        y = np.empty((*x.shape[:-1], self.out_features), self.dtype)
+        y = np.empty((*x.shape[:-1], O), dtype)
         if x.ndim == 2:
             kernels.linear(packed, x, y)
         else:
-            kernels.linear(
-                packed, x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
-            )
+            kernels.linear(packed, x.reshape(-1, I), y.reshape(-1, O))
         return y, kernels, packed
 
     def forward(self, x: Any) -> tuple[Array, LinearTape]:
@@ -186,29 +189,25 @@ class Linear(Layer):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if tape.kind != self._kind:
             raise ValueError("tape: is from the forward of another layer")
-        O, I = self.out_features, self.in_features
+        O, I, bias, dtype = self._kind
         x = tape.x
-        dy = np.ascontiguousarray(_checks.shaped(dy, "dy", self.dtype, (*x.shape[:-1], O)))
-        dx = np.empty(x.shape, self.dtype)
-        grads = {"weight": np.empty((O, I), self.dtype)}
-        if self.bias:
-            grads["bias"] = np.empty(O, self.dtype)
+        dy = np.ascontiguousarray(_checks.shaped(dy, "dy", dtype, (*x.shape[:-1], O)))
+        dx = np.empty(x.shape, dtype)
+        grads: dict[str, Array] = {"weight": np.empty((O, I), dtype)}
+        if bias:
+            grads["bias"] = np.empty(O, dtype)
         tape.kernels.linear_backward(
             tape.packed, x.reshape(-1, I), dy.reshape(-1, O), dx.reshape(-1, I), *grads.values(),
-            *(() if self.bias else (None,)),
+            *(() if bias else (None,)),
         )  # fmt: skip
         return dx, grads
 
-    @property
-    def _kind(self) -> tuple[int, int, bool, np.dtype[Any]]:
-        """What a tape and its layer have in common."""
-        return self.out_features, self.in_features, self.bias, self.dtype
-
     def _checked(self, x: Any) -> Array:
-        found = _checks.array(x, "x", self.dtype)
-        if found.ndim == 0 or found.shape[-1] != self.in_features:
+        _, I, _, dtype = self._kind
+        found = _checks.array(x, "x", dtype)
+        if found.ndim == 0 or found.shape[-1] != I:
             shape = _checks.shape_text(found.shape)
-            raise ValueError(f"x: expected shape (..., {self.in_features}), got {shape}")
+            raise ValueError(f"x: expected shape (..., {I}), got {shape}")
         return found
 
     def stage(self, batch_size: int) -> LinearStage:

@@ -299,7 +299,8 @@ class Recurrent(CellLayer):
         """Whether y is the last step's output only."""
         return not self.return_sequences
 
-    # The three ways to run: plain, for training, and step by step.
+    # The three ways to run: plain, for training, and step by step. They read attributes and not
+    # properties, which take time.
 
     def __call__(
         self, x: Any, state: Any = None, *, lengths: Any = None, reset: Any = None
@@ -374,11 +375,11 @@ class Recurrent(CellLayer):
         self, x: Any, state: Any, lengths: Any, reset: Any, keep: bool,
         checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape | None]:  # fmt: skip
-        batch_first = self.batch_first
-        x = _checks.array(x, "x", self.dtype)
-        if x.ndim != 3 or x.shape[2] != self.input_size or not x.size:
+        batch_first = self._batch_first
+        x = _checks.array(x, "x", self._dtype)
+        if x.ndim != 3 or x.shape[2] != self._config.input_size or not x.size:
             lead = ("T",) if x.ndim == 2 else ("B", "T") if batch_first else ("T", "B")
-            _checks.expect_shape(x, "x", (*lead, self.input_size))
+            _checks.expect_shape(x, "x", (*lead, self._config.input_size))
         T, B, _ = _time_first(x, batch_first).shape
         batch = (B,) if x.ndim == 3 else ()
         lengths = _checks.lengths(lengths, T, batch)
@@ -393,9 +394,9 @@ class Recurrent(CellLayer):
         T, B, _ = steps.shape
         batch = (B,) if x.ndim == 3 else ()
         D, P = self._directions, self._sizes[0]
-        y = np.empty((*x.shape[:-1], D * P), x.dtype) if self.return_sequences else None
+        y = np.empty((*x.shape[:-1], D * P), x.dtype) if self._return_sequences else None
         states, state_n = self._rows(state, "state", batch), self._new_rows(B)
-        drop = keep and self.training
+        drop = keep and self._training
         weights, weight_factors = self._dropped_weights(drop)
         stack = stacks.forward(
             weights,
@@ -411,18 +412,18 @@ class Recurrent(CellLayer):
         )
         if y is None:
             # Each direction's last output is its final h.
-            y = np.empty((*batch, D * P), self.dtype)
+            y = np.empty((*batch, D * P), self._dtype)
             for d in range(D):
                 y[..., d * P : (d + 1) * P] = state_n[0][d - D]
         tape = None
         if stack is not None:
-            tape = Tape(stack, x.shape, batch_first, self.return_sequences, weight_factors)
+            tape = Tape(stack, x.shape, batch_first, self._return_sequences, weight_factors)
         return y, self._state(state_n, batch), tape
 
     def _dropped_weights(self, drop: bool) -> tuple[list[Weights], list[Array | None]]:
         """Return the weights of each scan, and what each `weight_hh` was multiplied with."""
         own = list(self._weights.values())
-        p = self.weight_dropout
+        p = self._weight_dropout
         if not drop or p == 0 or "weight_hh" not in self._cell.weights:
             return own, [None] * len(own)
         weights, factors = [], []
@@ -435,11 +436,11 @@ class Recurrent(CellLayer):
     def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
         """Return what the output of each layer but the last is multiplied with, or None."""
         factors: list[Array | None] = [None] * (self._num_layers - 1)
-        if not drop or self.dropout == 0:
+        if not drop or self._dropout == 0:
             return factors
         shape = T, B, self.features_out
         # A generator locks itself, so that threads may share the layer.
-        return [drawn_factors(self._rng, self.dropout, shape, self.dtype) for _ in factors]
+        return [drawn_factors(self._rng, self._dropout, shape, self._dtype) for _ in factors]
 
     @overload
     def backward(
@@ -476,7 +477,7 @@ class Recurrent(CellLayer):
         grads : dict of str to array
             Gradients of the weights, by the names of :meth:`parameters`.
         """
-        return self._backward(tape, dy, dstate, self.batch_first, input_gradient)
+        return self._backward(tape, dy, dstate, self._batch_first, input_gradient)
 
     def _backward(
         self, tape: Tape, dy: Any, dstate: Any, batch_first: bool, input_gradient: bool
@@ -487,7 +488,7 @@ class Recurrent(CellLayer):
             raise ValueError(
                 f"tape: is from the forward of another layer, with batch_first={tape.batch_first}"
             )
-        if tape.return_sequences != self.return_sequences:
+        if tape.return_sequences != self._return_sequences:
             raise ValueError(
                 "tape: is from the forward of another layer, with "
                 f"return_sequences={tape.return_sequences}"
@@ -498,23 +499,23 @@ class Recurrent(CellLayer):
         dh, *rest = self._rows(dstate, "dstate", batch)
         if dy is not None:
             D, P = self._directions, self._sizes[0]
-            lead = tape.x_shape[:-1] if self.return_sequences else batch
-            dy = _checks.shaped(dy, "dy", self.dtype, (*lead, D * P))
-            if self.return_sequences:
+            lead = tape.x_shape[:-1] if self._return_sequences else batch
+            dy = _checks.shaped(dy, "dy", self._dtype, (*lead, D * P))
+            if self._return_sequences:
                 dy = _time_first(dy, batch_first)
             else:
-                top = np.zeros((len(self._weights), B, P), self.dtype)
+                top = np.zeros((len(self._weights), B, P), self._dtype)
                 for d in range(D):
                     top[d - D] = dy[..., d * P : (d + 1) * P]
                 dh, dy = top if dh is None else dh + top, None
         wanted = _checks.flag(input_gradient, "input_gradient")
-        dx = np.empty(tape.x_shape, self.dtype) if wanted else None
+        dx = np.empty(tape.x_shape, self._dtype) if wanted else None
         dx_steps = None if dx is None else _time_first(dx, batch_first)
         dstate_0 = self._new_rows(B)
         grads = stacks.backward(
             tape.stack,
             list(self._weights.values()),
-            num_layers=self.num_layers,
+            num_layers=self._num_layers,
             dy=dy,
             dstate_n=(dh, *rest),
             dx=dx_steps,
@@ -531,12 +532,12 @@ class Recurrent(CellLayer):
         if state is None:
             return (None,) * len(self._cell.states)
         shapes = [(len(self._weights), *batch, n) for n in self._sizes]
-        given = _checks.states(state, name, self._cell.states, self.dtype, shapes)
+        given = _checks.states(state, name, self._cell.states, self._dtype, shapes)
         return given if batch else [None if s is None else s[:, None] for s in given]
 
     def _new_rows(self, B: int) -> list[Array]:
         """Return room for one state each."""
-        scans, dtype = len(self._weights), self.dtype
+        scans, dtype = len(self._weights), self._dtype
         return [np.empty((scans, B, n), dtype) for n in self._sizes]
 
     def _state(self, rows: Sequence[Array], batch: tuple[int, ...]) -> Any:
