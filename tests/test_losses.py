@@ -306,3 +306,33 @@ def test_get() -> None:
         losses.get("hinge")
     with pytest.raises(TypeError, match="loss: expected a name or a Loss, got function"):
         losses.get(test_get)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("per_step", [True, False])
+@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize("name", ["mse", "binary_cross_entropy", "cross_entropy"])
+def test_sequences_of_weight_0_in_fit(
+    name: str, ragged: bool, per_step: bool, backend: str, rng: np.random.Generator
+) -> None:
+    weight = np.array([1.0, 0, 1, 1, 0, 2])
+    X: Any = rng.standard_normal((6, 5, 3))
+    y = rng.integers(0, 2, (6, 5) if per_step else 6)
+    wrong = y.copy() if name == "cross_entropy" else y[..., None].astype(float)
+    wrong[weight == 0] = -100 if name == "cross_entropy" else np.nan
+    found, outputs = [], 2 if name == "cross_entropy" else 1
+    for target in (y if name == "cross_entropy" else y[..., None].astype(float), wrong):
+        given: Any = target
+        if ragged:
+            X = [x[: 3 + i % 3] for i, x in enumerate(X)]
+            given = [t[: 3 + i % 3] for i, t in enumerate(target)] if per_step else target
+        model = fastrnn.Sequential(
+            [fastrnn.GRU(3, 4, return_sequences=per_step), fastrnn.Linear(4, outputs)],
+            seed=0,
+        )
+        model.compile("adam", name)
+        found.append(model.fit(X, given, sample_weight=weight, shuffle=False, verbose=0).history)
+    assert found[0] == found[1]
+    assert np.isfinite(found[0]["loss"]).all()
+    if name != "mse":
+        with pytest.raises(ValueError, match=r"^y: expected"):
+            model.fit(X, given, shuffle=False, verbose=0)
