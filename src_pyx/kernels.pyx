@@ -6,16 +6,16 @@ H hidden units in blocks of VL, P outputs: H, or fewer with a projection.
 
 cimport numpy as cnp
 
+from cpython.pycapsule cimport PyCapsule_Import
+from split cimport thread_pool, use_pool
+
 cnp.import_array()
+use_pool(<thread_pool *>PyCapsule_Import("fastrnn._kernels._threads.pool", False))
 
 include "lib/arrays.pxi"
 include "lib/memory.pxi"
 include "cells/table.pxi"
-include "scan/packed.pxi"
-include "scan/rows.pxi"
-include "scan/threads.pxi"
-include "scan/forward.pxi"
-include "scan/backward.pxi"
+include "scan/scan.pxi"
 include "scan/stepper.pxi"
 include "embedding.pxi"
 include "linear.pxi"

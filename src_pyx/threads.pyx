@@ -15,8 +15,8 @@ cdef extern from * nogil:
         ptrdiff_t least_step
         ptrdiff_t least_awake
         long long ended
-        int crowded
-        int penalty
+        int backoff_left
+        int backoff
     void pool_init()
     void pool_run(int count, work_function work, void *what, bint together)
 

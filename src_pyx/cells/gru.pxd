@@ -4,7 +4,10 @@ Reset after: n = tanh(xn + r hn); slots n, r, z, hn, so that the products with x
 with h (r, z, hn) each write neighbours. Reset before: n = tanh(xn + U (r h)); slots n, r, z.
 """
 
-from step cimport Step, StepBack, recur, recur_back
+from step cimport (
+    Step, StepBack, Workspace, load_gates, recur, recur_back, recur_late, recur_late_back,
+    slot_lanes, store_gates,
+)
 from vec cimport (
     VL, real, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
 )
@@ -14,22 +17,17 @@ cdef inline void gru_forward(const Step *s) noexcept nogil:
     cdef ptrdiff_t u, b, m, v
     cdef real *gates
     cdef vf n, r, z, hn, h
-    recur(s, s.w_hh, s.h, s.h_row)
+    recur(s)
     for u in range(s.blocks):
         m = s.H - u * VL
-        v = VL if m >= VL else s.lanes
+        v = slot_lanes(m, s.lanes)
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 4 * VL
-            hn = vload(gates + 3 * v)
-            r = vsigmoid(vload(gates + v))
-            z = vsigmoid(vload(gates + 2 * v))
-            n = vtanh(vload(gates) + r * hn)
+            load_gates(gates, v, &n, &r, &z, &hn)
+            r, z = vsigmoid(r), vsigmoid(z)
+            n = vtanh(n + r * hn)
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
-            # In this order, and with hn: in a narrow block each reaches into the next one's place.
-            vstore(gates, n)
-            vstore(gates + v, r)
-            vstore(gates + 2 * v, z)
-            vstore(gates + 3 * v, hn)
+            store_gates(gates, v, n, r, z, hn)
             vstore_first(s.out + b * s.out_row + u * VL, (vset(1) - z) * n + z * h, m)
 
 
@@ -42,31 +40,30 @@ cdef inline void gru_backward(const StepBack *s) noexcept nogil:
     cdef vf one = vset(1)
     for u in range(s.blocks):
         m = s.H - u * VL
-        v = VL if m >= VL else s.lanes
+        v = slot_lanes(m, s.lanes)
         for b in range(s.B):
             gates = s.z + u * s.z_panel + b * 4 * VL
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             dh = s.dh + u * s.d_panel + b * VL
-            n, r, z = vload(gates), vload(gates + v), vload(gates + 2 * v)
-            hn = vload(gates + 3 * v)
+            load_gates(gates, v, &n, &r, &z, &hn)
             h = vload_first(s.h_prev + b * s.h_row + u * VL, m)
             d = vload(dh)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
             d_n = d * (one - z) * (one - n * n)
-            vstore(dz, vfirst(d_n, m))
-            vstore(dz + v, vfirst(d_n * hn * r * (one - r), m))
-            vstore(dz + 2 * v, vfirst(d * (h - n) * z * (one - z), m))
-            vstore(dz + 3 * v, vfirst(d_n * r, m))
+            store_gates(
+                dz, v, vfirst(d_n, m), vfirst(d_n * hn * r * (one - r), m),
+                vfirst(d * (h - n) * z * (one - z), m), vfirst(d_n * r, m),
+            )
             vstore(dh, d * z)
-    recur_back(s, s.w_hh, 1, 3, s.dh)
+    recur_back(s, 1, 3)
 
 
 cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
     cdef ptrdiff_t u, b, m
     cdef real *gates
     cdef vf n, r, z, h
-    recur(s, s.w_hh, s.h, s.h_row)
+    recur(s)
     for u in range(s.blocks):
         m = s.H - u * VL
         for b in range(s.B):
@@ -74,8 +71,8 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
             r = vsigmoid(vload(gates + VL))
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
             vstore(gates + VL, r)
-            vstore_first(s.rh + b * s.H + u * VL, r * h, m)
-    recur(s, s.w_hn, s.rh, s.H)
+            vstore_first(s.operand + b * s.H + u * VL, r * h, m)
+    recur_late(s)
     for u in range(s.blocks):
         m = s.H - u * VL
         for b in range(s.B):
@@ -108,8 +105,8 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
             vstore(dz, vfirst(d * (one - z) * (one - n * n), m))
             vstore(dz + 2 * VL, vfirst(d * (h - n) * z * (one - z), m))
             vstore(s.dh + at, d * z)
-            vstore(s.drh + at, vset(0))
-    recur_back(s, s.w_hn, 0, 1, s.drh)
+            vstore(s.scratch + at, vset(0))
+    recur_late_back(s, 0, 1, s.scratch)
     for u in range(s.blocks):
         m = s.H - u * VL
         for b in range(s.B):
@@ -117,7 +114,13 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
             at = u * s.d_panel + b * VL
             r = vload(s.z + u * s.z_panel + b * 3 * VL + VL)
             h = vload_first(s.h_prev + b * s.h_row + u * VL, m)
-            d_rh = vload(s.drh + at)
+            d_rh = vload(s.scratch + at)
             vstore(dz + VL, vfirst(d_rh * h * r * (one - r), m))
+            vstore_first(s.operand + b * s.H + u * VL, h * r, m)
             vstore(s.dh + at, vload(s.dh + at) + d_rh * r)
-    recur_back(s, s.w_hh, 1, 2, s.dh)
+    recur_back(s, 1, 2)
+
+
+cdef inline Workspace gru_reset_before_workspace(bint *_given) noexcept nogil:
+    """Back: the gradient of r h."""
+    return Workspace(forward=0, backward=1, chunk=0)

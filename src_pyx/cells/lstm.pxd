@@ -5,10 +5,19 @@ see w c, and o sees w c'. With layer normalisation (Ba et al. 2016) h' = o tanh(
 """
 
 from norm cimport normalise_row, normalise_row_back
-from step cimport Step, StepBack, clear_dh, recur, recur_back
+from step cimport (
+    ChunkSums, Step, StepBack, Workspace, add_vector_to, clear_dh, load_gates, recur, recur_back,
+    slot_lanes, store_gates, sum_rows,
+)
 from vec cimport (
     VL, real, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
 )
+
+cdef enum:
+    C = 1           # the cell state among the states
+    # Among the vectors: weight_ci, weight_cf and weight_co; gain_c and bias_c.
+    PEEPHOLE = 0
+    NORM = 1
 
 
 cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil:
@@ -17,16 +26,16 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
     cdef real *c_state
     cdef const real *w
     cdef vf zi, zf, zg, zo, i, f, g, o, c_prev, c
-    recur(s, s.w_hh, s.h, s.h_row)
+    recur(s)
     for u in range(s.blocks):
         n = s.H - u * VL
-        v = VL if n >= VL else s.lanes
-        w = s.peephole + u * 3 * VL
+        v = slot_lanes(n, s.lanes)
+        w = s.vectors[PEEPHOLE] + u * 3 * VL
         for b in range(s.B):
             z = s.z + u * s.z_panel + b * 4 * VL
-            c_state = s.c + u * s.c_panel + b * s.c_row
+            c_state = s.states[C] + u * s.state_panel + b * s.state_row
             c_prev = vload(c_state)
-            zi, zf, zg, zo = vload(z), vload(z + v), vload(z + 2 * v), vload(z + 3 * v)
+            load_gates(z, v, &zi, &zf, &zg, &zo)
             if peephole:
                 zi = zi + vload(w) * c_prev
                 zf = zf + vload(w + VL) * c_prev
@@ -37,24 +46,20 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
             if peephole:
                 zo = zo + vload(w + 2 * VL) * c
             o = vsigmoid(zo)
-            # In this order: in a narrow block each reaches into the next one's place.
-            vstore(z, i)
-            vstore(z + v, f)
-            vstore(z + 2 * v, g)
-            vstore(z + 3 * v, o)
+            store_gates(z, v, i, f, g, o)
             vstore(c_state, c)
             if norm:
-                vstore(s.c_hat + u * s.hat_panel + b * VL, vfirst(c, n))
+                vstore(s.scratch + u * s.scratch_panel + b * VL, vfirst(c, n))
             else:
                 vstore_first(s.out + b * s.out_row + u * VL, o * vtanh(c), n)
     if norm:
         for b in range(s.B):
-            normalise_row(s.c_hat + b * VL, s.hat_panel, 1, s.blocks, s.H)
+            normalise_row(s.scratch + b * VL, s.scratch_panel, 1, s.blocks, s.H)
         for u in range(s.blocks):
-            w = s.norm_c + u * 2 * VL
+            w = s.vectors[NORM] + u * 2 * VL
             for b in range(s.B):
                 o = vload(s.z + u * s.z_panel + b * 4 * VL + 3 * VL)
-                c = vload(s.c_hat + u * s.hat_panel + b * VL) * vload(w) + vload(w + VL)
+                c = vload(s.scratch + u * s.scratch_panel + b * VL) * vload(w) + vload(w + VL)
                 vstore_first(s.out + b * s.out_row + u * VL, o * vtanh(c), s.H - u * VL)
 
 
@@ -68,27 +73,31 @@ cdef inline vf d_output(const StepBack *s, ptrdiff_t u, ptrdiff_t b) noexcept no
 
 cdef inline void normalise_cell(const StepBack *s) noexcept nogil:
     """c_hat anew, d_seen, the gradient of LN(c'), and dc_hat, what of it reaches c'."""
-    cdef ptrdiff_t u, b, at, panel = s.hat_panel
+    cdef ptrdiff_t u, b, at, panel = s.kept_panel
+    cdef real *c_hat = s.kept
+    cdef real *d_seen = s.kept + s.kept_size
+    cdef real *dc_hat = s.scratch
+    cdef const real *norm_c = s.vectors[NORM]
     cdef const real *z
-    cdef real scale
+    cdef real rstd
     cdef vf c, tanh_c, d, gain, one = vset(1)
     for b in range(s.B):
         for u in range(s.blocks):
             z = s.z + u * s.z_panel + b * 4 * VL
-            c = vload(z + VL) * vload(s.c_prev + u * s.c_panel + b * VL)
+            c = vload(z + VL) * vload(s.states[C] + u * s.state_panel + b * VL)
             c = c + vload(z) * vload(z + 2 * VL)
-            vstore(s.c_hat + u * panel + b * VL, vfirst(c, s.H - u * VL))
-        scale = normalise_row(s.c_hat + b * VL, panel, 1, s.blocks, s.H)
+            vstore(c_hat + u * panel + b * VL, vfirst(c, s.H - u * VL))
+        rstd = normalise_row(c_hat + b * VL, panel, 1, s.blocks, s.H)
         for u in range(s.blocks):
             at = u * panel + b * VL
-            gain = vload(s.norm_c + u * 2 * VL)
-            tanh_c = vtanh(vload(s.c_hat + at) * gain + vload(s.norm_c + u * 2 * VL + VL))
+            gain = vload(norm_c + u * 2 * VL)
+            tanh_c = vtanh(vload(c_hat + at) * gain + vload(norm_c + u * 2 * VL + VL))
             d = d_output(s, u, b) * vload(s.z + u * s.z_panel + b * 4 * VL + 3 * VL)
             d = vfirst(d * (one - tanh_c * tanh_c), s.H - u * VL)
-            vstore(s.d_seen + at, d)
-            vstore(s.dc_hat + u * s.d_panel + b * VL, d * gain)
+            vstore(d_seen + at, d)
+            vstore(dc_hat + u * s.d_panel + b * VL, d * gain)
         normalise_row_back(
-            s.dc_hat + b * VL, s.d_panel, s.c_hat + b * VL, panel, scale, 1, s.blocks, s.H
+            dc_hat + b * VL, s.d_panel, c_hat + b * VL, panel, rstd, 1, s.blocks, s.H
         )
 
 
@@ -105,34 +114,31 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
         normalise_cell(s)
     for u in range(s.blocks):
         n = s.H - u * VL
-        v = VL if n >= VL else s.lanes
-        w = s.peephole + u * 3 * VL
-        w_c = s.norm_c + u * 2 * VL
+        v = slot_lanes(n, s.lanes)
+        w = s.vectors[PEEPHOLE] + u * 3 * VL
+        w_c = s.vectors[NORM] + u * 2 * VL
         for b in range(s.B):
             z = s.z + u * s.z_panel + b * 4 * VL
             dz = s.dz + u * s.dz_panel + b * 4 * VL
-            dc = s.dc + u * s.d_panel + b * VL
-            i, f, g, o = vload(z), vload(z + v), vload(z + 2 * v), vload(z + 3 * v)
-            c_prev = vload(s.c_prev + u * s.c_panel + b * VL)
+            dc = s.dstates[C] + u * s.d_panel + b * VL
+            load_gates(z, v, &i, &f, &g, &o)
+            c_prev = vload(s.states[C] + u * s.state_panel + b * VL)
             c = f * c_prev + i * g
             seen = c
             if norm:
-                seen = vload(s.c_hat + u * s.hat_panel + b * VL) * vload(w_c) + vload(w_c + VL)
+                seen = vload(s.kept + u * s.kept_panel + b * VL) * vload(w_c) + vload(w_c + VL)
             tanh_c = vtanh(seen)
             d_h = d_output(s, u, b)
             dzo = vfirst(d_h * tanh_c * o * (one - o), n)
             if norm:
-                d_c = vload(dc) + vload(s.dc_hat + u * s.d_panel + b * VL)
+                d_c = vload(dc) + vload(s.scratch + u * s.d_panel + b * VL)
             else:
                 d_c = vload(dc) + d_h * o * (one - tanh_c * tanh_c)
             if peephole:
                 d_c = d_c + dzo * vload(w + 2 * VL)
             dzi = vfirst(d_c * g * i * (one - i), n)
             dzf = vfirst(d_c * c_prev * f * (one - f), n)
-            vstore(dz, dzi)
-            vstore(dz + v, dzf)
-            vstore(dz + 2 * v, vfirst(d_c * i * (one - g * g), n))
-            vstore(dz + 3 * v, dzo)
+            store_gates(dz, v, dzi, dzf, vfirst(d_c * i * (one - g * g), n), dzo)
             d_c = d_c * f
             if peephole:
                 d_c = d_c + dzi * vload(w) + dzf * vload(w + VL)
@@ -140,23 +146,66 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
             if s.out is not NULL:
                 vstore_first(s.out + b * s.H + u * VL, o * tanh_c, n)
     clear_dh(s)
-    recur_back(s, s.w_hh, 0, 4, s.dh)
+    recur_back(s, 0, 4)
 
 
 cdef inline void lstm_forward(const Step *s) noexcept nogil:
     # One plain function for each, as the plain one is what has to be fast.
-    if s.norm_c is not NULL:
-        forward(s, s.peephole is not NULL, True)
-    elif s.peephole is not NULL:
+    if s.vectors[NORM] is not NULL:
+        forward(s, s.vectors[PEEPHOLE] is not NULL, True)
+    elif s.vectors[PEEPHOLE] is not NULL:
         forward(s, True, False)
     else:
         forward(s, False, False)
 
 
 cdef inline void lstm_backward(const StepBack *s) noexcept nogil:
-    if s.norm_c is not NULL:
-        backward(s, s.peephole is not NULL, True)
-    elif s.peephole is not NULL:
+    if s.vectors[NORM] is not NULL:
+        backward(s, s.vectors[PEEPHOLE] is not NULL, True)
+    elif s.vectors[PEEPHOLE] is not NULL:
         backward(s, True, False)
     else:
         backward(s, False, False)
+
+
+cdef inline Workspace lstm_workspace(bint *given) noexcept nogil:
+    """With LN(c'): c_hat, and dc_hat back; for the sums c_hat and the gradient of LN(c')."""
+    return Workspace(
+        forward=given[NORM], backward=given[NORM], chunk=2 if given[NORM] else 0
+    )
+
+
+cdef inline void lstm_sum_gradients(const ChunkSums *s) noexcept nogil:
+    cdef ptrdiff_t u
+    cdef real *sums
+    cdef const real *d_seen
+    if s.sums[PEEPHOLE] is not NULL:
+        sum_peepholes(s, s.sums[PEEPHOLE])
+    if s.sums[NORM] is not NULL:
+        for u in range(s.blocks):
+            sums = s.sums[NORM] + u * 2 * VL
+            d_seen = s.kept + s.kept_size + u * s.kept_panel
+            sum_rows(sums, 1, 1, s.rows, d_seen, 0, s.kept + u * s.kept_panel, 0)
+            sum_rows(sums + VL, 1, 1, s.rows, d_seen, 0, NULL, 0)
+
+
+cdef inline void sum_peepholes(const ChunkSums *s, real *sums) noexcept nogil:
+    """i and f saw the old cell state, o the new one."""
+    cdef ptrdiff_t u, b, v
+    cdef const real *dz
+    cdef const real *z
+    cdef vf c, dwi, dwf, dwo
+    for u in range(s.blocks):
+        dwi = dwf = dwo = vset(0)
+        v = VL if u < s.blocks - 1 else s.lanes
+        for b in range(s.rows):
+            dz = s.dz + u * s.dz_panel + b * 4 * VL
+            z = s.z + u * s.z_panel + b * 4 * VL
+            c = vload(s.states[C] + u * s.state_panel + b * VL)
+            dwi = dwi + vload(dz) * c
+            dwf = dwf + vload(dz + v) * c
+            c = vload(z + v) * c + vload(z) * vload(z + 2 * v)
+            dwo = dwo + vload(dz + 3 * v) * c
+        add_vector_to(sums + u * 3 * VL, dwi)
+        add_vector_to(sums + u * 3 * VL + VL, dwf)
+        add_vector_to(sums + u * 3 * VL + 2 * VL, dwo)

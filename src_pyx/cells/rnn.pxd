@@ -10,7 +10,7 @@ cdef inline void rnn_forward(const Step *s, bint relu) noexcept nogil:
     cdef ptrdiff_t u, b, n
     cdef real *z
     cdef vf h
-    recur(s, s.w_hh, s.h, s.h_row)
+    recur(s)
     for u in range(s.blocks):
         z = s.z + u * s.z_panel
         n = s.H - u * VL
@@ -40,7 +40,7 @@ cdef inline void rnn_backward(const StepBack *s, bint relu) noexcept nogil:
             d = vrelu_grad(h, d) if relu else d * (vset(1) - h * h)
             vstore(dz + b * VL, vfirst(d, n))
     clear_dh(s)
-    recur_back(s, s.w_hh, 0, 1, s.dh)
+    recur_back(s, 0, 1)
 
 
 cdef inline void rnn_tanh_forward(const Step *s) noexcept nogil:

@@ -6,13 +6,24 @@ H counts the units from there on, and only what a product goes over (h, dz_all) 
 
 from norm cimport Norm, normalise, normalise_back
 from panels cimport Panels, multiply
-from vec cimport VL, product, real, vset, vstore
+from vec cimport VL, product, real, vf, vfirst, vload, vload_first, vset, vstore
 
 cdef extern from "pool.h" nogil:
-    ctypedef struct meeting:
-        int meetings
+    ctypedef struct barrier:
+        int rounds
         int late
-    void meet(meeting *m, int count)
+    void barrier_wait(barrier *b, int count)
+
+cdef enum:
+    MAX_GATES = 4       # slots of a cell
+    MAX_STATES = 4
+    MAX_VECTORS = 2     # groups of weights that are one number a unit
+
+cdef struct Workspace:
+    # Scratch that a cell needs: how many arrays of each kind.
+    ptrdiff_t forward       # (blocks, B, VL), of one step
+    ptrdiff_t backward      # the same
+    ptrdiff_t chunk         # (blocks, chunk * B, VL), written by steps for `sum_gradients`
 
 cdef struct Step:
     ptrdiff_t B
@@ -27,19 +38,20 @@ cdef struct Step:
     ptrdiff_t h_row
     real *out               # out (B, H), may be h
     ptrdiff_t out_row
-    real *c                 # in: c_prev; out: c. (blocks, B, VL)
-    ptrdiff_t c_row
-    ptrdiff_t c_panel
-    real *rh                # scratch (B, H)
-    const real *peephole    # (blocks, 3 * VL), or NULL
+    real *states[MAX_STATES]    # those behind h, from 1 on; in: old, out: new. (blocks, B, VL)
+    ptrdiff_t state_row
+    ptrdiff_t state_panel
+    real *operand           # scratch (B, H): what the late product is with
+    real *scratch           # the first of the cell's own arrays (blocks, B, VL)
+    ptrdiff_t scratch_size  # from one to the next
+    ptrdiff_t scratch_panel
+    const real *vectors[MAX_VECTORS]    # (blocks, count * VL), or NULL
     Norm norm               # of the products with h
-    const real *norm_c      # gain and bias of the cell state's (blocks, 2 * VL), or NULL
-    real *c_hat             # scratch (blocks, B, VL)
-    ptrdiff_t hat_panel
     const Panels *w_hh
-    const Panels *w_hn      # the candidate's own, where its product is not with h
+    const Panels *w_late    # of a product that waits for gates
+    const real *u           # of an elementwise recurrence (blocks, slots * VL), or NULL
     int threads             # that share the step
-    meeting *others         # where they wait for each other
+    barrier *others         # where they wait for each other
 
 cdef struct StepBack:
     ptrdiff_t B
@@ -51,8 +63,8 @@ cdef struct StepBack:
     ptrdiff_t z_panel
     const real *h_prev      # (B, P)
     ptrdiff_t h_row
-    const real *c_prev      # (blocks, B, VL)
-    ptrdiff_t c_panel
+    const real *states[MAX_STATES]      # old ones, from 1 on (blocks, B, VL)
+    ptrdiff_t state_panel
     const real *dy          # (B, H), or NULL for zeros
     ptrdiff_t dy_row
     real *dz                # out: gradient before the activations (blocks, B, slots * VL)
@@ -61,32 +73,91 @@ cdef struct StepBack:
     const real *d_out       # in: of the output, but for dy. (blocks, B, VL), may be dh
     real *dh                # out: of h_prev. (P blocks, B, VL)
     ptrdiff_t dh_blocks
-    real *dc                # in: of c; out: of c_prev. (blocks, B, VL)
-    real *drh               # scratch (blocks, B, VL)
-    ptrdiff_t d_panel       # of d_out, dh, dc, drh and dc_hat
+    real *dstates[MAX_STATES]   # in: of new states, from 1 on; out: of old ones. (blocks, B, VL)
+    ptrdiff_t d_panel       # of d_out, dh, dstates and scratch
     real *out               # out: the output, anew (B, H), or NULL
-    const real *peephole    # (blocks, 3 * VL), or NULL
+    real *operand           # out: what the late product was with (B, H), anew
+    real *scratch           # the first of the cell's own arrays (blocks, B, VL)
+    ptrdiff_t scratch_size
+    real *kept              # the first of those that `sum_gradients` reads (blocks, B, VL)
+    ptrdiff_t kept_size
+    ptrdiff_t kept_panel
+    const real *vectors[MAX_VECTORS]    # as forward
     Norm norm               # of the products with h
     real *dzh               # out: gradient of those products, as dz
-    const real *norm_c      # as forward
-    real *c_hat             # out: LN(c) without gain and bias (blocks, B, VL)
-    real *d_seen            # out: the gradient of LN(c), as c_hat
-    ptrdiff_t hat_panel
-    real *dc_hat            # scratch (blocks, B, VL)
     const Panels *w_hh      # transposed
-    const Panels *w_hn      # transposed
-    int threads             # as forward
-    meeting *others
+    const Panels *w_late    # transposed
+    const real *u           # as forward
+    int threads
+    barrier *others
+
+cdef struct ChunkSums:
+    # What the gradients of a cell's vectors are summed from: some rows, some blocks.
+    ptrdiff_t rows
+    ptrdiff_t blocks
+    ptrdiff_t lanes         # of the last of these blocks
+    const real *dz          # (blocks, rows, slots * VL)
+    ptrdiff_t dz_panel
+    const real *z           # gates, as dz
+    ptrdiff_t z_panel
+    const real *states[MAX_STATES]      # old ones, from 1 on (blocks, rows, VL)
+    ptrdiff_t state_panel
+    const real *kept        # (blocks, rows, VL)
+    ptrdiff_t kept_size
+    ptrdiff_t kept_panel
+    real *sums[MAX_VECTORS]     # to add to: as the vectors, or NULL
+
+cdef struct CellKernels:
+    # The functions of a cell: one call for each step, or for each chunk of steps.
+    void (*forward)(const Step *) noexcept nogil
+    void (*backward)(const StepBack *) noexcept nogil
+    void (*sum_gradients)(const ChunkSums *) noexcept nogil     # of its vectors; NULL for none
+    Workspace (*workspace)(bint *given) noexcept nogil  # with these vectors; NULL: it needs none
 
 
-cdef inline void recur(
+cdef inline ptrdiff_t slot_lanes(ptrdiff_t units, ptrdiff_t lanes) noexcept nogil:
+    """Numbers from slot to slot in a block from which on there are so many units."""
+    return VL if units >= VL else lanes
+
+
+# In a narrow block each vector reaches into the place of the next slots: all four are read before
+# one is written, and they are written from the first to the last.
+
+cdef inline void load_gates(
+    const real *z, ptrdiff_t v, vf *a, vf *b, vf *c, vf *d
+) noexcept nogil:
+    """Four slots of one row, `v` numbers apart."""
+    a[0], b[0], c[0], d[0] = vload(z), vload(z + v), vload(z + 2 * v), vload(z + 3 * v)
+
+
+cdef inline void store_gates(real *z, ptrdiff_t v, vf a, vf b, vf c, vf d) noexcept nogil:
+    """All four slots of one row, `v` numbers apart."""
+    vstore(z, a)
+    vstore(z + v, b)
+    vstore(z + 2 * v, c)
+    vstore(z + 3 * v, d)
+
+
+cdef inline void recur(const Step *s) noexcept nogil:
+    """z += h w, or LN(h w), or h u."""
+    if s.u is not NULL:
+        recur_elementwise(s)
+    elif s.w_hh.w is not NULL:
+        multiply_state(s, s.w_hh, s.h, s.h_row)
+
+
+cdef inline void recur_late(const Step *s) noexcept nogil:
+    """The same with the product that waits for gates, whose operand the cell has written."""
+    multiply_state(s, s.w_late, s.operand, s.H)
+
+
+cdef inline void multiply_state(
     const Step *s, const Panels *w, const real *h, ptrdiff_t h_row
 ) noexcept nogil:
-    """z += h w, or LN(h w)."""
     cdef product p
     if s.threads > 1:
         # All of h is there, and nobody reads any more what this step overwrites.
-        meet(s.others, s.threads)
+        barrier_wait(s.others, s.threads)
     p.a, p.a_row, p.a_k = h, h_row, 1
     p.K = p.segment = w.K
     p.init_row = p.c_row = s.slots * VL
@@ -101,6 +172,22 @@ cdef inline void recur(
         normalise(&s.norm, w.first, w.gates, s.B, s.blocks, s.H, s.z, s.z_panel)
 
 
+cdef inline void recur_elementwise(const Step *s) noexcept nogil:
+    cdef ptrdiff_t block, b, slot, n, v, size = s.slots * VL
+    cdef real *z
+    cdef const real *u
+    cdef vf h
+    for block in range(s.blocks):
+        n = s.H - block * VL
+        v = slot_lanes(n, s.lanes)
+        u = s.u + block * size
+        for b in range(s.B):
+            z = s.z + block * s.z_panel + b * size
+            h = vload_first(s.h_own + b * s.h_row + block * VL, n)
+            for slot in range(s.w_hh.first, s.w_hh.first + s.w_hh.gates):
+                vstore(z + slot * v, vload(z + slot * v) + vfirst(vload(u + slot * v) * h, n))
+
+
 cdef inline void clear_dh(const StepBack *s) noexcept nogil:
     """dh = 0, for cells in which the old h goes nowhere but into the product."""
     cdef ptrdiff_t u, b
@@ -109,14 +196,28 @@ cdef inline void clear_dh(const StepBack *s) noexcept nogil:
             vstore(s.dh + u * s.d_panel + b * VL, vset(0))
 
 
-cdef inline void recur_back(
+cdef inline void recur_back(const StepBack *s, ptrdiff_t first, ptrdiff_t gates) noexcept nogil:
+    """dh += dz w, or dz u, for the dz of `gates` gates from slot `first` on."""
+    if s.u is not NULL:
+        recur_back_elementwise(s, first, gates)
+    elif s.w_hh.w is not NULL:
+        multiply_back(s, s.w_hh, first, gates, s.dh)
+
+
+cdef inline void recur_late_back(
+    const StepBack *s, ptrdiff_t first, ptrdiff_t gates, real *d
+) noexcept nogil:
+    """The same for the late product: d (blocks, B, VL) is the gradient of its operand."""
+    multiply_back(s, s.w_late, first, gates, d)
+
+
+cdef inline void multiply_back(
     const StepBack *s, const Panels *w, ptrdiff_t first, ptrdiff_t gates, real *d
 ) noexcept nogil:
-    """d += dz w, for the dz of `gates` gates from slot `first` on; d is (blocks, B, VL)."""
     cdef product p
     cdef const real *dz = s.dz_all
     if s.threads > 1:
-        meet(s.others, s.threads)
+        barrier_wait(s.others, s.threads)
     if s.norm.gain is not NULL:
         normalise_back(
             &s.norm, first, gates, s.B, s.blocks, s.H, s.dz, s.dzh, s.dz_panel
@@ -129,3 +230,47 @@ cdef inline void recur_back(
     p.c = d
     p.init_row = p.c_row = VL
     multiply(w, s.B, &p, s.d_panel, s.d_panel)
+
+
+cdef inline void recur_back_elementwise(
+    const StepBack *s, ptrdiff_t first, ptrdiff_t gates
+) noexcept nogil:
+    cdef ptrdiff_t block, b, slot, n, v, size = s.slots * VL
+    cdef const real *dz
+    cdef const real *u
+    cdef real *dh
+    cdef vf d
+    for block in range(s.blocks):
+        n = s.H - block * VL
+        v = slot_lanes(n, s.lanes)
+        u = s.u + block * size
+        for b in range(s.B):
+            dz = s.dz + block * s.dz_panel + b * size
+            dh = s.dh + block * s.d_panel + b * VL
+            d = vload(dh)
+            for slot in range(first, first + gates):
+                d = d + vfirst(vload(dz + slot * v) * vload(u + slot * v), n)
+            vstore(dh, d)
+
+
+cdef inline void add_vector_to(real *sum, vf v) noexcept nogil:
+    vstore(sum, vload(sum) + v)
+
+
+cdef inline void sum_rows(
+    real *sums, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows,
+    const real *a, ptrdiff_t a_panel, const real *b, ptrdiff_t b_panel,
+) noexcept nogil:
+    """sums += the sum over rows of a, or of a b unless that is NULL."""
+    cdef ptrdiff_t block, v, row, at
+    cdef vf total, term
+    for block in range(blocks):
+        for v in range(vectors):
+            total = vset(0)
+            for row in range(rows):
+                at = (row * vectors + v) * VL
+                term = vload(a + block * a_panel + at)
+                if b is not NULL:
+                    term = term * vload(b + block * b_panel + at)
+                total = total + term
+            add_vector_to(sums + (block * vectors + v) * VL, total)

@@ -1,58 +1,118 @@
-# What a cell is to these kernels: where each gate stands, and which functions step it.
-# Included in kernels.pyx.
+# The only place that maps a cell's name to its compiled functions. Included in kernels.pyx.
 
 from gru cimport (
     gru_backward, gru_forward, gru_reset_before_backward, gru_reset_before_forward,
+    gru_reset_before_workspace,
 )
-from lstm cimport lstm_backward, lstm_forward
+from lstm cimport lstm_backward, lstm_forward, lstm_sum_gradients, lstm_workspace
+from packing cimport Gates, Layout
 from rnn cimport rnn_relu_backward, rnn_relu_forward, rnn_tanh_backward, rnn_tanh_forward
-from step cimport Step, StepBack
+from step cimport MAX_GATES, MAX_STATES, MAX_VECTORS, CellKernels
+
+from fastrnn._kernels.cells import CELLS, GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
 
 cdef enum:
-    MAX_GATES = 4
+    MAX_CELLS = 32
 
-cdef struct Gates:
-    # Gates that one product computes: `count` slots from `first` on, and torch's index of each.
-    ptrdiff_t first
-    ptrdiff_t count
-    ptrdiff_t index[MAX_GATES]
-
-cdef struct Layout:
-    ptrdiff_t slots
-    Gates x                 # product with the input
-    Gates h                 # product with the hidden state
-    Gates n                 # product with (r h), or none
-    bint has_c
-    bint narrows            # whether the last block may be narrow: see panels.pxd
-    bint z_is_h             # whether z ends as the new h, so that a tape needs no other
-    ptrdiff_t groups[MAX_GATES]     # of slots that are normalised together
-    void (*forward)(const Step *) noexcept nogil
-    void (*backward)(const StepBack *) noexcept nogil
+cdef Layout[MAX_CELLS] layouts
+# The index of each cell, and the names of its vectors (H,), in groups that are there or not.
+cdef dict LAYOUTS = {}
+cdef dict VECTORS = {}
 
 
-cdef dict LAYOUTS = {
-    "rnn_tanh": 0, "rnn_relu": 1, "lstm": 2, "gru": 3, "gru_reset_before": 4,
-}
-cdef Layout[5] layouts
-layouts[0] = Layout(
-    1, Gates(0, 1, [0, 0, 0, 0]), Gates(0, 1, [0, 0, 0, 0]), Gates(0, 0, [0, 0, 0, 0]),
-    False, True, True, [0, 0, 0, 0], rnn_tanh_forward, rnn_tanh_backward,
+cdef Gates gates_of(cell, ptrdiff_t first, tuple names):
+    """Gates in the slots from `first` on."""
+    cdef Gates gates = Gates(first=first, count=len(names), index=[0, 0, 0, 0])
+    for slot, name in enumerate(names):
+        gates.index[slot] = cell.gates.index(name)
+    return gates
+
+
+cdef int enter(str name, CellKernels run, dict data) except -1:
+    """Enter a cell: its functions, and as data
+
+    x, h, late : tuple of str
+        Gates that the products with x and with h go to, and the one that waits for gates (default:
+        there is none), in the order of their slots.
+    h_first : int
+        In which slot those of h begin, by default 0, as the others do.
+    vectors : tuple of tuple of str
+        The cell's own weights (H,), in groups that are there or not. Default: none.
+    out_is_z : bool
+        Whether z ends as the output. Default: no.
+    """
+    cdef Layout *layout = &layouts[len(LAYOUTS)]
+    cell, x, h, h_first = CELLS[name], data["x"], data["h"], data.get("h_first", 0)
+    late, vectors = data.get("late", ()), data.get("vectors", ())
+    covered = {*WEIGHTS, *PROJECTION, *GAINS, *sum(vectors, ())}
+    slots = max(len(x), h_first + len(h))
+    if (
+        slots > MAX_GATES or len(cell.states) > MAX_STATES or len(vectors) > MAX_VECTORS
+        or len(LAYOUTS) == MAX_CELLS or not covered.issuperset(cell.weights)
+        or cell.recurrence != "dense" and (late or "layer_norm" in cell.options)
+    ):
+        raise ImportError(f"{name}: the compiled kernels can't run such a cell")
+    layout.slots, layout.states = slots, len(cell.states)
+    layout.out_is_z = data.get("out_is_z", False)
+    layout.dense = cell.recurrence == "dense"
+    layout.elementwise = cell.recurrence == "elementwise"
+    layout.x, layout.h = gates_of(cell, 0, x), gates_of(cell, h_first, h)
+    layout.late = gates_of(cell, 0, late)
+    group = {gate: i for i, gates in enumerate(cell.norm_groups) for gate in gates}
+    for first, gates in ((0, x), (h_first, h), (0, late)):
+        for slot, gate in enumerate(gates, first):
+            layout.groups[slot] = group.get(gate, 0)
+    for i, names in enumerate(vectors):
+        layout.vectors[i] = len(names)
+    layout.run = run
+    index = len(LAYOUTS)
+    LAYOUTS[name], VECTORS[name] = index, vectors
+    return 0
+
+
+enter(
+    "rnn_tanh",
+    CellKernels(
+        forward=rnn_tanh_forward, backward=rnn_tanh_backward, sum_gradients=NULL, workspace=NULL
+    ),
+    {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
-layouts[1] = layouts[0]
-layouts[1].forward, layouts[1].backward = rnn_relu_forward, rnn_relu_backward
-layouts[2] = Layout(
-    4, Gates(0, 4, [0, 1, 2, 3]), Gates(0, 4, [0, 1, 2, 3]), Gates(0, 0, [0, 0, 0, 0]),
-    True, True, False, [0, 0, 0, 0], lstm_forward, lstm_backward,
+enter(
+    "rnn_relu",
+    CellKernels(
+        forward=rnn_relu_forward, backward=rnn_relu_backward, sum_gradients=NULL, workspace=NULL
+    ),
+    {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
-layouts[3] = Layout(
-    4, Gates(0, 3, [2, 0, 1, 0]), Gates(1, 3, [0, 1, 2, 0]), Gates(0, 0, [0, 0, 0, 0]),
-    False, True, False, [0, 1, 1, 2], gru_forward, gru_backward,
+enter(
+    "lstm",
+    CellKernels(
+        forward=lstm_forward, backward=lstm_backward, sum_gradients=lstm_sum_gradients,
+        workspace=lstm_workspace,
+    ),
+    {
+        "x": ("i", "f", "g", "o"), "h": ("i", "f", "g", "o"),
+        "vectors": (PEEPHOLES, STATE_NORM),
+    },
 )
-layouts[4] = Layout(
-    3, Gates(0, 3, [2, 0, 1, 0]), Gates(1, 2, [0, 1, 0, 0]), Gates(0, 1, [2, 0, 0, 0]),
-    False, False, False, [0, 1, 1, 0], gru_reset_before_forward, gru_reset_before_backward,
+enter(
+    "gru",
+    CellKernels(
+        forward=gru_forward, backward=gru_backward, sum_gradients=NULL, workspace=NULL
+    ),
+    {"x": ("n", "r", "z"), "h": ("r", "z", "n"), "h_first": 1},
 )
+enter(
+    "gru_reset_before",
+    CellKernels(
+        forward=gru_reset_before_forward, backward=gru_reset_before_backward, sum_gradients=NULL,
+        workspace=gru_reset_before_workspace,
+    ),
+    {"x": ("n", "r", "z"), "h": ("r", "z"), "h_first": 1, "late": ("n",)},
+)
+if CELLS.keys() != LAYOUTS.keys():
+    raise ImportError(f"cells without compiled kernels: {sorted(CELLS.keys() - LAYOUTS.keys())}")
 
 
 # The "gates" of a projection: its outputs.
-cdef Gates OUTPUT = Gates(0, 1, [0, 0, 0, 0])
+cdef Gates OUTPUT = Gates(first=0, count=1, index=[0, 0, 0, 0])

@@ -12,7 +12,7 @@ cdef struct Norm:
     const real *gain        # (blocks, slots * VL)
     real *hat               # (blocks, rows, slots * VL)
     ptrdiff_t hat_panel
-    real *scale             # (rows, slots): 1 / sqrt(var + eps) of a group, at its first slot
+    real *rstd             # (rows, slots): 1 / sqrt(var + eps) of a group, at its first slot
     const ptrdiff_t *groups  # (slots,): neighbours of the same number are normalised together
     ptrdiff_t slots
     const real *zero        # slots * VL zeros
@@ -21,9 +21,9 @@ cdef struct Norm:
 cdef inline real normalise_row(
     real *a, ptrdiff_t panel, ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H
 ) noexcept nogil:
-    """In place, `count` vectors of each block; returns the scale."""
+    """In place, `count` vectors of each block; returns the rstd."""
     cdef ptrdiff_t u, v
-    cdef real n = H * count, scale
+    cdef real n = H * count, rstd
     cdef vf mean, d, total = vset(0)
     for u in range(blocks):
         for v in range(count):
@@ -35,15 +35,15 @@ cdef inline real normalise_row(
             d = vfirst(vload(a + u * panel + v * VL) - mean, H - u * VL)
             vstore(a + u * panel + v * VL, d)
             total = total + d * d
-    scale = 1 / sqrt(vsum(total) / n + NORM_EPS)
+    rstd = 1 / sqrt(vsum(total) / n + NORM_EPS)
     for u in range(blocks):
         for v in range(count):
-            vstore(a + u * panel + v * VL, vload(a + u * panel + v * VL) * vset(scale))
-    return scale
+            vstore(a + u * panel + v * VL, vload(a + u * panel + v * VL) * vset(rstd))
+    return rstd
 
 
 cdef inline void normalise_row_back(
-    real *d, ptrdiff_t d_panel, const real *hat, ptrdiff_t hat_panel, real scale,
+    real *d, ptrdiff_t d_panel, const real *hat, ptrdiff_t hat_panel, real rstd,
     ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H,
 ) noexcept nogil:
     """In place, from the gradient of hat to that of what was normalised."""
@@ -59,7 +59,7 @@ cdef inline void normalise_row_back(
     for u in range(blocks):
         for v in range(count):
             v_d = vload(d + u * d_panel + v * VL) - mean
-            v_d = (v_d - vload(hat + u * hat_panel + v * VL) * along) * vset(scale)
+            v_d = (v_d - vload(hat + u * hat_panel + v * VL) * along) * vset(rstd)
             vstore(d + u * d_panel + v * VL, vfirst(v_d, H - u * VL))
 
 
@@ -81,7 +81,7 @@ cdef inline void normalise(
         slot = first
         while slot < first + count:
             end = group_end(norm, slot, first + count)
-            norm.scale[b * norm.slots + slot] = normalise_row(
+            norm.rstd[b * norm.slots + slot] = normalise_row(
                 norm.hat + b * size + slot * VL, norm.hat_panel, end - slot, blocks, H
             )
             slot = end
@@ -113,6 +113,6 @@ cdef inline void normalise_back(
             at = b * size + slot * VL
             normalise_row_back(
                 d + at, dz_panel, norm.hat + at, norm.hat_panel,
-                norm.scale[b * norm.slots + slot], end - slot, blocks, H,
+                norm.rstd[b * norm.slots + slot], end - slot, blocks, H,
             )
             slot = end

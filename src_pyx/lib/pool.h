@@ -20,14 +20,20 @@ typedef struct {
     ptrdiff_t least_step; /* and of one step where threads meet at each, */
     ptrdiff_t least_awake; /* and of a call so soon after another that the threads are awake */
     long long ended;      /* when the last call ended, on the clock below */
-    int crowded;          /* calls for which they had better not meet at each step, */
-    int penalty;          /* and for how many they did not, the last time */
+    int backoff_left;     /* calls for which they had better not wait for each other at each step, */
+    int backoff;          /* and for how many they did not, the last time */
 } thread_pool;
+
+#ifndef FASTRNN_POOL
+/* The pool, in each module of kernels: set when it is imported. */
+static thread_pool *pool;
+static inline void use_pool(thread_pool *shared) { pool = shared; }
+#endif
 
 /* Where the threads of one work wait for each other; `late` counts those that tried one's patience. */
 typedef struct {
-    int arrived, meetings, late;
-} meeting;
+    int arrived, rounds, late;
+} barrier;
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
 #include <sched.h>
@@ -56,15 +62,15 @@ static inline long long clock_now(void) {
 
 #define LOOK(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
 
-static inline void meet(meeting *m, int count) {
-    int before = LOOK(m->meetings);
-    if (__atomic_add_fetch(&m->arrived, 1, __ATOMIC_ACQ_REL) == count) {
-        m->arrived = 0;
-        __atomic_store_n(&m->meetings, before + 1, __ATOMIC_RELEASE);
+static inline void barrier_wait(barrier *b, int count) {
+    int before = LOOK(b->rounds);
+    if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == count) {
+        b->arrived = 0;
+        __atomic_store_n(&b->rounds, before + 1, __ATOMIC_RELEASE);
         return;
     }
-    for (int looks = 0; LOOK(m->meetings) == before; looks++) {
-        if (looks == PATIENCE) __atomic_add_fetch(&m->late, 1, __ATOMIC_RELAXED);
+    for (int looks = 0; LOOK(b->rounds) == before; looks++) {
+        if (looks == PATIENCE) __atomic_add_fetch(&b->late, 1, __ATOMIC_RELAXED);
         if (looks < PATIENCE) RELAX();
         else sched_yield();
     }
@@ -250,7 +256,7 @@ static void pool_run(int count, work_function work, void *what, int together) {
 }
 #endif
 #else
-static void meet(meeting *m, int count) { (void)m, (void)count; }
+static void barrier_wait(barrier *b, int count) { (void)b, (void)count; }
 static long long clock_now(void) { return 0; }
 #ifdef FASTRNN_POOL
 static void pool_init(void) {}

@@ -2,9 +2,14 @@
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
+from packing cimport Weights, new_step
 from panels cimport Panels, parts, share_blocks, some_panels
-from step cimport Step
-from vec cimport VL, WIDEST, real, vcopy
+from projection cimport InputProduct, multiply_inputs, project_output
+from split cimport (
+    HOLDS_GIL, LOST, clock_now, pool, run_shared, threads_for_step, update_backoff, worth,
+)
+from step cimport MAX_VECTORS, Step
+from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vcopy
 
 import numpy as np
 
@@ -30,7 +35,7 @@ cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexc
 cdef struct StepShare:
     # A step that threads share by blocks.
     Step s
-    Projection x
+    InputProduct x
     real *y
     const Weights *w
 
@@ -40,26 +45,31 @@ cdef void step_share(int index, int count, void *what) noexcept nogil:
     cdef StepShare *all = <StepShare *>what
     cdef const Weights *w = all.w
     cdef ptrdiff_t u0 = share_blocks(w.blocks, index, count)
-    cdef ptrdiff_t u1 = share_blocks(w.blocks, index + 1, count)
+    cdef ptrdiff_t u1 = share_blocks(w.blocks, index + 1, count), i
     cdef Panels w_x = some_panels(&w.x, u0, u1), w_h = some_panels(&w.h, u0, u1)
     cdef Step s = all.s
-    cdef Projection x = all.x
+    cdef InputProduct x = all.x
     cdef float_mode mode = flush_subnormals()
     x.w, x.bias, x.z = &w_x, w.bias + u0 * w.size, all.x.z + u0 * x.z_panel
-    project(&x)
+    multiply_inputs(&x)
     s.H, s.blocks, s.w_hh, s.z = w.H - u0 * VL, u1 - u0, &w_h, x.z
     s.h_own = all.s.h + u0 * VL
     s.out, s.out_row = all.y + u0 * VL, w.P
-    if w.layout.has_c:
-        s.c = all.s.c + u0 * s.c_panel
-    if w.peephole is not NULL:
-        s.peephole = w.peephole + u0 * 3 * VL
-    w.layout.forward(&s)
+    for i in range(1, w.layout.states):
+        s.states[i] += u0 * s.state_panel
+    if w.u is not NULL:
+        s.u += u0 * w.size
+    for i in range(MAX_VECTORS):
+        if s.vectors[i] is not NULL:
+            s.vectors[i] += u0 * w.layout.vectors[i] * VL
+    if s.scratch is not NULL:
+        s.scratch += u0 * s.scratch_panel
+    w.layout.run.forward(&s)
     restore_mode(mode)
 
 
 cdef class Stepper:
-    """Steps a layer over states that it owns: see ``_reference.scan.Stepper``."""
+    """Steps a layer, one time step at a time, over states of its own."""
 
     cdef object weights, kernels, convert
     cdef object copy            # the exclusive Copy of the weights that is in use, or None
@@ -67,16 +77,15 @@ cdef class Stepper:
     cdef Packed packed
     cdef list memory
     cdef object pinned          # the states
-    cdef real *h                # (B, padded)
-    cdef real *c                # (B, padded)
+    cdef real *states           # (count, B, padded)
     cdef real *z
-    cdef real *rh
+    cdef real *operand
     cdef real *out
     cdef real *projected
-    cdef real *c_hat
-    cdef Hats x_hats, h_hats
+    cdef real *scratch
+    cdef NormBuffers x_norm, h_norm
     cdef Step s
-    cdef Projection x
+    cdef InputProduct x
     cdef ptrdiff_t B, I, P
     cdef bint busy
 
@@ -90,24 +99,24 @@ cdef class Stepper:
         self.B, self.I, self.P = B, w.I, w.P
         self.packed, self.memory = packed, []
         self.z = scratch(self.memory, product_of(w.blocks, B, w.size))
-        self.rh = scratch(self.memory, product_of(B, w.H))
+        self.operand = scratch(self.memory, product_of(B, w.H))
         self.out = scratch(self.memory, product_of(B, w.H))
         self.projected = scratch(self.memory, product_of(parts(w.P, VL), B, VL))
-        self.c_hat = scratch(self.memory, product_of(w.blocks, B, VL))
-        self.x_hats, self.h_hats = Hats(packed, B), Hats(packed, B)
-        memory = np.zeros((2, B, padded), np.dtype(f"f{sizeof(real)}"))
-        self.pinned, self.h = pin(memory), data(memory)
-        self.c = self.h + B * padded
-        self.state = (memory[0, :, :w.P], memory[1, :, :w.H])[: 1 + w.layout.has_c]
+        self.scratch = scratch(self.memory, product_of(w.workspace.forward, w.blocks, B, VL))
+        self.x_norm, self.h_norm = NormBuffers(packed, B), NormBuffers(packed, B)
+        states = np.zeros((w.layout.states, B, padded), np.dtype(f"f{sizeof(real)}"))
+        self.pinned, self.states = pin(states), data(states)
+        sizes = packed.cell.state_sizes(packed.config)
+        self.state = tuple([states[i, :, :n] for i, n in enumerate(sizes)])
         self._refresh()
 
     cdef int _refresh(self) except -1:
         """Take the weights as they are now."""
         cdef Packed packed = self.weights.packed(self.kernels)
         cdef const Weights *w = &packed.w
-        cdef ptrdiff_t padded = w.blocks * VL
+        cdef ptrdiff_t padded = w.blocks * VL, i
         cdef Step *s = &self.s
-        cdef Projection *x = &self.x
+        cdef InputProduct *x = &self.x
         if (
             packed is None or packed.cell is not self.packed.cell
             or packed.config != self.packed.config
@@ -116,36 +125,25 @@ cdef class Stepper:
         copy = self.weights.copy
         self.copy = copy if copy.exclusive and copy.packed is packed else None
         self.packed = packed
-        s[0] = new_step(w)
+        s[0] = new_step(w, 0)
         s.B = self.B
-        s.z, s.z_panel, s.rh = self.z, self.B * w.size, self.rh
-        s.h = s.h_own = s.out = self.h
+        s.z, s.z_panel, s.operand = self.z, self.B * w.size, self.operand
+        s.h = s.h_own = s.out = self.states
         s.h_row = s.out_row = padded
-        s.norm = self.h_hats.norm(w, w.gain_h)
-        s.c_hat, s.hat_panel = self.c_hat, self.B * VL
+        s.norm = self.h_norm.norm(w, w.gain_h)
+        s.scratch, s.scratch_panel = self.scratch, self.B * VL
+        s.scratch_size = w.blocks * s.scratch_panel
         if w.projects:
             s.out, s.out_row = self.out, w.H
-        if w.layout.has_c:
-            s.c, s.c_row, s.c_panel = self.c, padded, VL
-        memset(x, 0, sizeof(Projection))
+        s.state_row, s.state_panel = padded, VL
+        for i in range(1, w.layout.states):
+            s.states[i] = self.states + i * self.B * padded
+        memset(x, 0, sizeof(InputProduct))
         x.w, x.bias, x.slots, x.H = &w.x, w.bias, w.layout.slots, w.H
         x.T, x.B, x.x_b = 1, self.B, w.I
         x.z, x.z_panel = self.z, s.z_panel
-        x.norm = self.x_hats.norm(w, w.gain_x)
+        x.norm = self.x_norm.norm(w, w.gain_x)
         return 0
-
-    cdef int _threads(self, ptrdiff_t work) noexcept:
-        """Into how many threads to split a step of so many multiply-adds, by blocks."""
-        cdef const Weights *w = &self.packed.w
-        if (
-            not worth(work) or w.projects or w.gain_x is not NULL or w.layout.n.count
-            or parts(w.blocks, WIDEST) < pool.most
-        ):
-            return 1
-        if work < pool.least_call and pool.crowded:
-            pool.crowded -= 1
-            return 1
-        return pool.most
 
     cdef void _step(self, const real *x, real *y, int threads) noexcept nogil:
         cdef ptrdiff_t b
@@ -162,8 +160,8 @@ cdef class Stepper:
             memcpy(y, self.out, self.B * self.P * sizeof(real))
             return
         mode = flush_subnormals()
-        project(&self.x)
-        w.layout.forward(&self.s)
+        multiply_inputs(&self.x)
+        w.layout.run.forward(&self.s)
         if w.projects:
             project_output(
                 w, self.B, self.out, self.projected, <real *>self.s.h, self.s.h_row
@@ -210,7 +208,7 @@ cdef class Stepper:
         if work < pool.least_awake:
             self._step(x_data, y_data, 1)
             return out
-        threads = self._threads(work)
+        threads = threads_for_step(&self.packed.w, work)
         begun = clock_now()
         if work < HOLDS_GIL:
             self._step(x_data, y_data, threads)
@@ -222,5 +220,5 @@ cdef class Stepper:
                 self._step(x_data, y_data, threads)
         pool.ended = clock_now()
         if threads > 1 and work < pool.least_call:
-            judge(pool.ended - begun > LOST)
+            update_backoff(pool.ended - begun > LOST)
         return out

@@ -1,9 +1,10 @@
-# Who does what when a call is shared by threads. Included in kernels.pyx.
+"""Who does what when a call is shared by threads."""
 
-from cpython.pycapsule cimport PyCapsule_Import
+from packing cimport Weights
 from panels cimport Panels, parts, share_blocks, some_panels, tiles, vectors
-from step cimport meeting
-from vec cimport VL, WIDEST
+from schedule cimport Schedule
+from step cimport barrier
+from vec cimport VL, WIDEST, real
 
 cdef extern from "pool.h" nogil:
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
@@ -14,11 +15,11 @@ cdef extern from "pool.h" nogil:
         ptrdiff_t least_step
         ptrdiff_t least_awake
         long long ended
-        int crowded
-        int penalty
+        int backoff_left
+        int backoff
+    thread_pool *pool
+    void use_pool(thread_pool *shared)
     long long clock_now()
-
-cdef thread_pool *pool = <thread_pool *>PyCapsule_Import("fastrnn._kernels._threads.pool", False)
 
 cdef enum:
     # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
@@ -28,25 +29,17 @@ cdef enum:
     # Weights of a step, in bytes, that two cores had better not both read: more than their own
     # caches hold.
     LARGE_WEIGHTS = 2097152
-    # Where other programs have the CPUs, threads that meet at each step lose a time slice at each:
-    # after a call in which one in so many meetings was late (one in ten is usual), the next calls
-    # go without; each time twice as many.
+    # Where other programs have the CPUs, threads that wait for each other at each step lose a time
+    # slice at each: after a call in which one in so many waits was long (one in ten is usual), the
+    # next calls go without; each time twice as many.
     LATE = 3
-    MOST_PENALTY = 256
+    MOST_BACKOFF = 256
     # Multiply-adds from which on a call lets other Python threads run meanwhile.
     HOLDS_GIL = 800000
     # Nanoseconds between calls in a row, which find threads awake, and those after which a thread
     # must have lost its CPU during a step.
     IN_A_ROW = 20000
     LOST = 200000
-
-
-cdef inline ptrdiff_t multiply_adds(const Weights *w, ptrdiff_t rows) noexcept nogil:
-    """Of so many rows, one step of each."""
-    cdef Py_ssize_t work = 0
-    if multiply_overflows(rows, w.x.gates * w.blocks * VL * (w.I + w.P), &work):
-        return PY_SSIZE_T_MAX
-    return work
 
 
 cdef inline bint worth(ptrdiff_t work) noexcept nogil:
@@ -63,8 +56,8 @@ cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil
     return larger * max(2 * n + 2, LEAST_COST) + (count - larger) * max(2 * n, LEAST_COST)
 
 
-cdef bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexcept nogil:
-    """Whether blocks come out in more even shares than rows, by 5 %, for meetings cost as well."""
+cdef inline bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexcept nogil:
+    """Whether blocks come out in more even shares than rows, by 5 %, for barriers cost as well."""
     cdef ptrdiff_t most = 0
     cdef Panels mine
     cdef int i
@@ -79,43 +72,54 @@ cdef bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexce
     )
 
 
-cdef int threads_for(const Weights *w, const Rows *rows, bint has_reset, bint *by_blocks) noexcept:
+cdef inline int threads_for(
+    const Weights *w, const Schedule *s, ptrdiff_t work, bint has_reset, bint *by_blocks
+) noexcept nogil:
     """Into how many threads to split a call, and whether by blocks of units rather than by rows."""
     cdef ptrdiff_t gates = w.x.gates * w.blocks * VL, most = pool.most
     cdef bint can_split_blocks = (
-        rows.offsets is NULL and not has_reset and not w.projects and w.gain_x is NULL
-        and w.layout.n.count == 0 and parts(w.blocks, WIDEST) >= most
+        w.splits and s.offsets is NULL and not has_reset and parts(w.blocks, WIDEST) >= most
     )
     cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
     by_blocks[0] = False
-    if not worth(multiply_adds(w, rows.N)):
+    if not worth(work):
         return 1
     if (
-        can_split_blocks and rows.B * gates * w.P >= pool.least_step
-        and (large or blocks_split_better(w, rows.B, most))
+        can_split_blocks and s.B * gates * w.P >= pool.least_step
+        and (large or blocks_split_better(w, s.B, most))
     ):
-        by_blocks[0] = pool.crowded == 0
-        pool.crowded -= pool.crowded > 0
-    if rows.B < most * OWN_ROWS and can_split_blocks and not by_blocks[0]:
+        by_blocks[0] = pool.backoff_left == 0
+        pool.backoff_left -= pool.backoff_left > 0
+    if s.B < most * OWN_ROWS and can_split_blocks and not by_blocks[0]:
         return 1
-    return most if by_blocks[0] else min(most, rows.B)
+    return most if by_blocks[0] else min(most, s.B)
 
 
-cdef inline void run(
-    int threads, work_function work, void *what, bint by_blocks, const meeting *others
+cdef inline int threads_for_step(const Weights *w, ptrdiff_t work) noexcept nogil:
+    """Into how many threads to split a single step of so many multiply-adds, by blocks."""
+    if not w.splits or not worth(work) or parts(w.blocks, WIDEST) < pool.most:
+        return 1
+    if work < pool.least_call and pool.backoff_left:
+        pool.backoff_left -= 1
+        return 1
+    return pool.most
+
+
+cdef inline void update_backoff(bint late) noexcept nogil:
+    """Say how threads that need each other got on."""
+    if late:
+        pool.backoff_left = pool.backoff = min(2 * pool.backoff + 4, MOST_BACKOFF)
+    else:
+        pool.backoff //= 2
+
+
+cdef inline void run_shared(
+    int threads, work_function work, void *what, bint by_blocks, const barrier *others
 ) noexcept nogil:
     if threads == 1:
         work(0, 1, what)
     else:
         pool.run(threads, work, what, True)
         if by_blocks:
-            judge(others.late * LATE > others.meetings)
+            update_backoff(others.late * LATE > others.rounds)
     pool.ended = clock_now()
-
-
-cdef inline void judge(bint crowded) noexcept nogil:
-    """Say how threads that need each other got on."""
-    if crowded:
-        pool.crowded = pool.penalty = min(2 * pool.penalty + 4, MOST_PENALTY)
-    else:
-        pool.penalty //= 2

@@ -1,0 +1,289 @@
+"""The scan over time: what one of several threads does of it."""
+
+from libc.string cimport memcpy, memset
+from norm cimport Norm
+from packing cimport Weights, new_step, norm_at
+from panels cimport Panels, parts, share_blocks, some_panels
+from projection cimport InputProduct, multiply_inputs, project_output
+from schedule cimport (
+    Resets, Schedule, block_rows, caller_row, reset_rows, split_rows, step_offset, step_rows,
+    unblock_row,
+)
+from step cimport MAX_STATES, Step, barrier, barrier_wait
+from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vcopy
+
+
+cdef struct Forward:
+    # All that the threads of one forward share.
+    const Weights *w
+    Schedule schedule
+    ptrdiff_t chunk         # steps whose inputs are multiplied at once
+    bint keep
+    bint by_blocks          # threads share each step's blocks; else each has rows of its own
+    barrier others
+    const real *x
+    ptrdiff_t x_t
+    ptrdiff_t x_b
+    real *y                 # or NULL
+    ptrdiff_t y_t
+    ptrdiff_t y_b
+    const real *state_0[MAX_STATES]     # (B, P) for h, (B, H) for others, or NULL for zeros
+    real *state_n[MAX_STATES]
+    Resets resets
+    real *xs                # rows that run, side by side: (chunk * B, I), or NULL for x as it is
+    real *z                 # (blocks, chunk * B, size), or the tape's
+    ptrdiff_t z_rows
+    real *h[2]              # (B, P), old and new; one and the same unless by blocks
+    ptrdiff_t h_row         # whole cache lines: no two threads write to one
+    real *out               # (B, H), of a cell whose output is projected
+    real *projected         # (P blocks, B, VL)
+    real *states[MAX_STATES]            # from 1 on: (blocks, B, VL)
+    real *operand           # (B, H)
+    real *scratch           # of the cell: (blocks, B, VL) each
+    real *tape_h
+    real *tape_states[MAX_STATES]       # (blocks, N, VL)
+    Norm x_norm
+    Norm h_norm
+
+cdef struct ForwardShare:
+    # What one of `count` threads does: its rows, its blocks, and the units of the output in these.
+    Forward *f
+    int index
+    int count
+    bint apart              # threads have rows of their own, and go on without each other
+    ptrdiff_t b0
+    ptrdiff_t b1
+    ptrdiff_t u0
+    ptrdiff_t u1
+    ptrdiff_t n0
+    ptrdiff_t n1
+    Panels w_x
+    Panels w_h
+    InputProduct x
+    Step s
+
+
+cdef inline void enter_forward(
+    ForwardShare *mine, Forward *f, int index, int count
+) noexcept nogil:
+    """Find out who has what, and point to it."""
+    cdef const Weights *w = f.w
+    cdef ptrdiff_t B = f.schedule.B, u0 = 0, u1 = w.blocks, i
+    cdef Step *s = &mine.s
+    memset(mine, 0, sizeof(ForwardShare))
+    mine.f, mine.index, mine.count = f, index, count
+    mine.apart = count > 1 and not f.by_blocks
+    mine.b1, mine.n1 = B, w.P
+    if f.by_blocks:
+        u0, u1 = share_blocks(w.blocks, index, count), share_blocks(w.blocks, index + 1, count)
+        mine.n0, mine.n1 = u0 * VL, min(u1 * VL, w.P)
+    else:
+        mine.b0 = split_rows(&f.schedule, index, count)
+        mine.b1 = split_rows(&f.schedule, index + 1, count)
+    mine.u0, mine.u1 = u0, u1
+    mine.w_x, mine.w_h = some_panels(&w.x, u0, u1), some_panels(&w.h, u0, u1)
+    mine.x.w, mine.x.bias = &mine.w_x, w.bias + u0 * w.size
+    mine.x.slots, mine.x.H = w.layout.slots, w.H
+    mine.x.z_panel, mine.x.norm = f.z_rows * w.size, f.x_norm
+    s[0] = new_step(w, u0)
+    s.blocks, s.w_hh = u1 - u0, &mine.w_h
+    s.z_panel = f.z_rows * w.size
+    s.h_row = f.h_row
+    s.out_row = w.H if w.projects else f.h_row
+    s.state_row, s.state_panel = VL, B * VL
+    for i in range(1, w.layout.states):
+        s.states[i] = f.states[i] + (u0 * B + mine.b0) * VL
+    if f.operand is not NULL:
+        s.operand = f.operand + mine.b0 * w.H
+    if f.scratch is not NULL:
+        s.scratch = f.scratch + (u0 * B + mine.b0) * VL
+        s.scratch_size, s.scratch_panel = w.blocks * B * VL, B * VL
+    if f.by_blocks:
+        s.threads, s.others = count, &f.others
+
+
+cdef inline ptrdiff_t row_offset(
+    const ForwardShare *mine, ptrdiff_t t, ptrdiff_t t0
+) noexcept nogil:
+    """Where the rows of step t stand in z, xs and the norms, for a chunk that begins at t0."""
+    cdef const Schedule *schedule = &mine.f.schedule
+    if mine.f.keep:
+        return step_offset(schedule, t)
+    if mine.apart:
+        # Threads are in different chunks at times: rows must keep to their own places.
+        return (t - t0) * schedule.B
+    return step_offset(schedule, t) - step_offset(schedule, t0)
+
+
+cdef inline void take_inputs(ForwardShare *mine, ptrdiff_t t0, ptrdiff_t n) noexcept nogil:
+    """z, but for the recurrence, of n steps from t0 on."""
+    cdef Forward *f = mine.f
+    cdef ptrdiff_t B = f.schedule.B, size = f.w.size, rows
+    cdef InputProduct *x = &mine.x
+    if f.xs is NULL:
+        x.T, x.B, x.x_t, x.x_b, x.z_t = n, mine.b1 - mine.b0, f.x_t, f.x_b, B * size
+        x.x = f.x + t0 * f.x_t + mine.b0 * f.x_b
+        x.z = f.z + mine.u0 * x.z_panel + mine.b0 * size
+        x.norm = norm_at(&f.x_norm, mine.b0)
+        if x.B > 0:
+            multiply_inputs(x)
+        return
+    gather_inputs(mine, t0, n)
+    # By rows, each thread goes on with its own; else all of them are needed first.
+    if f.by_blocks:
+        barrier_wait(&f.others, mine.count)
+    rows = step_offset(&f.schedule, t0 + n) - step_offset(&f.schedule, t0)
+    if not mine.apart and rows > 0:
+        multiply_gathered(mine, row_offset(mine, t0, t0), rows)
+
+
+cdef inline void gather_inputs(ForwardShare *mine, ptrdiff_t t0, ptrdiff_t n) noexcept nogil:
+    """The rows of x that run, side by side in xs."""
+    cdef Forward *f = mine.f
+    cdef ptrdiff_t t, b, rows, at, I = f.w.I
+    for t in range(t0, t0 + n):
+        if f.by_blocks and t % mine.count != mine.index:
+            continue
+        rows = min(mine.b1, step_rows(&f.schedule, t)) - mine.b0
+        at = row_offset(mine, t, t0) + mine.b0
+        for b in range(rows):
+            vcopy(
+                f.xs + (at + b) * I,
+                f.x + t * f.x_t + caller_row(&f.schedule, mine.b0 + b) * f.x_b, I,
+            )
+        if mine.apart and rows > 0:
+            multiply_gathered(mine, at, rows)
+
+
+cdef inline void multiply_gathered(
+    ForwardShare *mine, ptrdiff_t at, ptrdiff_t rows
+) noexcept nogil:
+    """Rows that stand side by side in xs, from place `at` on."""
+    cdef InputProduct *x = &mine.x
+    x.T, x.B, x.x_b = 1, rows, x.w.K
+    x.x = mine.f.xs + at * x.w.K
+    x.z = mine.f.z + mine.u0 * x.z_panel + at * x.slots * VL
+    x.norm = norm_at(&mine.f.x_norm, at)
+    multiply_inputs(x)
+
+
+cdef inline void enter_step(
+    ForwardShare *mine, ptrdiff_t t, ptrdiff_t at, ptrdiff_t rows, real *h
+) noexcept nogil:
+    """Reset and keep the old states of so many rows, which stand at `at` in z."""
+    cdef Forward *f = mine.f
+    cdef const Weights *w = f.w
+    cdef ptrdiff_t b0 = mine.b0, B = f.schedule.B, i, b, u
+    if f.resets.at is not NULL:
+        reset_rows(&f.resets, &f.schedule, t, b0, b0 + rows, h, 0, 1, f.h_row, w.P)
+        for i in range(1, w.layout.states):
+            reset_rows(
+                &f.resets, &f.schedule, t, b0, b0 + rows, f.states[i], B * VL, w.blocks, VL, VL
+            )
+    if f.keep:
+        for b in range(0 if w.layout.out_is_z else rows):
+            vcopy(
+                f.tape_h + (at + b) * w.P + mine.n0, h + (b0 + b) * f.h_row + mine.n0,
+                mine.n1 - mine.n0,
+            )
+        for i in range(1, w.layout.states):
+            for u in range(mine.u0, mine.u1):
+                memcpy(
+                    f.tape_states[i] + (u * f.schedule.N + at) * VL,
+                    f.states[i] + (u * B + b0) * VL, rows * VL * sizeof(real),
+                )
+
+
+cdef inline void forward_step(
+    ForwardShare *mine, ptrdiff_t at, ptrdiff_t rows, const real *h, real *h_new
+) noexcept nogil:
+    """From old states to new ones, of so many rows, which stand at `at` in z."""
+    cdef Forward *f = mine.f
+    cdef const Weights *w = f.w
+    cdef Step *s = &mine.s
+    cdef ptrdiff_t b0 = mine.b0, h_row = f.h_row
+    s.B = rows
+    s.z = f.z + mine.u0 * s.z_panel + at * w.size
+    s.h, s.h_own = h + b0 * h_row, h + b0 * h_row + mine.n0
+    s.out = f.out + b0 * w.H if w.projects else h_new + b0 * h_row + mine.n0
+    if w.gain_x is not NULL:
+        s.norm = norm_at(&f.h_norm, at if f.keep else b0)
+    w.layout.run.forward(s)
+    if w.projects:
+        project_output(
+            w, rows, s.out, f.projected + b0 * w.out.blocks * VL, h_new + b0 * h_row, h_row
+        )
+
+
+cdef inline void leave_step(
+    ForwardShare *mine, ptrdiff_t t, ptrdiff_t rows, const real *h
+) noexcept nogil:
+    """Write y: the output of so many rows, and zeros for those that do not run."""
+    cdef Forward *f = mine.f
+    cdef ptrdiff_t b, n = mine.n1 - mine.n0
+    cdef real *y
+    for b in range(mine.b0, mine.b1):
+        y = f.y + t * f.y_t + caller_row(&f.schedule, b) * f.y_b + mine.n0
+        if b - mine.b0 < rows:
+            vcopy(y, h + b * f.h_row + mine.n0, n)
+        else:
+            memset(y, 0, n * sizeof(real))
+
+
+cdef inline void leave_forward(ForwardShare *mine) noexcept nogil:
+    """Write the final states."""
+    cdef Forward *f = mine.f
+    cdef const Weights *w = f.w
+    cdef ptrdiff_t b, i, row, B = f.schedule.B, T = f.schedule.T, first = mine.u0 * VL
+    for b in range(mine.b0, mine.b1):
+        row = caller_row(&f.schedule, b)
+        vcopy(
+            f.state_n[0] + row * w.P + mine.n0, f.h[T & 1] + b * f.h_row + mine.n0,
+            mine.n1 - mine.n0,
+        )
+        for i in range(1, w.layout.states):
+            unblock_row(
+                f.state_n[i] + row * w.H + first, f.states[i] + (mine.u0 * B + b) * VL, B * VL,
+                min(mine.u1 * VL, w.H) - first,
+            )
+
+
+cdef inline void forward_share(int index, int count, void *what) noexcept nogil:
+    """What one of `count` threads does."""
+    cdef Forward *f = <Forward *>what
+    cdef ForwardShare mine
+    cdef ptrdiff_t T = f.schedule.T, i, t, t0, n, rows, at
+    cdef real *h
+    cdef real *h_new
+    cdef float_mode mode = flush_subnormals()
+    enter_forward(&mine, f, index, count)
+    for i in range(parts(T, f.chunk)):
+        t0 = i * f.chunk
+        n = min(f.chunk, T - t0)
+        take_inputs(&mine, t0, n)
+        for t in range(t0, t0 + n):
+            rows = min(mine.b1, step_rows(&f.schedule, t)) - mine.b0
+            at = row_offset(&mine, t, t0) + mine.b0
+            h, h_new = f.h[t & 1], f.h[(t + 1) & 1]
+            if rows > 0:
+                enter_step(&mine, t, at, rows, h)
+                forward_step(&mine, at, rows, h, h_new)
+            if f.y is not NULL:
+                leave_step(&mine, t, rows, h_new)
+    leave_forward(&mine)
+    restore_mode(mode)
+
+
+cdef inline void begin_forward(Forward *f) noexcept nogil:
+    """Take the initial states."""
+    cdef const Weights *w = f.w
+    cdef ptrdiff_t b, i
+    memset(f.h[0], 0, f.schedule.B * f.h_row * sizeof(real))
+    if f.state_0[0] is not NULL:
+        for b in range(f.schedule.B):
+            vcopy(f.h[0] + b * f.h_row, f.state_0[0] + caller_row(&f.schedule, b) * w.P, w.P)
+    if f.keep and w.layout.out_is_z:
+        for b in range(f.schedule.B):
+            vcopy(f.tape_h + b * w.P, f.h[0] + b * f.h_row, w.P)
+    for i in range(1, w.layout.states):
+        block_rows(&f.schedule, f.states[i], f.state_0[i], w.H)

@@ -1,0 +1,227 @@
+"""Weights in panels, and back; vectors in slots, and back; all that a layer's kernels read."""
+
+from libc.string cimport memcpy, memset
+from norm cimport Norm
+from panels cimport Panels, parts, tail
+from step cimport MAX_GATES, MAX_VECTORS, CellKernels, Step, Workspace
+from vec cimport VL, real, transpose_square, vset, vstore
+
+
+cdef struct Gates:
+    # Gates that one product computes: `count` slots from `first` on, and the index of each gate in
+    # the rows of the weights.
+    ptrdiff_t first
+    ptrdiff_t count
+    ptrdiff_t index[MAX_GATES]
+
+cdef struct Layout:
+    # A cell, as data.
+    ptrdiff_t slots
+    ptrdiff_t states
+    Gates x                 # product with the input
+    Gates h                 # product with the hidden state
+    Gates late              # product that waits for gates, or none
+    bint dense              # whether the recurrence is a matrix
+    bint elementwise        # or a number for each unit; or there is none
+    bint out_is_z           # whether z ends as the output, so that a tape needs no other
+    ptrdiff_t groups[MAX_GATES]         # slots of the same number are normalised together
+    ptrdiff_t vectors[MAX_VECTORS]      # how many vectors (H,) are in each group of such
+    CellKernels run
+
+cdef struct Weights:
+    # What the kernels read: weights in panels, vectors in slots.
+    Layout layout
+    ptrdiff_t I, H, P, blocks, size     # size: numbers of a row in a block, slots * VL
+    ptrdiff_t lanes         # numbers from slot to slot in the last block
+    bint projects           # the output (H,) to (P,)
+    bint splits             # whether threads can share the blocks of a step
+    Panels x, h, late, out
+    Panels x_back, h_back, late_back, out_back
+    real *bias              # (blocks, size)
+    real *u                 # of an elementwise recurrence (blocks, size), or NULL
+    real *gain_x            # (blocks, size), or NULL
+    real *gain_h            # (blocks, size), or NULL
+    real *vectors[MAX_VECTORS]          # (blocks, count * VL), or NULL
+    real *zero              # size zeros
+    Workspace workspace
+
+cdef struct ScanSums:
+    # Sums of weight gradients, laid out as the weights.
+    Panels x, h, late, out
+    real *bias
+    real *u
+    real *gain_x
+    real *gain_h
+    real *vectors[MAX_VECTORS]
+
+
+cdef inline ptrdiff_t panel_offset(
+    const Panels *w, ptrdiff_t block, ptrdiff_t gate, ptrdiff_t *row
+) noexcept nogil:
+    """Where gate `gate` of block `block` starts in the packed weights; `row` is the stride of k."""
+    cdef ptrdiff_t n = w.width, run = w.groups * n, group
+    if tail(w) and block == w.blocks - 1:
+        row[0] = tail(w) * VL
+        return block * w.K * w.gates * VL + gate * w.lanes
+    if w.gates > 1:
+        row[0] = n * VL
+        return (block * w.gates // n + gate // n) * w.K * row[0] + gate % n * VL
+    if block < run:
+        run = 0
+    else:
+        n += 1
+    group = (block - run) // n
+    row[0] = n * VL
+    return run * w.K * VL + group * w.K * row[0] + (block - run - group * n) * VL
+
+
+cdef inline void pack(
+    Panels *w, const Gates *gates, const real *weight, ptrdiff_t H
+) noexcept nogil:
+    """Weights (G*H, K), for products with rows of K numbers."""
+    cdef ptrdiff_t block, gate, square, k, row, lanes
+    cdef const real *rows
+    cdef real *panel
+    if tail(w):
+        panel = w.w + panel_offset(w, w.blocks - 1, 0, &row)
+        memset(panel, 0, w.K * row * sizeof(real))
+    for block in range(w.blocks):
+        lanes = min(VL, H - block * VL)
+        for gate in range(w.gates):
+            panel = w.w + panel_offset(w, block, gate, &row)
+            rows = weight + (gates.index[gate] * H + block * VL) * w.K
+            for k in range(w.K if lanes < VL and not tail(w) else 0):
+                vstore(panel + k * row, vset(0))
+            for square in range(parts(w.K, VL)):
+                k = square * VL
+                transpose_square(
+                    rows + k, w.K, lanes, min(VL, w.K - k), panel + k * row, row
+                )
+
+
+cdef inline void unpack(
+    const Panels *w, const Gates *gates, real *weight, ptrdiff_t H
+) noexcept nogil:
+    """The inverse of `pack`."""
+    cdef ptrdiff_t block, gate, square, k, row, lanes
+    cdef const real *panel
+    cdef real *rows
+    for block in range(w.blocks):
+        lanes = min(VL, H - block * VL)
+        for gate in range(w.gates):
+            panel = w.w + panel_offset(w, block, gate, &row)
+            rows = weight + (gates.index[gate] * H + block * VL) * w.K
+            for square in range(parts(w.K, VL)):
+                k = square * VL
+                transpose_square(
+                    panel + k * row, row, min(VL, w.K - k), lanes, rows + k, w.K
+                )
+
+
+cdef inline void pack_back(
+    Panels *w, const Gates *gates, const real *weight, ptrdiff_t H, ptrdiff_t units
+) noexcept nogil:
+    """Weights (G*H, units), for products with blocked gate gradients."""
+    cdef ptrdiff_t block = 0, segment = gates.count * VL, k, lanes, gate, unit, row, given
+    cdef real *panel
+    while block < w.blocks:
+        panel = w.w + panel_offset(w, block, 0, &row)
+        for k in range(w.K):
+            lanes = min(VL, (w.K - k // segment * segment) // gates.count)
+            gate, unit = k % segment // lanes, k // segment * VL + k % segment % lanes
+            given = min(row, units - block * VL) if unit < H else 0
+            memcpy(
+                panel + k * row,
+                weight + (gates.index[gate] * H + unit) * units + block * VL,
+                given * sizeof(real),
+            )
+            memset(panel + k * row + given, 0, (row - given) * sizeof(real))
+        block += row // VL
+
+
+cdef inline ptrdiff_t unit_offset(
+    ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, ptrdiff_t unit, ptrdiff_t H
+) noexcept nogil:
+    """Where a unit of a slot stands in (blocks, slots * VL)."""
+    return unit // VL * slots * VL + slot * (VL if unit < H // VL * VL else lanes) + unit % VL
+
+
+cdef inline void add_vector(
+    real *packed, ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, const real *vector, ptrdiff_t H
+) noexcept nogil:
+    """Add a vector (H,) to one slot of (blocks, slots * VL)."""
+    cdef ptrdiff_t unit
+    for unit in range(H):
+        packed[unit_offset(slots, slot, lanes, unit, H)] += vector[unit]
+
+
+cdef inline void take_vector(
+    const real *packed, ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, real *vector, ptrdiff_t H
+) noexcept nogil:
+    """The inverse of `add_vector`."""
+    cdef ptrdiff_t unit
+    for unit in range(H):
+        vector[unit] = packed[unit_offset(slots, slot, lanes, unit, H)]
+
+
+cdef inline void add_gates(
+    const Weights *w, real *packed, const Gates *gates, const real *vectors
+) noexcept nogil:
+    """Add vectors (G*H,), or NULL for zeros, to the slots of their gates."""
+    cdef ptrdiff_t gate
+    if vectors is NULL:
+        return
+    for gate in range(gates.count):
+        add_vector(
+            packed, w.layout.slots, gates.first + gate, w.lanes,
+            vectors + gates.index[gate] * w.H, w.H,
+        )
+
+
+cdef inline void take_gates(
+    const Weights *w, const real *packed, const Gates *gates, real *vectors
+) noexcept nogil:
+    """The slots of some gates to (G*H,), unless that is NULL."""
+    cdef ptrdiff_t gate
+    if vectors is NULL:
+        return
+    for gate in range(gates.count):
+        take_vector(
+            packed, w.layout.slots, gates.first + gate, w.lanes,
+            vectors + gates.index[gate] * w.H, w.H,
+        )
+
+
+cdef inline Norm norm_of(const Weights *w, const real *gain) noexcept nogil:
+    """Layer normalisation of a product; where its values go is left open."""
+    cdef Norm norm
+    memset(&norm, 0, sizeof(Norm))
+    norm.gain, norm.zero = gain, w.zero
+    norm.groups, norm.slots = w.layout.groups, w.layout.slots
+    return norm
+
+
+cdef inline Norm norm_at(const Norm *norm, ptrdiff_t row) noexcept nogil:
+    """The same from a row on."""
+    cdef Norm found = norm[0]
+    found.hat += row * norm.slots * VL
+    found.rstd += row * norm.slots
+    return found
+
+
+cdef inline Step new_step(const Weights *w, ptrdiff_t block) noexcept nogil:
+    """A step of the blocks from `block` on, whose arrays are left open."""
+    cdef Step s
+    cdef ptrdiff_t i
+    memset(&s, 0, sizeof(Step))
+    s.H, s.blocks = w.H - block * VL, w.blocks - block
+    s.slots, s.lanes = w.layout.slots, w.lanes
+    s.w_hh, s.w_late = &w.h, &w.late
+    if w.u is not NULL:
+        s.u = w.u + block * w.size
+    for i in range(MAX_VECTORS):
+        if w.vectors[i] is not NULL:
+            s.vectors[i] = w.vectors[i] + block * w.layout.vectors[i] * VL
+    s.norm = norm_of(w, w.gain_h)
+    s.threads = 1
+    return s

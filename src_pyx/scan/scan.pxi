@@ -1,0 +1,558 @@
+# A scan of any cell over time, forward and back. Included in kernels.pyx.
+
+cimport numpy as cnp
+from backward cimport Backward, backward_share, begin_backward
+from forward cimport Forward, begin_forward, forward_share
+from libc.string cimport memcmp, memset
+from norm cimport Norm
+from packing cimport (
+    Gates, Weights, ScanSums, add_gates, add_vector, norm_of, pack, pack_back, take_gates,
+    take_vector, unpack,
+)
+from panels cimport Panels, panels_for, parts
+from schedule cimport Schedule
+from split cimport HOLDS_GIL, run_shared, threads_for
+from step cimport MAX_VECTORS
+from vec cimport VL, real
+
+import numpy as np
+
+from fastrnn._kernels.cells import CellConfig
+
+cdef enum:
+    # Bytes of gate values computed ahead of the recurrence: they are to stay in the L2 cache.
+    CHUNK_BYTES = 131072
+    # Rows of a chunk of BPTT: enough to pay for loading and storing the weight gradients.
+    CHUNK_ROWS = 256
+    # Numbers in a cache line of 64 bytes.
+    LINE = 64 // sizeof(real)
+
+# A step behind the end of anything, so near that differences don't overflow.
+FAR = 1 << 60
+
+
+cdef class Packed:
+    """An immutable copy of a layer's weights, as the kernels like them."""
+
+    cdef readonly object cell, config
+    cdef tuple names            # of all weights that the cell can have
+    cdef tuple vectors          # those of the cell's own vectors
+    cdef tuple copies
+    cdef dict named             # the copies by name, of those that are there
+    cdef list memory
+    cdef Weights w
+
+    # In __cinit__, which runs once: memory that kernels are reading is never replaced.
+    def __cinit__(self, cell, config, weights):
+        cdef Weights *w = &self.w
+        if not isinstance(config, CellConfig):
+            raise TypeError(f"config: expected a CellConfig, got {type(config).__name__}")
+        if getattr(cell, "name", None) not in LAYOUTS:
+            raise ValueError(f"cell: expected one of {', '.join(LAYOUTS)}, got {cell!r}")
+        self.cell, self.config, self.memory = CELLS[cell.name], config, []
+        self.names, self.vectors = self.cell.weights, VECTORS[self.cell.name]
+        self.copies = copies_of(weights, self.names)
+        self.named = {
+            name: array for name, array in zip(self.names, self.copies, strict=False)
+            if array is not None
+        }
+        check_shapes(self.cell.weight_shapes(config), self.named)
+        w.layout = layouts[<int>LAYOUTS[self.cell.name]]
+        w.I, w.H, w.P = config.input_size, config.hidden_size, config.output_size
+        w.blocks, w.size = parts(w.H, VL), w.layout.slots * VL
+        # The last block is narrow where its gates go together, unless that saves no vector.
+        w.lanes = w.H - (w.blocks - 1) * VL
+        if w.layout.late.count or "gain_ih" in self.named or (
+            1 < w.layout.x.count == parts(w.layout.x.count * w.lanes, VL)
+        ):
+            w.lanes = VL
+        self._pack_all()
+        self._pack_vectors()
+        w.splits = not w.projects and w.gain_x is NULL and w.late.w is NULL
+
+    cdef int _pack_all(self) except -1:
+        """The matrices."""
+        cdef Weights *w = &self.w
+        w.x = self._pack(&w.layout.x, "weight_ih")
+        if w.layout.dense:
+            w.h = self._pack(&w.layout.h, "weight_hh")
+            if w.layout.late.count:
+                w.late = self._pack(&w.layout.late, "weight_hh")
+        else:
+            w.h = panels_for(0, w.blocks, w.layout.h.count, w.layout.h.first, w.lanes)
+        w.projects = "weight_hr" in self.named
+        if w.projects:
+            w.out = self._panels(w.H, parts(w.P, VL), 1, 0, VL)
+            pack(&w.out, &OUTPUT, data(self.named["weight_hr"]), w.P)
+        return 0
+
+    cdef int _pack_vectors(self) except -1:
+        """Biases, gains, an elementwise recurrence, and the cell's own vectors."""
+        cdef Weights *w = &self.w
+        cdef ptrdiff_t i
+        cdef bint[MAX_VECTORS] given
+        w.zero, w.bias = self._zeros(w.layout.slots), self._zeros(w.layout.slots)
+        self._add(w.bias, "bias_ih", "bias_hh")
+        if w.layout.elementwise:
+            w.u = self._zeros(w.layout.slots)
+            self._add(w.u, None, "weight_hh")
+        if "gain_ih" in self.named:
+            w.gain_x, w.gain_h = self._zeros(w.layout.slots), self._zeros(w.layout.slots)
+            self._add(w.gain_x, "gain_ih", None)
+            self._add(w.gain_h, None, "gain_hh")
+        memset(given, 0, sizeof(given))
+        for i, names in enumerate(self.vectors):
+            given[i] = not self.named.keys().isdisjoint(names)
+            if given[i]:
+                w.vectors[i] = self._zeros(len(names))
+                for slot, name in enumerate(names):
+                    if name in self.named:
+                        add_vector(
+                            w.vectors[i], len(names), slot, VL, data(self.named[name]), w.H
+                        )
+        if w.layout.run.workspace is not NULL:
+            w.workspace = w.layout.run.workspace(given)
+        return 0
+
+    cdef real *_zeros(self, ptrdiff_t slots) except NULL:
+        """Zeros (blocks, slots * VL)."""
+        cdef Buffer buffer = zeros(product_of(self.w.blocks, slots, VL))
+        self.memory.append(buffer)
+        return buffer.data
+
+    cdef int _add(self, real *packed, str of_x, str of_h) except -1:
+        """Add vectors (G*H,), those that are there, to the slots of their gates."""
+        cdef Weights *w = &self.w
+        cdef const real *vectors = data(self.named.get(of_h))
+        add_gates(w, packed, &w.layout.x, data(self.named.get(of_x)))
+        add_gates(w, packed, &w.layout.h, vectors)
+        add_gates(w, packed, &w.layout.late, vectors)
+        return 0
+
+    cdef Panels _panels(
+        self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
+    ):
+        cdef Panels w = panels_for(K, blocks, gates, first, lanes)
+        w.w = scratch(self.memory, product_of(K, blocks, gates, VL))
+        return w
+
+    cdef Panels _pack(self, Gates *gates, str name):
+        cdef ptrdiff_t K = self.named[name].shape[1]
+        cdef Panels w = self._panels(K, self.w.blocks, gates.count, gates.first, self.w.lanes)
+        pack(&w, gates, data(self.named[name]), self.w.H)
+        return w
+
+    cdef Panels _pack_back(self, Gates *gates, str name, ptrdiff_t H):
+        """For products with gradients of H units in blocks."""
+        cdef bint padded = gates.count > 1 and self.w.lanes == VL
+        cdef ptrdiff_t K = gates.count * (parts(H, VL) * VL if padded else H)
+        cdef ptrdiff_t units = self.named[name].shape[1]
+        cdef Panels w = self._panels(K, parts(units, VL), 1, 0, VL)
+        pack_back(&w, gates, data(self.named[name]), H, units)
+        return w
+
+    cdef int need_back(self, bint of_x) except -1:
+        """Pack what BPTT reads, at first need; also what dx is a product with."""
+        cdef Weights *w = &self.w
+        if of_x and w.x_back.w is NULL:
+            w.x_back = self._pack_back(&w.layout.x, "weight_ih", w.H)
+        if w.projects and w.out_back.w is NULL:
+            w.out_back = self._pack_back(&OUTPUT, "weight_hr", w.P)
+        if w.layout.dense and w.h_back.w is NULL:
+            if w.layout.late.count:
+                w.late_back = self._pack_back(&w.layout.late, "weight_hh", w.H)
+            # The last one: it says that all are there.
+            w.h_back = self._pack_back(&w.layout.h, "weight_hh", w.H)
+        return 0
+
+    def matches(self, weights):
+        """Whether these are still the same bits as `weights`."""
+        cdef cnp.ndarray mine
+        for copy, theirs in zip(self.copies, weights, strict=True):
+            if copy is None or theirs is None:
+                if copy is not theirs:
+                    return False
+                continue
+            mine = <cnp.ndarray>copy
+            if (
+                not is_flat(theirs, NPY_REAL, cnp.PyArray_SIZE(mine), IN)
+                or not cnp.PyArray_SAMESHAPE(mine, <cnp.ndarray>theirs)
+                or memcmp(data(mine), data(theirs), cnp.PyArray_NBYTES(mine)) != 0
+            ):
+                return False
+        return True
+
+
+cdef tuple copies_of(weights, tuple names):
+    """Copies of weights, C-contiguous arrays of this module's dtype; None stays."""
+    cdef list copies = []
+    weights = tuple(weights)
+    if len(weights) > len(names):
+        raise ValueError(f"weights: expected at most {len(names)} arrays, got {len(weights)}")
+    for name, array in zip(names, weights, strict=False):
+        copy = array
+        if array is not None:
+            copy = np.array(array, order="C") if cnp.PyArray_Check(array) else None
+            if not is_plain(copy, NPY_REAL, IN):
+                refuse(array, name, f"a {real_name()} array")
+        copies.append(copy)
+    return tuple(copies)
+
+
+cdef int check_shapes(dict shapes, dict named) except -1:
+    """Raise unless weights have these shapes; only biases may be missing."""
+    for name, shape in shapes.items():
+        if name not in named and not name.startswith("bias"):
+            raise ValueError(f"{name}: expected shape {shape}, got None")
+    for name, array in named.items():
+        if array.shape != shapes.get(name):
+            raise ValueError(f"{name}: expected shape {shapes.get(name)}, got {array.shape}")
+    return 0
+
+
+cdef class NormBuffers:
+    """What layer normalisation of a product makes of some rows."""
+
+    cdef Buffer hat         # (blocks, rows, size)
+    cdef Buffer rstd        # (rows, slots)
+    cdef ptrdiff_t rows
+
+    def __cinit__(self, Packed packed not None, ptrdiff_t rows):
+        cdef Weights *w = &packed.w
+        self.rows = rows
+        self.hat = Buffer(product_of(w.blocks, rows, w.size))
+        self.rstd = Buffer(product_of(rows, w.layout.slots))
+
+    cdef Norm norm(self, const Weights *w, const real *gain) noexcept:
+        """Layer normalisation of a product, whose values go here."""
+        cdef Norm norm = norm_of(w, gain)
+        norm.hat, norm.hat_panel = self.hat.data, self.rows * w.size
+        norm.rstd = self.rstd.data
+        return norm
+
+
+cdef class Gradients:
+    """Sums of weight gradients, to which each :func:`backward` adds."""
+
+    cdef Packed packed
+    cdef ScanSums sums
+    cdef list memory
+
+    def __cinit__(self, Packed packed not None):
+        cdef Weights *w = &packed.w
+        cdef ScanSums *sums = &self.sums
+        cdef ptrdiff_t i
+        self.packed, self.memory = packed, []
+        sums.x, sums.h = self._like(w.x), self._like(w.h)
+        sums.late, sums.out = self._like(w.late), self._like(w.out)
+        sums.bias = self._zeros(w.layout.slots)
+        if w.u is not NULL:
+            sums.u = self._zeros(w.layout.slots)
+        if w.gain_x is not NULL:
+            sums.gain_x = self._zeros(w.layout.slots)
+            sums.gain_h = self._zeros(w.layout.slots)
+        for i in range(MAX_VECTORS):
+            if w.vectors[i] is not NULL:
+                sums.vectors[i] = self._zeros(w.layout.vectors[i])
+
+    cdef real *_zeros(self, ptrdiff_t slots) except NULL:
+        cdef Buffer buffer = zeros(product_of(self.packed.w.blocks, slots, VL))
+        self.memory.append(buffer)
+        return buffer.data
+
+    cdef Panels _like(self, Panels w):
+        cdef Buffer buffer = zeros(product_of(w.K, w.blocks, w.gates, VL))
+        self.memory.append(buffer)
+        w.w = buffer.data
+        return w
+
+    def arrays(self):
+        """The sums in new arrays, in the weights' order, shapes and layouts."""
+        cdef Weights *w = &self.packed.w
+        cdef ScanSums *sums = &self.sums
+        cdef ptrdiff_t i
+        cdef list grads = [None if a is None else new_like(a) for a in self.packed.copies]
+        cdef dict named = dict(zip(self.packed.names, grads, strict=False))
+        unpack(&sums.x, &w.layout.x, data(named["weight_ih"]), w.H)
+        if w.layout.dense:
+            unpack(&sums.h, &w.layout.h, data(named["weight_hh"]), w.H)
+            unpack(&sums.late, &w.layout.late, data(named["weight_hh"]), w.H)
+        if w.projects:
+            unpack(&sums.out, &OUTPUT, data(named["weight_hr"]), w.P)
+        self._take(sums.bias, named.get("bias_ih"), named.get("bias_hh"))
+        if w.u is not NULL:
+            self._take(sums.u, None, named["weight_hh"])
+        if w.gain_x is not NULL:
+            self._take(sums.gain_x, named["gain_ih"], None)
+            self._take(sums.gain_h, None, named["gain_hh"])
+        for i, names in enumerate(self.packed.vectors):
+            if sums.vectors[i] is NULL:
+                continue
+            for slot, name in enumerate(names):
+                if named.get(name) is not None:
+                    take_vector(sums.vectors[i], len(names), slot, VL, data(named[name]), w.H)
+        return grads
+
+    cdef int _take(self, const real *sums, of_x, of_h) except -1:
+        """The slots of some gates to (G*H,), those that are not None."""
+        cdef Weights *w = &self.packed.w
+        take_gates(w, sums, &w.layout.x, data(of_x))
+        take_gates(w, sums, &w.layout.h, data(of_h))
+        take_gates(w, sums, &w.layout.late, data(of_h))
+        return 0
+
+
+cdef inline object new_like(cnp.ndarray array):
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), NPY_REAL, 0)
+
+
+cdef class Tape:
+    """What a `forward` kept for `backward`: copies of its inputs, and each step's values."""
+
+    # Rows of all steps stand behind each other, N in all.
+    cdef readonly Packed packed     # None in one that `forward` did not make
+    cdef Schedule schedule
+    cdef list memory        # of the schedule
+    cdef object reset       # (T, B) or None
+    cdef Buffer x           # (N, I)
+    cdef Buffer h           # (N, P); only those of the first step, (B, P), if z has the others
+    cdef list states        # from 1 on: (blocks, N, VL) each
+    cdef Buffer z           # (blocks, N, size)
+    cdef NormBuffers x_norm, h_norm     # with layer normalisation
+
+    cdef int allocate(self, Packed packed, Forward *f) except -1:
+        cdef Weights *w = &packed.w
+        cdef ptrdiff_t N = f.schedule.N, i
+        self.schedule = f.schedule
+        self.x = Buffer(product_of(N, w.I))
+        self.h = Buffer(product_of(f.schedule.B if w.layout.out_is_z else N, w.P))
+        self.z = Buffer(product_of(w.blocks, N, w.size))
+        self.states = []
+        for i in range(1, w.layout.states):
+            f.tape_states[i] = scratch(self.states, product_of(w.blocks, N, VL))
+        if w.gain_x is not NULL:
+            self.x_norm, self.h_norm = NormBuffers(packed, N), NormBuffers(packed, N)
+        f.xs, f.z, f.z_rows, f.tape_h = self.x.data, self.z.data, N, self.h.data
+        self.packed = packed
+        return 0
+
+
+cdef Schedule new_schedule(ptrdiff_t T, ptrdiff_t B, spans, list memory):
+    """Which rows run when; `spans` as in `forward`. To `memory` is added what must stay alive."""
+    cdef Schedule schedule = Schedule(
+        T=T, B=B, N=product_of(T, B), offsets=NULL, order=NULL
+    )
+    if spans is None:
+        return schedule
+    if not is_flat(spans, cnp.NPY_INT64, 2 * B, IN) or cnp.PyArray_NDIM(spans) != 2:
+        refuse(spans, "spans", f"a C-contiguous int64 array (2, {B})")
+    # Steps so near that no difference overflows; and nobody else can change these.
+    begin, end = np.clip(spans, -FAR, FAR)
+    if not (
+        (begin == begin[0]).all() and begin[0] <= 0 or (end == end[0]).all() and end[0] >= T
+    ):
+        raise ValueError(f"spans: expected that all start at 0 or all end at {T}, got {spans}")
+    order = np.argsort(begin - end, kind="stable").astype(np.intp)
+    begin, end = np.clip([begin, end], 0, T)
+    starts = np.bincount(begin, minlength=T + 1)[: T + 1]
+    ends = np.bincount(end, minlength=T + 1)[: T + 1]
+    running = np.cumsum(starts - ends)[:T]
+    offsets = np.concatenate([[0], np.cumsum(running)]).astype(np.intp)
+    memory += [order, offsets]
+    schedule.order = <ptrdiff_t *>cnp.PyArray_DATA(<cnp.ndarray>order)
+    schedule.offsets = <ptrdiff_t *>cnp.PyArray_DATA(<cnp.ndarray>offsets)
+    schedule.N = schedule.offsets[T]
+    return schedule
+
+
+cdef tuple tuple_of(states, str name, ptrdiff_t count):
+    """So many states in a tuple, which nobody changes during the call."""
+    cdef tuple given = tuple(states)
+    if len(given) != count:
+        raise ValueError(f"{name}: expected {count} arrays, got {len(given)}")
+    return given
+
+
+cdef int take_states(
+    const Weights *w, const real **to, tuple states, str name, ptrdiff_t B, int access
+) except -1:
+    """Take states, or their gradients: (B, P) for h, (B, H) for others; one to read may be None."""
+    cdef ptrdiff_t i
+    for i in range(w.layout.states):
+        if states[i] is not None or access != IN:
+            to[i] = matrix(states[i], name, B, w.H if i else w.P, access)
+    return 0
+
+
+cdef ptrdiff_t multiply_adds(const Weights *w, ptrdiff_t rows) noexcept nogil:
+    """Of so many rows, one step of each."""
+    cdef Py_ssize_t work = 0
+    if multiply_overflows(rows, w.x.gates * w.blocks * VL * (w.I + w.P), &work):
+        return PY_SSIZE_T_MAX
+    return work
+
+
+def forward(
+    Packed packed not None, x, state, y, state_n, *, bint keep=False, spans=None, reset=None
+):
+    """Run a layer over a sequence."""
+    cdef const Weights *w = &packed.w
+    cdef ptrdiff_t T, B
+    cdef Forward f
+    cdef Tape tape = Tape() if keep else None
+    cdef list memory = []
+    if not is_plain(x, NPY_REAL, IN) or cnp.PyArray_NDIM(x) != 3 or cnp.PyArray_DIM(x, 1) == 0:
+        refuse(x, "x", f"a {real_name()} array (T, B, {w.I}), B at least 1,")
+    T, B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+    state = tuple_of(state, "state", w.layout.states)
+    state_n = tuple_of(state_n, "state_n", w.layout.states)
+    memset(&f, 0, sizeof(Forward))
+    f.w, f.keep = w, keep
+    f.chunk = CHUNK_BYTES // (product_of(B, w.size, w.blocks) * <ptrdiff_t>sizeof(real))
+    f.chunk = max(1, min(f.chunk, T))
+    if reset is not None:
+        # A copy, which nobody changes during the call.
+        booleans(reset, "reset", T, B)
+        reset = reset.copy()
+        memory.append(reset)
+        f.resets.at = booleans(reset, "reset", T, B)
+        f.resets.t_stride, f.resets.b_stride = reset.strides
+    f.schedule = new_schedule(T, B, spans, memory)
+    cdef ptrdiff_t work = multiply_adds(w, f.schedule.N)
+    cdef int threads = threads_for(w, &f.schedule, work, reset is not None, &f.by_blocks)
+    allocate_forward(packed, &f, tape, spans is not None, memory)
+    if tape is not None:
+        tape.reset, tape.memory = reset, memory
+    pins = None if work < HOLDS_GIL else pin_all((x, y, *state, *state_n))
+    # Nothing that runs Python comes after these: what is checked here is what is used.
+    f.x, f.x_t, f.x_b = sequence(x, "x", T, B, w.I, IN), stride(x, 0), stride(x, 1)
+    if y is not None:
+        f.y, f.y_t, f.y_b = sequence(y, "y", T, B, w.P, OUT), stride(y, 0), stride(y, 1)
+    take_states(w, <const real **>f.state_n, state_n, "state_n", B, OUT)
+    take_states(w, f.state_0, state, "state", B, IN)
+    if work < HOLDS_GIL:
+        begin_forward(&f)
+        run_shared(threads, forward_share, &f, f.by_blocks, &f.others)
+    else:
+        with nogil:
+            begin_forward(&f)
+            run_shared(threads, forward_share, &f, f.by_blocks, &f.others)
+    return tape
+
+
+cdef int allocate_forward(
+    Packed packed, Forward *f, Tape tape, bint gathers, list memory
+) except -1:
+    """Memory of a forward, from the tape if there is one."""
+    cdef const Weights *w = f.w
+    cdef ptrdiff_t B = f.schedule.B, i
+    cdef NormBuffers x_norm = None, h_norm = None
+    if tape is not None:
+        tape.allocate(packed, f)
+        x_norm, h_norm = tape.x_norm, tape.h_norm
+    else:
+        f.z_rows = f.chunk * B
+        f.z = scratch(memory, product_of(w.blocks, f.z_rows, w.size))
+        if gathers:
+            f.xs = scratch(memory, product_of(f.z_rows, w.I))
+        if w.gain_x is not NULL:
+            x_norm, h_norm = NormBuffers(packed, f.z_rows), NormBuffers(packed, B)
+    if w.gain_x is not NULL:
+        f.x_norm, f.h_norm = x_norm.norm(w, w.gain_x), h_norm.norm(w, w.gain_h)
+        memory += [x_norm, h_norm]
+    f.h_row = parts(w.P, LINE) * LINE
+    f.h[0] = f.h[1] = scratch(memory, product_of(B, f.h_row))
+    if f.by_blocks:
+        f.h[1] = scratch(memory, product_of(B, f.h_row))
+    if w.projects:
+        f.out = scratch(memory, product_of(B, w.H))
+        f.projected = scratch(memory, product_of(w.out.blocks, B, VL))
+    for i in range(1, w.layout.states):
+        f.states[i] = scratch(memory, product_of(w.blocks, B, VL))
+    if w.layout.late.count:
+        f.operand = scratch(memory, product_of(B, w.H))
+    if w.workspace.forward:
+        f.scratch = scratch(memory, product_of(w.workspace.forward, w.blocks, B, VL))
+    return 0
+
+
+def segment_steps(B, least):
+    """At least how many steps, and `least`, to go back through at once with B rows."""
+    for value, name in ((B, "B"), (least, "least")):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
+    # Python's integers: as large a number of steps as anybody likes.
+    chunk = max(1, CHUNK_ROWS // B)
+    return -(-least // chunk) * chunk
+
+
+def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients not None):
+    """Backpropagation through time (Werbos 1990)."""
+    cdef Packed packed = tape.packed
+    if packed is None:
+        raise ValueError("tape: expected one that `forward` made")
+    if gradients.packed is not packed:
+        raise ValueError("gradients: expected those of the weights with which the tape was made")
+    cdef const Weights *w = &packed.w
+    cdef ptrdiff_t T = tape.schedule.T, B = tape.schedule.B
+    cdef Backward f
+    cdef list memory = []
+    dstate_n = tuple_of(dstate_n, "dstate_n", w.layout.states)
+    dstate = tuple_of(dstate, "dstate", w.layout.states)
+    packed.need_back(dx is not None)
+    memset(&f, 0, sizeof(Backward))
+    f.w, f.sums, f.schedule = w, &gradients.sums, tape.schedule
+    f.chunk = max(1, min(CHUNK_ROWS // B, T))
+    if tape.reset is not None:
+        f.resets.at = booleans(tape.reset, "reset", T, B)
+        f.resets.t_stride, f.resets.b_stride = tape.reset.strides
+    cdef ptrdiff_t work = multiply_adds(w, f.schedule.N)
+    cdef int threads = threads_for(w, &f.schedule, work, tape.reset is not None, &f.by_blocks)
+    allocate_backward(&f, tape, dx is not None, memory)
+    pins = None if work < HOLDS_GIL else pin_all((dy, dx, *dstate_n, *dstate))
+    # Nothing that runs Python comes after these: what is checked here is what is used.
+    if dy is not None:
+        f.dy, f.dy_t, f.dy_b = sequence(dy, "dy", T, B, w.P, IN), stride(dy, 0), stride(dy, 1)
+    if dx is not None:
+        f.dx, f.dx_t, f.dx_b = sequence(dx, "dx", T, B, w.I, OUT), stride(dx, 0), stride(dx, 1)
+    take_states(w, <const real **>f.dstate_0, dstate, "dstate", B, OUT)
+    take_states(w, f.dstate_n, dstate_n, "dstate_n", B, IN)
+    if work < HOLDS_GIL:
+        begin_backward(&f)
+        run_shared(threads, backward_share, &f, f.by_blocks, &f.others)
+    else:
+        with nogil:
+            begin_backward(&f)
+            run_shared(threads, backward_share, &f, f.by_blocks, &f.others)
+
+
+cdef int allocate_backward(Backward *f, Tape tape, bint has_dx, list memory) except -1:
+    """Point to the tape, and allocate memory."""
+    cdef const Weights *w = f.w
+    cdef ptrdiff_t B = f.schedule.B, most = product_of(f.chunk, B), i
+    f.tape_x, f.tape_h, f.tape_z = tape.x.data, tape.h.data, tape.z.data
+    if has_dx:
+        f.dxs = scratch(memory, product_of(parts(w.I, VL), most, VL))
+    f.dz = f.dzh = f.dzx = scratch(memory, product_of(w.blocks, most, w.size))
+    f.dys = scratch(memory, product_of(B, w.P))
+    f.dh = f.d_out = scratch(memory, product_of(parts(w.P, VL), B, VL))
+    if w.layout.out_is_z:
+        f.hs = scratch(memory, product_of(most, w.P))
+    for i in range(1, w.layout.states):
+        f.tape_states[i] = (<Buffer>tape.states[i - 1]).data
+        f.dstates[i] = scratch(memory, product_of(w.blocks, B, VL))
+    if w.layout.late.count:
+        f.operand = scratch(memory, product_of(most, w.H))
+    if w.projects:
+        f.dr = scratch(memory, product_of(parts(w.P, VL), most, VL))
+        f.d_out = scratch(memory, product_of(w.blocks, B, VL))
+        f.out = scratch(memory, product_of(most, w.H))
+    if w.gain_x is not NULL:
+        f.dzh = scratch(memory, product_of(w.blocks, most, w.size))
+        f.dzx = scratch(memory, product_of(w.blocks, most, w.size))
+        f.x_norm, f.h_norm = tape.x_norm.norm(w, w.gain_x), tape.h_norm.norm(w, w.gain_h)
+    if w.workspace.backward:
+        f.scratch = scratch(memory, product_of(w.workspace.backward, w.blocks, B, VL))
+    if w.workspace.chunk:
+        f.kept = scratch(memory, product_of(w.workspace.chunk, w.blocks, most, VL))
+    return 0
