@@ -1,4 +1,4 @@
-"""What may come in: arguments are checked once, here, and the floors below trust them."""
+"""Argument checks: each returns the checked value, or raises an error that names the argument."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _INTP = np.dtype(np.intp)
 
 
 def dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
-    """`value` as one of the dtypes that the kernels are built for."""
+    """Return `value` as one of the dtypes that the kernels are built for."""
     if isinstance(value, np.dtype) and value in DTYPES:
         return value
     expected = f"{name}: expected float32 or float64, got {value!r}"
     try:
-        found: np.dtype[Any] = np.dtype(value)
+        converted: np.dtype[Any] = np.dtype(value)
     except (TypeError, ValueError):
         raise TypeError(expected) from None
-    if value is None or found not in DTYPES:  # np.dtype(None) is float64
+    if value is None or converted not in DTYPES:  # np.dtype(None) is float64
         raise ValueError(expected)
-    return found
+    return converted
 
 
 def size(value: Any, name: str, least: int = 1, most: int = sys.maxsize) -> int:
-    """A whole number of at least 1, or of at least `least`, and at most `most`."""
+    """Return `value` as an int in `least`..`most`."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -46,17 +46,17 @@ def size(value: Any, name: str, least: int = 1, most: int = sys.maxsize) -> int:
 
 
 def memory(count: int, dtype: np.dtype[Any], **sizes: int) -> None:
-    """Refuse sizes of which so many numbers can't be held."""
+    """Raise if an array of `count` elements does not fit into memory."""
     try:
-        np.empty(count, dtype)  # costs nothing: the system gives pages when they are written to
+        np.empty(count, dtype)  # costs nothing: pages are allocated when written to
     except (MemoryError, ValueError, OverflowError):
         named = ", ".join(f"{name}={value}" for name, value in sizes.items())
         raise ValueError(f"{named}: expected sizes that fit into memory") from None
 
 
 def flag(value: Any, name: str) -> bool:
-    """True or False; 1 and 0 will do."""
-    if value is True or value is False:  # asked first, for speed
+    """Return `value` as a bool; 0 and 1 are accepted."""
+    if value is True or value is False:  # fast path
         return value
     if not isinstance(value, int | np.bool_ | np.integer) or value not in (0, 1):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
@@ -64,14 +64,14 @@ def flag(value: Any, name: str) -> bool:
 
 
 def choice(value: Any, name: str, among: Iterable[str]) -> str:
-    """One of these words."""
+    """Return `value`, if it is one of `among`."""
     if not isinstance(value, str) or value not in among:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, among))}, got {value!r}")
     return value
 
 
 def real(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
-    """A real number that `fits`, which `expected` says in words."""
+    """Return `value` as a float, if it `fits`; `expected` describes what does."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
     if not fits(float(value)):
@@ -80,32 +80,32 @@ def real(value: Any, name: str, expected: str, fits: Callable[[float], bool]) ->
 
 
 def positive(value: Any, name: str) -> float:
-    """A finite number above 0."""
+    """Return `value` as a finite float above 0."""
     return real(value, name, "a finite number above 0", lambda v: 0 < v < float("inf"))
 
 
 def not_negative(value: Any, name: str) -> float:
-    """A finite number of at least 0."""
+    """Return `value` as a finite float of at least 0."""
     return real(value, name, "a finite number >= 0", lambda v: 0 <= v < float("inf"))
 
 
 def finite(value: Any, name: str) -> float:
-    """A finite number."""
+    """Return `value` as a finite float."""
     return real(value, name, "a finite number", math.isfinite)
 
 
 def fraction(value: Any, name: str) -> float:
-    """A number in 0 <= value < 1."""
+    """Return `value` as a float in [0, 1)."""
     return real(value, name, "a number in [0, 1)", lambda v: 0 <= v < 1)
 
 
 def probability(value: Any, name: str) -> float:
-    """A number in 0 <= value <= 1."""
+    """Return `value` as a float in [0, 1]."""
     return real(value, name, "a number in [0, 1]", lambda v: 0 <= v <= 1)
 
 
 def seed(value: Any) -> int | None:
-    """None, or a whole number of at least 0."""
+    """Return `value` as None or an int of at least 0."""
     if value is None:
         return None
     try:
@@ -118,7 +118,7 @@ def seed(value: Any) -> int | None:
 
 
 def path(value: Any, name: str = "path") -> str:
-    """The path of a file."""
+    """Return the path of a file as a str."""
     try:
         return os.fsdecode(value)
     except TypeError:
@@ -127,30 +127,30 @@ def path(value: Any, name: str = "path") -> str:
 
 
 def verbosity(value: Any) -> int:
-    """How much a training tells: 0, 1 or 2, or a bool."""
+    """Return how much training prints: 0, 1 or 2, from an int or a bool."""
     if not isinstance(value, int) or not 0 <= value <= 2:
         raise ValueError(f"verbose: expected 0, 1 or 2, got {value!r}")
     return int(value)
 
 
 def shape_text(shape: Sequence[int | str]) -> str:
-    """A shape as people write it: ``(T, 3, 8)``."""
+    """Return a shape as it is written: ``(T, 3, 8)``."""
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
 def asarray(value: Any, name: str) -> Array:
-    """`value` as an array of whatever it holds; an error if it is ragged."""
+    """Return `value` as an array of any dtype; raise if it is ragged."""
     try:
         return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: expected an array, got a ragged sequence") from None
-    except (TypeError, RuntimeError) as error:  # a tensor that does not give its numbers away
+    except (TypeError, RuntimeError) as error:  # a tensor that refuses to be converted
         kind = type(value).__name__
         raise TypeError(f"{name}: expected an array, got {kind}: {error}") from None
 
 
 def numeric(value: Any, name: str) -> Array:
-    """`value` as an array of real numbers.
+    """Return `value` as an array of real numbers.
 
     Raises
     ------
@@ -159,14 +159,14 @@ def numeric(value: Any, name: str) -> Array:
     ValueError
         If it is ragged.
     """
-    found = asarray(value, name)
-    if found.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected an array of real numbers, got dtype {found.dtype}")
-    return found
+    values = asarray(value, name)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected an array of real numbers, got dtype {values.dtype}")
+    return values
 
 
 def _plain(value: Any, dtype: np.dtype[Any]) -> TypeGuard[Array]:
-    """Whether kernels can read it as it is. It mostly is so: asked first, for speed."""
+    """Return whether kernels can read it as it is: the fast path, taken by most calls."""
     if type(value) is not np.ndarray or value.dtype != dtype:
         return False
     flags = value.flags
@@ -174,26 +174,26 @@ def _plain(value: Any, dtype: np.dtype[Any]) -> TypeGuard[Array]:
 
 
 def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
-    """`value` as an array of `dtype` that a kernel can read: aligned, last axis contiguous."""
+    """Return `value` as an array of `dtype` for kernels: aligned, its last axis contiguous."""
     if _plain(value, dtype):
         return value
-    found = numeric(value, name)
-    if found.dtype != dtype:
-        return np.ascontiguousarray(found, dtype=dtype).reshape(found.shape)
-    readable = found.flags.aligned and all(s % found.itemsize == 0 for s in found.strides)
-    rows = found.ndim == 0 or found.shape[-1] <= 1 or found.strides[-1] == found.itemsize
-    return found if readable and rows else np.array(found, order="C")
+    values = numeric(value, name)
+    if values.dtype != dtype:
+        return np.ascontiguousarray(values, dtype=dtype).reshape(values.shape)
+    readable = values.flags.aligned and all(s % values.itemsize == 0 for s in values.strides)
+    rows = values.ndim == 0 or values.shape[-1] <= 1 or values.strides[-1] == values.itemsize
+    return values if readable and rows else np.array(values, order="C")
 
 
 def floats(value: Any, name: str) -> Array:
-    """`value` as a readable array: float64 if it is that, else float32."""
-    found = asarray(value, name)
-    native = found.dtype.newbyteorder("=")
-    return array(found, name, native if native in DTYPES else DTYPES[0])
+    """Return `value` as an array for kernels: float64 stays, everything else becomes float32."""
+    values = asarray(value, name)
+    native = values.dtype.newbyteorder("=")
+    return array(values, name, native if native in DTYPES else DTYPES[0])
 
 
 def whole_numbers(value: Any, name: str) -> Array:
-    """`value` as a C-contiguous array of intp; kernels check their range where they use them.
+    """Return `value` as a C-contiguous array of intp; the kernels check the range.
 
     Raises
     ------
@@ -204,17 +204,17 @@ def whole_numbers(value: Any, name: str) -> Array:
     """
     if _plain(value, _INTP):
         return value
-    found = asarray(value, name)
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected an array of whole numbers, got dtype {found.dtype}")
-    if not np.can_cast(found.dtype, np.intp):
-        # What is larger stays out of every range.
-        found = found.clip(max=np.iinfo(np.intp).max)
-    return np.require(found, np.intp, ["C", "A"])
+    integers = asarray(value, name)
+    if integers.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected an array of whole numbers, got dtype {integers.dtype}")
+    if not np.can_cast(integers.dtype, np.intp):
+        # A clipped value is still out of every range.
+        integers = integers.clip(max=np.iinfo(np.intp).max)
+    return np.require(integers, np.intp, ["C", "A"])
 
 
 def indices(value: Any, name: str, below: int, least: int = 0) -> Array:
-    """`value` as an array of whole numbers in 0..below-1, or in least..below-1.
+    """Return `value` as an array of whole numbers in `least`..`below`-1.
 
     Raises
     ------
@@ -223,80 +223,80 @@ def indices(value: Any, name: str, below: int, least: int = 0) -> Array:
     ValueError
         If it is ragged, or one is out of range.
     """
-    found = asarray(value, name)
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected an array of whole numbers, got dtype {found.dtype}")
-    if found.size and (found.min() < least or found.max() >= below):
-        wrong = found.min() if found.min() < least else found.max()
+    integers = asarray(value, name)
+    if integers.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected an array of whole numbers, got dtype {integers.dtype}")
+    if integers.size and (integers.min() < least or integers.max() >= below):
+        wrong = integers.min() if integers.min() < least else integers.max()
         raise ValueError(f"{name}: expected whole numbers in {least}..{below - 1}, got {wrong}")
-    return found
+    return integers
 
 
 def rows(value: Any, B: int) -> Array | slice:
-    """`value`, which rows of a batch of `B` are meant, as an index; None means all.
+    """Return `value`, a selection of rows of a batch of `B`, as an index; None selects all.
 
     Raises
     ------
     ValueError, TypeError
-        If it is neither a row number, nor row numbers, nor `B` booleans. Integers that are all 0 or
-        1, and as many as the batch has rows, are refused: they may be flags.
+        If it is neither a row number, nor row numbers, nor `B` booleans. `B` integers that are all
+        0 or 1 are ambiguous, as they may be flags, and are refused too.
     """
     if value is None:
         return slice(None)
     expected = f"rows: expected row numbers under {B}, or {B} booleans, got {value!r}"
     try:
-        found = np.array(value)  # what is checked is what is used
+        chosen = np.array(value)  # what is checked is what is used
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(expected) from None
-    if found.size == 0 and found.ndim == 1:
+    if chosen.size == 0 and chosen.ndim == 1:
         return np.zeros(0, np.intp)
-    if found.dtype == np.bool_:
-        if found.shape != (B,) and not (found.ndim == 0 and B == 1):
+    if chosen.dtype == np.bool_:
+        if chosen.shape != (B,) and not (chosen.ndim == 0 and B == 1):
             raise ValueError(expected)
-        return np.flatnonzero(found)
-    if found.dtype.kind not in "iu" or found.ndim > 1:
+        return np.flatnonzero(chosen)
+    if chosen.dtype.kind not in "iu" or chosen.ndim > 1:
         raise TypeError(expected)
-    if found.ndim == 1 and len(found) == B > 1 and ((found == 0) | (found == 1)).all():
+    if chosen.ndim == 1 and len(chosen) == B > 1 and ((chosen == 0) | (chosen == 1)).all():
         raise ValueError(
             f"{expected}: these may be row numbers or flags; pass booleans as flags, None for all "
             "rows"
         )
-    if (found < -B).any() or (found >= B).any():
+    if (chosen < -B).any() or (chosen >= B).any():
         raise ValueError(expected)
-    return found.reshape(-1).astype(np.intp)
+    return chosen.reshape(-1).astype(np.intp)
 
 
-def expect_shape(found: Array, name: str, shape: Sequence[int | str]) -> Array:
-    """`found`, if it has `shape`; a letter in `shape` stands for any size of at least 1."""
-    if found.shape == shape:
-        return found
-    fits = len(found.shape) == len(shape) and all(
+def expect_shape(given: Array, name: str, shape: Sequence[int | str]) -> Array:
+    """Return `given`, if it has `shape`; a letter in `shape` stands for any size of at least 1."""
+    if given.shape == shape:
+        return given
+    fits = len(given.shape) == len(shape) and all(
         have >= 1 if isinstance(want, str) else have == want
-        for have, want in zip(found.shape, shape, strict=True)
+        for have, want in zip(given.shape, shape, strict=True)
     )
     if not fits:
         free = sorted({want for want in shape if isinstance(want, str)})
         where = f" with {', '.join(free)} >= 1" if free else ""
         raise ValueError(
-            f"{name}: expected shape {shape_text(shape)}{where}, got {shape_text(found.shape)}"
+            f"{name}: expected shape {shape_text(shape)}{where}, got {shape_text(given.shape)}"
         )
-    return found
+    return given
 
 
-def expect_dtype(found: Array, name: str, dtype: np.dtype[Any]) -> Array:
-    """`found`, if it is of `dtype`."""
-    if found.dtype != dtype:
-        raise ValueError(f"{name}: expected dtype {dtype}, got {found.dtype}")
-    return found
+def expect_dtype(given: Array, name: str, dtype: np.dtype[Any]) -> Array:
+    """Return `given`, if it is of `dtype`."""
+    if given.dtype != dtype:
+        raise ValueError(f"{name}: expected dtype {dtype}, got {given.dtype}")
+    return given
 
 
 def shaped(value: Any, name: str, dtype: np.dtype[Any], shape: Sequence[int | str]) -> Array:
-    """`value` as a readable array of `dtype` and `shape`."""
+    """Return `value` as an array for kernels, of `dtype` and `shape`."""
     return expect_shape(array(value, name, dtype), name, shape)
 
 
 def writable(value: Any, name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
-    """`value` itself, if results can be written to it as it is."""
+    """Return `value` itself, if kernels can write to it."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(value).__name__}")
     if value.dtype != dtype:
@@ -313,9 +313,9 @@ def states(
     dtype: np.dtype[Any],
     shapes: Sequence[Sequence[int]],
 ) -> list[Array | None]:
-    """`value`, a bare array for one state or a pair for two, as a list of C-contiguous arrays.
+    """Return `value`, an array for one state or a pair for two, as a list of C-contiguous arrays.
 
-    None stands for None in place of each. `shapes` has one for each of `names`.
+    A `value` of None stands for None in each place. `shapes` has one shape for each of `names`.
     """
     items = (value,) if len(names) == 1 else value
     if type(items) is tuple and len(items) == len(names):
@@ -341,23 +341,23 @@ def states(
 
 
 def nonlinearity(value: Any) -> str:
-    """One of the activations of an Elman network."""
+    """Return `value`, if it is an activation of an Elman network."""
     return choice(value, "nonlinearity", ("tanh", "relu"))
 
 
 def lengths(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
-    """None, or how many of T steps each row has: (B,) int64, from `shape` (B,), or () for one."""
+    """Return the number of steps of each row, (B,) int64; `shape` is (B,), or () unbatched."""
     if value is None:
         return None
-    found = indices(value, "lengths", T + 1, 1)
-    return expect_shape(found, "lengths", shape).reshape(-1).astype(np.int64)
+    steps = indices(value, "lengths", T + 1, 1)
+    return expect_shape(steps, "lengths", shape).reshape(-1).astype(np.int64)
 
 
 def reset(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
-    """None, or where states are zeroed: (T, B) booleans, from `shape` (B,), or () for one row."""
+    """Return where states are zeroed, (T, B) booleans; `shape` is (B,), or () unbatched."""
     if value is None:
         return None
-    found = asarray(value, "reset")
-    if found.dtype != np.bool_:
-        raise TypeError(f"reset: expected an array of booleans, got dtype {found.dtype}")
-    return expect_shape(found, "reset", (T, *shape)).reshape(T, -1)
+    flags = asarray(value, "reset")
+    if flags.dtype != np.bool_:
+        raise TypeError(f"reset: expected an array of booleans, got dtype {flags.dtype}")
+    return expect_shape(flags, "reset", (T, *shape)).reshape(T, -1)

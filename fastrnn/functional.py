@@ -1,8 +1,8 @@
-"""Forward and backpropagation through time on one's own arrays: one layer, one direction.
+"""Forward and backpropagation through time on plain arrays: one layer, one direction.
 
 T time steps, B batch, I input size, H hidden size. The dtype is that of x and the weights: float32
-or float64, and float64 where both occur. Other numbers follow NumPy's promotion (float16 fits into
-float32; int64 and longdouble are taken as float64). States and gradients are converted to it.
+or float64, and float64 if both occur. Other dtypes follow NumPy's promotion: float16 becomes
+float32, int64 and longdouble become float64. States and gradients are converted to it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def rnn(
     h_n : (B, H) array
         The state after the last step.
     tape : ScanTape
-        For :func:`rnn_backward`, as often as wanted. It holds copies: changing any of the arrays
-        later does not change the gradients.
+        For :func:`rnn_backward`, any number of times. It holds copies: later changes to the
+        arrays do not change the gradients.
 
     Raises
     ------
@@ -99,14 +99,14 @@ def rnn_backward(
     dh0 : (B, H) array
         Gradient with respect to h0.
     grads : dict of str to array
-        Gradients with respect to the weights that were given, by their argument's names.
+        Gradients with respect to the weights that were passed, by argument name.
 
     Raises
     ------
     ValueError
         If the tape is from another function, or a shape does not fit.
     TypeError
-        If an argument does not hold real numbers, or the tape is none.
+        If an argument does not hold real numbers, or `tape` is not a tape.
     """
     dx, (dh0,), grads = _backward(("rnn_tanh", "rnn_relu"), tape, dy, "dh_n", dh_n)
     return dx, dh0, grads
@@ -158,8 +158,8 @@ def lstm_backward(
 ) -> tuple[Array, State, dict[str, Array]]:
     """Backpropagation through time of :func:`lstm`; otherwise as :func:`rnn_backward`.
 
-    `dstate` is (dh_n, dc_n), each (B, H) or None, with respect to the final state; what is returned
-    in its place is (dh0, dc0), with respect to the initial one.
+    `dstate` is (dh_n, dc_n), each (B, H) or None, with respect to the final state. In place of dh0,
+    (dh0, dc0) is returned, with respect to the initial state.
     """
     return _backward(("lstm",), tape, dy, "dstate", dstate)
 
@@ -193,7 +193,7 @@ def gru(
     weight_hh : (3*H, H) array-like
     bias_ih, bias_hh : (3*H,) array-like, optional
     reset_after : bool
-        Whether the reset gate works on the recurrent product or on the state before it.
+        Whether the reset gate is applied after the recurrent product rather than before it.
     lengths, reset
         As in :func:`rnn`.
 
@@ -262,7 +262,7 @@ def _forward(
 
 
 def _hidden_size(cell: Cell, given: Mapping[str, Any], dtype: np.dtype[Any]) -> int:
-    """H, as the weights have it."""
+    """Return H, from the shape of the weights."""
     if cell.recurrence == "dense":
         weight_hh = _checks.shaped(given["weight_hh"], "weight_hh", dtype, ("G*H", "H"))
         return int(weight_hh.shape[1])

@@ -1,8 +1,8 @@
-"""Weights as tutorials write them, to those of :mod:`fastrnn.functional` and back.
+"""Conversions between weights as tutorials write them and those of :mod:`fastrnn.functional`.
 
-Two ways to write a product are common: "columns", ``W @ x`` with column vectors and weights
-(H, I), and "rows", ``x @ W`` with row vectors and weights (I, H). Both are converted by one call;
-its inverse brings gradients to the tutorial's shapes, for whose update code nothing changes::
+Two conventions are common: "columns", ``W @ x`` with column vectors and weights (H, I), and "rows",
+``x @ W`` with row vectors and weights (I, H). One call converts either; its inverse gives gradients
+the tutorial's shapes, so that its update code works unchanged::
 
     weights = pack_rnn(W_xh, W_hh, b_h)
     y, h_n, tape = rnn(x, h0, **weights)
@@ -24,27 +24,29 @@ _LAYOUTS = ("columns", "rows")
 
 
 def pack_rnn(W_xh: Any, W_hh: Any, b_h: Any = None, *, layout: str = "columns") -> dict[str, Array]:
-    """Weights of ``h' = tanh(W_xh @ x + W_hh @ h + b_h)``, as :func:`fastrnn.functional.rnn` wants.
+    """Convert weights of an Elman network for :func:`fastrnn.functional.rnn`.
+
+    ``h' = tanh(W_xh @ x + W_hh @ h + b_h)``.
 
     Parameters
     ----------
     W_xh : (H, I) array-like, or (I, H) in rows
     W_hh : (H, H) array-like
     b_h : (H,) array-like, optional
-        (H, 1) and (1, H) are taken too. Default: none.
+        (H, 1) and (1, H) are accepted too. Default: none.
     layout : {"columns", "rows"}
         "rows" for ``h' = tanh(x @ W_xh + h @ W_hh + b_h)``.
 
     Returns
     -------
     dict of str to array
-        Copies by their argument's names: ``weight_ih``, ``weight_hh`` and, with a bias,
-        ``bias_ih``. There is no ``bias_hh``, for one bias is all that the formula has.
+        Copies, by argument name: ``weight_ih``, ``weight_hh`` and, with a bias, ``bias_ih``. There
+        is no ``bias_hh``, as the formula has only one bias.
 
     Raises
     ------
     ValueError
-        If a shape does not fit the others, or there is no such layout.
+        If a shape does not fit the others, or `layout` is not one of these.
     TypeError
         If an argument does not hold real numbers.
     """
@@ -62,7 +64,7 @@ def pack_rnn(W_xh: Any, W_hh: Any, b_h: Any = None, *, layout: str = "columns") 
 def unpack_rnn(
     grads: Mapping[str, Any], *, layout: str = "columns", keepdims: bool = False
 ) -> tuple[Array, ...]:
-    """The inverse of :func:`pack_rnn`, for gradients as well as for weights.
+    """Undo :func:`pack_rnn`, for gradients or weights.
 
     Parameters
     ----------
@@ -82,14 +84,14 @@ def unpack_rnn(
     Raises
     ------
     ValueError
-        If a name is missing or unexpected, a shape does not fit the others, or there is no such
-        layout.
+        If a name is missing or unexpected, a shape does not fit the others, or `layout` is
+        not one of these.
     TypeError
         If `grads` is not a mapping of arrays of real numbers.
     """
     weight_ih, weight_hh, bias = _unpacked(grads, gates=1)
-    found = [_laid_out(weight_ih, layout), _laid_out(weight_hh, layout)]
-    return tuple(found if bias is None else [*found, _bias_laid_out(bias, layout, keepdims)])
+    matrices = [_laid_out(weight_ih, layout), _laid_out(weight_hh, layout)]
+    return tuple(matrices if bias is None else [*matrices, _bias_laid_out(bias, layout, keepdims)])
 
 
 def pack_lstm(
@@ -104,7 +106,7 @@ def pack_lstm(
     *,
     layout: str = "columns",
 ) -> dict[str, Array]:
-    """Weights of an LSTM over the concatenation [h, x], as :func:`fastrnn.functional.lstm` wants.
+    """Convert weights of an LSTM over [h, x], a concatenation, for :func:`fastrnn.functional.lstm`.
 
     f, i, o = sigmoid(W_f @ [h, x] + b_f), ..., C' = f * C + i * tanh(W_C @ [h, x] + b_C),
     h' = o * tanh(C'), with h above x in the concatenation.
@@ -113,9 +115,9 @@ def pack_lstm(
     ----------
     W_f, W_i, W_C, W_o : (H, H+I) array-like, or (H+I, H) in rows
     b_f, b_i, b_C, b_o : (H,) array-like, optional
-        (H, 1) and (1, H) are taken too. All four or none. Default: none.
+        (H, 1) and (1, H) are accepted too. All four or none. Default: none.
     layout : {"columns", "rows"}
-        "rows" for ``[h, x] @ W_f + b_f``, h being left of x.
+        "rows" for ``[h, x] @ W_f + b_f``, with h to the left of x.
 
     Returns
     -------
@@ -157,7 +159,7 @@ def pack_lstm(
 def unpack_lstm(
     grads: Mapping[str, Any], *, layout: str = "columns", keepdims: bool = False
 ) -> tuple[Array, ...]:
-    """The inverse of :func:`pack_lstm`, for gradients as well as for weights.
+    """Undo :func:`pack_lstm`, for gradients or weights.
 
     Parameters
     ----------
@@ -180,18 +182,18 @@ def unpack_lstm(
     """
     weight_ih, weight_hh, bias = _unpacked(grads, gates=4)
     i, f, C, o = np.split(np.concatenate([weight_hh, weight_ih], axis=1), 4)
-    found = [_laid_out(gate, layout) for gate in (f, i, C, o)]
+    arrays = [_laid_out(gate, layout) for gate in (f, i, C, o)]
     if bias is not None:
         i, f, C, o = np.split(bias, 4)
-        found += [_bias_laid_out(gate, layout, keepdims) for gate in (f, i, C, o)]
-    return tuple(found)
+        arrays += [_bias_laid_out(gate, layout, keepdims) for gate in (f, i, C, o)]
+    return tuple(arrays)
 
 
 def _columns(value: Any, name: str, layout: str) -> Array:
-    """A matrix that stands left of column vectors: a copy."""
+    """Return a copy of a matrix, in the layout that multiplies column vectors."""
     _checks.choice(layout, "layout", _LAYOUTS)
-    found = _checks.expect_shape(_checks.numeric(value, name), name, ("H", "I"))
-    return np.array(found if layout == "columns" else found.T, order="C")
+    matrix = _checks.expect_shape(_checks.numeric(value, name), name, ("H", "I"))
+    return np.array(matrix if layout == "columns" else matrix.T, order="C")
 
 
 def _laid_out(matrix: Array, layout: str) -> Array:
@@ -199,11 +201,11 @@ def _laid_out(matrix: Array, layout: str) -> Array:
 
 
 def _bias(value: Any, name: str, H: int) -> Array:
-    found = _checks.numeric(value, name)
-    if found.shape not in ((H,), (H, 1), (1, H)):
+    bias = _checks.numeric(value, name)
+    if bias.shape not in ((H,), (H, 1), (1, H)):
         shapes = f"({H},), ({H}, 1) or (1, {H})"
-        raise ValueError(f"{name}: expected shape {shapes}, got {_checks.shape_text(found.shape)}")
-    return np.array(found).reshape(H)
+        raise ValueError(f"{name}: expected shape {shapes}, got {_checks.shape_text(bias.shape)}")
+    return np.array(bias).reshape(H)
 
 
 def _bias_laid_out(bias: Array, layout: str, keepdims: bool) -> Array:
@@ -213,7 +215,7 @@ def _bias_laid_out(bias: Array, layout: str, keepdims: bool) -> Array:
 
 
 def _unpacked(grads: Any, gates: int) -> tuple[Array, Array, Array | None]:
-    """weight_ih, weight_hh and bias_ih of as many gates, of shapes that fit."""
+    """Return weight_ih, weight_hh and bias_ih, with consistent shapes for `gates` gates."""
     if not isinstance(grads, Mapping):
         raise TypeError(f"grads: expected a mapping, got {type(grads).__name__}")
     names = {"weight_ih", "weight_hh"}
@@ -221,12 +223,12 @@ def _unpacked(grads: Any, gates: int) -> tuple[Array, Array, Array | None]:
         raise ValueError(
             f"grads: expected weight_ih, weight_hh and perhaps bias_ih, got {sorted(grads)}"
         )
-    found = {name: _checks.numeric(value, f"grads {name}") for name, value in grads.items()}
-    weight_hh = _checks.expect_shape(found["weight_hh"], "grads weight_hh", ("G*H", "H"))
+    weights = {name: _checks.numeric(value, f"grads {name}") for name, value in grads.items()}
+    weight_hh = _checks.expect_shape(weights["weight_hh"], "grads weight_hh", ("G*H", "H"))
     H = weight_hh.shape[1]
     _checks.expect_shape(weight_hh, "grads weight_hh", (gates * H, H))
-    _checks.expect_shape(found["weight_ih"], "grads weight_ih", (gates * H, "I"))
-    bias = found.get("bias_ih")
+    _checks.expect_shape(weights["weight_ih"], "grads weight_ih", (gates * H, "I"))
+    bias = weights.get("bias_ih")
     if bias is not None:
         _checks.expect_shape(bias, "grads bias_ih", (gates * H,))
-    return found["weight_ih"], weight_hh, bias
+    return weights["weight_ih"], weight_hh, bias

@@ -21,7 +21,7 @@ from fastrnn._types import Array
 class Loss(ABC):
     """The mean of a loss over all elements, or a weighted mean.
 
-    A loss of one's own has :meth:`target_shape`, :meth:`checked_target` and :meth:`compute`.
+    A custom loss defines :meth:`target_shape`, :meth:`checked_target` and :meth:`compute`.
     """
 
     __slots__ = ()
@@ -34,13 +34,12 @@ class Loss(ABC):
         output : array-like
             Float64 stays, everything else becomes float32.
         target : array-like
-            What `output` should be; the class says in which shape.
+            What `output` should be; the class documents the shape.
         weight : array-like, optional
-            Finite weights >= 0, in the shape of the first axes of `target`, as many as wanted: one
-            for each sequence (B,) or each step (B, T), say. The loss is then sum(w l) / sum(w),
-            with l the mean over the other axes; where w is 0, neither output nor target counts,
-            whatever it is: NaN, or a class out of range. If all are 0, so are loss and gradient.
-            Default: all the same.
+            Finite weights >= 0, in the shape of one or more leading axes of `target`: one for each
+            sequence (B,) or each step (B, T), say. The loss is then sum(w l) / sum(w), with l the
+            mean over the other axes. Where w is 0, output and target are ignored, even NaN or a
+            class out of range. If all weights are 0, so are loss and gradient. Default: equal.
 
         Returns
         -------
@@ -82,7 +81,7 @@ class Loss(ABC):
         shape, dtype
             Of the output.
         name : str
-            What errors call the target.
+            Name of the target in error messages.
         weight : array, optional
             From :func:`checked_weight`. Where it is 0, the target may be anything.
         """
@@ -91,7 +90,7 @@ class Loss(ABC):
     def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
         """Return the loss of outputs `z` and its gradient, as :meth:`value_and_grad` does.
 
-        Where `z` is not finite, so is what is returned, without a warning, as in torch.
+        Where `z` is not finite, neither is the result, without a warning, as in torch.
 
         Parameters
         ----------
@@ -111,22 +110,22 @@ class Loss(ABC):
         name: str,
         weight: Array | None,
     ) -> Array:
-        """Return what :meth:`checked_target` does, but for checks that the kernel makes."""
+        """Return what :meth:`checked_target` does, without the checks that the kernel makes."""
         return self.checked_target(target, shape, dtype, name, weight)
 
     def _options(self) -> dict[str, Any]:
-        """Return the options, by name, in the order in which they are shown."""
+        """Return the options by name, in the order in which ``repr`` shows them."""
         return dict(getattr(self, "__dict__", {}))
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
-        return f"{type(self).__name__}({said})"
+        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
+        return f"{type(self).__name__}({options})"
 
 
 def checked_weight(
     weight: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "weight"
 ) -> Array:
-    """Return weights of the first axes of targets of `shape` as an array."""
+    """Return weights as an array in the shape of the leading axes of targets of `shape`."""
     w = _checks.array(weight, name, dtype)
     _checks.expect_shape(w, name, shape[: w.ndim])
     if not (np.isfinite(w) & (w >= 0)).all():
@@ -135,7 +134,7 @@ def checked_weight(
 
 
 class _Compiled(Loss):
-    """A loss that a kernel computes."""
+    """A loss computed by a kernel."""
 
     __slots__ = ()
 
@@ -151,7 +150,7 @@ class _Compiled(Loss):
 
 
 class Elementwise(_Compiled):
-    """A loss of each element of `output` and the one of `target` in the same place."""
+    """A loss of each element of `output` and the corresponding element of `target`."""
 
     __slots__ = ()
 
@@ -212,7 +211,7 @@ class Huber(Elementwise):
 
     @property
     def delta(self) -> float:
-        """Where the square ends."""
+        """Where the loss turns from quadratic to linear."""
         return self._delta
 
     def _run(self, kernels: Kernels, z: Array, t: Array, w: Array | None, grad: Array) -> float:
@@ -225,8 +224,8 @@ class Huber(Elementwise):
 class BinaryCrossEntropy(Elementwise):
     """Cross-entropy of logits z and probabilities t: log(1 + exp z) - t z, in nats.
 
-    As ``torch.nn.BCEWithLogitsLoss``. `target` has the shape of `output` and is within 0..1; the
-    exponent is never above 0, so that nothing overflows.
+    As ``torch.nn.BCEWithLogitsLoss``. `target` has the shape of `output` and is within 0..1. The
+    exponent is never above 0, so nothing overflows.
     """
 
     __slots__ = ()
@@ -241,7 +240,7 @@ class BinaryCrossEntropy(Elementwise):
     ) -> Array:
         """Return targets in the shape of `output`, within 0..1."""
         t = super().checked_target(target, shape, dtype, name)
-        if t.size and not (t.min() >= 0 and t.max() <= 1):  # NaN is neither
+        if t.size and not (t.min() >= 0 and t.max() <= 1):  # NaN fails both
             wrong = _counting(~((t >= 0) & (t <= 1)), weight)
             if wrong.any():
                 raise ValueError(f"{name}: expected numbers in [0, 1], got {t[wrong][0]}")
@@ -255,14 +254,14 @@ class CrossEntropy(_Compiled):
     """Softmax cross-entropy of logits and class indices: log(sum_v exp z_v) - z_target, in nats.
 
     As ``torch.nn.CrossEntropyLoss`` with the classes on the last axis: `output` is (..., V), and
-    `target` (...) whole numbers in 0..V-1. The largest logit is taken off first, so that no exp
+    `target` (...) whole numbers in 0..V-1. The largest logit is subtracted first, so no exp
     overflows.
     """
 
     __slots__ = ()
 
     def target_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the output without its last axis, that of the classes."""
+        """Return the shape of the output without its last axis, the classes."""
         if not shape:
             raise ValueError("output: expected shape (..., V) with all sizes >= 1, got ()")
         return shape[:-1]
@@ -279,8 +278,8 @@ class CrossEntropy(_Compiled):
         t = self._taken(target, shape, dtype, name, weight)
         wrong = _counting((t < 0) | (t >= shape[-1]), weight)
         if wrong.any():
-            found = t[wrong][0]
-            raise ValueError(f"{name}: expected whole numbers in 0..{shape[-1] - 1}, got {found}")
+            label = t[wrong][0]
+            raise ValueError(f"{name}: expected whole numbers in 0..{shape[-1] - 1}, got {label}")
         return t
 
     def _taken(
@@ -299,7 +298,7 @@ class CrossEntropy(_Compiled):
 
 
 def _counting(where: Array, weight: Array | None) -> Array:
-    """Return `where` with False in all places of weight 0."""
+    """Return `where`, with False where the weight is 0."""
     if weight is None:
         return where
     counts = np.reshape(weight != 0, (*weight.shape, *[1] * (np.ndim(where) - weight.ndim)))
@@ -322,7 +321,7 @@ NAMES: dict[str, Loss] = {
 
 
 def get(loss: str | Loss) -> Loss:
-    """Return a loss by its name, or itself."""
+    """Return the loss of this name, or `loss` itself."""
     if isinstance(loss, str) and loss in NAMES:
         return NAMES[loss]
     if isinstance(loss, str):

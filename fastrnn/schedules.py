@@ -1,7 +1,7 @@
-"""Learning rate schedules: what an optimizer takes as `lr` in place of a number.
+"""Learning rate schedules, for the `lr` of an optimizer.
 
-Each maps the number of optimizer steps taken so far to a learning rate; any function that does so
-will do as well. They hold no state, so that a resumed training goes on where it was.
+Each maps the number of optimizer steps taken so far to a learning rate; any function that does the
+same can be used. They hold no state, so that resumed training continues where it stopped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class StepDecay:
     Parameters
     ----------
     lr : float
-        At the start.
+        Initial learning rate.
     step_size : int
-        Optimizer steps between one decay and the next.
+        Optimizer steps between decays.
     gamma : float
         Factor of each decay, above 0.
     """
@@ -39,7 +39,7 @@ class StepDecay:
         _checks.positive(self.gamma, "gamma")
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         return float(self.lr * self.gamma ** (step // self.step_size))
 
 
@@ -50,7 +50,7 @@ class ExponentialDecay:
     Parameters
     ----------
     lr : float
-        At the start.
+        Initial learning rate.
     gamma : float
         Factor over each `steps` optimizer steps, above 0.
     steps : int
@@ -66,7 +66,7 @@ class ExponentialDecay:
         _checks.size(self.steps, "steps")
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         return float(self.lr * self.gamma ** (step / self.steps))
 
 
@@ -74,12 +74,12 @@ class ExponentialDecay:
 class CosineDecay:
     """From `lr` to `final` along half a cosine, then `final` (Loshchilov and Hutter 2017, eq. 5).
 
-    As ``torch.optim.lr_scheduler.CosineAnnealingLR``, which however goes up again.
+    As ``torch.optim.lr_scheduler.CosineAnnealingLR``, except that the latter rises again.
 
     Parameters
     ----------
     lr : float
-        At the start.
+        Initial learning rate.
     steps : int
         Optimizer steps until `final` is reached.
     final : float
@@ -95,21 +95,21 @@ class CosineDecay:
         _checks.not_negative(self.final, "final")
 
     def __call__(self, step: float) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         done = min(step / self.steps, 1.0)
         return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A linear warm-up from `start` times a rate to the rate, then what comes `after`.
+    """Linear warm-up from `start` times the rate to the rate, followed by `after`.
 
     As ``torch.optim.lr_scheduler.LinearLR`` followed by another schedule.
 
     Parameters
     ----------
     after : float or schedule
-        The rate to reach, or a schedule that begins with it.
+        The rate to reach, or a schedule that starts with it.
     steps : int
         Optimizer steps until it is reached.
     start : float
@@ -127,6 +127,6 @@ class WarmUp:
         _checks.real(self.start, "start", "a number in [0, 1]", lambda v: 0 <= v <= 1)
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         rate = self.after(max(step - self.steps, 0)) if callable(self.after) else self.after
         return rate * (self.start + (1 - self.start) * min(step / self.steps, 1.0))

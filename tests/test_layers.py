@@ -232,7 +232,7 @@ def test_what_belongs_to_the_kernels_is_not_cloned(layer, x):
     for thing in (layer.stream(), layer.forward(x)[2], *whole):
         for clone in (copy.copy, copy.deepcopy, pickle.dumps):
             if clone is not copy.copy or hasattr(thing, "step"):
-                with pytest.raises(TypeError, match="can't be pickled or copied, for it belongs"):
+                with pytest.raises(TypeError, match="can't be pickled or copied, as it belongs"):
                     clone(thing)
 
 

@@ -1,4 +1,4 @@
-"""Version, backend, CPU and threads: what runs here."""
+"""Version, backend, CPU features and number of threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrnn._version import __version__
 #: The kernels count threads in a C int.
 _MOST_THREADS = 2**31 - 1
 
-#: What Linux tells of the group's limits.
+#: Where Linux publishes the limits of control groups.
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
@@ -31,20 +31,20 @@ def _initial_threads() -> int:
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use: by its affinity, and by the quota of its control group."""
+    """Return the number of CPUs this process may use, by affinity and control group quota."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return max(1, min(cpus, _quota(cpus)))
 
 
 def _quota(default: int) -> int:
-    """Whole CPUs of the control group's quota (Linux, cgroup v2: cpu.max; v1: cpu.cfs_*)."""
+    """Return the control group's quota in whole CPUs (cgroup v2: cpu.max; v1: cpu.cfs_*)."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
             quota, period = " ".join((_CONTROL_GROUP / n).read_text() for n in names).split()
             return int(quota) // int(period) if int(quota) > 0 else default
         except (OSError, ValueError):
-            continue  # no such file, or "max": no quota
+            continue  # no such file, or "max", which means no quota
     return default
 
 
@@ -53,12 +53,12 @@ dispatch.set_num_threads(_num_threads)
 
 
 def get_num_threads() -> int:
-    """How many threads a call may use at most."""
+    """Return the maximum number of threads that a call uses."""
     return _num_threads
 
 
 def set_num_threads(n: int) -> None:
-    """Set how many threads a call may use at most.
+    """Set the maximum number of threads that a call uses.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def set_num_threads(n: int) -> None:
 
 
 def config() -> dict[str, str]:
-    """What :func:`show_config` prints, as names and values."""
+    """Return the names and values that :func:`show_config` prints."""
     return {
         "fastrnn": __version__,
         "numpy": np.__version__,

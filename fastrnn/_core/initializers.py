@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn._kernels.cells import GAINS, Cell, CellConfig
 from fastrnn._types import Array
 
-#: Layer normalisation starts as nothing but that, whatever `init`; so in Ba et al. 2016.
+#: Gains start at 1 and the bias at 0, whatever `init` is, as in Ba et al. 2016.
 NEUTRAL = dict.fromkeys(GAINS, 1.0) | {"gain_c": 1.0, "bias_c": 0.0}
 
 INITS = ("uniform", "orthogonal", "identity")
@@ -22,7 +22,7 @@ def weights(
     init: str,
     dtype: Any,
 ) -> list[Array | None]:
-    """Fresh weights in the order of `cell.weights`; None for those that `config` leaves out.
+    """Draw weights in the order of `cell.weights`; None for those that `config` leaves out.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def weights(
 
 
 def _identity(shape: tuple[int, ...]) -> Array:
-    """What leaves a state as it is: a matrix, or the vector of an elementwise recurrence."""
+    """Return the identity: a matrix, or a vector for an elementwise recurrence."""
     return np.ones(shape) if len(shape) == 1 else np.eye(shape[0])
 
 
 def _orthogonal(rng: np.random.Generator, n: int) -> Array:
-    """An orthogonal matrix, all being equally likely (Mezzadri 2007)."""
+    """Draw a uniformly distributed orthogonal matrix (Mezzadri 2007)."""
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
-    found: Array = q * np.sign(r.diagonal())
-    return found
+    matrix: Array = q * np.sign(r.diagonal())
+    return matrix

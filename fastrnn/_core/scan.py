@@ -1,7 +1,7 @@
-"""Forward and BPTT of one layer in one direction: allocate once, hand to the current kernels.
+"""Forward and BPTT of one layer in one direction, on the current kernels.
 
-Layers and ``fastrnn.functional`` both stand on this. Arrays come in converted; the kernels check
-what they touch.
+Layers and ``fastrnn.functional`` are built on this. Arrays have been converted by the caller; the
+kernels check what they read and write.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from fastrnn._kernels.interface import Kernels, KernelTape, PackedWeights, Weigh
 from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
 
-#: What a tape and the weights it is for have in common.
+#: What must be the same for a tape and its weights.
 Kind = tuple[Cell, CellConfig, np.dtype[Any]]
 
 
 class Bound:
-    """What holds memory of the kernels, and so can't be pickled or copied."""
+    """An object that holds memory of the kernels, and so can't be pickled or copied."""
 
     __slots__ = ()
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            f"{type(self).__name__}: can't be pickled or copied, for it belongs to the kernels of "
-            "this process; keep what it was made of: the layer, and inputs or state"
+            f"{type(self).__name__}: can't be pickled or copied, as it belongs to the kernels of "
+            "this process; keep the layer and its inputs or state instead"
         )
 
 
 @dataclass(slots=True, repr=False)
 class Checkpoints:
-    """Where a scan can be taken up again: its inputs, and the states every `steps` steps.
+    """Points from which a scan can be rerun: its inputs, and the states every `steps` steps.
 
-    All in the scan's own order of steps.
+    All are in the scan's own order of steps.
     """
 
     x: Array
@@ -51,9 +51,9 @@ class Checkpoints:
 
 @dataclass(slots=True, repr=False)
 class ScanTape(Bound):
-    """What `backward` needs of a `forward`: the kernels that ran, and what was kept.
+    """What `backward` needs from a `forward`: the kernels that ran, and what they kept.
 
-    `kept` is the kernels' own tape, or checkpoints; `kind` is that of the weights, `shape` of x.
+    `kept` is the kernels' tape, or checkpoints; `kind` is that of the weights, `shape` that of x.
     """
 
     kind: Kind
@@ -65,12 +65,12 @@ class ScanTape(Bound):
 
     @property
     def cell(self) -> Cell:
-        """What ran."""
+        """The cell that ran."""
         return self.kind[0]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the weights."""
+        """Dtype of the weights."""
         return self.kind[2]
 
 
@@ -107,9 +107,9 @@ def forward(
     reset : (T, B) array of bool, optional
         Where the state is zeroed before a step.
     checkpoint_every : int, optional
-        Keep states only every so many steps, or a few more.
+        Keep states only every `checkpoint_every` steps, or slightly less often.
     owned : bool
-        Whether `x` is nobody else's, so that a tape can hold it as it is.
+        Whether no one else holds `x`, so that a tape need not copy it.
     """
     kernels = dispatch.kernels(weights.dtype)
     packed = weights.packed(kernels)
@@ -182,7 +182,7 @@ def backward(
 
 
 def _segments(kept: Checkpoints) -> Iterator[tuple[slice, Array | None, Array | None]]:
-    """Steps of each segment, and its own spans and resets."""
+    """Yield the steps of each segment, and its spans and resets."""
     for t in range(0, len(kept.x), kept.steps):
         steps = slice(t, t + kept.steps)
         spans = None if kept.spans is None else kept.spans - t
@@ -197,7 +197,7 @@ def _forward_checkpointed(
     y: Array | None,
     state_n: Sequence[Array],
 ) -> None:
-    """Run segment by segment, and keep the states between them."""
+    """Run segment by segment, keeping the states between them."""
     kept.states.append([None if s is None else s.copy() for s in state])
     for steps, spans, reset in _segments(kept):
         last = steps.stop >= len(kept.x)
@@ -219,7 +219,7 @@ def _backward_checkpointed(
     dstate: Sequence[Array],
     gradients: WeightGradients,
 ) -> None:
-    """Run each segment again, the last one first, and go back through it."""
+    """Rerun each segment, the last one first, and backpropagate through it."""
     kernels = tape.kernels
     scratch = [np.empty_like(d) for d in dstate]
     for (steps, spans, reset), state in zip(
@@ -230,7 +230,7 @@ def _backward_checkpointed(
         )
         assert segment is not None
         dy_part = None if dy is None else dy[steps]
-        # Either twin has read the one before it writes the other.
         dx_part = None if dx is None else dx[steps]
+        # `dstate_n` may be `dstate`: either twin reads the one before it writes the other.
         kernels.backward(segment, dy_part, dstate_n, dx_part, dstate, gradients)
         dstate_n = dstate

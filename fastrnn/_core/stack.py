@@ -1,7 +1,7 @@
-"""Two directions side by side, and layers on top of each other: combinators over ``scan``.
+"""Bidirectional and stacked layers, built from the scans of ``scan``.
 
-A stack is L layers of D directions. Its weights and states stand in one row of L*D, layer by layer
-and the forward direction first, as in torch.
+A stack is L layers of D directions. Its L*D weights and states are ordered layer by layer, the
+forward direction first, as in torch.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fastrnn._core.scan import ScanTape
 from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
 
-#: Bytes of a lower layer's output that inference keeps at a time: they stay in the L2 cache.
+#: Bytes of a lower layer's output that inference holds at a time: few enough for the L2 cache.
 _SEGMENT_BYTES = 262144
 
 
 @dataclass(slots=True, repr=False)
 class StackTape:
-    """What `backward` needs of a `forward`: L*D scans, and what was multiplied in between."""
+    """What `backward` needs from a `forward`: L*D scans, and the factors between layers."""
 
     scans: Sequence[ScanTape]
     factors: Sequence[Array | None]
@@ -51,7 +51,7 @@ def forward(
         None where only the final state is wanted.
     state_n : sequence of (L*D, B, H), out
     factors : sequence of (T, B, D*H) or None
-        What to multiply the output of each of the L-1 lower layers with; None stands for ones.
+        Factors for the outputs of the L-1 lower layers; None stands for ones.
     keep : bool
         Whether to return a tape.
     lengths, reset, checkpoint_every
@@ -60,7 +60,7 @@ def forward(
     L = len(factors) + 1
     D = len(weights) // L
     if L > 1 and D == 1 and not keep and (steps := _segment_steps(weights[0], x)) < len(x):
-        # Some steps of all layers at a time: memory does not grow with T.
+        # All layers advance by a few steps at a time, so memory does not grow with T.
         for t in range(0, len(x), steps):
             part = slice(t, t + steps)
             forward(
@@ -154,34 +154,34 @@ def backward(
             if d and into is not None and mine is not None:
                 _add(into, mine)
         if layer and into is not None:
-            # A layer's input is the output of the layer below, times a factor.
+            # The input was the output of the layer below, times a factor.
             dy = _times(into, factors[layer - 1])
     return grads
 
 
 def _segment_steps(weights: Weights, x: Array) -> int:
-    """Steps that inference takes at a time."""
+    """Return how many steps inference takes at a time."""
     step_bytes: int = x.shape[1] * weights.config.output_size * x.itemsize
     return max(1, _SEGMENT_BYTES // step_bytes)
 
 
 def _of_scan(states: Sequence[Array | None], k: int) -> list[Array | None]:
-    """The states of scan k."""
+    """Return the states of scan k."""
     return [None if s is None else s[k] for s in states]
 
 
 def _part(a: Array | None, d: int, D: int) -> Array | None:
-    """Direction d's part of the last axis."""
+    """Return direction d's part of the last axis."""
     if a is None or D == 1:
         return a
     H = a.shape[-1] // D
     return a[..., d * H : (d + 1) * H]
 
 
-# What is infinite or NaN goes on as in the kernels, without a warning.
+# Infinity and NaN propagate without a warning, as in the kernels.
 @np.errstate(over="ignore", invalid="ignore")
 def _times(a: Array, factor: Array | None) -> Array:
-    """`a`, multiplied in place."""
+    """Multiply `a` in place, and return it."""
     if factor is not None:
         a *= factor
     return a

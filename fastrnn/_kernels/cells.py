@@ -1,7 +1,7 @@
-"""What a recurrent cell is, as data: its gates, its states, its recurrence and its weights.
+"""Recurrent cells as data: gates, states, recurrence and weights.
 
-Every other floor of the package iterates over :data:`CELLS`. A new cell is an entry here and one
-file in each twin: ``reference/<family>.py`` and ``src_pyx/cells/<family>.pxd``.
+All other modules iterate over :data:`CELLS`. A new cell is an entry here and one file in each twin:
+``reference/<family>.py`` and ``src_pyx/cells/<family>.pxd``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Literal
 
 from fastrnn import _checks
 
-#: The weights of a cell without options, in the order in which they travel through the twins.
+#: The weights of a cell without options, in the order in which the twins take them.
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-#: The projection of the output (Sak et al. 2014), and peepholes (Gers et al. 2002).
+#: Projection of the output (Sak et al. 2014), and peepholes (Gers et al. 2002).
 PROJECTION = ("weight_hr",)
 PEEPHOLES = ("weight_ci", "weight_cf", "weight_co")
-#: Of layer normalisation (Ba et al. 2016): gains of the two products; gain and bias of the cell
-#: state, in cells that have one. The biases of the products are `bias_ih` and `bias_hh`.
+#: Layer normalisation (Ba et al. 2016): gains of the two products, whose biases are `bias_ih` and
+#: `bias_hh`; gain and bias of the cell state, in cells that have one.
 GAINS = ("gain_ih", "gain_hh")
 STATE_NORM = ("gain_c", "bias_c")
-#: What is added to a variance, as in torch.nn.LayerNorm.
+#: Added to the variance, as in torch.nn.LayerNorm.
 NORM_EPS = 1e-5
 
 Recurrence = Literal["dense", "elementwise", "none"]
@@ -81,17 +81,17 @@ class Cell:
     Attributes
     ----------
     name : str
-        The key in :data:`CELLS`.
+        Key in :data:`CELLS`.
     family : str
-        The name of its file on every floor.
+        The name of its file in every folder.
     gates : tuple of str
         Gates in the order of the rows of the weights, torch's order.
     states : tuple of str
         The states carried from step to step; ``"h"`` comes first and is the output.
     recurrence : {"dense", "elementwise", "none"}
-        What `weight_hh` is: a matrix (G*H, P), a vector (G*H,), or absent, and `bias_hh` with it.
+        Whether `weight_hh` is a matrix (G*H, P), a vector (G*H,), or absent along with `bias_hh`.
     options : tuple of str
-        What this cell can have of ``"projection"``, ``"peephole"`` and ``"layer_norm"``.
+        Those of ``"projection"``, ``"peephole"`` and ``"layer_norm"`` that this cell supports.
     norm_groups : tuple of tuple of str
         The gates that layer normalisation normalises together, in the order of `gates`.
     """
@@ -116,12 +116,12 @@ class Cell:
         return names + sum((w for o, w in of_options.items() if o in self.options), ())
 
     def weight_shapes(self, config: CellConfig) -> dict[str, tuple[int, ...]]:
-        """Shapes of the weights that one layer has, by name, in order.
+        """Return the shapes of the weights that a layer has, by name, in order.
 
         Raises
         ------
         ValueError
-            If `config` has an option that this cell does not.
+            If `config` has an option that this cell does not support.
         """
         absent: tuple[str, ...] = () if config.bias else ("bias_ih", "bias_hh", "bias_c")
         for option, names, asked in (
@@ -142,7 +142,7 @@ class Cell:
         return {name: shapes[name] for name in self.weights if name not in absent}
 
     def state_sizes(self, config: CellConfig) -> tuple[int, ...]:
-        """Size of each state: P for h, H for any other."""
+        """Return the size of each state: P for h, H for others."""
         return (config.output_size, *[config.hidden_size] * (len(self.states) - 1))
 
 

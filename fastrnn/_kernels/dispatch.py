@@ -1,6 +1,6 @@
-"""Choose a kernel set, once: compiled for the best instruction set this machine runs, or NumPy.
+"""Choice of a kernel set: compiled for the best instruction set of this machine, or NumPy.
 
-``FASTRNN_BACKEND`` names one strictly; otherwise the best available is taken.
+``FASTRNN_BACKEND`` selects one, which must be available; otherwise the best available is used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _exists(name: str) -> bool:
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Instruction sets among those we know that this CPU and operating system can run."""
+    """Return the known instruction sets that this CPU and operating system can run."""
     if not _exists("fastrnn._kernels._cpu"):
         return ()
     return tuple(importlib.import_module("fastrnn._kernels._cpu").features())
@@ -38,7 +38,7 @@ def cpu_features() -> tuple[str, ...]:
 
 @cache
 def backends() -> tuple[str, ...]:
-    """Names of the kernel sets this machine can run, best first.
+    """Return the names of the kernel sets that this machine can run, best first.
 
     Returns
     -------
@@ -69,7 +69,7 @@ _current: ContextVar[str] = ContextVar("fastrnn_backend", default=_default())  #
 
 
 def backend() -> str:
-    """Name of the kernel set that runs now."""
+    """Return the name of the current kernel set."""
     return _current.get()
 
 
@@ -77,7 +77,7 @@ def backend() -> str:
 def use_backend(name: str) -> Iterator[None]:
     """Run the body of a ``with`` on another kernel set.
 
-    Threads that the body starts don't follow: each thread has a choice of its own.
+    The choice is per thread: threads started by the body do not inherit it.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def set_num_threads(n: int) -> None:
-    """How many threads compiled kernels may use at most."""
+    """Set the maximum number of threads that compiled kernels use."""
     if _exists("fastrnn._kernels._threads"):
         importlib.import_module("fastrnn._kernels._threads").set_num_threads(n)
 
@@ -110,5 +110,5 @@ def _kernels(name: str, dtype: np.dtype[Any]) -> Kernels:
 
 
 def kernels(dtype: np.dtype[Any]) -> Kernels:
-    """The current kernel set for `dtype` (float32 or float64)."""
+    """Return the current kernel set for `dtype` (float32 or float64)."""
     return _kernels(_current.get(), dtype)

@@ -1,22 +1,22 @@
-"""The seam: what every kernel set has, compiled or reference.
+"""The interface of a kernel set, compiled or reference.
 
 T steps, B rows of a batch, I inputs, H hidden units, G gates, P outputs: H, or the size of a
-projection. All arrays are of the kernel set's dtype, unless said otherwise, and aligned. Each
+projection. All arrays are of the kernel set's dtype, unless stated otherwise, and aligned. Each
 function checks what it reads and writes at each call, and raises a ValueError or TypeError that
-names the argument, what was expected and what came. "OUT" marks what is written to, which must be
+names the argument, what was expected and what came. "OUT" marks an output, which must be
 writeable and must not overlap the inputs.
 
 Losses of outputs `z` and targets `t` return their (weighted) means, and write the gradients to
-`grad`, OUT, in the shape of `z`; all are C-contiguous. Weights `w`, or None for equal ones, are of
-the first axes of `t`; the mean of l is sum(w l) / sum(w), and 0 if all weights are. Where a weight
-is 0, nothing counts, not even NaN.
+`grad`, OUT, in the shape of `z`; all are C-contiguous. Weights `w` have
+the shape of leading axes of `t`, or are None for equal weights; the mean of l is sum(w l) / sum(w),
+and 0 if all weights are 0. Where a weight is 0, `z` and `t` are ignored, even NaN.
 
 Optimizers take lists with an entry for each parameter: C-contiguous arrays `params`, OUT, and
-`grads`, and `states`, OUT, tuples of such in the order of the formula, which stands in
+`grads`, and `states`, OUT, tuples of such in the order of the formula in
 ``fastrnn.optim``. A gradient may be a RowGradient instead, to the same effect as the dense one. It
-is first brought to within +-`limit` and then multiplied by `factor`.
+is first clipped to +-`limit` and then multiplied by `factor`.
 
-Infinity and NaN come without a warning.
+Infinity and NaN raise no warning.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
 
-#: Of optimizers: dense, in the shape of the parameter, or of a few rows of it.
+#: For optimizers: dense, in the shape of the parameter, or for a few of its rows.
 Gradient = Array | RowGradient
 
 #: ``convert(x_t, out) -> (x, y, result)``: (B, I) to read, (B, P) to write, and the latter's memory
@@ -40,18 +40,18 @@ class PackedWeights(Protocol):
     """What `Packed` makes: an immutable copy of a layer's weights."""
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
-        """Whether these are still the same bits as `weights`."""
+        """Return whether the copy has the same bits as `weights`."""
 
 
 class PackedAffine(Protocol):
     """What `PackedLinear` makes: an immutable copy of a weight and a bias."""
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
-        """Whether these are still the same bits as `weights`."""
+        """Return whether the copy has the same bits as `weights`."""
 
 
 class KernelTape(Protocol):
-    """What a `forward` kept for `backward`: copies of its inputs, and each step's values."""
+    """What `forward` keeps for `backward`: copies of its inputs, and each step's values."""
 
     @property
     def packed(self) -> PackedWeights:
@@ -62,7 +62,7 @@ class WeightGradients(Protocol):
     """What `Gradients` makes: sums of weight gradients, to which each `backward` adds."""
 
     def arrays(self) -> list[Array | None]:
-        """The sums in new arrays, in the weights' order, shapes and layouts."""
+        """Return the sums in new arrays, in the weights' order, shapes and layouts."""
 
 
 class CellStepper(Protocol):
@@ -70,17 +70,17 @@ class CellStepper(Protocol):
 
     @property
     def state(self) -> tuple[Array, ...]:
-        """(B, P) for h, (B, H) for others: zeros at first; may be written to."""
+        """(B, P) for h, (B, H) for others: zeros at first; writeable."""
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:
-        """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+        """Advance by one step, `x_t` (B, I) or (I,); return the output, in `out` if given."""
 
 
 class WeightCache(Protocol):
     """What gives a `Stepper` its weights: see ``fastrnn._kernels.weights``."""
 
     def packed(self, kernels: Kernels) -> PackedWeights:
-        """The kernels' copy of the weights as they are now."""
+        """Return the kernels' copy of the current weights."""
 
 
 class Kernels(Protocol):
@@ -89,7 +89,7 @@ class Kernels(Protocol):
     def Packed(  # noqa: N802
         self, cell: Cell, config: CellConfig, weights: Sequence[Array | None]
     ) -> PackedWeights:
-        """An immutable copy of a layer's weights, as the kernels like them.
+        """An immutable copy of a layer's weights, in the layout of the kernels.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class Kernels(Protocol):
         config : CellConfig
         weights : sequence of array or None
             In the order of `cell.weights` and in torch's layouts, C-contiguous. None, or missing at
-            the end, for those that `config` leaves out; so may each bias be.
+            the end, for those that `config` leaves out; any bias may be left out too.
         """
 
     def Gradients(self, packed: Any) -> WeightGradients:  # noqa: N802
@@ -106,7 +106,7 @@ class Kernels(Protocol):
         Parameters
         ----------
         packed : PackedWeights
-            Those with which the tapes are made.
+            The weights of the tapes.
         """
 
     def forward(
@@ -132,14 +132,15 @@ class Kernels(Protocol):
             One for each of the cell's states, (B, P) for h, (B, H) for others, C-contiguous; None
             stands for zeros.
         y : (T, B, P) array or None, OUT
-            0 where a row does not run; None for none. The last axis contiguous.
+            0 where a row does not run; None if not wanted. The last axis contiguous.
         state_n : sequence of array, OUT
-            As `state`: each row's after its last step.
+            As `state`: the state of each row after its last step.
         keep : bool
-            Whether to return what `backward` needs.
+            Whether to return a tape for `backward`.
         spans : (2, B) array of int64, optional
-            Row b runs from step spans[0, b] to before spans[1, b]. All start at one step, 0 or
-            earlier, or all end at one, T or later. Default: all rows run at all steps.
+            Row b runs from step spans[0, b] until before spans[1, b]. All rows start at the same
+            step, 0 or earlier, or all end at the same step, T or later. Default: all rows run at
+            all steps.
         reset : (T, B) array of bool, optional
             Where the state is zeroed before a step. Default: nowhere.
         """
@@ -153,7 +154,7 @@ class Kernels(Protocol):
         dstate: Sequence[Array],
         gradients: WeightGradients,
     ) -> None:
-        """Backpropagation through time (Werbos 1990).
+        """Backpropagate through time (Werbos 1990).
 
         Parameters
         ----------
@@ -168,27 +169,27 @@ class Kernels(Protocol):
         dstate : sequence of array, OUT
             Gradients of the initial states. May be `dstate_n`.
         gradients : WeightGradients, OUT
-            Of the tape's weights: to which those of the weights are added.
+            For the tape's weights, whose gradients are added.
         """
 
     def segment_steps(self, B: int, least: int) -> int:
-        """At least how many steps, and `least`, to go back through at once with B rows.
+        """Return a segment length of at least `least` steps for B rows.
 
-        Gradients of segments of so many steps (the last one may be shorter) add up to those of the
+        Gradients of segments of this length (the last one may be shorter) add up to those of the
         whole sequence; in the compiled twin, to the same bits.
         """
 
     def Stepper(  # noqa: N802
         self, weights: WeightCache, kernels: Kernels, batch_size: int, convert: Convert
     ) -> CellStepper:
-        """Steps a layer, one time step at a time, over states of its own.
+        """A layer's state, advanced one time step at a time.
 
         Parameters
         ----------
         weights : WeightCache
             The layer's weights; a change to them is seen by the next step.
         kernels : Kernels
-            The twin that this class stands in.
+            The kernel set of this class.
         batch_size : int
             B.
         convert : callable
@@ -197,18 +198,18 @@ class Kernels(Protocol):
         """
 
     def PackedLinear(self, weights: Sequence[Array | None]) -> PackedAffine:  # noqa: N802
-        """An immutable copy of the weights of an affine map, as the kernels like them.
+        """An immutable copy of the weights of an affine map, in the layout of the kernels.
 
         Parameters
         ----------
         weights : pair of array
-            (O, I) and, or None for no bias, (O,).
+            Weight (O, I), and bias (O,) or None.
         """
 
     def linear(self, packed: PackedAffine, x: Array, y: Array) -> None:
         """Write x W^T + b to y, each row by a product of its own.
 
-        A row gives the same bits alone and among others.
+        A row gives the same bits alone as in a batch.
 
         Parameters
         ----------
@@ -227,7 +228,7 @@ class Kernels(Protocol):
         dweight: Array,
         dbias: Array | None,
     ) -> None:
-        """Gradients of a :func:`linear`.
+        """Write the gradients of a :func:`linear`.
 
         Parameters
         ----------
@@ -242,7 +243,7 @@ class Kernels(Protocol):
         """
 
     def take_rows(self, table: Array, x: Array, y: Array) -> None:
-        """Write the row of `table` that each index in `x` stands for to `y`.
+        """Write the rows of `table` with the indices `x` to `y`.
 
         Parameters
         ----------
@@ -254,25 +255,25 @@ class Kernels(Protocol):
         Raises
         ------
         ValueError
-            If an index is out of range; what is in `y` is then not defined.
+            If an index is out of range; `y` is then undefined.
         """
 
     def add_rows(self, x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
-        """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`.
+        """Add each row of `dy` (n, D) to the row of `sums` for its index in `x`.
 
         Parameters
         ----------
         x : (n,) array of intp
         dy : (n, D) array
         rows : (k,) array of intp or None
-            Ascending: what the rows of `sums` (k, D) stand for. None: they are all there.
+            The ascending indices of the rows of `sums` (k, D). None: 0 to k-1.
         sums : (k, D) array, OUT
             All are C-contiguous.
 
         Raises
         ------
         ValueError
-            If an index is out of range; what is in `sums` is then not defined.
+            If an index is out of range; `sums` is then undefined.
         """
 
     def mse(self, z: Array, t: Array, w: Array | None, grad: Array) -> float:
@@ -285,13 +286,13 @@ class Kernels(Protocol):
         """(z - t)^2 / 2 up to delta, delta (|z - t| - delta / 2) beyond."""
 
     def binary_cross_entropy(self, z: Array, t: Array, w: Array | None, grad: Array) -> float:
-        """log(1 + exp z) - t z; the exponent is never above 0, so that nothing overflows."""
+        """log(1 + exp z) - t z; the exponent is never above 0, so nothing overflows."""
 
     def cross_entropy(self, z: Array, t: Array, w: Array | None, grad: Array) -> float:
         """log(sum_v exp z_v) - z_t of each row z (..., V), with t (...) of intp."""
 
     def squares(self, grads: Sequence[Gradient], *, limit: float) -> list[float]:
-        """The sum of squares of each gradient, all entries brought to within +-`limit`."""
+        """Return the sum of squares of each gradient, its entries clipped to +-`limit`."""
 
     def sgd(
         self,
@@ -306,7 +307,7 @@ class Kernels(Protocol):
         momentum: float,
         nesterov: bool,
     ) -> None:
-        """A step of gradient descent; with a momentum, `states` are (b,)."""
+        """Take a step of gradient descent; with momentum, `states` are (b,)."""
 
     def adam(
         self,
@@ -324,7 +325,7 @@ class Kernels(Protocol):
         decoupled: bool,
         t: int,
     ) -> None:
-        """Step t, from 1, of Adam, or, if `decoupled`, of AdamW; `states` are (m, v)."""
+        """Take step t, counted from 1, of Adam, or of AdamW if `decoupled`; `states` are (m, v)."""
 
     def rmsprop(
         self,
@@ -341,7 +342,7 @@ class Kernels(Protocol):
         momentum: float,
         centered: bool,
     ) -> None:
-        """A step of RMSprop; `states` are (v,), then a if `centered`, then b with a momentum."""
+        """Take a step of RMSprop; `states` are (v,), then a if `centered`, then b with momentum."""
 
     def adagrad(
         self,
@@ -355,4 +356,4 @@ class Kernels(Protocol):
         weight_decay: float,
         eps: float,
     ) -> None:
-        """A step of Adagrad; `states` are (s,)."""
+        """Take a step of Adagrad; `states` are (s,)."""

@@ -1,4 +1,4 @@
-"""The gradient of a table of which a few rows are used, as data."""
+"""The gradient of a table of which only a few rows are used."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fastrnn._types import Array
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class RowGradient:
-    """A gradient that is 0 but in some rows.
+    """A gradient that is 0 except in some rows.
 
     Attributes
     ----------
     rows : (k,) array of intp
-        Which, in ascending order.
+        Indices of these rows, in ascending order.
     values : (k, D) array
         C-contiguous.
     shape : tuple of int
-        (V, D), of all of it.
+        (V, D), of the whole gradient.
     """
 
     rows: Array
@@ -28,7 +28,7 @@ class RowGradient:
     shape: tuple[int, int]
 
     def dense(self) -> Array:
-        """The whole gradient, (V, D)."""
-        found = np.zeros(self.shape, self.values.dtype)
-        found[self.rows] = self.values
-        return found
+        """Return the whole gradient, (V, D)."""
+        whole = np.zeros(self.shape, self.values.dtype)
+        whole[self.rows] = self.values
+        return whole

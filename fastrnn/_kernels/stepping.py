@@ -1,4 +1,4 @@
-"""What a caller hands to a step, as the kernels take it."""
+"""Conversion of a caller's arrays for a step of the kernels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastrnn._types import Array
 
 
 def converter(batch_size: int, input_size: int, output_size: int, dtype: np.dtype[Any]) -> Convert:
-    """Return what checks and converts the arrays of a step from (B, I) to (B, P).
+    """Return a function that checks and converts the arrays of a step from (B, I) to (B, P).
 
-    (I,) and (P,) are taken too where B is 1.
+    (I,) and (P,) are accepted too if B is 1.
     """
     B, I, P = batch_size, input_size, output_size
 
     def convert(x: Any, out: Any) -> tuple[Array, Array, Array]:
-        """(B, I) to read, (B, P) to write, and the latter in the shape to return."""
+        """Return (B, I) to read, (B, P) to write, and the latter in the shape to return."""
         x = _checks.array(x, "x_t", dtype)
         rows = () if B == 1 and x.ndim == 1 else (B,)
         x = np.ascontiguousarray(_checks.expect_shape(x, "x_t", (*rows, I)))

@@ -1,4 +1,4 @@
-"""The weights of a layer, and their packed copy, which never goes stale."""
+"""The weights of a layer, and a packed copy of them that never goes stale."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def _references(arrays: Sequence[Array | None]) -> int:
     return max(sys.getrefcount(a) for a in arrays if a is not None)
 
 
-#: What `_references` says of arrays that nobody but one tuple refers to.
+#: What `_references` returns for arrays that only one tuple refers to.
 _SOLE = _references((np.empty(0),))
 
 
 def _owned(array: Array) -> Array:
-    """The array itself if it owns its memory and can be changed, else a copy.
+    """Return the array itself if it owns its memory and is writeable, else a copy.
 
-    What comes from a file, a memory map or another process is neither; and a view of it refers to
-    whoever owns the memory, and would not be counted.
+    Arrays from a file, a memory map or another process may be neither; and a view of such an array
+    refers to the owner of the memory instead, which would not be counted.
     """
     flags = array.flags
     plain = type(array) is np.ndarray and flags.c_contiguous and array.dtype.isnative
@@ -40,7 +40,7 @@ def _owned(array: Array) -> Array:
 
 
 class Copy(Generic[P]):
-    """A packed copy of weights: whose kernels', and whether no one can change the weights now."""
+    """A packed copy of weights, its kernels, and whether no one else can change the weights."""
 
     __slots__ = ("exclusive", "kernels", "packed")
 
@@ -49,24 +49,23 @@ class Copy(Generic[P]):
 
 
 class Watched(ABC, Generic[P]):
-    """Arrays that anyone may change, and the copy of them that the kernels read.
+    """Arrays that callers may change, and the packed copy that the kernels read.
 
-    The arrays are never handed out, but views of them, which refer to them. While there is no view,
-    no one can change the arrays, and the packed copy is taken as it is. As long as there is one,
-    the copy is compared with the arrays before each use, and packed anew where they differ.
+    Callers get views, which refer to the arrays, never the arrays themselves. While no view exists,
+    no one can change the arrays, and the packed copy is used as it is. As long as one exists, the
+    copy is compared with the arrays before each use, and replaced if they differ.
 
     Parameters
     ----------
     names : sequence of str
     arrays : sequence of array or None
-        Of one dtype. Kept as they are if they own their memory, can be changed and are
-        C-contiguous; else copied.
+        Of one dtype. Kept if they own their memory, are writeable and C-contiguous; else copied.
 
     Attributes
     ----------
     dtype : dtype
     copy : Copy
-        The latest. An `exclusive` one is still the arrays as they are.
+        The latest. If it is `exclusive`, the arrays have not changed since.
     """
 
     __slots__ = ("_arrays", "_names", "_pins", "_shapes", "copy", "dtype")
@@ -82,45 +81,45 @@ class Watched(ABC, Generic[P]):
 
     @abstractmethod
     def _pack(self, kernels: Kernels) -> P:
-        """A packed copy."""
+        """Return a packed copy."""
 
     @property
     def names(self) -> list[str]:
-        """Of the arrays that are there, in order."""
+        """Names of the arrays that are present, in order."""
         return [n for n, shape in zip(self._names, self._shapes, strict=True) if shape is not None]
 
     def share(self) -> list[Array | None]:
-        """Views of the arrays, to read or to change in place."""
+        """Return views of the arrays, to read or to change in place."""
         self._expect_whole()
         views = [None if a is None else a.view() for a in self._arrays]
-        # A new object, after the references are taken: a thread that is about to call the old one
-        # exclusive counted too early, and one that finds the new one counts them.
+        # A new object, made after the views: a thread that is about to mark the old one exclusive
+        # counted references too early; one that gets the new one will count the views.
         old = self.copy
         self.copy = Copy(old.kernels, old.packed)
         return views
 
     def packed(self, kernels: Kernels) -> P:
-        """The kernels' copy of the arrays as they are now."""
+        """Return the kernels' copy of the current arrays."""
         copy = self.copy
         packed = copy.packed if copy.kernels is kernels else None
         if packed is not None and copy.exclusive:
             return packed
-        # Asked before comparing: who lets go later could still change them first.
+        # Counted before comparing: a view that is released in between could have changed them.
         sole = _references(self._arrays) == _SOLE
         if packed is not None and packed.matches(self._arrays):
             copy.exclusive = sole
             return packed
         self._expect_whole()
-        # Let go of the old one first: the new one is then packed where that one was.
+        # Free the old copy first, so that the new one can reuse its memory.
         self.copy = Copy()
         del copy, packed
         packed = self._pack(kernels)
-        # Not exclusive before the next use, for another thread may share between these lines.
+        # Not exclusive before the next use, as another thread may call `share` meanwhile.
         self.copy = Copy(kernels, packed)
         return packed
 
     def _expect_whole(self) -> None:
-        """Raise if somebody has reached through a view for its base and made it another array."""
+        """Raise if an array was reshaped or retyped through the base of a view."""
         for name, array, shape in zip(self._names, self._arrays, self._shapes, strict=True):
             if array is None:
                 continue
@@ -142,12 +141,12 @@ class Weights(Watched[PackedWeights]):
     config : CellConfig
     arrays : sequence of array or None
         In the order of `cell.weights`, of one dtype. None, or missing at the end, for those that
-        `config` leaves out; so may each bias be.
+        `config` leaves out; any bias may be left out too.
 
     Attributes
     ----------
     kind : tuple
-        Cell, configuration and dtype: what a tape and its layer must have in common.
+        Cell, configuration and dtype, which must be the same for a tape and its layer.
     """
 
     __slots__ = ("cell", "config", "kind")
@@ -165,7 +164,7 @@ class Weights(Watched[PackedWeights]):
         self.kind = (cell, config, self.dtype)
 
     def multiplied(self, name: str, factors: Array) -> Weights:
-        """The same weights but for one, which is multiplied elementwise."""
+        """Return the same weights, except that one is multiplied elementwise."""
         arrays = list(self._arrays)
         k = self._names.index(name)
         arrays[k] = arrays[k] * factors
@@ -179,7 +178,7 @@ class Weights(Watched[PackedWeights]):
 
 
 class LinearWeights(Watched[PackedAffine]):
-    """Weight (O, I) and bias (O,), or None for none, of an affine map."""
+    """Weight (O, I) and bias (O,) or None, of an affine map."""
 
     __slots__ = ()
 

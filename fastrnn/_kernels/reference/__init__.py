@@ -1,6 +1,6 @@
-"""The pure-NumPy twin of the compiled kernels: the float64 truth, and what runs without a compiler.
+"""The pure-NumPy twin of the compiled kernels: ground truth in float64, and the fallback.
 
-Both twins have the same names and the same arguments: those of ``fastrnn._kernels.interface``.
+Both twins have the names and arguments of ``fastrnn._kernels.interface``.
 """
 
 from fastrnn._kernels.reference.embedding import add_rows as add_rows

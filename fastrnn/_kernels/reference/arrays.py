@@ -9,23 +9,23 @@ import numpy as np
 
 from fastrnn._types import Array
 
-#: What kernels are built for.
+#: Dtypes that kernels are built for.
 REALS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def refuse(array: Any, name: str, expected: str) -> None:
-    """Raise the error that says what was expected and what came."""
+    """Raise an error that names the array, what was expected and what came."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
     flags = array.flags
-    found = "" if flags.aligned else ", not aligned"
-    found += "" if flags.writeable else ", read-only"
-    found += "" if flags.c_contiguous else f", with strides {array.strides}"
-    raise ValueError(f"{name}: expected {expected}, got {array.dtype} {array.shape}{found}")
+    flaws = "" if flags.aligned else ", not aligned"
+    flaws += "" if flags.writeable else ", read-only"
+    flaws += "" if flags.c_contiguous else f", with strides {array.strides}"
+    raise ValueError(f"{name}: expected {expected}, got {array.dtype} {array.shape}{flaws}")
 
 
 def is_plain(array: Any, dtype: np.dtype[Any], *, out: bool = False) -> bool:
-    """Whether it is an aligned array of `dtype`, writeable if it is written to."""
+    """Return whether it is an aligned array of `dtype`, writeable if `out`."""
     return (
         isinstance(array, np.ndarray)
         and array.dtype == dtype
@@ -35,7 +35,7 @@ def is_plain(array: Any, dtype: np.dtype[Any], *, out: bool = False) -> bool:
 
 
 def real_type(array: Any, name: str, *, out: bool = False) -> np.dtype[Any]:
-    """Return the dtype of a C-contiguous array, float32 or float64, writeable if for output."""
+    """Return the dtype of a C-contiguous array, float32 or float64, writeable if `out`."""
     if (
         not isinstance(array, np.ndarray)
         or array.dtype not in REALS
@@ -44,14 +44,14 @@ def real_type(array: Any, name: str, *, out: bool = False) -> np.dtype[Any]:
         or (out and not array.flags.writeable)
     ):
         refuse(array, name, "a C-contiguous float32 or float64 array")
-    found: np.dtype[Any] = array.dtype
-    return found
+    dtype: np.dtype[Any] = array.dtype
+    return dtype
 
 
 def like(
     array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, out: bool = False
 ) -> None:
-    """Expect a C-contiguous array of this shape and dtype."""
+    """Raise unless it is a C-contiguous array of this shape and dtype."""
     if not (is_plain(array, dtype, out=out) and array.flags.c_contiguous and array.shape == shape):
         refuse(array, name, f"a C-contiguous {dtype} array {shape}")
 
@@ -64,7 +64,7 @@ def copied(array: Any, name: str) -> Array:
 
 
 def rows_of(array: Any, name: str, columns: int, dtype: np.dtype[Any]) -> int:
-    """Expect an array (n, columns) whose last axis is contiguous; return n."""
+    """Return n of an array (n, columns) whose last axis is contiguous; raise if it is not one."""
     size = dtype.itemsize
     if not (
         is_plain(array, dtype)
@@ -78,7 +78,7 @@ def rows_of(array: Any, name: str, columns: int, dtype: np.dtype[Any]) -> int:
 
 
 def integers(array: Any, name: str, shape: Sequence[int] | None = None) -> None:
-    """Expect a C-contiguous array of intp of this shape, or (n,)."""
+    """Raise unless it is a C-contiguous array of intp of this shape; None stands for (n,)."""
     fits = is_plain(array, np.dtype(np.intp)) and array.flags.c_contiguous
     if not fits or (array.ndim != 1 if shape is None else array.shape != shape):
         where = "(n,)" if shape is None else shape
@@ -86,7 +86,7 @@ def integers(array: Any, name: str, shape: Sequence[int] | None = None) -> None:
 
 
 def refuse_strays(strays: Array, indices: Array, name: str, expected: str) -> None:
-    """Raise the error of the first index that is out of range, if there is one."""
+    """Raise if an index is out of range, naming the first one."""
     if strays.any():
-        found = indices.reshape(-1)[strays.reshape(-1).argmax()]
-        raise ValueError(f"{name}: expected {expected}, got {found}")
+        stray = indices.reshape(-1)[strays.reshape(-1).argmax()]
+        raise ValueError(f"{name}: expected {expected}, got {stray}")

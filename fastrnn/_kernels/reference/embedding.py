@@ -1,4 +1,4 @@
-"""The rows of a table, and their gradients."""
+"""Lookup of the rows of a table, and its gradient."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from fastrnn._types import Array
 
 
 def take_rows(table: Array, x: Array, y: Array) -> None:
-    """Write the row of `table` that each index in `x` stands for to `y`."""
+    """Write the rows of `table` with the indices `x` to `y`."""
     dtype = arrays.real_type(table, "table")
     if table.ndim != 2:
         arrays.refuse(table, "table", f"a C-contiguous {dtype} array (V, D)")
     arrays.integers(x, "x")
     arrays.like(y, "y", (x.size, table.shape[1]), dtype, out=True)
     V = len(table)
-    x = x.copy()  # what is checked is what is used
+    x = x.copy()  # checked and used: no one else can change it
     arrays.refuse_strays((x < 0) | (x >= V), x, "x", f"whole numbers in 0..{V - 1}")
     y[...] = table[x]
 
 
-# As from the compiled twin, infinity and NaN come without a warning.
+# Infinity and NaN raise no warning, as in the compiled twin.
 @np.errstate(over="ignore", invalid="ignore")
 def add_rows(x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
-    """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`."""
+    """Add each row of `dy` (n, D) to the row of `sums` for its index in `x`."""
     dtype = arrays.real_type(sums, "sums", out=True)
     if sums.ndim != 2:
         arrays.refuse(sums, "sums", f"a C-contiguous {dtype} array (k, D)")
@@ -36,7 +36,7 @@ def add_rows(x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
         arrays.integers(rows, "rows", (k,))
     if not x.size:
         return
-    x = x.copy()  # what is checked is what is used
+    x = x.copy()  # checked and used: no one else can change it
     if rows is None:
         place, expected = x, f"whole numbers in 0..{k - 1}"
         strays = (x < 0) | (x >= k)

@@ -5,8 +5,8 @@ n = tanh(W_n x + b_n + r (U_n h + v_n))     reset after: torch's, cuDNN's and Ke
 n = tanh(W_n x + b_n + U_n (r h) + v_n)     reset before: Cho et al. (2014), eq. 8; ONNX's default
 h' = (1 - z) n + z h
 
-With layer normalisation (Ba et al. 2016, eq. 29 to 31) LN(W x) and LN(U h) stand for W x and U h,
-each over both r and z, and over n alone.
+With layer normalisation (Ba et al. 2016, eq. 29 to 31) LN(W x) and LN(U h) replace W x and U h,
+normalised over r and z together, and over n alone.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def backward_before(
 
 
 def _parts(w: Mapping[str, Array]) -> list[tuple[Array, Array | None, Array]]:
-    """Recurrent weights, gains and biases of r and z, and of n."""
+    """Return recurrent weights, gains and biases of r and z, and of n."""
     H = w["weight_hh"].shape[1]
     gain = w.get("gain_hh")
     return [

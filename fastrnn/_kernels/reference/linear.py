@@ -1,4 +1,4 @@
-"""The affine map of rows, and its gradients: I numbers to O."""
+"""The affine map of rows, from I features to O, and its gradients."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fastrnn._types import Array
 
 
 class PackedLinear:
-    """An immutable copy of the weights of an affine map, as the kernels like them."""
+    """An immutable copy of the weights of an affine map, in the layout of the kernels."""
 
     def __init__(self, weights: Sequence[Array | None]) -> None:
         weight, bias = weights
-        # The copies are checked, which nobody else can change.
+        # The copies are checked, since no one else can change them.
         self.weight, self.bias = arrays.copied(weight, "weight"), None
         dtype = arrays.real_type(self.weight, "weight")
         if self.weight.ndim != 2 or self.weight.size == 0:
@@ -26,7 +26,7 @@ class PackedLinear:
             arrays.like(self.bias, "bias", self.weight.shape[:1], dtype)
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
-        """Whether these are still the same bits as `weights`."""
+        """Return whether the copy has the same bits as `weights`."""
         return all(
             a is b is None or _same_bits(a, b)
             for a, b in zip((self.weight, self.bias), weights, strict=True)
@@ -46,7 +46,7 @@ def _same_bits(a: Array | None, b: Array | None) -> bool:
     return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
-# As from the compiled twin, infinity and NaN come without a warning.
+# Infinity and NaN raise no warning, as in the compiled twin.
 @np.errstate(over="ignore", invalid="ignore")
 def linear(packed: PackedAffine, x: Array, y: Array) -> None:
     """Write x W^T + b to y, each row by a product of its own."""
@@ -68,7 +68,7 @@ def linear_backward(
     dweight: Array,
     dbias: Array | None,
 ) -> None:
-    """Gradients of a :func:`linear`."""
+    """Write the gradients of a :func:`linear`."""
     weight, _ = _unpacked(packed)
     (O, I), dtype = weight.shape, weight.dtype
     n = arrays.rows_of(x, "x", I, dtype)

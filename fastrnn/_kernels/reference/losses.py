@@ -1,4 +1,4 @@
-"""Losses of outputs `z` and targets `t`: their (weighted) means, and the gradients of these."""
+"""Losses of outputs `z` and targets `t`: (weighted) means and their gradients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from fastrnn._kernels.reference import arrays
 from fastrnn._types import Array
 
-#: What is not finite gives NaN or infinity, as in torch, and not a warning.
+#: Values that are not finite give NaN or infinity without a warning, as in torch.
 quiet = np.errstate(over="ignore", invalid="ignore")
 
 
@@ -41,7 +41,7 @@ def huber(z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> 
 
 @quiet
 def binary_cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
-    """log(1 + exp z) - t z; the exponent is never above 0, so that nothing overflows."""
+    """log(1 + exp z) - t z; the exponent is never above 0, so nothing overflows."""
     _expect(z, t, w, grad)
     e = np.exp(-np.abs(z))
     np.divide(np.where(z < 0, e, np.ones_like(e)), e + 1, out=grad)  # sigmoid(z)
@@ -53,7 +53,7 @@ def binary_cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> fl
 def cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """log(sum_v exp z_v) - z_t of each row z (..., V), with t (...) of intp.
 
-    The largest logit is taken off first, so that no exp overflows.
+    The largest logit is subtracted first, so no exp overflows.
     """
     dtype = arrays.real_type(z, "z")
     if z.ndim == 0 or z.size == 0:
@@ -66,23 +66,23 @@ def cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     if w is not None:
         strays &= np.reshape(w != 0, (*w.shape, *[1] * (t.ndim - w.ndim)))
     arrays.refuse_strays(strays, t, "target", f"whole numbers in 0..{V - 1}")
-    rows, found = z.reshape(-1, V), grad.reshape(-1, V)
-    np.subtract(rows, rows.max(axis=-1, keepdims=True), out=found)
+    rows, probs = z.reshape(-1, V), grad.reshape(-1, V)
+    np.subtract(rows, rows.max(axis=-1, keepdims=True), out=probs)
     # One index into the flat array for each row: faster than a pair of them.
-    chosen = np.arange(0, found.size, V)
+    chosen = np.arange(0, probs.size, V)
     chosen += t.reshape(-1).clip(0, V - 1)
-    flat = found.reshape(-1)
+    flat = probs.reshape(-1)
     terms = -flat[chosen]
-    np.exp(found, out=found)
-    total = found.sum(axis=-1, keepdims=True)
+    np.exp(probs, out=probs)
+    total = probs.sum(axis=-1, keepdims=True)
     terms += np.log(total[:, 0])
-    found /= total
+    probs /= total
     flat[chosen] -= 1
     return _mean(terms, w, grad)
 
 
 def _expect(z: Array, t: Array, w: Array | None, grad: Array) -> None:
-    """Check what a loss of elements reads and writes."""
+    """Check the arrays of an elementwise loss."""
     dtype = arrays.real_type(z, "z")
     if z.size == 0:
         arrays.refuse(z, "z", "one number or more")
@@ -92,7 +92,7 @@ def _expect(z: Array, t: Array, w: Array | None, grad: Array) -> None:
 
 
 def _expect_weights(w: Array | None, t: Array, dtype: np.dtype[np.floating]) -> None:
-    """Check weights of the first axes of `t`."""
+    """Check weights in the shape of leading axes of `t`."""
     if w is None:
         return
     if not (arrays.is_plain(w, dtype) and w.flags.c_contiguous):
@@ -102,7 +102,7 @@ def _expect_weights(w: Array | None, t: Array, dtype: np.dtype[np.floating]) -> 
 
 
 def _mean(terms: Array, w: Array | None, grad: Array) -> float:
-    """The (weighted) mean of `terms`; scales `grad`, which has one entry or more for each."""
+    """Return the (weighted) mean of `terms`; scale `grad`, with one or more entries for each."""
     if w is None:
         grad *= 1 / terms.size
         return float(np.add.reduce(terms, axis=None, dtype=np.float64)) / terms.size

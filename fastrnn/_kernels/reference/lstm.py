@@ -3,9 +3,9 @@
 i, f, o = sigmoid(W x + b + U h + v)        g = tanh(W_g x + b_g + U_g h + v_g)
 c' = f c + i g                              h' = o tanh(c')
 
-With peepholes (Gers et al. 2002) the gates also see the cell state, i and f the old one and o the
-new one, each unit its own. With layer normalisation (Ba et al. 2016, eq. 20 to 22) LN(W x) and
-LN(U h) stand for W x and U h, each over all four gates, and h' = o tanh(LN(c')).
+With peepholes (Gers et al. 2002) each gate unit also sees its own cell state, i and f the old one,
+o the new one. With layer normalisation (Ba et al. 2016, eq. 20 to 22) LN(W x) and LN(U h) replace
+W x and U h, normalised over all four gates, and h' = o tanh(LN(c')).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Steps of the optimizers: parameters and what is remembered of them change in place."""
+"""Steps of the optimizers, which update parameters and their states in place."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fastrnn._kernels.reference import arrays
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
 
-#: Elements updated at a time: few enough that they and their temporaries stay in the L2 cache, so
+#: Elements updated at a time: few enough for them and their temporaries to stay in the L2 cache, so
 #: that a step reads and writes memory once.
 BLOCK = 16384
 
-#: What is not finite stays so, silently, as in torch and in the compiled twin.
+#: Infinity and NaN raise no warning, as in torch and the compiled twin.
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 @quiet
 def squares(grads: Sequence[Gradient], *, limit: float) -> list[float]:
-    """The sum of squares of each gradient, all entries brought to within +-`limit`."""
+    """Return the sum of squares of each gradient, its entries clipped to +-`limit`."""
     for grad in grads:
         _expect_gradient(grad)
     return [
@@ -43,7 +43,7 @@ def sgd(
     momentum: float,
     nesterov: bool,
 ) -> None:
-    """A step of gradient descent; with a momentum, `states` are (b,)."""
+    """Take a step of gradient descent; with momentum, `states` are (b,)."""
     _expect(params, grads, states, 1 if momentum else 0)
     for p, g, state in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
@@ -71,9 +71,9 @@ def adam(
     decoupled: bool,
     t: int,
 ) -> None:
-    """Step t, from 1, of Adam, or, if `decoupled`, of AdamW; `states` are (m, v)."""
+    """Take step t, counted from 1, of Adam, or of AdamW if `decoupled`; `states` are (m, v)."""
     _expect(params, grads, states, 2)
-    # In the order of their section 2, which takes one pass less.
+    # In the order of the end of section 2 of the paper, which saves one pass.
     unbias = (1 - b2**t) ** 0.5
     rate = lr * unbias / (1 - b1**t)
     for p, g, (m, v) in _pieces(params, grads, states, limit=limit, factor=factor):
@@ -102,7 +102,7 @@ def rmsprop(
     momentum: float,
     centered: bool,
 ) -> None:
-    """A step of RMSprop; `states` are (v,), then a if `centered`, then b with a momentum."""
+    """Take a step of RMSprop; `states` are (v,), then a if `centered`, then b with momentum."""
     _expect(params, grads, states, 1 + bool(centered) + bool(momentum))
     for p, g, (v, *more) in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
@@ -135,7 +135,7 @@ def adagrad(
     weight_decay: float,
     eps: float,
 ) -> None:
-    """A step of Adagrad; `states` are (s,)."""
+    """Take a step of Adagrad; `states` are (s,)."""
     _expect(params, grads, states, 1)
     for p, g, (s,) in _pieces(params, grads, states, limit=limit, factor=factor):
         d = g + weight_decay * p if weight_decay else g
@@ -149,7 +149,7 @@ def _expect(
     states: Sequence[tuple[Array, ...]],
     count: int,
 ) -> None:
-    """Check what a step reads and writes, `count` arrays of state for each parameter."""
+    """Check the arrays of a step, with `count` state arrays for each parameter."""
     n = len(params)
     if not len(grads) == len(states) == n:
         raise ValueError(
@@ -208,7 +208,7 @@ def _pieces(
     limit: float,
     factor: float,
 ) -> Iterator[tuple[Array, Array, tuple[Array, ...]]]:
-    """Flat pieces of each parameter, of its gradient, clipped, and of its state."""
+    """Yield flat pieces of each parameter, its gradient, clipped and scaled, and its state."""
     for p, g, state in zip(params, grads, states, strict=True):
         for p_piece, g_piece, *of_state in zip(*map(_blocks, (p, _dense(g), *state)), strict=True):
             clipped = _clipped(g_piece, limit)

@@ -1,9 +1,9 @@
 """The two products of a step, W x and U h, with or without layer normalisation.
 
-U is a matrix (G*H, P), or a vector (G*H,) where the recurrence is elementwise: each gate's H units
-see their own state and no other. Layer normalisation (Ba et al. 2016, eq. 4): LN(a) =
-gain (a - mean(a)) / sqrt(var(a) + eps), the mean and the variance being over the units of one row.
-Its bias is the product's own. Rows are (..., K).
+U is a matrix (G*H, P), or a vector (G*H,) where the recurrence is elementwise: each unit
+of a gate sees only its own state. Layer normalisation (Ba et al. 2016, eq. 4): LN(a) =
+gain (a - mean(a)) / sqrt(var(a) + eps), with mean and variance over the units of one row.
+Its bias is that of the product. Rows are (..., K).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Normed(NamedTuple):
 
 
 def normalise(a: Array) -> Normed:
-    """(a - mean) / sqrt(var + eps) of each row."""
+    """Return (a - mean) / sqrt(var + eps) of each row."""
     d = a - a.mean(axis=-1, keepdims=True)
     rstd = (np.mean(d * d, axis=-1, keepdims=True) + a.dtype.type(NORM_EPS)) ** -0.5
     return Normed(d * rstd, rstd)
 
 
 def normalise_back(normed: Normed, d: Array) -> Array:
-    """From the gradient of `hat` to that of what was normalised."""
+    """Return the gradient of the input of `normalise`, from that of `hat`."""
     hat, rstd = normed
     mean, along = d.mean(axis=-1, keepdims=True), np.mean(d * hat, axis=-1, keepdims=True)
     back: Array = rstd * (d - mean - hat * along)
@@ -40,7 +40,7 @@ def normalise_back(normed: Normed, d: Array) -> Array:
 
 
 class Product(NamedTuple):
-    """W a, (..., N), and what its way back needs: `a`, and each group that was normalised."""
+    """W a, (..., N), and what its gradients need: `a`, and each group that was normalised."""
 
     value: Array
     a: Array
@@ -50,11 +50,11 @@ class Product(NamedTuple):
 def product(
     a: Array, weight: Array, gain: Array | None = None, widths: Sequence[int] = ()
 ) -> Product:
-    """`weight` times `a` (..., K), normalised in groups of `widths` if there is a `gain` (N,).
+    """Return `weight` times `a` (..., K), normalised in groups of `widths` if there is a `gain`.
 
     Parameters
     ----------
-    weight : (N, K) array, or for an elementwise product (N,), N being a multiple of K
+    weight : (N, K) array, or (N,) for an elementwise product, with N a multiple of K
     """
     z = a @ weight.T if weight.ndim == 2 else _repeated(a, weight) * weight
     if gain is None:
@@ -66,7 +66,7 @@ def product(
 def product_back(
     made: Product, dz: Array, weight: Array, gain: Array | None = None
 ) -> tuple[Array, Array, Array | None]:
-    """Gradients of `a`, of `weight` and of `gain`."""
+    """Return the gradients of `a`, `weight` and `gain`."""
     dgain = None
     if gain is not None:
         hat = _joined(g.hat for g in made.groups)
@@ -83,7 +83,7 @@ def product_back(
 
 
 def _repeated(a: Array, weight: Array) -> Array:
-    """`a` once for each gate."""
+    """Return `a` repeated for each gate."""
     gates = len(weight) // a.shape[-1]
     return a if gates == 1 else np.concatenate([a] * gates, axis=-1)
 

@@ -17,7 +17,7 @@ from fastrnn._types import Array
 
 
 def elman(act: Callable[[Array], Array], d_act: Callable[[Array], Array]) -> StepPair:
-    """Steps with an activation, and its derivative in terms of its output."""
+    """Return the steps with an activation, given its derivative in terms of its output."""
 
     def forward(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
         (h,) = state

@@ -1,4 +1,4 @@
-"""Which rows of a batch run when, and checks of the sequences and states of a scan."""
+"""Row masks of a batch, and checks of the sequences and states of a scan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrnn._types import Array
 def check_sequence(
     array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, out: bool = False
 ) -> None:
-    """Expect an array (T, B, n) whose last axis is contiguous."""
+    """Raise unless it is an array (T, B, n) whose last axis is contiguous."""
     size = dtype.itemsize
     if not (
         is_plain(array, dtype, out=out)
@@ -33,7 +33,7 @@ def checked_states(
     *,
     out: bool = False,
 ) -> tuple[Any, ...]:
-    """The states, C-contiguous arrays of these shapes, or, where they are read, None."""
+    """Return the states, C-contiguous arrays of these shapes, or None unless `out`."""
     given = tuple(states)
     if len(given) != len(shapes):
         raise ValueError(f"{name}: expected {len(shapes)} arrays, got {len(given)}")
@@ -44,7 +44,7 @@ def checked_states(
 
 
 def checked_reset(reset: Any, T: int, B: int) -> Array | None:
-    """A copy of an array of booleans (T, B)."""
+    """Return a copy of `reset`, (T, B) booleans or None."""
     if reset is None:
         return None
     if not (is_plain(reset, np.dtype(bool)) and reset.shape == (T, B)):
@@ -54,7 +54,7 @@ def checked_reset(reset: Any, T: int, B: int) -> Array | None:
 
 
 def running_rows(spans: Any, T: int, B: int) -> Array | None:
-    """(T, B) booleans: which rows run at which step; None for all."""
+    """Return which rows run at which step, (T, B) booleans; None for all."""
     if spans is None:
         return None
     if not (
@@ -72,7 +72,7 @@ def running_rows(spans: Any, T: int, B: int) -> Array | None:
 
 
 def put(array: Array, rows: Array | slice, values: Array) -> Array:
-    """A copy of an array with other values in some rows."""
+    """Return a copy of an array with other values in some rows."""
     if isinstance(rows, slice):
         return values
     array = array.copy()
@@ -81,5 +81,5 @@ def put(array: Array, rows: Array | slice, values: Array) -> Array:
 
 
 def zeroed(arrays: Sequence[Array], rows: Array | None) -> tuple[Array, ...]:
-    """Arrays (B, H) with zeros in some rows."""
+    """Return arrays (B, H) with zeros in some rows."""
     return tuple(a if rows is None else np.where(rows[:, None], 0, a) for a in arrays)

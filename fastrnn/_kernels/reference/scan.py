@@ -33,7 +33,7 @@ from fastrnn._types import Array
 
 
 def _steps_of(cell: Cell) -> StepPair:
-    """The cell's steps, from the file of its family."""
+    """Return the cell's steps, from the file of its family."""
     module = importlib.import_module(f"fastrnn._kernels.reference.{cell.family}")
     try:
         steps: StepPair = module.STEPS[cell.name]
@@ -48,14 +48,14 @@ T_own = TypeVar("T_own")
 
 
 def _own(value: object, kind: type[T_own], name: str) -> T_own:
-    """`value`, if it is of this twin."""
+    """Return `value`, if it is of this twin's class `kind`."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
     return value
 
 
 class Packed:
-    """An immutable copy of a layer's weights, as the kernels like them."""
+    """An immutable copy of a layer's weights, in the layout of the kernels."""
 
     def __init__(self, cell: Cell, config: CellConfig, weights: Sequence[Array | None]) -> None:
         self.config = _own(config, CellConfig, "config")
@@ -84,14 +84,14 @@ class Packed:
         self.w: dict[str, Array] = {"bias_ih": zero, "bias_hh": zero} | named
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
-        """Whether these are still the same bits as `weights`."""
+        """Return whether the copy has the same bits as `weights`."""
         return all(
             a is b is None or (a is not None and b is not None and _same_bits(a, b))
             for a, b in zip(self.copies, weights, strict=True)
         )
 
     def state_shapes(self, B: int) -> list[tuple[int, int]]:
-        """Of each state."""
+        """Return the shape of each state."""
         return [(B, n) for n in self.cell.state_sizes(self.config)]
 
 
@@ -113,7 +113,7 @@ class Gradients:
                 self.sums[name] += grad
 
     def arrays(self) -> list[Array | None]:
-        """The sums in new arrays, in the weights' order, shapes and layouts."""
+        """Return the sums in new arrays, in the weights' order, shapes and layouts."""
         return [
             None if weight is None else self.sums[name].copy()
             for name, weight in zip(self.packed.cell.weights, self.packed.copies, strict=False)
@@ -121,7 +121,7 @@ class Gradients:
 
 
 def segment_steps(B: int, least: int) -> int:
-    """At least how many steps, and `least`, to go back through at once with B rows."""
+    """Return a segment length of at least `least` steps for B rows."""
     for value, name in ((B, "B"), (least, "least")):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
@@ -129,17 +129,17 @@ def segment_steps(B: int, least: int) -> int:
 
 
 class Tape:
-    """What a training forward keeps for :func:`backward`: its inputs, and each step's values."""
+    """What :func:`forward` keeps for :func:`backward`: its inputs, and each step's values."""
 
     def __init__(
         self, packed: Packed, x: Product, running: Array | None, reset: Array | None
     ) -> None:
         self.packed, self.x, self.running, self.reset = packed, x, running, reset
-        #: Of each step: what the cell saved, and the projection of its output.
+        #: For each step, what the cell saved, and the projection of its output.
         self.steps: list[tuple[tuple[Any, ...], Product | None]] = []
 
 
-# As from the compiled twin, infinity and NaN come without a warning.
+# Infinity and NaN raise no warning, as in the compiled twin.
 @np.errstate(over="ignore", invalid="ignore")
 def forward(
     packed: PackedWeights,
@@ -168,7 +168,7 @@ def forward(
     reset, running = checked_reset(reset, T, B), running_rows(spans, T, B)
     if running is not None:
         reset = None if reset is None else reset & running
-        # What stands where a row does not run may be anything, and is not to count.
+        # Padding may hold anything, even NaN, and must not count.
         x = np.where(running[:, :, None], x, 0)
     widths = [len(group) * H for group in cell.norm_groups]
     projected = product(np.array(x), w["weight_ih"], w.get("gain_ih"), widths)
@@ -204,7 +204,7 @@ def backward(
     dstate: Sequence[Array],
     gradients: WeightGradients,
 ) -> None:
-    """Backpropagation through time (Werbos 1990)."""
+    """Backpropagate through time (Werbos 1990)."""
     tape = _own(tape, Tape, "tape")
     gradients = _own(gradients, Gradients, "gradients")
     packed, running, reset = tape.packed, tape.running, tape.reset
@@ -245,7 +245,7 @@ def backward(
 
 
 class Stepper:
-    """Steps a layer, one time step at a time, over states of its own."""
+    """A layer's state, advanced one time step at a time."""
 
     def __init__(
         self, weights: WeightCache, kernels: Kernels, batch_size: int, convert: Convert
@@ -259,11 +259,11 @@ class Stepper:
 
     @property
     def state(self) -> tuple[Array, ...]:
-        """(B, P) for h, (B, H) for others: zeros at first; may be written to."""
+        """(B, P) for h, (B, H) for others: zeros at first; writeable."""
         return self._state
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:
-        """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+        """Advance by one step, `x_t` (B, I) or (I,); return the output, in `out` if given."""
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
         try:

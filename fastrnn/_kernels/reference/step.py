@@ -1,9 +1,9 @@
-"""What one step of a cell takes and gives, forward and backward.
+"""Arguments and results of one step of a cell, forward and backward.
 
 B rows of a batch, H hidden units, G gates. `zx` is W_ih x + b_ih, (B, G*H), or LN(W_ih x) + b_ih,
-which the scan computes for all steps at once; it also projects the new h, if the layer has a
-projection. The rest is the cell's own. Weights come by name. A family's file has ``STEPS``: a
-:class:`StepPair` for each of its cells.
+which the scan computes for all steps at once; the scan also projects the new h, if the layer has a
+projection. Everything else is done by the cell. Weights are passed by name. A family's file defines
+``STEPS``: a :class:`StepPair` for each of its cells.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ForwardStep(Protocol):
     """One step of a cell."""
 
     def __call__(self, zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
-        """From the old states, each (B, H), to the new ones."""
+        """Compute the new states from the old ones, each (B, H)."""
 
 
 class BackwardStep(Protocol):
@@ -45,7 +45,7 @@ class BackwardStep(Protocol):
     def __call__(
         self, saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
     ) -> Backward:
-        """From the gradients of the new states, each (B, H), to all others."""
+        """Compute all other gradients from those of the new states, each (B, H)."""
 
 
 class StepPair(NamedTuple):
