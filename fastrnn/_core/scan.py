@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._kernels.interface import Kernels, KernelTape, PackedWeights, WeightGradients
@@ -166,11 +165,11 @@ def backward(
     """
     if tape.kind != kind or tape.reverse != reverse:
         raise ValueError("tape: is from the forward of another layer")
-    T, B, I = tape.shape
-    if dy is not None:
-        _checks.expect_shape(dy, "dy", (T, B, kind[1].output_size))
-    if dx is not None:
-        _checks.expect_shape(dx, "dx", (T, B, I))
+    T, B, _ = tape.shape
+    if dy is not None and dy.shape != (shape := (T, B, kind[1].output_size)):
+        raise ValueError(f"dy: expected shape {shape}, got {dy.shape}")
+    if dx is not None and dx.shape != tape.shape:
+        raise ValueError(f"dx: expected shape {tape.shape}, got {dx.shape}")
     if reverse:
         dy, dx = None if dy is None else dy[::-1], None if dx is None else dx[::-1]
     gradients = tape.kernels.Gradients(tape.packed)
