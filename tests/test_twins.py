@@ -26,11 +26,10 @@ def parameters(function):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CLASSES])
 def test_twins_have_the_parameters_of_the_seam(backend, dtype, name):
     function, said = getattr(dispatch.kernels(dtype), name), getattr(Kernels, name)
-    if backend != "reference":
-        assert [p[::2] for p in parameters(function)] == [p[::2] for p in parameters(said)]
-        return
     assert parameters(function) == parameters(said)
-    assert function.__doc__.splitlines()[0] == said.__doc__.splitlines()[0]
+    assert (
+        backend != "reference" or function.__doc__.splitlines()[0] == said.__doc__.splitlines()[0]
+    )
 
 
 @pytest.mark.parametrize("name", CLASSES)
