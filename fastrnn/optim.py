@@ -1,7 +1,7 @@
-"""Optimizers: they update dicts of arrays in place, with torch's formulas.
+"""Optimizers: update dicts of arrays in place, with torch's formulas.
 
-Each works alone: ``Adam().step(layer.parameters(), grads)``. Learning rates that change while
-training, such as :class:`CosineDecay`, go in place of a number.
+Each can be used on its own: ``Adam().step(layer.parameters(), grads)``. A learning rate can be a
+schedule, such as :class:`CosineDecay`, in place of a number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Arrays = tuple[list[Array], list[Gradient], list[tuple[Array, ...]]]
 
 
 class Scale(TypedDict):
-    """What every optimizer's kernel takes."""
+    """Arguments of every optimizer's kernel."""
 
     limit: float
     factor: float
@@ -43,7 +43,7 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     """Scale gradients down, in place, so that their joint 2-norm is at most `max_norm`.
 
     Pascanu et al. 2013, algorithm 1; as ``torch.nn.utils.clip_grad_norm_``. A norm that is not
-    finite makes NaN or 0 of the gradients, as there.
+    finite turns the gradients into NaN or 0, as in torch.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     Returns
     -------
     norm : float
-        The joint norm before.
+        The joint norm before clipping.
     """
     limit = _checks.real(max_norm, "max_norm", "a number above 0", lambda v: v > 0)
     _expect_arrays(grads, "grads")
@@ -67,10 +67,10 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
 
 
 def _clip_factor(norm: float, limit: float) -> float:
-    """Return what brings gradients of this norm to `limit`, and 1 for those under it."""
+    """Return the factor that scales gradients of this norm down to `limit`; 1 if below it."""
     # torch's 1e-6 keeps the quotient finite at norm 0.
     factor = limit / (norm + 1e-6)
-    return 1.0 if factor >= 1 else factor  # NaN is to get through
+    return 1.0 if factor >= 1 else factor  # NaN propagates
 
 
 def _rate(value: Any) -> float:
@@ -93,14 +93,14 @@ def _betas(value: Any, name: str) -> tuple[float, float]:
 
 
 def _steps_of(value: Array | None, name: str) -> int:
-    """Return a number of steps from a state dict."""
+    """Return a step count from a state dict."""
     if value is None or value.dtype.kind not in "iu" or value.shape != () or value < 0:
         raise ValueError(f"state_dict: expected {name}, a whole number of at least 0")
     return int(value)
 
 
 class _Group:
-    """Parameters of one dtype that have had as many steps, and what is remembered of each."""
+    """Parameters of the same dtype and step count, and the state of each."""
 
     __slots__ = ("dtype", "names", "shapes", "states", "steps")
 
@@ -117,7 +117,7 @@ class _Group:
         self.states.append(state)
 
     def fits(self, params: Mapping[str, Array]) -> bool:
-        """Whether the parameters are as they were when this was put together."""
+        """Return whether the parameters have the shapes and dtype that they had when added."""
         for name, shape in zip(self.names, self.shapes, strict=True):
             p = params[name]
             if p.shape != shape or (p.dtype is not self.dtype and p.dtype != self.dtype):
@@ -125,7 +125,7 @@ class _Group:
         return True
 
     def expect_gradients(self, grads: Mapping[str, Gradient]) -> None:
-        """Refuse gradients that a kernel would refuse."""
+        """Raise if a kernel would refuse one of the gradients."""
         for name, shape in zip(self.names, self.shapes, strict=True):
             g = grads[name]
             values = g.values if isinstance(g, RowGradient) else g
@@ -135,7 +135,7 @@ class _Group:
 
 
 def _expect_arrays(value: Any, name: str) -> None:
-    """Refuse anything but arrays by name that can be written to."""
+    """Raise unless `value` maps names to writeable arrays."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{name}: expected a mapping, got {type(value).__name__}")
     for key, a in value.items():
@@ -146,10 +146,10 @@ def _expect_arrays(value: Any, name: str) -> None:
 
 
 class Optimizer(ABC):
-    """What all optimizers have in common.
+    """Base class of the optimizers.
 
-    Options that decide what is remembered of each parameter can't be changed; others are checked
-    when they are set.
+    Options that determine which state is kept for each parameter can't be changed; others are
+    checked when they are set.
 
     Attributes
     ----------
@@ -170,13 +170,13 @@ class Optimizer(ABC):
         "lr",
     )
 
-    #: The options, as they are shown, and what checks each when it is set.
+    #: The options in the order of ``repr``, and the check of each when it is set.
     _options: ClassVar[Options] = {
         "lr": _rate_or_schedule,
         "clip_norm": _positive_or_none,
         "clip_value": _positive_or_none,
     }
-    #: Those that say what is remembered at first.
+    #: Options that determine the initial state.
     _fixed: ClassVar[tuple[str, ...]] = ()
 
     lr: Rate
@@ -187,19 +187,19 @@ class Optimizer(ABC):
         self._set_up(options)
 
     def _set_up(self, options: Mapping[str, Any]) -> None:
-        #: Names of what is remembered of each parameter, in the kernels' order.
+        #: Names of the state arrays of each parameter, in the kernels' order.
         self._slots: tuple[str, ...] | None = None
         for name, value in options.items():
             setattr(self, name, value)
         self._expect_options(options)
         self._slots = self._slots_of(options)
         self._steps = 0
-        #: Of each parameter, by `_slots`, and the steps it had when it last left `_groups`.
+        #: State of each parameter, by `_slots`, and its steps when it last left `_groups`.
         self._state: dict[str, tuple[Array, ...]] = {}
         self._counts: dict[str, int] = {}
         self._groups: list[_Group] = []
         self._names: list[str] = []
-        #: Whether the state was loaded and not used since.
+        #: Whether the state was loaded and has not been used since.
         self._loaded = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -216,7 +216,7 @@ class Optimizer(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options, by name: a copy."""
+        """A copy of the options, by name."""
         own = getattr(self, "__dict__", {})
         return self._values() | {n: v for n, v in own.items() if n[0] != "_"}
 
@@ -224,7 +224,7 @@ class Optimizer(ABC):
         return {name: getattr(self, name) for name in self._options}
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> None:
-        """Change `params` in place, once; `grads` stay as they are.
+        """Update `params` in place; `grads` are not changed.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class Optimizer(ABC):
         Raises
         ------
         ValueError
-            If a gradient is missing, unexpected or of another shape; nothing has changed then.
+            If a gradient is missing, unexpected or of another shape. Nothing is changed then.
         """
         checked = self._checked(params, grads)
         own = {name: _contiguous(p) for name, p in params.items()}
@@ -246,25 +246,23 @@ class Optimizer(ABC):
                 p[...] = own[name]
 
     def apply(self, params: Mapping[str, Array], grads: Mapping[str, Gradient]) -> None:
-        """Do what :meth:`step` does, of arrays that kernels take as they are.
+        """Update `params` as :meth:`step` does, without converting arrays.
 
-        Which parameters there are may differ from step to step, as where layers are frozen and
-        thawed: what is remembered of the others is kept, and one that is new starts from nothing,
-        with a first step of its own.
+        The set of parameters may differ from step to step, as when layers are frozen and thawed:
+        the state of absent ones is kept, and a new one starts with a first step of its own.
 
         Parameters
         ----------
         params : mapping of str to array
             C-contiguous, float32 or float64.
         grads : mapping of str to array or RowGradient
-            C-contiguous, of the shape and dtype of the parameter. One for each of `params`; more
-            are not looked at.
+            C-contiguous, of the shape and dtype of the parameter. One for each of `params`; others
+            are ignored.
 
         Raises
         ------
         ValueError, TypeError
-            If an array does not fit, or what is remembered of a parameter; nothing has changed
-            then.
+            If an array or the state of a parameter does not fit. Nothing is changed then.
         """
         lr = _rate(self.lr(self._steps)) if callable(self.lr) else self.lr
         if not params.keys() <= grads.keys():
@@ -275,7 +273,7 @@ class Optimizer(ABC):
         try:
             self._run(groups, params, grads, lr)
         except (TypeError, ValueError):
-            # Kernels check all arrays at each step; what changed, by name, is found out only now.
+            # Kernels check all arrays at each step, but only this names the one that changed.
             _expect_arrays(params, "params")
             again = self._arranged(params)
             if again is groups:
@@ -294,7 +292,7 @@ class Optimizer(ABC):
     ) -> None:
         """Call the kernels."""
         limit = math.inf if self.clip_value is None else self.clip_value
-        if len(groups) > 1:  # an error in the second is to come before the first has changed
+        if len(groups) > 1:  # raise before any group is changed
             for group in groups:
                 group.expect_gradients(grads)
         of_groups = [[grads[name] for name in group.names] for group in groups]
@@ -302,9 +300,9 @@ class Optimizer(ABC):
         if self.clip_norm is not None:
             squares: dict[str, float] = {}
             for group, g in zip(groups, of_groups, strict=True):
-                found = dispatch.kernels(group.dtype).squares(g, limit=limit)
-                squares.update(zip(group.names, found, strict=True))
-            # In one order, however they are grouped.
+                sums = dispatch.kernels(group.dtype).squares(g, limit=limit)
+                squares.update(zip(group.names, sums, strict=True))
+            # Summed in the order of `params`, so that grouping does not change the result.
             norm = math.sqrt(sum(squares[name] for name in params))
             factor = _clip_factor(norm, self.clip_norm)
         for group, g in zip(groups, of_groups, strict=True):
@@ -314,26 +312,26 @@ class Optimizer(ABC):
             self._update(kernels, (p, g, group.states), scale, group.steps + 1)
 
     def state_dict(self) -> dict[str, Array]:
-        """Return what the next steps depend on besides the options: a copy.
+        """Return a copy of the state, on which the next steps depend besides the options.
 
         Returns
         -------
         dict of str to array
-            ``steps``, and for each parameter what is remembered of it, such as
-            ``exp_avg.weight_ih_l0``, under torch's names; and ``step.weight_ih_l0`` for one that
-            was left out of some steps: those it had.
+            ``steps``, and the state of each parameter under torch's names, such as
+            ``exp_avg.weight_ih_l0``; and ``step.weight_ih_l0``, its own step count, for a parameter
+            that was absent from some steps.
         """
         self._count()
-        found: dict[str, Array] = {"steps": np.array(self._steps)}
+        arrays: dict[str, Array] = {"steps": np.array(self._steps)}
         for name, state in self._state.items():
             for slot, s in zip(self._slots or (), state, strict=True):
-                found[f"{slot}.{name}"] = s.copy()
+                arrays[f"{slot}.{name}"] = s.copy()
             if self._slots and self._counts[name] != self._steps:
-                found[f"step.{name}"] = np.array(self._counts[name])
-        return found
+                arrays[f"step.{name}"] = np.array(self._counts[name])
+        return arrays
 
     def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Go on where the optimizer was whose :meth:`state_dict` this is.
+        """Restore the state that :meth:`state_dict` returned.
 
         Parameters
         ----------
@@ -342,7 +340,7 @@ class Optimizer(ABC):
         Raises
         ------
         ValueError
-            If a name is missing or unexpected; nothing has changed then.
+            If a name is missing or unexpected. Nothing is changed then.
         """
         if not isinstance(mapping, Mapping):
             raise TypeError(f"state_dict: expected a mapping, got {type(mapping).__name__}")
@@ -373,38 +371,38 @@ class Optimizer(ABC):
         self._groups, self._names = [], []
 
     def _expect_change(self, name: str, value: Any) -> None:
-        """Refuse another value of an option which what is remembered does not fit."""
+        """Raise if the state does not fit a new value of an option."""
         before = self._values()
         changed = before | {name: value}
         if name in self._fixed or self._slots_of(changed) != self._slots:
             raise AttributeError(
-                f"{name}: can't be changed from {before[name]!r} to {value!r}: it decides what is "
-                "remembered of each parameter; make a new optimizer"
+                f"{name}: can't be changed from {before[name]!r} to {value!r}: it determines the "
+                "state kept for each parameter; make a new optimizer"
             )
         self._expect_options(changed)
 
     def _expect_options(self, options: Mapping[str, Any]) -> None:  # noqa: B027 (there may be none)
-        """Refuse options that do not go together."""
+        """Raise if options are incompatible."""
 
     @abstractmethod
     def _slots_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the names of what is remembered of each parameter with these options."""
+        """Return the names of the state arrays kept for each parameter with these options."""
 
     def _initial(self, p: Array) -> tuple[Array, ...]:
-        """Return what is remembered of one parameter before its first step."""
+        """Return the state of a parameter before its first step."""
         return tuple(np.zeros(p.shape, p.dtype) for _ in self._slots or ())
 
     @abstractmethod
     def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
-        """Call the kernel of step `t`, from 1, with options of one's own besides `scale`."""
+        """Call the kernel for step `t`, counted from 1, with this optimizer's options."""
 
     def _count(self) -> None:
-        """Take the steps of each parameter down."""
+        """Record the step count of each parameter."""
         for group in self._groups:
             self._counts.update(dict.fromkeys(group.names, group.steps))
 
     def _arranged(self, params: Mapping[str, Array]) -> list[_Group]:
-        """Return groups of all of `params`: those of the last step, if all is as it was."""
+        """Return the groups of `params`: those of the last step, if nothing has changed."""
         if [*params] == self._names and all(group.fits(params) for group in self._groups):
             return self._groups
         if self._loaded and self._slots and self._state:
@@ -426,13 +424,13 @@ class Optimizer(ABC):
         return self._groups
 
     def _expect_state(self, name: str, p: Array) -> None:
-        """Refuse a parameter that is not as what is remembered of it."""
+        """Raise if a parameter differs in shape or dtype from its state."""
         for s in self._state.get(name, ()):
             _checks.expect_shape(p, f"params {name}", s.shape)
             _checks.expect_dtype(p, f"params {name}", s.dtype)
 
     def _checked(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> dict[str, Array]:
-        """Return the gradients, checked."""
+        """Return the gradients as arrays for kernels; raise if names or shapes do not fit."""
         _expect_arrays(params, "params")
         if not isinstance(grads, Mapping):
             raise TypeError(f"grads: expected a mapping, got {type(grads).__name__}")
@@ -444,13 +442,13 @@ class Optimizer(ABC):
                 f"params: expected those of the first step, {sorted(self._state)}, "
                 f"got {sorted(params)}"
             )
-        found = {}
+        checked = {}
         for name, p in params.items():
             _checks.dtype(p.dtype, f"params {name}")
             self._expect_state(name, p)
             g = _checks.shaped(grads[name], f"grads {name}", p.dtype, p.shape)
-            found[name] = _contiguous(g)
-        return found
+            checked[name] = _contiguous(g)
+        return checked
 
     def __getstate__(self) -> dict[str, Any]:
         self._count()
@@ -465,14 +463,14 @@ class Optimizer(ABC):
         given.pop("_groups", None)  # of version 0.1.0
         self._set_up(given)
         self._steps, self._counts = steps, dict(counts)
-        # Copies, which can be written to: these may be parts of a file, or of another's memory.
+        # Writeable copies: the arrays may be views of a file or of shared memory.
         self._state = {
             name: tuple(np.array(s, order="C") for s in of) for name, of in arrays.items()
         }
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{n}={v!r}" for n, v in self.options.items())
-        return f"{type(self).__name__}({said})"
+        options = ", ".join(f"{n}={v!r}" for n, v in self.options.items())
+        return f"{type(self).__name__}({options})"
 
 
 class SGD(Optimizer):
@@ -484,14 +482,14 @@ class SGD(Optimizer):
     Parameters
     ----------
     lr : float or callable
-        Learning rate, or a function from the number of steps taken so far to it.
+        Learning rate, or a function of the number of steps taken so far.
     momentum, weight_decay : float
     nesterov : bool
         Needs momentum.
     clip_norm : float, optional
         Scale the gradients to at most this joint 2-norm, as :func:`clip_norm`.
     clip_value : float, optional
-        Bring every entry of the gradients to within +- this, before `clip_norm`.
+        Clip every entry of the gradients to +- this, before `clip_norm`.
     """
 
     __slots__ = ("momentum", "nesterov", "weight_decay")
@@ -551,15 +549,15 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr : float or callable
-        Learning rate, or a function from the number of steps taken so far to it.
+        Learning rate, or a function of the number of steps taken so far.
     betas : pair of float
-        Decay of the means of the gradient and of its square.
+        Decay rates of the running means of the gradient and of its square.
     eps : float
     weight_decay : float
     clip_norm : float, optional
         Scale the gradients to at most this joint 2-norm, as :func:`clip_norm`.
     clip_value : float, optional
-        Bring every entry of the gradients to within +- this, before `clip_norm`.
+        Clip every entry of the gradients to +- this, before `clip_norm`.
     """
 
     __slots__ = ("betas", "eps", "weight_decay")
@@ -573,7 +571,7 @@ class Adam(Optimizer):
     betas: tuple[float, float]
     eps: float
     weight_decay: float
-    #: Whether the decay leaves the gradient alone.
+    #: Whether the decay is applied to the parameter rather than to the gradient.
     _decoupled: ClassVar[bool] = False
 
     def __init__(
@@ -615,8 +613,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
-    As ``torch.optim.AdamW``: first p = p - lr weight_decay p, then a step of :class:`Adam` whose
-    gradient knows of no decay.
+    As ``torch.optim.AdamW``: first p = p - lr weight_decay p, then a step of :class:`Adam`
+    without decay in the gradient.
 
     Parameters
     ----------
@@ -654,9 +652,9 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     lr : float or callable
-        Learning rate, or a function from the number of steps taken so far to it.
+        Learning rate, or a function of the number of steps taken so far.
     alpha : float
-        Decay of the mean of the squared gradient.
+        Decay rate of the running mean of the squared gradient.
     eps, momentum : float
     centered : bool
     weight_decay : float
@@ -728,7 +726,7 @@ class Adagrad(Optimizer):
     Parameters
     ----------
     lr : float or callable
-        Learning rate, or a function from the number of steps taken so far to it.
+        Learning rate, or a function of the number of steps taken so far.
     lr_decay, weight_decay : float
     initial_accumulator_value : float
         s before the first step.
@@ -794,11 +792,11 @@ NAMES: dict[str, type[Optimizer]] = {
 
 
 def get(optimizer: str | Optimizer) -> Optimizer:
-    """Return a fresh optimizer by its name, with the defaults, or itself."""
+    """Return a new optimizer of this name, with the defaults, or `optimizer` itself."""
     if isinstance(optimizer, str) and optimizer in NAMES:
         make: Any = NAMES[optimizer]
-        found: Optimizer = make()
-        return found
+        default: Optimizer = make()
+        return default
     if isinstance(optimizer, str):
         raise ValueError(
             f"optimizer: expected one of {', '.join(map(repr, NAMES))}, got {optimizer!r}"
@@ -811,5 +809,5 @@ def get(optimizer: str | Optimizer) -> Optimizer:
 
 
 def _contiguous(a: Array) -> Array:
-    """Return an array as kernels take it: itself, or a copy."""
+    """Return an aligned, C-contiguous array: `a` itself, or a copy."""
     return a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C")

@@ -1,4 +1,4 @@
-"""Layers: objects that hold weights."""
+"""Layers, recurrent and other: objects that hold weights."""
 
 from fastrnn.layers.base import Layer
 from fastrnn.layers.dropout import Dropout
@@ -11,7 +11,7 @@ from fastrnn.layers.rnn import RNN, RNNCell
 from fastrnn.layers.single_step import SINGLE_STEPS as SINGLE_STEPS
 from fastrnn.layers.stream import Stream
 
-#: What ``fastrnn`` hands out too.
+#: Names that ``fastrnn`` exports too.
 __all__ = [
     "GRU",
     "LSTM",

@@ -1,4 +1,4 @@
-"""What all layers have in common: named weights, modes, and how a model advances them."""
+"""The base class of layers: named weights, modes, and the methods that a model calls."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from fastrnn._types import Array
 
 
 class Stage(Protocol):
-    """How a layer stands in a model's stream: checked arrays of one time step in and out."""
+    """A layer in a model's stream, on checked arrays of one time step."""
 
     def step(self, x: Array, out: Array) -> Any:
         """Advance by one step, from `x` (B, F), or (B,) tokens, into `out` (B, features_out)."""
 
     @property
     def state(self) -> Any:
-        """A copy of the state; None for a layer that has none."""
+        """A copy of the state; None for a layer without state."""
 
     @state.setter
     def state(self, value: Any) -> None: ...
 
     def reset(self, rows: Any = None) -> None:
-        """Zero the state of these rows of the batch; None: of all."""
+        """Zero the state of these rows of the batch; None selects all."""
 
 
 class Layer:
-    """A layer: it holds weights and modes, and nothing of any call.
+    """A layer: holds weights and modes, but nothing from any call.
 
     Attributes
     ----------
@@ -40,24 +40,24 @@ class Layer:
         Whether `fit` changes the weights. Default: True.
     """
 
-    #: Whether a model can hold such a layer: whether it goes over sequences by itself.
+    #: Whether a model can hold the layer, which must then run over whole sequences.
     stackable: ClassVar[bool] = True
-    #: Whether only attributes that the class knows may be set.
+    #: Whether only attributes that the class defines may be set.
     _closed: ClassVar[bool] = False
     _training = True
     _trainable = True
-    #: Whether the initial weights were drawn by a seed of the caller's.
+    #: Whether the caller gave a seed for the initial weights.
     _seeded = False
-    #: The seed, given or fresh, that the initial weights were drawn by.
+    #: The seed of the initial weights, given or fresh.
     _drawn_by: Any = None
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """Close the library's own classes to attributes that nothing would read."""
+        """Mark the library's own classes as closed to unknown attributes."""
         super().__init_subclass__(**more)
         cls._closed = cls.__module__.startswith("fastrnn.")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse what is fixed, and on the library's own classes what would have no effect."""
+        """Raise if an attribute is fixed or, on the library's own classes, unknown."""
         kind = type(self)
         known = getattr(kind, name, None)
         if isinstance(known, property) and known.fset is None:
@@ -104,26 +104,26 @@ class Layer:
         """Switch to evaluation mode; return the layer."""
         return self.train(False)
 
-    # What a model asks: sizes, and how the layer advances.
+    # What a model needs: sizes, and how to run the layer.
 
     @property
     def features_in(self) -> int | None:
-        """Size of the last axis that the layer takes; None: any."""
+        """Size of the last axis of the input; None for any."""
         return None
 
     @property
     def features_out(self) -> int | None:
-        """Size of the last axis that the layer gives; None: as it came in."""
+        """Size of the last axis of the output; None for that of the input."""
         return None
 
     @property
     def vocabulary(self) -> int | None:
-        """How many tokens there are where the layer takes tokens; None where it takes numbers."""
+        """Number of distinct tokens, if the layer takes tokens; None if it takes real numbers."""
         return None
 
     @property
     def per_sequence(self) -> bool:
-        """Whether the layer gives one output for each sequence rather than for each step."""
+        """Whether there is one output per sequence rather than per step."""
         return False
 
     @property
@@ -133,27 +133,27 @@ class Layer:
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """Of the weights, and of all that is computed; None: that of the input."""
+        """Dtype of weights and results; None for that of the input."""
         return None
 
     @property
     def generator(self) -> np.random.Generator | None:
-        """What dropout is drawn by; None of a layer that draws nothing in `forward`."""
+        """The random generator of dropout; None for a layer without."""
         return getattr(self, "_rng", None)
 
     def apply(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
     ) -> tuple[Array, Any]:
-        """Run for inference as a part of a model.
+        """Run for inference as part of a model.
 
         Parameters
         ----------
         x : (T, B, F) array, or (T, B) of tokens, or (B, F) after a layer with `per_sequence`
-            Time-first whatever the layer's own layout, and checked.
+            Time-first, whatever `batch_first` is, and checked.
         state : optional
-            Where a layer with `has_state` starts; it is checked here. Default: zeros.
+            Initial state of a layer with `has_state`; checked here. Default: zeros.
         lengths : (B,) array of int64, optional
-            How many steps each row has. Default: T.
+            Number of steps of each row. Default: T.
         reset : (T, B) array of bool, optional
             Where the state is zeroed before a step.
 
@@ -161,7 +161,7 @@ class Layer:
         -------
         y : array
         state
-            The state after the last step; None of a layer that has none.
+            The state after the last step; None for a layer without state.
         """
         call: Any = self
         return call(x), None
@@ -169,7 +169,7 @@ class Layer:
     def apply_forward(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
     ) -> tuple[Array, Any, Any]:
-        """Run for training as a part of a model; parameters as in :meth:`apply`.
+        """Run for training as part of a model, with the parameters of :meth:`apply`.
 
         Returns
         -------
@@ -193,7 +193,8 @@ class Layer:
         dy : array
             In the shape of y.
         for_update : bool
-            Whether only an optimizer reads the gradients: that of a table may be a ``RowGradient``.
+            Whether only an optimizer reads the gradients; that of a table may then be a
+            ``RowGradient``.
         input_gradient : bool
             Whether dx is wanted.
 
@@ -208,14 +209,14 @@ class Layer:
         return dx, grads
 
     def stage(self, batch_size: int) -> Stage | None:
-        """Return how the layer stands in a stream of so many rows; None: it passes its input on."""
+        """Return the layer's stage in a stream of `batch_size` rows; None passes the input on."""
         return CallStage(self)
 
     # Weights.
 
     @property
     def seeded(self) -> bool:
-        """Whether the layer was made with a seed of its own."""
+        """Whether the layer was constructed with a seed."""
         return self._seeded
 
     @property
@@ -228,12 +229,13 @@ class Layer:
         return not all(np.array_equal(own[name], array) for name, array in drawn.items())
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Draw the initial weights again, and start dropout's generator anew.
+        """Draw the initial weights again, and restart the generator of dropout.
 
         Parameters
         ----------
         seed : int, optional
-            Weights and dropout are then those of a layer made with this seed. Default: fresh.
+            Weights and dropout are then those of a layer constructed with this seed. Default: a
+            fresh seed.
         """
         rng = self._generator(seed)
         drawn = self._draw(rng)
@@ -242,28 +244,28 @@ class Layer:
         self._start(rng)
 
     def _first_generator(self, seed: int | None) -> np.random.Generator:
-        """Return what draws the weights that the layer is made with."""
+        """Return the generator of the first weights, and note whether a seed was given."""
         self._seeded = seed is not None
         return self._generator(seed)
 
     def _generator(self, seed: int | None) -> np.random.Generator:
-        """Return what draws the initial weights."""
+        """Return a generator of initial weights."""
         self._drawn_by = np.random.SeedSequence(_checks.seed(seed)).entropy
         return np.random.default_rng(self._drawn_by)
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
-        """Return fresh initial weights, by the names of :meth:`parameters`."""
+        """Draw initial weights, by the names of :meth:`parameters`."""
         return {}
 
     def _start(self, rng: np.random.Generator) -> None:
-        """Take over the generator that the initial weights were drawn by."""
+        """Continue with the generator that drew the initial weights."""
 
     def parameters(self) -> dict[str, Array]:
         """Return the weights themselves, by name.
 
-        Change them in place; the next call sees it. As long as one of them is held, each call
-        compares all weights with the copy that the kernels read: about as much as reading them
-        once more.
+        Changes in place take effect at the next call. As long as one of them is held, each call
+        compares all weights with the copy that the kernels read, which costs about as much as
+        reading them once more.
         """
         return {}
 
@@ -272,12 +274,12 @@ class Layer:
         return {name: array.copy() for name, array in self.parameters().items()}
 
     def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Copy weights in: all of them, or, if anything is wrong, none.
+        """Copy weights into the layer: all of them, or none if there is an error.
 
         Parameters
         ----------
         mapping : mapping of str to array-like
-            Names and shapes as in :meth:`parameters`; a torch ``state_dict()`` will do.
+            Names and shapes as in :meth:`parameters`; torch's ``state_dict()`` fits.
 
         Raises
         ------
@@ -292,7 +294,7 @@ class Layer:
         missing, unexpected = sorted(own.keys() - mapping.keys()), sorted(mapping.keys() - own)
         if missing or unexpected:
             raise ValueError(f"state_dict: missing {missing}, unexpected {unexpected}")
-        # torch gives up its data only when detached from the graph.
+        # torch converts a tensor only if it is detached from the graph.
         values = {n: v.detach() if hasattr(v, "detach") else v for n, v in mapping.items()}
         # Copied before any is written: the values may be this layer's own arrays.
         checked = {n: _checks.shaped(values[n], n, a.dtype, a.shape).copy() for n, a in own.items()}
@@ -300,12 +302,12 @@ class Layer:
             array[...] = checked[name]
 
     def get_config(self) -> dict[str, Any]:
-        """Return what to call the constructor with for such a layer, as JSON has it."""
+        """Return the constructor's arguments for such a layer, ready for JSON."""
         return {}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """Return how many weights a file with a layer of this configuration holds at least."""
+        """Return the least number of weights in a file with a layer of this configuration."""
         return 0
 
 
@@ -328,7 +330,7 @@ class Stateless:
 
 
 class CallStage(Stateless):
-    """The stage of a layer that has no faster way to run than a call."""
+    """The stage of a layer without one of its own: calls it."""
 
     __slots__ = ("_layer",)
 
@@ -336,10 +338,10 @@ class CallStage(Stateless):
         self._layer = layer
 
     def step(self, x: Array, out: Array) -> None:
-        """Write what the layer makes of `x`."""
+        """Write the layer's output for `x` to `out`."""
         out[...] = self._layer.apply(x)[0]
 
 
 def dtype_shown(dtype: np.dtype[Any]) -> str:
-    """Return a dtype as a layer's ``repr`` shows it: only where it is not the default."""
+    """Return the dtype for a layer's ``repr``: empty for the default."""
     return "" if dtype == np.float32 else f", dtype={dtype}"

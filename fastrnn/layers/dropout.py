@@ -15,7 +15,7 @@ from fastrnn.layers.base import Layer
 def drawn_factors(
     rng: np.random.Generator, p: float, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
-    """0 with probability p, else 1/(1-p)."""
+    """Draw factors: 0 with probability p, else 1/(1-p)."""
     factors = (rng.random(shape, np.float32) >= np.float32(p)).astype(dtype)
     factors *= 1 / (1 - p) if p < 1 else 0
     return factors
@@ -23,7 +23,7 @@ def drawn_factors(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DropoutTape:
-    """What ``Dropout.backward`` needs: the factor of every element, None for 1 throughout."""
+    """What ``Dropout.backward`` needs: the factor of each element; None if all are 1."""
 
     factors: Array | None
     shape: tuple[int, ...]
@@ -33,15 +33,15 @@ class DropoutTape:
 class Dropout(Layer):
     """Zero elements with probability p, and scale the rest by 1/(1-p), as ``torch.nn.Dropout``.
 
-    Srivastava et al. 2014, in the inverted form: only :meth:`forward` of a training layer drops
-    anything; a plain call, and a layer in evaluation mode, return x itself.
+    Srivastava et al. 2014, in the inverted form: only :meth:`forward` in training mode drops
+    elements; a plain call, and a layer in evaluation mode, return x itself.
 
     Parameters
     ----------
     p : float
-        Probability of an element to be zeroed, 0 to 1.
+        Probability that an element is zeroed, 0 to 1.
     seed : int, optional
-        For the choice of elements. Default: fresh each time.
+        For the choice of elements. Default: a fresh seed.
     """
 
     def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
@@ -50,7 +50,7 @@ class Dropout(Layer):
 
     @property
     def p(self) -> float:
-        """Probability of an element to be zeroed."""
+        """Probability that an element is zeroed."""
         return self._p
 
     @p.setter
@@ -58,7 +58,7 @@ class Dropout(Layer):
         self._p = _checks.probability(value, "p")
 
     def __call__(self, x: Any) -> Array:
-        """Return x as it is.
+        """Return x unchanged.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class Dropout(Layer):
         return _checks.floats(x, "x")
 
     def forward(self, x: Any) -> tuple[Array, DropoutTape]:
-        """Drop elements if in training mode, and keep which.
+        """Drop elements in training mode, and keep which for :meth:`backward`.
 
         Returns
         -------
@@ -114,7 +114,7 @@ class Dropout(Layer):
         """Return None: inference drops nothing."""
 
     def get_config(self) -> dict[str, Any]:
-        """Return what to call the constructor with for such a layer, as JSON has it."""
+        """Return the constructor's arguments for such a layer, ready for JSON."""
         return {"p": self.p}
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EmbeddingTape:
-    """What ``Embedding.backward`` needs: a copy of the indices, and of which table they are."""
+    """What ``Embedding.backward`` needs: a copy of the indices, shape and dtype of the table."""
 
     x: Array
     shape: tuple[int, int]
@@ -26,12 +26,13 @@ class EmbeddingTape:
 
 
 class Table:
-    """The weight of an :class:`Embedding`: an array of its own, of which others get views.
+    """The weight of an :class:`Embedding`: an array of which callers get views.
 
     Parameters
     ----------
     array : (V, D) array
-        Copied unless it owns its memory and can be changed: unpickling and memory maps make others.
+        Copied unless it owns its memory and is writeable; unpickled or memory-mapped arrays may not
+        be.
     """
 
     __slots__ = ("_array", "_pin", "dtype", "shape")
@@ -49,12 +50,12 @@ class Table:
         return Table, (self._array,)
 
     def share(self) -> Array:
-        """Return a view: nothing that is done to it changes the shape of the table."""
+        """Return a view, so that reshaping it does not reshape the table."""
         return self.array.view()
 
     @property
     def array(self) -> Array:
-        """The array; an error if somebody has reshaped it through the base of a view."""
+        """The array; raise if it was reshaped through the base of a view."""
         array = self._array
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(
@@ -65,7 +66,7 @@ class Table:
 
 
 class TableStage(Stateless):
-    """Looks rows up, one for each row of the batch."""
+    """The stage of an :class:`Embedding`: looks up one row of the table per row of the batch."""
 
     __slots__ = ("_kernels", "_table")
 
@@ -83,13 +84,13 @@ class Embedding(Layer):
     Parameters
     ----------
     num_embeddings : int
-        V, the rows of the table.
+        V, the number of rows of the table.
     embedding_dim : int
         The length of a row.
     dtype : float32 or float64
     seed : int, optional
-        For the initial `weight` (num_embeddings, embedding_dim), which is N(0, 1). Default: fresh
-        each time.
+        For the initial `weight` (num_embeddings, embedding_dim), which is N(0, 1). Default: a fresh
+        seed.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Embedding(Layer):
 
     @property
     def num_embeddings(self) -> int:
-        """V, the rows of the table."""
+        """V, the number of rows of the table."""
         return self._table.shape[0]
 
     @property
@@ -122,7 +123,7 @@ class Embedding(Layer):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the table."""
+        """Dtype of the table."""
         return self._table.dtype
 
     @property
@@ -136,22 +137,22 @@ class Embedding(Layer):
         return self.num_embeddings
 
     def get_config(self) -> dict[str, Any]:
-        """Return what to call the constructor with for such a layer, as JSON has it."""
+        """Return the constructor's arguments for such a layer, ready for JSON."""
         V, E = self.num_embeddings, self.embedding_dim
         return {"num_embeddings": V, "embedding_dim": E, "dtype": self.dtype.name}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """Return how many weights a file with a layer of this configuration holds."""
+        """Return the number of weights in a file with a layer of this configuration."""
         V, E = (_checks.size(config[n], n) for n in ("num_embeddings", "embedding_dim"))
         return V * E
 
     def parameters(self) -> dict[str, Array]:
-        """Return the table itself, ``weight``. Change it in place; the next call sees it."""
+        """Return the table itself, ``weight``. Changes in place take effect at the next call."""
         return {"weight": self._table.share()}
 
     def __call__(self, x: Any) -> Array:
-        """Look rows up.
+        """Look up rows.
 
         Parameters
         ----------
@@ -165,7 +166,7 @@ class Embedding(Layer):
         return self._rows(_checks.whole_numbers(x, "x"))
 
     def forward(self, x: Any) -> tuple[Array, EmbeddingTape]:
-        """Look rows up as a plain call does, and keep what :meth:`backward` needs.
+        """Look up rows as a plain call does, and keep what :meth:`backward` needs.
 
         Returns
         -------
@@ -176,14 +177,14 @@ class Embedding(Layer):
         return self._rows(x), EmbeddingTape(x, self._table.shape, self.dtype)
 
     def _rows(self, x: Array) -> Array:
-        """Return the rows of these numbers, whose range the kernel checks."""
+        """Return the rows with these indices, whose range the kernel checks."""
         y = np.empty((*x.shape, self.embedding_dim), self.dtype)
         rows = y.reshape(-1, self.embedding_dim)
         dispatch.kernels(self.dtype).take_rows(self._table.array, x.reshape(-1), rows)
         return y
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> tuple[None, dict[str, Array]]:
-        """Add up the gradients of each row.
+        """Sum the gradients of each row.
 
         Parameters
         ----------
@@ -194,12 +195,12 @@ class Embedding(Layer):
         Returns
         -------
         dx : None
-            There is none with respect to indices.
+            Indices have no gradient.
         grads : dict of str to array
             ``weight``; zero in rows that were not looked up.
         """
         x, dy = self._checked(tape, dy)
-        # Of zeros that the system has, only the pages that are written to take time.
+        # np.zeros is lazy: only pages that are written to cost time.
         weight = np.zeros(self._table.shape, self.dtype)
         dispatch.kernels(self.dtype).add_rows(x, dy, None, weight)
         return None, {"weight": weight}
@@ -207,12 +208,12 @@ class Embedding(Layer):
     def apply_backward(
         self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True
     ) -> tuple[None, dict[str, Any]]:
-        """Add up the gradients of each row; for an update, of the rows that were looked up."""
+        """Sum the gradients of each row; for an update, only of rows that were looked up."""
         if not for_update:
             return self.backward(tape, dy)
         x, dy = self._checked(tape, dy)
         tokens = np.sort(x)
-        # What np.unique gives, without its overhead.
+        # As np.unique, without its overhead.
         rows = tokens[np.diff(tokens, prepend=-1) > 0]
         values = np.zeros((len(rows), self.embedding_dim), self.dtype)
         dispatch.kernels(self.dtype).add_rows(x, dy, rows, values)
@@ -231,7 +232,7 @@ class Embedding(Layer):
         return tape.x.reshape(-1), np.ascontiguousarray(dy.reshape(-1, D))
 
     def stage(self, batch_size: int) -> TableStage:
-        """Return how the layer stands in a stream."""
+        """Return the layer's stage in a stream, on the current backend."""
         return TableStage(self._table)
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from fastrnn._kernels.cells import CellConfig
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
 
-#: What each cell of the family is chosen by.
+#: The arguments that select each cell of the family.
 CELLS = {"gru": {"reset_after": True}, "gru_reset_before": {"reset_after": False}}
 
 
@@ -27,15 +27,15 @@ class GRU(Recurrent, cells=CELLS):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         As in :class:`fastrnn.RNN`.
     reset_after : bool
-        Whether the reset gate works on the recurrent product or on the state before it.
+        Whether the reset gate is applied after the recurrent product rather than before it.
     layer_norm : bool
-        Whether to normalise both projections (Ba et al. 2016, eq. 29 to 31), with LN as in
-        :class:`fastrnn.LSTM`, and the gains `gain_ih` and `gain_hh`, (3*H,):
+        Whether to normalise both products (Ba et al. 2016, eq. 29 to 31), with LN as in
+        :class:`fastrnn.LSTM` and gains `gain_ih` and `gain_hh`, (3*H,):
 
             (r, z) = sigmoid(gain LN(W_ih x) + b_ih + gain LN(W_hh h) + b_hh), over both gates,
             n = tanh(gain LN(W_in x) + b_in + r (gain LN(W_hn h) + b_hn)), over n alone;
 
-        without `reset_after` gain LN(W_hn (r h)) + b_hn is added instead.
+        without `reset_after`, gain LN(W_hn (r h)) + b_hn is added instead.
     return_sequences, weight_dropout, dtype, seed, init
         As in :class:`fastrnn.RNN`.
     """
@@ -76,7 +76,7 @@ class GRU(Recurrent, cells=CELLS):
 
     @property
     def reset_after(self) -> bool:
-        """Whether the reset gate works on the recurrent product."""
+        """Whether the reset gate is applied after the recurrent product."""
         return bool(self._choice["reset_after"])
 
     @property
@@ -115,5 +115,5 @@ class GRUCell(SingleStep, cells=CELLS):
 
     @property
     def reset_after(self) -> bool:
-        """Whether the reset gate works on the recurrent product."""
+        """Whether the reset gate is applied after the recurrent product."""
         return bool(self._choice["reset_after"])

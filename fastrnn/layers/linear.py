@@ -31,7 +31,7 @@ class LinearTape(Bound):
 
 
 class LinearStage(Stateless):
-    """Maps one step of each row."""
+    """The stage of a :class:`Linear`: maps one step of each row."""
 
     __slots__ = ("_kernels", "_weights")
 
@@ -54,7 +54,7 @@ class Linear(Layer):
     dtype : float32 or float64
     seed : int, optional
         For the initial `weight` (out_features, in_features) and `bias` (out_features,), which are
-        uniform in +-1/sqrt(in_features). Default: fresh each time.
+        uniform in +-1/sqrt(in_features). Default: a fresh seed.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Linear(Layer):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the weights, and of all that is computed."""
+        """Dtype of weights and results."""
         return self._kind[3]
 
     @property
@@ -112,29 +112,29 @@ class Linear(Layer):
         return self.out_features
 
     def get_config(self) -> dict[str, Any]:
-        """Return what to call the constructor with for such a layer, as JSON has it."""
+        """Return the constructor's arguments for such a layer, ready for JSON."""
         sizes = {"in_features": self.in_features, "out_features": self.out_features}
         return {**sizes, "bias": self.bias, "dtype": self.dtype.name}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """Return how many weights a file with a layer of this configuration holds at least."""
+        """Return the least number of weights in a file with a layer of this configuration."""
         I, O = (_checks.size(config[n], n) for n in ("in_features", "out_features"))
         return I * O
 
     def parameters(self) -> dict[str, Array]:
         """Return `weight` and `bias` themselves.
 
-        Change them in place; the next call sees it. They can be filled, but not reshaped or
-        resized under the layer. As long as one of them is held, each call, and each step of a
-        stream, compares all weights with the copy that the kernels read, which takes about as long
-        as reading them once more; so don't keep them for longer than it takes to change them.
+        Changes in place take effect at the next call. The arrays can't be reshaped or resized. As
+        long as one of them is held, each call, and each step of a stream, compares all weights
+        with the copy that the kernels read, which costs about as much as reading them once more;
+        so keep them no longer than needed.
         """
         shared = zip(("weight", "bias"), self._weights.share(), strict=True)
         return {name: array for name, array in shared if array is not None}
 
     def __call__(self, x: Any) -> Array:
-        """Map the last axis. A row has the same bits alone and among others.
+        """Map the last axis. A row gives the same bits alone as in a batch.
 
         Parameters
         ----------
@@ -147,7 +147,7 @@ class Linear(Layer):
         return self._run(self._checked(x))[0]
 
     def _run(self, x: Array) -> tuple[Array, Kernels, PackedAffine]:
-        """Return what `x` is mapped to, and by which kernels with which weights."""
+        """Return the output for `x`, and the kernels and weights used."""
         O, I, _, dtype = self._kind
         kernels = dispatch.kernels(dtype)
         packed = self._weights.packed(kernels)
@@ -204,14 +204,14 @@ class Linear(Layer):
 
     def _checked(self, x: Any) -> Array:
         _, I, _, dtype = self._kind
-        found = _checks.array(x, "x", dtype)
-        if found.ndim == 0 or found.shape[-1] != I:
-            shape = _checks.shape_text(found.shape)
+        rows = _checks.array(x, "x", dtype)
+        if rows.ndim == 0 or rows.shape[-1] != I:
+            shape = _checks.shape_text(rows.shape)
             raise ValueError(f"x: expected shape (..., {I}), got {shape}")
-        return found
+        return rows
 
     def stage(self, batch_size: int) -> LinearStage:
-        """Return how the layer stands in a stream: with the kernels of the current backend."""
+        """Return the layer's stage in a stream, on the current backend."""
         return LinearStage(self._weights)
 
     def __repr__(self) -> str:

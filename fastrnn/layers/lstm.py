@@ -12,7 +12,7 @@ from fastrnn._types import Array
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
 
-#: There is one cell in the family, which no option chooses.
+#: The family has a single cell, which needs no argument to select it.
 CELLS: dict[str, dict[str, Any]] = {"lstm": {}}
 
 
@@ -27,27 +27,27 @@ class LSTM(Recurrent, cells=CELLS):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         As in :class:`fastrnn.RNN`.
     proj_size : int
-        P: with it the output is projected to fewer units, h' = W_hr (o tanh(c')), `weight_hr` being
-        (P, H), and h and y have P in place of H (Sak et al. 2014). Default: 0, none.
+        P, the size of a projection of the output, h' = W_hr (o tanh(c')) with `weight_hr` (P, H);
+        h and y then have size P in place of H (Sak et al. 2014). Default: 0, none.
     peephole : bool
-        Whether the gates see the cell state, each unit its own: i and f the old one by `weight_ci`
-        and `weight_cf`, o the new one by `weight_co` (Gers et al. 2002).
+        Whether each gate unit also sees its own cell state: i and f the old one, weighted by
+        `weight_ci` and `weight_cf`, o the new one, weighted by `weight_co` (Gers et al. 2002).
     layer_norm : bool
-        Whether to normalise both projections and the cell state (Ba et al. 2016, eq. 20 to 22):
-        with LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5), mean and variance being over all units of
-        one row at one step,
+        Whether to normalise both products and the cell state (Ba et al. 2016, eq. 20 to 22): with
+        LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5), mean and variance over all units of one row at
+        one step,
 
             (i, f, g, o) before sigmoid and tanh =
                 gain_ih LN(W_ih x) + b_ih + gain_hh LN(W_hh h) + b_hh, over all four gates,
             c' = f c + i g, and h' = o tanh(gain_c LN(c') + bias_c).
 
-        c' itself, the state, is not normalised. Gains are (4*H,), those of the cell state (H,);
-        there is no `bias_c` without `bias`.
+        The state c' itself is not normalised. Gains are (4*H,), that of the cell state (H,); there
+        is no `bias_c` without `bias`.
     return_sequences, weight_dropout, dtype, seed, init
         As in :class:`fastrnn.RNN`.
     forget_bias : float, optional
-        Initial bias of the forget gate, `bias_ih` and `bias_hh` together; 1 is recommended by
-        Jozefowicz et al. (2015). Default: as `init` has it.
+        Initial bias of the forget gate, the sum of `bias_ih` and `bias_hh`; Jozefowicz et al.
+        (2015) recommend 1. Default: as drawn by `init`.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class LSTM(Recurrent, cells=CELLS):
 
     @property
     def proj_size(self) -> int:
-        """P, or 0 where there is no projection."""
+        """P, or 0 without a projection."""
         return self._config.proj_size
 
     @property

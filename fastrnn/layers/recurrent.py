@@ -1,4 +1,4 @@
-"""What recurrent layers have in common; names, arguments and layouts are those of ``torch.nn``."""
+"""Base classes of recurrent layers; names, arguments and layouts are those of ``torch.nn``."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from fastrnn.layers.base import Layer, dtype_shown
 from fastrnn.layers.dropout import drawn_factors
 from fastrnn.layers.stream import Stream
 
-#: Arguments that give a cell its options.
+#: The constructor's argument for each option of a cell.
 _OPTIONS = {"projection": "proj_size", "peephole": "peephole", "layer_norm": "layer_norm"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Tape:
-    """What a layer's ``backward`` needs of its ``forward``. Opaque; belongs to the caller.
+    """What a layer's ``backward`` needs from its ``forward``. Opaque; belongs to the caller.
 
-    It holds copies: changing x, y, the state or the weights later does not change the gradients.
+    It holds copies: later changes to x, y, the state or the weights do not change the gradients.
     """
 
     stack: stacks.StackTape
     x_shape: tuple[int, ...]
     batch_first: bool
     return_sequences: bool
-    #: What the recurrent weights of each scan were multiplied with; None for nothing.
+    #: Factors of the recurrent weights of each scan; None for ones.
     weight_factors: Sequence[Array | None]
 
 
 class CellLayer(Layer):
     """A recurrent layer, or a single step of one: the weights of its scans.
 
-    A subclass of the library says by ``cells=`` which cells it makes, by name, and by which of its
-    arguments each is chosen.
+    A subclass in the library passes ``cells=``: the names of its cells, and the arguments that
+    select each.
     """
 
     cells: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    #: Options that ``repr`` shows when they differ from this.
+    #: Options and their defaults; ``repr`` shows those that differ.
     _shown: ClassVar[dict[str, Any]] = {
         "proj_size": 0,
         "num_layers": 1,
@@ -62,13 +62,13 @@ class CellLayer(Layer):
         "return_sequences": True,
         "weight_dropout": 0,
     }
-    #: Where subclasses are found by the name of the family.
+    #: Subclasses by the name of the family.
     _registry: ClassVar[dict[str, Any]]
 
     def __init_subclass__(
         cls, *, cells: Mapping[str, Mapping[str, Any]] | None = None, **more: Any
     ) -> None:
-        """Register a class that makes cells of its own."""
+        """Register a class with cells of its own."""
         super().__init_subclass__(**more)
         if cells is not None:
             cls.cells = cells
@@ -77,7 +77,7 @@ class CellLayer(Layer):
 
     @classmethod
     def _cell_of(cls, **choice: Any) -> Cell:
-        """Return the cell that these arguments choose."""
+        """Return the cell that these arguments select."""
         return next(CELLS[name] for name, chosen in cls.cells.items() if chosen == choice)
 
     def __init__(
@@ -99,7 +99,7 @@ class CellLayer(Layer):
             suffix: Weights(cell, config, arrays)
             for (suffix, config), arrays in zip(configs.items(), drawn, strict=True)
         }
-        #: Of all weights that are there, scan by scan.
+        #: Names of all weights that are present, scan by scan.
         self._names = [
             name + suffix for suffix, weights in self._weights.items() for name in weights.names
         ]
@@ -107,7 +107,7 @@ class CellLayer(Layer):
         self._start(rng)
 
     def _draw_scans(self, rng: np.random.Generator, dtype: Any) -> list[list[Array | None]]:
-        """Return fresh weights of each scan, in the order of `cell.weights`."""
+        """Draw weights of each scan, in the order of `cell.weights`."""
         return [
             initializers.weights(rng, self._cell, config, self._init, dtype)
             for config in self._configs.values()
@@ -118,7 +118,7 @@ class CellLayer(Layer):
 
     @property
     def _choice(self) -> Mapping[str, Any]:
-        """The arguments by which the cell was chosen."""
+        """The arguments that selected the cell."""
         return self.cells[self._cell.name]
 
     @property
@@ -143,7 +143,7 @@ class CellLayer(Layer):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the weights, and of all that is computed."""
+        """Dtype of weights and results."""
         return self._dtype
 
     @property
@@ -164,10 +164,10 @@ class CellLayer(Layer):
     def parameters(self) -> dict[str, Array]:
         """Return the weights themselves, in torch's names, order, layouts and gate order.
 
-        Change them in place; the next call sees it. They can be filled, but not reshaped or
-        resized under the layer. As long as one of them is held, each call, and each step of a
-        stream, compares all weights with the copy that the kernels read, which takes about as long
-        as reading them once more; so don't keep them for longer than it takes to change them.
+        Changes in place take effect at the next call. The arrays can't be reshaped or resized. As
+        long as one of them is held, each call, and each step of a stream, compares all weights
+        with the copy that the kernels read, which costs about as much as reading them once more;
+        so keep them no longer than needed.
         """
         return self._named(weights.share() for weights in self._weights.values())
 
@@ -176,14 +176,14 @@ class CellLayer(Layer):
         return dict(zip(self._names, there, strict=True))
 
     def _expect_own(self, scans: Sequence[ScanTape]) -> None:
-        """Refuse the tape of a layer that is unlike this one."""
+        """Raise if a tape is not from a layer like this one."""
         if [scan.kind for scan in scans] != [w.kind for w in self._weights.values()]:
             raise ValueError("tape: is from the forward of another layer")
 
     def get_config(self) -> dict[str, Any]:
-        """Return what to call the constructor with for such a layer, as JSON has it."""
-        found = {name: getattr(self, name) for name in ("input_size", "hidden_size", "bias")}
-        return found | dict(self._choice) | {"dtype": self.dtype.name}
+        """Return the constructor's arguments for such a layer, ready for JSON."""
+        config = {name: getattr(self, name) for name in ("input_size", "hidden_size", "bias")}
+        return config | dict(self._choice) | {"dtype": self.dtype.name}
 
     def __repr__(self) -> str:
         said = [str(self.input_size), str(self.hidden_size)]
@@ -199,7 +199,7 @@ RECURRENT: dict[str, type[Recurrent]] = {}
 
 
 class Recurrent(CellLayer):
-    """What recurrent layers have in common."""
+    """Base class of the recurrent layers."""
 
     _registry = RECURRENT
 
@@ -249,7 +249,7 @@ class Recurrent(CellLayer):
 
     @property
     def num_layers(self) -> int:
-        """L, layers on top of each other."""
+        """L, the number of stacked layers."""
         return self._num_layers
 
     @property
@@ -259,7 +259,7 @@ class Recurrent(CellLayer):
 
     @property
     def return_sequences(self) -> bool:
-        """Whether y has every step's output, or only the last one's."""
+        """Whether y holds the output of every step rather than only the last."""
         return self._return_sequences
 
     @property
@@ -273,7 +273,7 @@ class Recurrent(CellLayer):
 
     @property
     def dropout(self) -> float:
-        """Probability of an element to be zeroed between layers, in training; may be set."""
+        """Probability that an element is zeroed between layers in training; may be set."""
         return self._dropout
 
     @dropout.setter
@@ -282,7 +282,7 @@ class Recurrent(CellLayer):
 
     @property
     def weight_dropout(self) -> float:
-        """Probability of a recurrent weight to be zeroed, in training; may be set."""
+        """Probability that a recurrent weight is zeroed in training; may be set."""
         return self._weight_dropout
 
     @weight_dropout.setter
@@ -315,8 +315,8 @@ class Recurrent(CellLayer):
             Layer by layer, each layer's backward direction after its forward one. Default: zeros.
             (L*D, H) unbatched.
         lengths : (B,) array-like of int, optional
-            How many of its steps each row has, 1 to T; the rest is padding, whose y is 0 and which
-            costs no work. The final state is the one at a row's own end, where the backward
+            Number of steps of each row, 1 to T; the rest is padding, which costs no work and for
+            which y is 0. The final state is the one at the end of the row, where the backward
             direction starts. Default: T. A single number unbatched.
         reset : (T, B) array-like of bool, optional
             Where the state is zeroed before a step, in either direction's own order of steps.
@@ -325,9 +325,9 @@ class Recurrent(CellLayer):
         Returns
         -------
         y : (T, B, D*H) array
-            In the layout of `x`. Without `return_sequences` each row's last output, (B, D*H); that
-            of the backward direction is the one for the first time step. With `proj_size`, P in
-            place of H.
+            In the layout of `x`. Without `return_sequences`, the last output of each row, (B, D*H);
+            for the backward direction that is the one at the first time step. With `proj_size`, P
+            in place of H.
         state : as `state`
             The state after the last step.
         """
@@ -345,17 +345,17 @@ class Recurrent(CellLayer):
     ) -> tuple[Array, Any, Tape]:
         """Run the layer as a plain call does, and keep what :meth:`backward` needs.
 
-        In training mode with `dropout`: with elements dropped between layers; with
-        `weight_dropout`: with recurrent weights dropped.
+        In training mode, `dropout` drops elements between layers, and `weight_dropout` recurrent
+        weights.
 
         Parameters
         ----------
         x, state, lengths, reset
             As in a plain call.
         checkpoint_every : int, optional
-            Keep, beside the layers' inputs, their states only every so many steps (or a few more,
-            up to a multiple of 256 / B), and run the steps between again in :meth:`backward`, which
-            gives the same bits. About a third more work for a sequence too long to keep all of; the
+            Keep the layers' inputs, and their states only every `checkpoint_every` steps (rounded
+            up to a multiple of 256 / B); :meth:`backward` recomputes the steps in between, with the
+            same bits. Costs about a third more work, and saves memory for long sequences; the
             square root of T is a good value (Chen et al. 2016). Default: keep all.
 
         Returns
@@ -363,7 +363,7 @@ class Recurrent(CellLayer):
         y, state
             As from a plain call.
         tape : Tape
-            For :meth:`backward`, as often as wanted.
+            For :meth:`backward`, any number of times.
         """
         if checkpoint_every is not None:
             checkpoint_every = _checks.size(checkpoint_every, "checkpoint_every")
@@ -421,7 +421,7 @@ class Recurrent(CellLayer):
         return y, self._state(state_n, batch), tape
 
     def _dropped_weights(self, drop: bool) -> tuple[list[Weights], list[Array | None]]:
-        """Return the weights of each scan, and what each `weight_hh` was multiplied with."""
+        """Return the weights of each scan, and the factors of each `weight_hh`."""
         own = list(self._weights.values())
         p = self._weight_dropout
         if not drop or p == 0 or "weight_hh" not in self._cell.weights:
@@ -434,7 +434,7 @@ class Recurrent(CellLayer):
         return weights, [*factors]
 
     def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
-        """Return what the output of each layer but the last is multiplied with, or None."""
+        """Return the factors of the output of each layer but the last; None for ones."""
         factors: list[Array | None] = [None] * (self._num_layers - 1)
         if not drop or self._dropout == 0:
             return factors
@@ -466,7 +466,7 @@ class Recurrent(CellLayer):
         dstate : as `state`, optional
             Gradient with respect to the final state; either of a pair may be None. Default: zeros.
         input_gradient : bool
-            Whether to compute dx, which a layer that stands first can do without. Default: True.
+            Whether to compute dx, which the first layer of a model does not need. Default: True.
 
         Returns
         -------
@@ -528,7 +528,7 @@ class Recurrent(CellLayer):
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> Sequence[Array | None]:
-        """Return the caller's state as one (L*D, B, P or H) each, None where None was given."""
+        """Return the caller's state as arrays (L*D, B, P or H), None where None was given."""
         if state is None:
             return (None,) * len(self._cell.states)
         shapes = [(len(self._weights), *batch, n) for n in self._sizes]
@@ -536,28 +536,28 @@ class Recurrent(CellLayer):
         return given if batch else [None if s is None else s[:, None] for s in given]
 
     def _new_rows(self, B: int) -> list[Array]:
-        """Return room for one state each."""
+        """Return empty arrays for the states."""
         scans, dtype = len(self._weights), self._dtype
         return [np.empty((scans, B, n), dtype) for n in self._sizes]
 
     def _state(self, rows: Sequence[Array], batch: tuple[int, ...]) -> Any:
-        """Return one (L*D, B, H) each as the caller's state."""
-        found = tuple(rows if batch else (s[:, 0] for s in rows))
-        return found[0] if len(found) == 1 else found
+        """Return states (L*D, B, H) in the form of the caller's."""
+        states = tuple(rows if batch else (s[:, 0] for s in rows))
+        return states[0] if len(states) == 1 else states
 
-    # As a part of a model: time-first.
+    # As part of a model: time-first.
 
     def apply(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
     ) -> tuple[Array, Any]:
-        """Run for inference as a part of a model."""
+        """Run for inference as part of a model."""
         y, state_n, _ = self._run_checked(x, False, state, lengths, reset, keep=False)
         return y, state_n
 
     def apply_forward(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
     ) -> tuple[Array, Any, Tape]:
-        """Run for training as a part of a model."""
+        """Run for training as part of a model."""
         y, state_n, tape = self._run_checked(x, False, state, lengths, reset, keep=True)
         assert tape is not None
         return y, state_n, tape
@@ -570,11 +570,11 @@ class Recurrent(CellLayer):
         return dx, grads
 
     def stage(self, batch_size: int) -> Stream:
-        """Return how the layer stands in a stream: as a stream of its own."""
+        """Return the layer's stage in a stream: a stream of its own."""
         return self.stream(batch_size)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what to call the constructor with for such a layer, as JSON has it."""
+        """Return the constructor's arguments for such a layer, ready for JSON."""
         names = [
             "num_layers", "batch_first", "dropout", "bidirectional", "return_sequences",
             "weight_dropout", *(_OPTIONS[option] for option in self._cell.options),
@@ -583,20 +583,20 @@ class Recurrent(CellLayer):
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """Return how many weights a file with a layer of this configuration holds at least."""
+        """Return the least number of weights in a file with a layer of this configuration."""
         I, H, L = (_checks.size(config[n], n) for n in ("input_size", "hidden_size", "num_layers"))
         P = _checks.size(config.get("proj_size", 0), "proj_size", 0) or H
-        # Of one gate in one direction: a row of weight_ih and of weight_hh for each unit.
+        # One gate in one direction: a row of weight_ih and of weight_hh for each unit.
         recurrent = P if CELLS[next(iter(cls.cells))].recurrence == "dense" else 0
         return H * (I + recurrent) + (L - 1) * H * (P + recurrent)
 
     def stream(self, batch_size: int = 1) -> Stream:
-        """Return a state that is stepped one time step at a time; many can share this layer.
+        """Return a state to advance one time step at a time; many can share this layer.
 
         Parameters
         ----------
         batch_size : int
-            Rows stepped together.
+            B, the number of rows.
 
         Raises
         ------
@@ -613,7 +613,7 @@ class Recurrent(CellLayer):
         return Stream(list(self._weights.values()), rows)
 
 
-# What is infinite or NaN goes on as in the kernels, without a warning.
+# Infinity and NaN propagate without a warning, as in the kernels.
 @np.errstate(over="ignore", invalid="ignore")
 def _times(a: Array | None, factors: Array) -> Array | None:
     return None if a is None else a * factors

@@ -11,7 +11,7 @@ from fastrnn._kernels.cells import CellConfig
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
 
-#: What each cell of the family is chosen by.
+#: The arguments that select each cell of the family.
 CELLS = {"rnn_tanh": {"nonlinearity": "tanh"}, "rnn_relu": {"nonlinearity": "relu"}}
 
 
@@ -23,27 +23,27 @@ class RNN(Recurrent, cells=CELLS):
     input_size, hidden_size : int
         I and H.
     num_layers : int
-        L, layers on top of each other.
+        L, the number of stacked layers.
     nonlinearity : {"tanh", "relu"}
     bias : bool
         Whether there are `bias_ih` and `bias_hh`.
     batch_first : bool
         Whether x and y are (B, T, ...) rather than (T, B, ...). States are not affected.
     dropout : float
-        Probability, 0 to 1, of an element to be zeroed between one layer and the next, the others
-        being scaled by 1/(1-dropout); only in :meth:`forward` of a layer in training mode.
+        Probability, 0 to 1, that an element is zeroed between layers, the others being scaled by
+        1/(1-dropout); only in :meth:`forward` in training mode.
     bidirectional : bool
         Whether each layer also runs from the last time step to the first, with weights of its own
-        (Schuster and Paliwal 1997); the two outputs stand side by side in y.
+        (Schuster and Paliwal 1997); y is the concatenation of both outputs.
     return_sequences : bool
-        Whether y has every step's output, or only the last one's.
+        Whether y holds the output of every step rather than only the last.
     weight_dropout : float
-        Probability, 0 to 1, of an entry of the recurrent weights `weight_hh` to be zeroed, the
-        others being scaled by 1/(1-weight_dropout), anew in each :meth:`forward` of a layer in
-        training mode and the same at all its steps (DropConnect: Merity et al. 2018).
+        Probability, 0 to 1, that an entry of the recurrent weights `weight_hh` is zeroed, the
+        others being scaled by 1/(1-weight_dropout); drawn for each :meth:`forward` in training
+        mode, and the same at all its steps (DropConnect: Merity et al. 2018).
     dtype : float32 or float64
     seed : int, optional
-        For the initial weights and for dropout. Default: fresh each time.
+        For the initial weights and for dropout. Default: a fresh seed.
     init : {"uniform", "orthogonal", "identity"}
         Initial weights. "uniform": all in +-1/sqrt(H), as in torch. "orthogonal": recurrent weights
         orthogonal for each gate (Saxe et al. 2014), input weights uniform in +-sqrt(6/(I+H))
@@ -53,14 +53,14 @@ class RNN(Recurrent, cells=CELLS):
     Raises
     ------
     ValueError
-        If a size, `nonlinearity`, `dropout`, `dtype`, `seed` or `init` is out of its range.
+        If an argument is out of range.
     TypeError
-        If one is of another type.
+        If an argument has the wrong type.
 
     Warns
     -----
     UserWarning
-        If there is dropout and no second layer.
+        If there is dropout but only one layer.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class RNNCell(SingleStep, cells=CELLS):
     nonlinearity : {"tanh", "relu"}
     dtype : float32 or float64
     seed : int, optional
-        For the initial weights, which are uniform in +-1/sqrt(H). Default: fresh each time.
+        For the initial weights, which are uniform in +-1/sqrt(H). Default: a fresh seed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A single step of a recurrent layer, as ``torch.nn.LSTMCell`` is of ``torch.nn.LSTM``."""
+"""Single steps of recurrent layers, such as ``torch.nn.LSTMCell``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastrnn.layers.recurrent import CellLayer
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CellTape:
-    """What a cell's ``backward`` needs of its ``forward``. Opaque; belongs to the caller."""
+    """What a cell's ``backward`` needs from its ``forward``. Opaque; belongs to the caller."""
 
     scan: scans.ScanTape
     x_shape: tuple[int, ...]
@@ -28,7 +28,7 @@ SINGLE_STEPS: dict[str, type[SingleStep]] = {}
 
 
 class SingleStep(CellLayer):
-    """What single steps have in common."""
+    """Base class of single steps."""
 
     stackable = False
     _registry = SINGLE_STEPS
@@ -64,7 +64,7 @@ class SingleStep(CellLayer):
         -------
         state : as from a plain call
         tape : CellTape
-            For :meth:`backward`, as often as wanted. It holds copies.
+            For :meth:`backward`, any number of times. It holds copies.
         """
         state_n, tape = self._run(x, state, keep=True)
         assert tape is not None
@@ -118,17 +118,17 @@ class SingleStep(CellLayer):
         return dx, self._state(dstate_0, dx), self._named([grads])
 
     def _rows(self, state: Any, name: str, x: Array) -> list[Array | None]:
-        """Return the caller's state as one (B, H) each, None where None was given."""
+        """Return the caller's state as arrays (B, H), None where None was given."""
         names = self._cell.states
         shapes = [(*x.shape[:-1], self.hidden_size)] * len(names)
         given = _checks.states(state, name, names, self.dtype, shapes)
         return [None if s is None else s.reshape(-1, self.hidden_size) for s in given]
 
     def _new_rows(self, B: int) -> list[Array]:
-        """Return room for one state each."""
+        """Return empty arrays for the states."""
         return [np.empty((B, self.hidden_size), self.dtype) for _ in self._cell.states]
 
     def _state(self, rows: Sequence[Array], x: Array) -> Any:
-        """Return one (B, H) each as the caller's state."""
-        found = tuple(s.reshape(*x.shape[:-1], self.hidden_size) for s in rows)
-        return found[0] if len(found) == 1 else found
+        """Return states (B, H) in the form of the caller's."""
+        states = tuple(s.reshape(*x.shape[:-1], self.hidden_size) for s in rows)
+        return states[0] if len(states) == 1 else states

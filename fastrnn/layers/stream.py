@@ -18,10 +18,10 @@ from fastrnn._types import Array
 
 
 class Stream(Bound):
-    """A state that is stepped one time step at a time; made by a layer's ``stream()``.
+    """A state advanced one time step at a time, made by a layer's ``stream()``.
 
-    A stream stays with the backend on which it was made, and sees every change of the layer's
-    weights. Use one stream from one thread at a time.
+    A stream stays on the backend on which it was made, and uses the layer's current weights. Use a
+    stream from one thread at a time.
     """
 
     __slots__ = {
@@ -34,10 +34,10 @@ Advance by one time step.
 Parameters
 ----------
 x_t : (B, I) array-like
-    (I,) is taken too where B is 1.
+    (I,) is accepted too if B is 1.
 out : (B, H) array, optional
     Where to write the output: writeable, C-contiguous and of the layer's dtype; (H,) for an `x_t`
-    of (I,). With it, and `x_t` an array of such a kind, nothing is allocated.
+    of (I,). If `x_t` is such an array too, nothing is allocated.
 
 Returns
 -------
@@ -64,10 +64,10 @@ y_t : array
     def state(self) -> Any:
         """The state: a copy, (L, B, H), or for LSTM a pair ``(h, c)`` of such.
 
-        Assign to it to go on from elsewhere.
+        Assign to it to continue from another state.
         """
-        found = tuple(map(np.stack, self._states))
-        return found[0] if len(found) == 1 else found
+        state = tuple(map(np.stack, self._states))
+        return state[0] if len(state) == 1 else state
 
     @state.setter
     def state(self, value: Any) -> None:
@@ -84,9 +84,8 @@ y_t : array
         Parameters
         ----------
         rows : int, sequence of int or sequence of bool, optional
-            Only these rows of the batch: their numbers, or one flag for each row. Flags have to be
-            booleans: integers of 0 and 1, as many as there are rows, are refused where the batch
-            has more than one. Default: all.
+            Rows of the batch: their numbers, or one boolean for each row. B integers that are all
+            0 or 1 are ambiguous and refused, if B is more than 1. Default: all.
         """
         chosen = _checks.rows(rows, len(self._states[0][0]))
         for layers in self._states:
@@ -95,20 +94,20 @@ y_t : array
 
 
 def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
-    """Return what checks the arrays of a step through layers from `first` to `last`."""
+    """Return the converter of arrays for a step through layers from `first` to `last`."""
     return converter(batch_size, first.config.input_size, last.config.output_size, first.dtype)
 
 
 def _chained(steppers: Sequence[CellStepper], buffers: Sequence[Array], convert: Convert) -> Any:
-    """Return what steps layers on top of each other, each into a buffer that the next one reads."""
+    """Return a step of stacked layers, each of which writes to a buffer that the next reads."""
     turn = threading.Lock()
 
     def step(x_t: Any, out: Array | None = None) -> Array:
-        # Before anything is read: two threads would mix up their layers' buffers.
+        # Locked before anything is read: two threads would overwrite each other's buffers.
         if not turn.acquire(blocking=False):
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
         try:
-            # Checked before any layer moves: a refused step is no step.
+            # Checked before any layer advances: a refused step changes no state.
             x, y, result = convert(x_t, out)
             for stepper, source, target in zip(steppers, (x, *buffers), (*buffers, y), strict=True):
                 stepper.step(source, target)
