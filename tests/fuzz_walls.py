@@ -237,7 +237,8 @@ class Numbers:
         All but what breaks NumPy itself: resizing what the walk has views of, or what NumPy may
         read at that moment without the interpreter's lock.
         """
-        resizable = not racing or (a.size < 500 and fastrnn.backend() != "reference")
+        small = a.size < 500 and a.dtype.kind != "O"
+        resizable = not racing or (small and fastrnn.backend() != "reference")
         if self.chance(0.2) and isinstance(a.base, np.ndarray):
             a, resizable = a.base, False
         try:
