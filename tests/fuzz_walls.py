@@ -191,9 +191,10 @@ class Numbers:
             case 5:
                 return np.asfortranarray(a)
             case 6 if a.size:
-                path = os.path.join(self.folder, "map")
+                # A file of its own: who writes to one that is mapped ends any program.
+                path = tempfile.mkstemp(".npy", dir=self.folder)[1]
                 np.save(path, a)
-                return np.load(f"{path}.npy", mmap_mode=self.pick("rc"))
+                return np.load(path, mmap_mode=self.pick("rc"))
             case 7:
                 return a.tolist()
             case 8:
@@ -683,9 +684,9 @@ class Meddled:
     def _call(self, name: str, kernel: Any, *args: Any, **options: Any) -> Any:
         if self._worlds and args and self._worlds[0].chance(0.1):
             world, values = self._worlds[0], list(args)
-            world.note(f"        {name} meddled with")
             k = int(world.rng.integers(len(values)))
             values[k] = self._changed(values[k], world)
+            world.note(f"        {name} with {shown(values)}, of which {k} was changed"[:500])
             args = tuple(values)
         return kernel(*args, **options)
 
