@@ -23,7 +23,7 @@ T, B, I, H = 6, 3, 5, 7
 class Call:
     """Valid arguments of `forward` and `backward`, by name, and the calls."""
 
-    def __init__(self, cell, dtype, rng, packed=None):
+    def __init__(self, cell, dtype, rng, packed=None, T=T, B=B):
         self.kernels = dispatch.kernels(dtype)
         self.config = CellConfig(input_size=I, hidden_size=H)
         shapes = cell.weight_shapes(self.config)
@@ -101,6 +101,16 @@ def test_every_array_is_checked(call):
             name = key.partition(".")[0]
             for other in wrong(array, name in OUTPUTS):
                 with pytest.raises((ValueError, TypeError), match=r"^(\w+|\w+\[\d\]): expected"):
+                    run(**{key: other})
+
+
+def test_what_is_no_array_in_a_long_call(cell, dtype, backend, rng):
+    """Long enough for kernels to let go of the interpreter's lock, and to hold arrays meanwhile."""
+    call = Call(cell, dtype, rng, T=200, B=64)
+    for arguments, run in ((call.of_forward, call.forward), (call.of_backward, call.backward)):
+        for key in arguments:
+            for other in (object(), 2, "x", call, np.float32(1)):
+                with pytest.raises(TypeError, match="expected a NumPy array, got"):
                     run(**{key: other})
 
 

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import fastrnn
 
 WALK = Path(__file__).with_name("fuzz_walls.py")
@@ -18,10 +16,9 @@ PERTURBED = {"MALLOC_PERTURB_": "165", "OPENBLAS_NUM_THREADS": "1"}
 
 
 # A process of its own: a crash ends that one, and is told with what led to it.
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_walk_ends_well(backend: str, seed: int, tmp_path: Path) -> None:
+def test_a_walk_ends_well(backend: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, str(WALK), f"--actions={ACTIONS}", f"--seed={seed}", f"--log={log}"]
+    command = [sys.executable, str(WALK), f"--actions={ACTIONS}", "--seed=1", f"--log={log}"]
     # Packages are found as they are here, whatever the working directory.
     paths = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(

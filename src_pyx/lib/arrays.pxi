@@ -219,10 +219,10 @@ cdef inline object pin(object array):
 
     NumPy refuses to resize an array that has a weak reference, with ``refcheck=False`` too. Needed
     wherever a kernel reads or writes memory of the caller's without the GIL; lasts as long as what
-    is returned.
+    is returned. What is no array is left to the check that refuses it.
     """
     cdef object owner = array
-    if array is None:
+    if not cnp.PyArray_Check(array):
         return None
     while PyArray_BASE(<cnp.ndarray>owner) is not NULL:
         base = <object>PyArray_BASE(<cnp.ndarray>owner)
