@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 
 import fastrnn
 
@@ -32,3 +37,28 @@ def test_a_walk_ends_well(backend: str, tmp_path: Path) -> None:
         f"{done.stderr[-3000:]}\nlast:\n{last}"
     )
     assert f"{fastrnn.backend()}:" in done.stdout
+
+
+def test_what_a_class_says_of_its_cells_is_fixed(recurrent: Any) -> None:
+    layer = recurrent(2, 3)
+    with pytest.raises(AttributeError, match=r"\.cells: is fixed when the"):
+        layer.cells = {}
+
+
+@pytest.mark.parametrize("change", ["resize", "reshape"])
+def test_data_that_lose_their_shape_in_mid_training(backend: str, change: str) -> None:
+    X, y = np.ones((8, 3, 2), np.float32), np.ones(8, np.float32)
+
+    class Change(fastrnn.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+            if change == "resize":
+                X.resize((1, 3, 2), refcheck=False)
+            else:
+                with warnings.catch_warnings(action="ignore"):
+                    X.shape = (48,)
+
+    layers = [fastrnn.GRU(2, 3, return_sequences=False), fastrnn.Linear(3, 1)]
+    model = fastrnn.Sequential(layers, seed=0)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="shape"):
+        model.fit(X, y, batch_size=2, callbacks=[Change()], verbose=0)

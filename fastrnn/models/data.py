@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from functools import wraps
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from fastrnn.losses import Loss, checked_weight
 
 #: Sequences of like length are put together within so many batches' worth of shuffled ones.
 _WINDOW = 50
+
+T_out = TypeVar("T_out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,19 @@ class Batch:
     lengths: Array | None
     target: Array
     weight: Array | None
+
+
+def _in_its_shape(method: Callable[[Data, Array], T_out]) -> Callable[[Data, Array], T_out]:
+    """Raise a clear error where the caller's arrays have changed their shapes since."""
+
+    @wraps(method)
+    def checked(self: Data, rows: Array) -> T_out:
+        try:
+            return method(self, rows)
+        except IndexError:
+            raise ValueError("X, y or weights: their shapes were changed while in use") from None
+
+    return checked
 
 
 @dataclass(frozen=True)
@@ -230,6 +246,7 @@ class Data:
         order = np.arange(N) if self.lengths is None else np.argsort(self.lengths, kind="stable")
         return [order[i : i + batch_size] for i in range(0, N, batch_size)]
 
+    @_in_its_shape
     def batch(self, rows: Array) -> Batch:
         """Return these sequences side by side, with their targets."""
         x, lengths, valid = self.inputs(rows)
@@ -248,6 +265,7 @@ class Data:
             weight = self._gathered(weight, rows, T, valid)
         return Batch(x, lengths, target, weight)
 
+    @_in_its_shape
     def inputs(self, rows: Array) -> tuple[Array, Array | None, Array | None]:
         """Return inputs of these sequences, their lengths, and (T, B) where they are valid.
 
