@@ -2,7 +2,7 @@
 
 cimport numpy as cnp
 from libc.string cimport memcpy
-from panels cimport share
+from panels cimport split_point
 from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vload, vstore
 
 
@@ -33,7 +33,7 @@ cdef void look_up_share(int index, int count, void *what) noexcept nogil:
     cdef Lookup *s = <Lookup *>what
     cdef ptrdiff_t i
     cdef cnp.npy_intp row
-    for i in range(share(s.n, index, count), share(s.n, index + 1, count)):
+    for i in range(split_point(s.n, index, count), split_point(s.n, index + 1, count)):
         row = read_once(s.x + i)
         if 0 <= row < s.V:
             memcpy(s.y + i * s.D, s.table + row * s.D, s.D * sizeof(real))

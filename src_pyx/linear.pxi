@@ -2,9 +2,9 @@
 
 cimport numpy as cnp
 from libc.string cimport memcmp, memcpy, memset
-from panels cimport Panels, multiply, panels_for, part, parts, share, some_panels, sweep
+from panels cimport Panels, ceil_div, multiply, panels_for, part, some_panels, split_point, sweep
 from vec cimport (
-    VL, WIDEST, float_mode, flush_subnormals, product, real, restore_mode, vf, vload, vload_first,
+    VL, WIDEST, float_mode, flush_subnormals, gemm_args, real, restore_mode, vf, vload, vload_first,
     vset, vstore, vstore_first,
 )
 
@@ -39,12 +39,12 @@ cdef class PackedLinear:
         if bias is not None:
             self.bias = bias = copied(bias, "bias")
             vector(bias, "bias", self.O, IN)
-        self.w = panels_for(self.I, parts(self.O, VL), 1, 0, VL)
+        self.w = panels_for(self.I, ceil_div(self.O, VL), 1, 0, VL)
         self.w_memory = Buffer(product_of(self.I, self.w.blocks, VL))
         self.w.w = self.w_memory.data
         pack(&self.w, &OUTPUT, data(self.weight), self.O)
         self.init = zeros(self.w.blocks * VL)
-        self.zero = zeros(parts(self.I, VL) * VL)
+        self.zero = zeros(ceil_div(self.I, VL) * VL)
         if bias is not None:
             memcpy(self.init.data, data(self.bias), self.O * sizeof(real))
 
@@ -54,7 +54,7 @@ cdef class PackedLinear:
         cdef Buffer memory
         if self.back_memory is not None:
             return 0
-        back = panels_for(self.O, parts(self.I, VL), 1, 0, VL)
+        back = panels_for(self.O, ceil_div(self.I, VL), 1, 0, VL)
         memory = Buffer(product_of(self.O, back.blocks, VL))
         back.w = memory.data
         pack_back(&back, &OUTPUT, data(self.weight), self.O, self.I)
@@ -101,7 +101,7 @@ cdef void map_panels(
     const RowMap *m, const Panels *w, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t rows, real *y,
     ptrdiff_t y_row,
 ) noexcept nogil:
-    cdef product p
+    cdef gemm_args p
     p.a, p.a_row, p.a_k = m.x + begin * m.x_row, m.x_row, 1
     p.K = p.segment = w.K
     p.init, p.init_row = m.init + first * VL, 0
@@ -111,7 +111,7 @@ cdef void map_panels(
 
 cdef void map_share(int index, int count, void *what) noexcept nogil:
     cdef RowMap *m = <RowMap *>what
-    cdef ptrdiff_t begin = share(m.n, index, count), end = share(m.n, index + 1, count)
+    cdef ptrdiff_t begin = split_point(m.n, index, count), end = split_point(m.n, index + 1, count)
     # Where units don't fill the last vector, it would reach into the next row.
     cdef ptrdiff_t full = m.w.blocks - (last_width(&m.w) if m.units % VL else 0)
     cdef Panels direct = some_panels(&m.w, 0, full)
@@ -184,15 +184,15 @@ cdef struct WeightSums:
 cdef void sum_share(int index, int count, void *what) noexcept nogil:
     """Each thread has some groups of vectors of x."""
     cdef WeightSums *s = <WeightSums *>what
-    cdef ptrdiff_t blocks = parts(s.I, VL), groups = parts(blocks, WIDEST)
+    cdef ptrdiff_t blocks = ceil_div(s.I, VL), groups = ceil_div(blocks, WIDEST)
     cdef ptrdiff_t group, begin, rows, b, o, width, from_, units, first = 0
     cdef real *xs = s.xs + index * ROWS_AT_ONCE * WIDEST * VL
     cdef real *sums = s.sums + index * s.O * WIDEST * VL
-    cdef product p
+    cdef gemm_args p
     cdef float_mode mode = flush_subnormals()
-    for group in range(share(groups, index, count)):
+    for group in range(split_point(groups, index, count)):
         first += part(blocks, groups, group)
-    for group in range(share(groups, index, count), share(groups, index + 1, count)):
+    for group in range(split_point(groups, index, count), split_point(groups, index + 1, count)):
         width = part(blocks, groups, group)
         from_, units = first * VL, min(width * VL, s.I - first * VL)
         memset(sums, 0, s.O * width * VL * sizeof(real))
@@ -242,7 +242,7 @@ cdef void sum_columns(const real *a, ptrdiff_t n, ptrdiff_t O, real *sums) noexc
 def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
     """Gradients of a :func:`linear`."""
     cdef WeightSums s
-    cdef ptrdiff_t groups = parts(parts(packed.I, VL), WIDEST)
+    cdef ptrdiff_t groups = ceil_div(ceil_div(packed.I, VL), WIDEST)
     cdef int threads = 1
     cdef Buffer xs, sums
     cdef real *to_x = NULL

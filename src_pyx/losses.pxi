@@ -4,7 +4,7 @@ cimport numpy as cnp
 from libc.math cimport INFINITY, log
 from libc.string cimport memcpy, memset
 from maths cimport absolute, at_least, at_most, choose, larger, less, vexp, vlargest, vlog1p
-from panels cimport parts, share
+from panels cimport ceil_div, split_point
 from vec cimport (
     VL, float_mode, flush_subnormals, real, restore_mode, vf, vfirst, vload, vload_first, vset,
     vstore, vstore_first, vsum,
@@ -188,7 +188,7 @@ cdef double cross_entropy_row(
 
     `row` has room for it in whole vectors.
     """
-    cdef ptrdiff_t i, vectors = parts(V, VL)
+    cdef ptrdiff_t i, vectors = ceil_div(V, VL)
     cdef vf e, most, total = vset(0)
     cdef real largest, sum, chosen
     vstore(row + (vectors - 1) * VL, vset(-INFINITY))
@@ -212,12 +212,12 @@ cdef double cross_entropy_row(
 
 cdef void cross_entropy_share(int index, int count, void *what) noexcept nogil:
     cdef Logits *s = <Logits *>what
-    cdef real *row = s.rows + index * parts(s.V, VL) * VL
+    cdef real *row = s.rows + index * ceil_div(s.V, VL) * VL
     cdef ptrdiff_t b
     cdef cnp.npy_intp target
     cdef double factor
     cdef float_mode mode = flush_subnormals()
-    for b in range(share(s.N, index, count), share(s.N, index + 1, count)):
+    for b in range(split_point(s.N, index, count), split_point(s.N, index + 1, count)):
         factor = s.unit if s.w is NULL else s.w[b // s.each] * s.unit
         s.terms[b] = 0
         if factor == 0:
@@ -269,7 +269,7 @@ def cross_entropy(z, t, w, grad):
     s.unit = share_of(s.w, s.N // s.each, s.each)
     if worth(s.N * s.V * LOGIT_WORK):
         threads = pool.most
-    cdef Buffer rows = room(threads, parts(s.V, VL) * VL * sizeof(real))
+    cdef Buffer rows = room(threads, ceil_div(s.V, VL) * VL * sizeof(real))
     cdef Buffer terms = room(s.N, sizeof(double)), strays = no_strays(threads)
     s.rows, s.terms, s.strays = rows.data, <double *>terms.data, <Stray *>strays.data
     if s.N * s.V < BRIEF // LOGIT_WORK:

@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from maths cimport at_least, at_most, vsqrt
-from panels cimport parts, share
+from panels cimport ceil_div, split_point
 from vec cimport (
     VL, float_mode, flush_subnormals, real, restore_mode, vf, vload, vload_first, vset, vstore,
     vsum,
@@ -194,10 +194,11 @@ cdef void update_share(int index, int count, void *what) noexcept nogil:
     cdef float_mode mode = flush_subnormals()
     if u.rows is not NULL:
         vectors = u.of.n // u.width
-        begin, end = share(vectors, index, count), share(vectors, index + 1, count)
+        begin, end = split_point(vectors, index, count), split_point(vectors, index + 1, count)
         update_rows(u, begin, end, u.strays + index)
     else:
-        begin, end = share(vectors, index, count) * VL, share(vectors, index + 1, count) * VL
+        begin = split_point(vectors, index, count) * VL
+        end = split_point(vectors, index + 1, count) * VL
         if index == count - 1:
             end = u.of.n
         update_part(u, begin, end - begin, u.of.g + begin)
@@ -381,10 +382,10 @@ cdef void rows_among_zeros(
 
 cdef void squares_share(int index, int count, void *what) noexcept nogil:
     cdef Squares *s = <Squares *>what
-    cdef ptrdiff_t blocks = parts(s.n, SQUARES), block, begin, end
+    cdef ptrdiff_t blocks = ceil_div(s.n, SQUARES), block, begin, end
     cdef real[SQUARES] dense
     cdef float_mode mode = flush_subnormals()
-    for block in range(share(blocks, index, count), share(blocks, index + 1, count)):
+    for block in range(split_point(blocks, index, count), split_point(blocks, index + 1, count)):
         begin, end = block * SQUARES, min((block + 1) * SQUARES, s.n)
         if s.rows is NULL:
             s.sums[block] = sum_squares(s.g + begin, end - begin, s.limit)
@@ -412,7 +413,7 @@ cdef double sum_of_squares(grad, double limit) except? -1:
         held.append(grad)
     if worth(s.n):
         threads = pool.most
-    cdef Buffer sums = room(parts(s.n, SQUARES), sizeof(double)), strays = no_strays(threads)
+    cdef Buffer sums = room(ceil_div(s.n, SQUARES), sizeof(double)), strays = no_strays(threads)
     s.sums, s.strays = <double *>sums.data, <Stray *>strays.data
     if s.n < BRIEF:
         squares_share(0, 1, &s)
@@ -421,7 +422,7 @@ cdef double sum_of_squares(grad, double limit) except? -1:
         with nogil:
             pool.run(threads, squares_share, &s, False)
     refuse_strays(strays, threads, "grads.rows", "ascending whole numbers")
-    for block in range(parts(s.n, SQUARES)):
+    for block in range(ceil_div(s.n, SQUARES)):
         total += s.sums[block]
     return total
 

@@ -6,7 +6,7 @@ H counts the units from there on, and only what a product goes over (h, dz_all) 
 
 from norm cimport Norm, normalise, normalise_back
 from panels cimport Panels, multiply
-from vec cimport VL, product, real, vf, vfirst, vload, vload_first, vset, vstore
+from vec cimport VL, gemm_args, real, vf, vfirst, vload, vload_first, vset, vstore
 
 cdef extern from "pool.h" nogil:
     ctypedef struct barrier:
@@ -154,7 +154,7 @@ cdef inline void recur_late(const Step *s) noexcept nogil:
 cdef inline void multiply_state(
     const Step *s, const Panels *w, const real *h, ptrdiff_t h_row
 ) noexcept nogil:
-    cdef product p
+    cdef gemm_args p
     if s.threads > 1:
         # All of h is there, and nobody reads any more what this step overwrites.
         barrier_wait(s.others, s.threads)
@@ -214,7 +214,7 @@ cdef inline void recur_late_back(
 cdef inline void multiply_back(
     const StepBack *s, const Panels *w, ptrdiff_t first, ptrdiff_t gates, real *d
 ) noexcept nogil:
-    cdef product p
+    cdef gemm_args p
     cdef const real *dz = s.dz_all
     if s.threads > 1:
         barrier_wait(s.others, s.threads)

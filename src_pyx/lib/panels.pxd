@@ -10,7 +10,7 @@ its units, so that several gates share a vector. Its panel is the tail.
 """
 
 from vec cimport (
-    MAX_GROUPS, MAX_ROWS, MOST_ROWS, ROW_TILES, TAILED_TILES, TILES, VL, WIDEST, product, real,
+    MAX_GROUPS, MAX_ROWS, MOST_ROWS, ROW_TILES, TAILED_TILES, TILES, VL, WIDEST, gemm_args, real,
     tile_function,
 )
 
@@ -26,8 +26,8 @@ cdef struct Panels:
     ptrdiff_t wider     # groups that come after those and have `width` + 1: with one gate only
 
 
-cdef inline ptrdiff_t parts(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
-    """Into how many parts of at most `most` to cut n."""
+cdef inline ptrdiff_t ceil_div(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
+    """n / most, rounded up: into how many parts of at most `most` to cut n."""
     return (n + most - 1) // most
 
 
@@ -41,11 +41,11 @@ cdef inline ptrdiff_t part(ptrdiff_t n, ptrdiff_t count, ptrdiff_t i) noexcept n
 
 cdef inline ptrdiff_t tiles(ptrdiff_t N, ptrdiff_t rows) noexcept nogil:
     """Into how many tiles of N vectors to cut some rows."""
-    return 1 if rows <= MOST_ROWS[N] else parts(rows, MAX_ROWS[N])
+    return 1 if rows <= MOST_ROWS[N] else ceil_div(rows, MAX_ROWS[N])
 
 
 cdef inline void sweep(
-    ptrdiff_t N, ptrdiff_t groups, ptrdiff_t rows, product *p,
+    ptrdiff_t N, ptrdiff_t groups, ptrdiff_t rows, gemm_args *p,
     ptrdiff_t w_group, ptrdiff_t init_group, ptrdiff_t c_group,
 ) noexcept nogil:
     """One product, of `rows` rows with `groups` groups of N vectors, a tile at a time.
@@ -58,7 +58,7 @@ cdef inline void sweep(
     cdef real *c
     if rows == 1:
         p.w_group, p.init_row, p.c_row = w_group, init_group, c_group
-        count = parts(groups, MAX_GROUPS)
+        count = ceil_div(groups, MAX_GROUPS)
         for i in range(count):
             n = part(groups, count, i)
             ROW_TILES[N][n](p)
@@ -85,7 +85,7 @@ cdef inline Panels panels_for(
     ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
 ) noexcept nogil:
     """How panels of these sizes are laid out."""
-    cdef ptrdiff_t vectors = gates if gates > 1 else blocks, groups = parts(vectors, WIDEST)
+    cdef ptrdiff_t vectors = gates if gates > 1 else blocks, groups = ceil_div(vectors, WIDEST)
     cdef ptrdiff_t wider = vectors % groups
     return Panels(
         NULL, K, blocks, gates, first, lanes, vectors // groups, groups - wider, wider
@@ -94,7 +94,7 @@ cdef inline Panels panels_for(
 
 cdef inline ptrdiff_t tail(const Panels *w) noexcept nogil:
     """Vectors of the last block's panel if it is a narrow one, else 0."""
-    return parts(w.gates * w.lanes, VL) if w.gates > 1 and w.lanes < VL else 0
+    return ceil_div(w.gates * w.lanes, VL) if w.gates > 1 and w.lanes < VL else 0
 
 
 cdef inline ptrdiff_t vectors(const Panels *w) noexcept nogil:
@@ -102,20 +102,20 @@ cdef inline ptrdiff_t vectors(const Panels *w) noexcept nogil:
     return (w.blocks - (tail(w) > 0)) * w.gates + tail(w)
 
 
-cdef inline ptrdiff_t share(ptrdiff_t n, int index, int count) noexcept nogil:
+cdef inline ptrdiff_t split_point(ptrdiff_t n, int index, int count) noexcept nogil:
     """Where part `index` of n begins when n is cut into `count` parts."""
     return n // count * index + n % count * index // count
 
 
-cdef inline ptrdiff_t share_blocks(ptrdiff_t blocks, int index, int count) noexcept nogil:
+cdef inline ptrdiff_t split_blocks(ptrdiff_t blocks, int index, int count) noexcept nogil:
     """The same for blocks, which are cut only between groups."""
     cdef Panels w = panels_for(1, blocks, 1, 0, VL)
-    cdef ptrdiff_t group = share(w.groups + w.wider, index, count)
+    cdef ptrdiff_t group = split_point(w.groups + w.wider, index, count)
     return group * w.width + max(0, group - w.groups)
 
 
 cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
-    """The panels of some blocks, cut as by `share_blocks`."""
+    """The panels of some blocks, cut as by `split_blocks`."""
     cdef Panels found = w[0]
     cdef ptrdiff_t wide = w.groups * w.width
     found.w += begin * w.K * w.gates * VL
@@ -128,7 +128,7 @@ cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) 
 
 
 cdef inline void multiply(
-    const Panels *w, ptrdiff_t rows, product *p, ptrdiff_t init_panel, ptrdiff_t c_panel,
+    const Panels *w, ptrdiff_t rows, gemm_args *p, ptrdiff_t init_panel, ptrdiff_t c_panel,
 ) noexcept nogil:
     """c = init + a w, blocked. `p` comes with a, init and c; init and c are those of slot 0.
 
@@ -147,7 +147,7 @@ cdef inline void multiply(
         p.init_tail = p.init + full * init_panel + w.first * w.lanes
         p.c_tail = p.c + full * c_panel + w.first * w.lanes
         p.w_k = n * VL
-        count = parts(full, MAX_GROUPS)
+        count = ceil_div(full, MAX_GROUPS)
         for i in range(count):
             blocks = part(full, count, i)
             for j in range(w.groups):
@@ -186,7 +186,7 @@ cdef inline void accumulate(
     """
     cdef ptrdiff_t i, n = dw.width, run = dw.groups * n, panel = dw.K * dw.gates * VL
     cdef ptrdiff_t narrow = tail(dw), full = dw.blocks - (narrow > 0), count = end - begin
-    cdef product p
+    cdef gemm_args p
     if count <= 0:
         return
     p.add = True

@@ -29,7 +29,7 @@ typedef struct {
     const real *w_tail; /* of a last group, whose number of vectors is its own; nothing is added there */
     const real *init_tail;
     real *c_tail;
-} product;
+} gemm_args;
 
 #define TILE_ROWS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
 #define TILE_VECS(M, r) M(r, 0) M(r, 1) M(r, 2) M(r, 3)
@@ -53,7 +53,7 @@ typedef struct {
     }
 
 /* R rows of a batch against N vectors of weights. */
-INLINE void tile(const int R, const int N, const product p) {
+INLINE void tile(const int R, const int N, const gemm_args p) {
     TILE_ROWS(TILE_DECLARE)
     TILE_ROWS(TILE_INIT)
     const real *w = p.w, *segment = p.a;
@@ -88,7 +88,7 @@ INLINE void tile(const int R, const int N, const product p) {
 
 /* One row of a batch against R groups of N vectors and a last one of E: a single row needs several
  * groups to have enough multiply-adds under way. The "rows" of init and c are the groups. */
-INLINE void row_tile(const int R, const int N, const int E, const product p) {
+INLINE void row_tile(const int R, const int N, const int E, const gemm_args p) {
     TILE_ROWS(TILE_DECLARE)
     TILE_ROWS(TILE_INIT)
     TAIL_VECS(TAIL_INIT)
@@ -110,14 +110,14 @@ INLINE void row_tile(const int R, const int N, const int E, const product p) {
     TAIL_VECS(TAIL_STORE)
 }
 
-typedef void (*tile_function)(const product *);
+typedef void (*tile_function)(const gemm_args *);
 
 #define TILE_DEFINE(R, N) \
-    NOINLINE void tile_##R##x##N(const product *p) { tile(R, N, *p); }
+    NOINLINE void tile_##R##x##N(const gemm_args *p) { tile(R, N, *p); }
 /* More rows than registers hold with all vectors: one half of those, then the other. */
 #define HALVES_DEFINE(R, N) \
-    NOINLINE void tile_##R##x##N(const product *p) { \
-        product half = *p; \
+    NOINLINE void tile_##R##x##N(const gemm_args *p) { \
+        gemm_args half = *p; \
         tile(R, N / 2, half); \
         half.w += N / 2 * half.w_vec; \
         half.init += N / 2 * half.init_vec; \
@@ -125,9 +125,9 @@ typedef void (*tile_function)(const product *);
         tile(R, N / 2, half); \
     }
 #define ROW_TILE_DEFINE(R, N) \
-    NOINLINE void row_tile_##R##x##N(const product *p) { row_tile(R, N, 0, *p); }
+    NOINLINE void row_tile_##R##x##N(const gemm_args *p) { row_tile(R, N, 0, *p); }
 #define TAILED_TILE_DEFINE(R, N, E) \
-    NOINLINE void tailed_tile_##R##x##N##_##E(const product *p) { row_tile(R, N, E, *p); }
+    NOINLINE void tailed_tile_##R##x##N##_##E(const gemm_args *p) { row_tile(R, N, E, *p); }
 #define TAILED_TILES_DEFINE(N, E) \
     TAILED_TILE_DEFINE(1, N, E) TAILED_TILE_DEFINE(2, N, E) \
     TAILED_TILE_DEFINE(3, N, E) TAILED_TILE_DEFINE(4, N, E)

@@ -30,7 +30,7 @@ cdef extern from "vec.h" nogil:
     void restore_mode(float_mode before)
 
 cdef extern from "tile.h" nogil:
-    ctypedef struct product:
+    ctypedef struct gemm_args:
         const real *a
         ptrdiff_t a_row
         ptrdiff_t a_k
@@ -52,7 +52,7 @@ cdef extern from "tile.h" nogil:
         const real *w_tail
         const real *init_tail
         real *c_tail
-    ctypedef void (*tile_function)(const product *p) noexcept
+    ctypedef void (*tile_function)(const gemm_args *p) noexcept
     const tile_function TILES[5][9]
     const tile_function ROW_TILES[5][5]
     const tile_function TAILED_TILES[5][4][5]

@@ -2,9 +2,9 @@
 
 from libc.string cimport memset
 from norm cimport Norm, normalise_back
-from packing cimport Weights, ScanSums, norm_at
+from packing cimport ScanSums, Weights, norm_at
 from panels cimport (
-    Panels, accumulate, multiply, parts, share, share_blocks, some_panels, vectors,
+    Panels, accumulate, ceil_div, multiply, some_panels, split_blocks, split_point, vectors,
 )
 from projection cimport project_back
 from schedule cimport (
@@ -16,7 +16,7 @@ from step cimport (
     sum_rows,
 )
 from vec cimport (
-    MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, product, real, restore_mode, vcopy, vf,
+    MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, real, restore_mode, vcopy, vf,
     vfirst, vload, vload_first, vset,
 )
 
@@ -91,7 +91,7 @@ cdef inline void enter_backward(
     memset(mine, 0, sizeof(BackwardShare))
     mine.f, mine.index, mine.count, mine.b1 = f, index, count, B
     if f.by_blocks:
-        u0, u1 = share_blocks(w.blocks, index, count), share_blocks(w.blocks, index + 1, count)
+        u0, u1 = split_blocks(w.blocks, index, count), split_blocks(w.blocks, index + 1, count)
     else:
         mine.b0 = split_rows(&f.schedule, index, count)
         mine.b1 = split_rows(&f.schedule, index + 1, count)
@@ -102,7 +102,7 @@ cdef inline void enter_backward(
     s.state_panel, s.d_panel = N * VL, B * VL
     s.h_row = w.P
     s.dh = f.dh + (u0 * B + mine.b0) * VL
-    s.dh_blocks = u1 - u0 if f.by_blocks else parts(w.P, VL)
+    s.dh_blocks = u1 - u0 if f.by_blocks else ceil_div(w.P, VL)
     s.d_out = f.d_out + (u0 * B + mine.b0) * VL
     s.w_hh, s.w_late = &mine.w_h, &w.late_back
     if w.u is not NULL:
@@ -177,8 +177,8 @@ cdef inline void leave_step_back(
             take_old_state(mine, t, b, f.hs + (place - b0 + b) * w.P)
     if f.resets.at is not NULL:
         reset_rows(
-            &f.resets, &f.schedule, t, b0, b0 + rows, f.dh, f.schedule.B * VL, parts(w.P, VL), VL,
-            VL,
+            &f.resets, &f.schedule, t, b0, b0 + rows, f.dh, f.schedule.B * VL,
+            ceil_div(w.P, VL), VL, VL,
         )
         for i in range(1, w.layout.states):
             reset_rows(
@@ -231,7 +231,7 @@ cdef inline void backward_share(int index, int count, void *what) noexcept nogil
     cdef ptrdiff_t T = f.schedule.T, i, t, t0, n, at, rows
     cdef float_mode mode = flush_subnormals()
     enter_backward(&mine, f, index, count)
-    for i in range(parts(T, f.chunk) - 1, -1, -1):
+    for i in range(ceil_div(T, f.chunk) - 1, -1, -1):
         t0 = i * f.chunk
         n = min(f.chunk, T - t0)
         at = step_offset(&f.schedule, t0)
@@ -271,7 +271,8 @@ cdef inline void sum_chunk(
 ) noexcept nogil:
     """Add the weight gradients of some rows from place `at` on: thread `index` has its share."""
     cdef const Weights *w = f.w
-    cdef ptrdiff_t u0 = share(w.blocks, index, count), u1 = share(w.blocks, index + 1, count)
+    cdef ptrdiff_t u0 = split_point(w.blocks, index, count)
+    cdef ptrdiff_t u1 = split_point(w.blocks, index + 1, count)
     cdef ptrdiff_t panel = f.chunk * f.schedule.B * w.size
     cdef const real *dz = f.dz + u0 * panel
     cdef const real *h = f.tape_h + at * w.P if f.hs is NULL else f.hs
@@ -322,9 +323,9 @@ cdef inline void sum_products(
         if p.dw.K == 0 or vectors(p.dw) == 0:
             continue
         accumulate(
-            p.dw, cut(p.dw, share(work, index, count) - before),
-            cut(p.dw, share(work, index + 1, count) - before), rows, p.a, p.a_row, p.dz, p.dz_row,
-            p.dz_panel, f.w.zero,
+            p.dw, cut(p.dw, split_point(work, index, count) - before),
+            cut(p.dw, split_point(work, index + 1, count) - before), rows, p.a, p.a_row, p.dz,
+            p.dz_row, p.dz_panel, f.w.zero,
         )
         before += p.dw.K * vectors(p.dw)
 
@@ -381,10 +382,10 @@ cdef inline void input_gradients(
     cdef const Schedule *schedule = &f.schedule
     cdef ptrdiff_t t, b, at = step_offset(schedule, t0)
     cdef ptrdiff_t total = step_offset(schedule, t0 + n) - at
-    cdef ptrdiff_t begin = at + share(total, index, count)
-    cdef ptrdiff_t end = at + share(total, index + 1, count), first, last
+    cdef ptrdiff_t begin = at + split_point(total, index, count)
+    cdef ptrdiff_t end = at + split_point(total, index + 1, count), first, last
     cdef ptrdiff_t most = f.chunk * schedule.B, dx_panel = most * VL
-    cdef product p
+    cdef gemm_args p
     if end > begin:
         p.a, p.a_row, p.a_k = f.dzx + (begin - at) * w.size + w.layout.x.first * VL, w.size, 1
         p.a_segment, p.segment, p.K = most * w.size, w.layout.x.count * VL, w.x_back.K

@@ -3,7 +3,7 @@
 from libc.string cimport memcpy, memset
 from norm cimport Norm
 from packing cimport Weights, new_step, norm_at
-from panels cimport Panels, parts, share_blocks, some_panels
+from panels cimport Panels, ceil_div, some_panels, split_blocks
 from projection cimport InputProduct, multiply_inputs, project_output
 from schedule cimport (
     Resets, Schedule, block_rows, caller_row, reset_rows, split_rows, step_offset, step_rows,
@@ -75,7 +75,7 @@ cdef inline void enter_forward(
     mine.apart = count > 1 and not f.by_blocks
     mine.b1, mine.n1 = B, w.P
     if f.by_blocks:
-        u0, u1 = share_blocks(w.blocks, index, count), share_blocks(w.blocks, index + 1, count)
+        u0, u1 = split_blocks(w.blocks, index, count), split_blocks(w.blocks, index + 1, count)
         mine.n0, mine.n1 = u0 * VL, min(u1 * VL, w.P)
     else:
         mine.b0 = split_rows(&f.schedule, index, count)
@@ -257,7 +257,7 @@ cdef inline void forward_share(int index, int count, void *what) noexcept nogil:
     cdef real *h_new
     cdef float_mode mode = flush_subnormals()
     enter_forward(&mine, f, index, count)
-    for i in range(parts(T, f.chunk)):
+    for i in range(ceil_div(T, f.chunk)):
         t0 = i * f.chunk
         n = min(f.chunk, T - t0)
         take_inputs(&mine, t0, n)

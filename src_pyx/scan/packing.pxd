@@ -2,7 +2,7 @@
 
 from libc.string cimport memcpy, memset
 from norm cimport Norm
-from panels cimport Panels, parts, tail
+from panels cimport Panels, ceil_div, tail
 from step cimport MAX_GATES, MAX_VECTORS, CellKernels, Step, Workspace
 from vec cimport VL, real, transpose_square, vset, vstore
 
@@ -92,7 +92,7 @@ cdef inline void pack(
             rows = weight + (gates.index[gate] * H + block * VL) * w.K
             for k in range(w.K if lanes < VL and not tail(w) else 0):
                 vstore(panel + k * row, vset(0))
-            for square in range(parts(w.K, VL)):
+            for square in range(ceil_div(w.K, VL)):
                 k = square * VL
                 transpose_square(
                     rows + k, w.K, lanes, min(VL, w.K - k), panel + k * row, row
@@ -111,7 +111,7 @@ cdef inline void unpack(
         for gate in range(w.gates):
             panel = w.w + panel_offset(w, block, gate, &row)
             rows = weight + (gates.index[gate] * H + block * VL) * w.K
-            for square in range(parts(w.K, VL)):
+            for square in range(ceil_div(w.K, VL)):
                 k = square * VL
                 transpose_square(
                     panel + k * row, row, min(VL, w.K - k), lanes, rows + k, w.K

@@ -6,7 +6,7 @@ from packing cimport Weights, norm_at
 from panels cimport Panels, multiply
 from schedule cimport unblock_row
 from step cimport StepBack
-from vec cimport VL, product, real, vf, vfirst, vload, vload_first, vstore
+from vec cimport VL, gemm_args, real, vf, vfirst, vload, vload_first, vstore
 
 
 cdef struct InputProduct:
@@ -32,7 +32,7 @@ cdef inline void multiply_inputs(const InputProduct *s) noexcept nogil:
     cdef real *c = s.norm.hat if normed else s.z
     cdef ptrdiff_t c_panel = s.norm.hat_panel if normed else s.z_panel
     cdef ptrdiff_t init_panel = 0 if normed else size
-    cdef product p
+    cdef gemm_args p
     cdef const real *init = s.norm.zero if normed else s.bias
     p.a_k, p.K, p.segment = 1, s.w.K, s.w.K
     p.init, p.init_row, p.c_row = init, 0, size
@@ -82,7 +82,7 @@ cdef inline void project_output(
 ) noexcept nogil:
     """h = W out (Sak et al. 2014): (B, H) to (B, P), by way of blocks (P blocks, B, VL)."""
     cdef ptrdiff_t b, panel = B * VL
-    cdef product p
+    cdef gemm_args p
     memset(blocked, 0, w.out.blocks * panel * sizeof(real))
     p.a, p.a_row, p.a_k = out, w.H, 1
     p.K = p.segment = w.H
@@ -99,7 +99,7 @@ cdef inline void project_back(
     """dr = dh + dy, kept for the projection's own gradient; d_out = dr W."""
     cdef ptrdiff_t u, b
     cdef vf d
-    cdef product p
+    cdef gemm_args p
     for u in range(w.out.blocks):
         for b in range(s.B):
             d = vload(s.dh + u * s.d_panel + b * VL)

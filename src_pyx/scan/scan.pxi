@@ -6,10 +6,10 @@ from forward cimport Forward, begin_forward, forward_share
 from libc.string cimport memcmp, memset
 from norm cimport Norm
 from packing cimport (
-    Gates, Weights, ScanSums, add_gates, add_vector, norm_of, pack, pack_back, take_gates,
+    Gates, ScanSums, Weights, add_gates, add_vector, norm_of, pack, pack_back, take_gates,
     take_vector, unpack,
 )
-from panels cimport Panels, panels_for, parts
+from panels cimport Panels, ceil_div, panels_for
 from schedule cimport Schedule
 from split cimport HOLDS_GIL, run_shared, threads_for
 from step cimport MAX_VECTORS
@@ -59,11 +59,11 @@ cdef class Packed:
         check_shapes(self.cell.weight_shapes(config), self.named)
         w.layout = layouts[<int>LAYOUTS[self.cell.name]]
         w.I, w.H, w.P = config.input_size, config.hidden_size, config.output_size
-        w.blocks, w.size = parts(w.H, VL), w.layout.slots * VL
+        w.blocks, w.size = ceil_div(w.H, VL), w.layout.slots * VL
         # The last block is narrow where its gates go together, unless that saves no vector.
         w.lanes = w.H - (w.blocks - 1) * VL
         if w.layout.late.count or "gain_ih" in self.named or (
-            1 < w.layout.x.count == parts(w.layout.x.count * w.lanes, VL)
+            1 < w.layout.x.count == ceil_div(w.layout.x.count * w.lanes, VL)
         ):
             w.lanes = VL
         self._pack_all()
@@ -82,7 +82,7 @@ cdef class Packed:
             w.h = panels_for(0, w.blocks, w.layout.h.count, w.layout.h.first, w.lanes)
         w.projects = "weight_hr" in self.named
         if w.projects:
-            w.out = self._panels(w.H, parts(w.P, VL), 1, 0, VL)
+            w.out = self._panels(w.H, ceil_div(w.P, VL), 1, 0, VL)
             pack(&w.out, &OUTPUT, data(self.named["weight_hr"]), w.P)
         return 0
 
@@ -145,9 +145,9 @@ cdef class Packed:
     cdef Panels _pack_back(self, Gates *gates, str name, ptrdiff_t H):
         """For products with gradients of H units in blocks."""
         cdef bint padded = gates.count > 1 and self.w.lanes == VL
-        cdef ptrdiff_t K = gates.count * (parts(H, VL) * VL if padded else H)
+        cdef ptrdiff_t K = gates.count * (ceil_div(H, VL) * VL if padded else H)
         cdef ptrdiff_t units = self.named[name].shape[1]
-        cdef Panels w = self._panels(K, parts(units, VL), 1, 0, VL)
+        cdef Panels w = self._panels(K, ceil_div(units, VL), 1, 0, VL)
         pack_back(&w, gates, data(self.named[name]), H, units)
         return w
 
@@ -460,7 +460,7 @@ cdef int allocate_forward(
     if w.gain_x is not NULL:
         f.x_norm, f.h_norm = x_norm.norm(w, w.gain_x), h_norm.norm(w, w.gain_h)
         memory += [x_norm, h_norm]
-    f.h_row = parts(w.P, LINE) * LINE
+    f.h_row = ceil_div(w.P, LINE) * LINE
     f.h[0] = f.h[1] = scratch(memory, product_of(B, f.h_row))
     if f.by_blocks:
         f.h[1] = scratch(memory, product_of(B, f.h_row))
@@ -532,10 +532,10 @@ cdef int allocate_backward(Backward *f, Tape tape, bint has_dx, list memory) exc
     cdef ptrdiff_t B = f.schedule.B, most = product_of(f.chunk, B), i
     f.tape_x, f.tape_h, f.tape_z = tape.x.data, tape.h.data, tape.z.data
     if has_dx:
-        f.dxs = scratch(memory, product_of(parts(w.I, VL), most, VL))
+        f.dxs = scratch(memory, product_of(ceil_div(w.I, VL), most, VL))
     f.dz = f.dzh = f.dzx = scratch(memory, product_of(w.blocks, most, w.size))
     f.dys = scratch(memory, product_of(B, w.P))
-    f.dh = f.d_out = scratch(memory, product_of(parts(w.P, VL), B, VL))
+    f.dh = f.d_out = scratch(memory, product_of(ceil_div(w.P, VL), B, VL))
     if w.layout.out_is_z:
         f.hs = scratch(memory, product_of(most, w.P))
     for i in range(1, w.layout.states):
@@ -544,7 +544,7 @@ cdef int allocate_backward(Backward *f, Tape tape, bint has_dx, list memory) exc
     if w.layout.late.count:
         f.operand = scratch(memory, product_of(most, w.H))
     if w.projects:
-        f.dr = scratch(memory, product_of(parts(w.P, VL), most, VL))
+        f.dr = scratch(memory, product_of(ceil_div(w.P, VL), most, VL))
         f.d_out = scratch(memory, product_of(w.blocks, B, VL))
         f.out = scratch(memory, product_of(most, w.H))
     if w.gain_x is not NULL:

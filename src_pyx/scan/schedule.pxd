@@ -1,7 +1,7 @@
 """Which rows run when, and the ways between the order of the caller's rows and ours."""
 
 from libc.string cimport memset
-from panels cimport parts, share
+from panels cimport ceil_div, split_point
 from vec cimport VL, real, vcopy
 
 
@@ -38,9 +38,9 @@ cdef inline ptrdiff_t caller_row(const Schedule *s, ptrdiff_t b) noexcept nogil:
 
 cdef inline ptrdiff_t split_rows(const Schedule *s, int index, int count) noexcept nogil:
     """Where share `index` of the rows begins, each having about as many steps to run."""
-    cdef ptrdiff_t b = 0, t, sum = 0, wanted = share(s.N, index, count)
+    cdef ptrdiff_t b = 0, t, sum = 0, wanted = split_point(s.N, index, count)
     if s.offsets is NULL:
-        return share(s.B, index, count)
+        return split_point(s.B, index, count)
     if index == count:
         return s.B
     # Rows are sorted by their steps, and row b runs wherever more than b rows run.
@@ -56,10 +56,10 @@ cdef inline void block_rows(
 ) noexcept nogil:
     """The caller's rows (B, n) to blocks (blocks, B, VL) in our order; NULL stands for zeros."""
     cdef ptrdiff_t block, b
-    memset(blocked, 0, parts(n, VL) * s.B * VL * sizeof(real))
+    memset(blocked, 0, ceil_div(n, VL) * s.B * VL * sizeof(real))
     if of is NULL:
         return
-    for block in range(parts(n, VL)):
+    for block in range(ceil_div(n, VL)):
         for b in range(s.B):
             vcopy(
                 blocked + (block * s.B + b) * VL, of + caller_row(s, b) * n + block * VL,
@@ -72,7 +72,7 @@ cdef inline void unblock_row(
 ) noexcept nogil:
     """One row of blocks to n numbers side by side."""
     cdef ptrdiff_t block
-    for block in range(parts(n, VL)):
+    for block in range(ceil_div(n, VL)):
         vcopy(to + block * VL, blocked + block * panel, min(VL, n - block * VL))
 
 

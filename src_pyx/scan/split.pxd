@@ -1,7 +1,7 @@
 """Who does what when a call is shared by threads."""
 
 from packing cimport Weights
-from panels cimport Panels, parts, share_blocks, some_panels, tiles, vectors
+from panels cimport Panels, ceil_div, some_panels, split_blocks, tiles, vectors
 from schedule cimport Schedule
 from step cimport barrier
 from vec cimport VL, WIDEST, real
@@ -63,12 +63,12 @@ cdef inline bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads)
     cdef int i
     for i in range(threads):
         mine = some_panels(
-            &w.h, share_blocks(w.blocks, i, threads), share_blocks(w.blocks, i + 1, threads)
+            &w.h, split_blocks(w.blocks, i, threads), split_blocks(w.blocks, i + 1, threads)
         )
         most = max(most, vectors(&mine))
     return (
         tiles_cost(&w.h, B) * most * 20
-        < tiles_cost(&w.h, parts(B, threads)) * vectors(&w.h) * 19
+        < tiles_cost(&w.h, ceil_div(B, threads)) * vectors(&w.h) * 19
     )
 
 
@@ -78,7 +78,7 @@ cdef inline int threads_for(
     """Into how many threads to split a call, and whether by blocks of units rather than by rows."""
     cdef ptrdiff_t gates = w.x.gates * w.blocks * VL, most = pool.most
     cdef bint can_split_blocks = (
-        w.splits and s.offsets is NULL and not has_reset and parts(w.blocks, WIDEST) >= most
+        w.splits and s.offsets is NULL and not has_reset and ceil_div(w.blocks, WIDEST) >= most
     )
     cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
     by_blocks[0] = False
@@ -97,7 +97,7 @@ cdef inline int threads_for(
 
 cdef inline int threads_for_step(const Weights *w, ptrdiff_t work) noexcept nogil:
     """Into how many threads to split a single step of so many multiply-adds, by blocks."""
-    if not w.splits or not worth(work) or parts(w.blocks, WIDEST) < pool.most:
+    if not w.splits or not worth(work) or ceil_div(w.blocks, WIDEST) < pool.most:
         return 1
     if work < pool.least_call and pool.backoff_left:
         pool.backoff_left -= 1

@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from packing cimport Weights, new_step
-from panels cimport Panels, parts, share_blocks, some_panels
+from panels cimport Panels, ceil_div, some_panels, split_blocks
 from projection cimport InputProduct, multiply_inputs, project_output
 from split cimport (
     HOLDS_GIL, LOST, clock_now, pool, run_shared, threads_for_step, update_backoff, worth,
@@ -44,8 +44,8 @@ cdef void step_share(int index, int count, void *what) noexcept nogil:
     """The blocks of one of `count` threads."""
     cdef StepShare *all = <StepShare *>what
     cdef const Weights *w = all.w
-    cdef ptrdiff_t u0 = share_blocks(w.blocks, index, count)
-    cdef ptrdiff_t u1 = share_blocks(w.blocks, index + 1, count), i
+    cdef ptrdiff_t u0 = split_blocks(w.blocks, index, count)
+    cdef ptrdiff_t u1 = split_blocks(w.blocks, index + 1, count), i
     cdef Panels w_x = some_panels(&w.x, u0, u1), w_h = some_panels(&w.h, u0, u1)
     cdef Step s = all.s
     cdef InputProduct x = all.x
@@ -101,7 +101,7 @@ cdef class Stepper:
         self.z = scratch(self.memory, product_of(w.blocks, B, w.size))
         self.operand = scratch(self.memory, product_of(B, w.H))
         self.out = scratch(self.memory, product_of(B, w.H))
-        self.projected = scratch(self.memory, product_of(parts(w.P, VL), B, VL))
+        self.projected = scratch(self.memory, product_of(ceil_div(w.P, VL), B, VL))
         self.scratch = scratch(self.memory, product_of(w.workspace.forward, w.blocks, B, VL))
         self.x_norm, self.h_norm = NormBuffers(packed, B), NormBuffers(packed, B)
         states = np.zeros((w.layout.states, B, padded), np.dtype(f"f{sizeof(real)}"))
