@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,19 @@ def counted(checkout: Path, rows: list[Any]) -> list[int | None]:
     ]
 
 
+def shown(row: list[Any]) -> str:
+    """Layer, options, what is counted, and sizes."""
+    layer, options, name, _, *size = row
+    said = ", ".join(f"{key}={value}" for key, value in options.items())
+    return f"{layer}({said}) {name} {','.join(map(str, size))}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--rows", default="*", help="a pattern, such as 'LSTM* step *'")
     parser.add_argument("--list", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -132,21 +141,20 @@ def main() -> None:
         print(json.dumps([run(layer, options, *size) for layer, options, _, *size in args.run]))
         return
     own = Path(__file__).parent.parent
-    rows = [[*layer, *size] for layer in started(own, "--list") for size in SIZES]
+    every = [[*layer, *size] for layer in started(own, "--list") for size in SIZES]
+    rows = [row for row in every if fnmatchcase(shown(row), args.rows)]
     checkouts = [own, *([args.against] if args.against else [])]
     with ThreadPoolExecutor() as pool:
         here, *others = pool.map(lambda checkout: counted(checkout, rows), checkouts)
     there = others[0] if others else here
     print(f"{'instructions per call':76} {'here':>12} {'there':>12}  here / there")
     worse = False
-    for (layer, options, name, _, *size), mine, theirs in zip(rows, here, there, strict=True):
-        said = ", ".join(f"{key}={value}" for key, value in options.items())
-        shown = f"{layer}({said}) {name} {','.join(map(str, size))}"
+    for row, mine, theirs in zip(rows, here, there, strict=True):
         if mine is None or theirs is None:
-            print(f"{shown:76} {mine or '-':>12} {theirs or '-':>12}  not in both")
+            print(f"{shown(row):76} {mine or '-':>12} {theirs or '-':>12}  not in both")
             worse |= mine is None
             continue
-        print(f"{shown:76} {mine:12,} {theirs:12,} {mine / theirs:13.3f}")
+        print(f"{shown(row):76} {mine:12,} {theirs:12,} {mine / theirs:13.3f}")
         worse |= mine > theirs * (1 + TOLERANCE)
     sys.exit(worse)
 

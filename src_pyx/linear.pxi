@@ -104,6 +104,7 @@ cdef void map_panels(
     cdef gemm_args p
     p.a, p.a_row, p.a_k = m.x + begin * m.x_row, m.x_row, 1
     p.K = p.segment = w.K
+    p.a_segment = 0
     p.init, p.init_row = m.init + first * VL, 0
     p.c, p.c_row = y, y_row
     multiply(w, rows, &p, VL, VL)
@@ -211,6 +212,7 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
             p.a, p.a_row, p.a_k = s.dy + begin * s.O, 1, s.O
             p.w, p.w_k, p.w_vec = xs, width * VL, VL
             p.K = p.segment = rows
+            p.a_segment = 0
             p.init, p.init_row, p.init_vec = s.zero, 0, 0
             p.c, p.c_row, p.c_vec = sums, width * VL, VL
             sweep(width, 1, s.O, &p, 0, 0, 0)

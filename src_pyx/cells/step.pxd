@@ -160,6 +160,7 @@ cdef inline void multiply_state(
         barrier_wait(s.others, s.threads)
     p.a, p.a_row, p.a_k = h, h_row, 1
     p.K = p.segment = w.K
+    p.a_segment = 0
     p.init_row = p.c_row = s.slots * VL
     if s.norm.gain is NULL:
         p.init = s.z

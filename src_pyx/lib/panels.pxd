@@ -193,6 +193,7 @@ cdef inline void accumulate(
     p.a, p.a_row, p.a_k = a + begin, 1, a_row
     p.w_k = dz_row
     p.K = p.segment = rows
+    p.a_segment = 0
     p.init, p.init_row, p.init_vec = zero, 0, 0
     p.c_vec = VL
     if dw.gates > 1:

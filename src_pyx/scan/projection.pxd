@@ -34,7 +34,7 @@ cdef inline void multiply_inputs(const InputProduct *s) noexcept nogil:
     cdef ptrdiff_t init_panel = 0 if normed else size
     cdef gemm_args p
     cdef const real *init = s.norm.zero if normed else s.bias
-    p.a_k, p.K, p.segment = 1, s.w.K, s.w.K
+    p.a_k, p.K, p.segment, p.a_segment = 1, s.w.K, s.w.K, 0
     p.init, p.init_row, p.c_row = init, 0, size
     if B == 1 or T == 1 or (s.x_t == B * s.x_b and s.z_t == B * size):
         p.a, p.a_row, p.c = s.x, s.x_t if B == 1 else s.x_b, c
@@ -86,6 +86,7 @@ cdef inline void project_output(
     memset(blocked, 0, w.out.blocks * panel * sizeof(real))
     p.a, p.a_row, p.a_k = out, w.H, 1
     p.K = p.segment = w.H
+    p.a_segment = 0
     p.init, p.init_row = blocked, VL
     p.c, p.c_row = blocked, VL
     multiply(&w.out, B, &p, panel, panel)
