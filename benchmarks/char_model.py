@@ -1,11 +1,11 @@
-"""The character model of ``fastrnn lm train`` beside the same model in torch: a whole training.
+"""The character model of ``fastrnn lm train`` against the same model in torch: whole training.
 
 python benchmarks/char_model.py                  on ../shared/data/tinyshakespeare.txt
 python benchmarks/char_model.py text.txt --steps 500 --picture losses.png
 
-Same initial weights, chunks, Adam, clipping and learning rates, no dropout. Everybody trains a copy
-per number of threads, in turn, a block of steps at a time, each from a state of zeros; speeds are
-medians over the blocks.
+Same initial weights, chunks, Adam, clipping and learning rates, no dropout. Each library trains one
+copy per number of threads, in turn, a block of steps at a time, each block from a zero state;
+speeds are medians over the blocks.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from fastrnn.layers import RECURRENT
 from fastrnn.optim import Adam, CosineDecay
 from fastrnn.text import CharLM, split
 
-#: Trains on inputs and targets, (B, T * steps) each, and gives the loss of each step.
+#: Trains on inputs and targets, (B, T * steps) each, and returns the loss of each step.
 Block = Callable[[np.ndarray, np.ndarray], list[float]]
 
 _TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinyshakespeare.txt"
 
 
 def network(model: CharLM, V: int) -> fastrnn.Sequential:
-    """What ``CharLM.fit`` trains, without dropout."""
+    """Return the network that ``CharLM.fit`` trains, without dropout."""
     D, H = model.embedding_dim, model.hidden_size
     recurrent = RECURRENT[model.cell](D, H)
     return fastrnn.Sequential(
@@ -45,18 +45,18 @@ def network(model: CharLM, V: int) -> fastrnn.Sequential:
 
 
 class Losses(Callback):
-    """The loss of each step."""
+    """Records the loss of each step."""
 
     def __init__(self) -> None:
-        self.found: list[float] = []
+        self.steps: list[float] = []
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
-        """Take it out of the mean."""
-        self.found.append(logs["loss"] * (batch + 1) - sum(self.found))
+        """Recover the step's loss from the running mean."""
+        self.steps.append(logs["loss"] * (batch + 1) - sum(self.steps))
 
 
 def ours(model: CharLM, V: int, steps: int) -> Block:
-    """Steps of ``CharLM.fit``."""
+    """Return the training steps of ``CharLM.fit``."""
     net = network(model, V)
     net.compile(Adam(CosineDecay(model.lr, steps), clip_norm=model.clip_norm), "cross_entropy")
 
@@ -66,13 +66,13 @@ def ours(model: CharLM, V: int, steps: int) -> Block:
             x, y, batch_size=len(x), bptt=model.seq_len, stateful=True, callbacks=[losses],
             verbose=0,
         )  # fmt: skip
-        return losses.found
+        return losses.steps
 
     return block
 
 
 class _TorchNet(torch.nn.Module):
-    """The same model, with the same weights."""
+    """Return the same model in torch, with the same weights."""
 
     def __init__(self, model: CharLM, V: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _TorchNet(torch.nn.Module):
 
 
 def torchs(model: CharLM, V: int, steps: int) -> Block:
-    """The same steps in torch, with its fused Adam."""
+    """Return the same steps in torch, with its fused Adam."""
     net = _TorchNet(model, V)
     adam = torch.optim.Adam(net.parameters(), lr=model.lr, fused=True)
     taken = 0
@@ -111,12 +111,12 @@ def torchs(model: CharLM, V: int, steps: int) -> Block:
         return loss.item(), state
 
     def block(x: np.ndarray, y: np.ndarray) -> list[float]:
-        state, found = None, []
+        state, losses = None, []
         pairs = (torch.from_numpy(ids.copy()).split(model.seq_len, dim=1) for ids in (x, y))
         for chunk, target in zip(*pairs, strict=True):
             loss, state = step(chunk, target, state)
-            found.append(loss)
-        return found
+            losses.append(loss)
+        return losses
 
     return block
 
@@ -173,13 +173,13 @@ def main() -> None:
 
 
 def report_speeds(losses: Any, speeds: Any, block: int) -> None:
-    """Print a line for each, and the ratio of the best."""
-    for (name, n), found in speeds.items():
+    """Print a line for each library and number of threads, and the ratio of the best."""
+    for (name, n), rates in speeds.items():
         last = np.mean(losses[name, n][-block:])
-        speed = statistics.median(found)
+        speed = statistics.median(rates)
         print(f"{name:8} {n} threads {speed:12,.0f} characters/s, loss at the end {last:.4f}")
     best = {
-        name: max(statistics.median(found) for (whose, _), found in speeds.items() if whose == name)
+        name: max(statistics.median(rates) for (whose, _), rates in speeds.items() if whose == name)
         for name in ("fastrnn", "torch")
     }
     ratio = best["fastrnn"] / best["torch"]
@@ -187,7 +187,7 @@ def report_speeds(losses: Any, speeds: Any, block: int) -> None:
 
 
 def draw(mine: np.ndarray, theirs: np.ndarray, path: str) -> None:
-    """Draw the curves on top of each other."""
+    """Plot the loss curves together."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Checkpointed backpropagation: memory of a million steps, and time beside keeping everything.
+"""Checkpointed backpropagation: memory for a million steps, and time against keeping everything.
 
 python benchmarks/checkpoints.py      LSTM float32, B=1, forward and backward, all gradients
 """
@@ -32,7 +32,7 @@ def training(T, checkpoint_every):
 
 
 def peak_mib(T, checkpoint_every):
-    """Of a process of its own that does nothing else, interpreter included."""
+    """Return the peak memory of a process that does nothing else, interpreter included."""
     command = [sys.executable, __file__, "--child", str(T), str(checkpoint_every)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -1,11 +1,11 @@
-"""Whole trainings with `fit`, in torch's loop and in Keras's `fit`: times and final losses.
+"""Whole training runs with `fit`, with a torch loop and with Keras's `fit`: times and final losses.
 
-python benchmarks/fits.py [next_number ...] [--threads 2]      with what is installed of the two
+python benchmarks/fits.py [next_number ...] [--threads 2]      torch and Keras only if installed
 
 The same data, order and initial weights for all, float32. Imports are not timed. "cold" is the
-first training of a process, model and all; "warm" the median of later ones, each from the initial
-weights. Keras has one bias in RNN and LSTM where torch and fastrnn train two, and its losses
-differ by that.
+first run in a process, including making the model; "warm" the median of later ones, each from the
+initial weights. Keras has one bias in RNN and LSTM where torch and fastrnn train two, so its losses
+differ.
 
 next_number, sum_of_ten: 100 windows of 5 consecutive integers and the next, and of 10 random
 numbers and their sum; 32 ReLU units, one linear output, Adam, batches of 8.
@@ -33,13 +33,13 @@ import fastrnn
 from fastrnn._bench import report
 from fastrnn.layers.recurrent import Recurrent
 
-#: Trains from the initial weights, and gives the loss of each epoch.
+#: Trains from the initial weights, and returns the loss of each epoch.
 Train = Callable[[], list[float]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Data, and how to train on them."""
+    """Data and training settings."""
 
     layers: Callable[[], Sequence[Any]]
     loss: str
@@ -53,7 +53,7 @@ class Task:
 
 
 def relu_net() -> Sequence[Any]:
-    """Of the next number and the sum."""
+    """Return the model of the next number and the sum."""
     rnn = fastrnn.RNN(1, 32, nonlinearity="relu", return_sequences=False)
     return rnn, fastrnn.Linear(32, 1)
 
@@ -71,7 +71,7 @@ def sum_of_ten(data: Path) -> Task:
 
 
 def toy(kind: type[Recurrent]) -> Task:
-    """Four sequences; the learning rate stands for 0.5 and a loss that is summed over them."""
+    """Four sequences; the learning rate equals 0.5 with a loss summed over them."""
     x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)[:, :, None]
     y = np.array([[0], [1], [1], [0]], np.float32)
     return Task(
@@ -91,7 +91,7 @@ def toy_lstm(data: Path) -> Task:
 
 
 def shakespeare(data: Path) -> Task:
-    """Row i of each batch goes on where row i of the one before ended."""
+    """Row i of each batch continues row i of the previous one."""
     streams, T, steps = 32, 50, 100
     text = (data / "tinyshakespeare.txt").read_text()
     characters, ids = np.unique(list(text), return_inverse=True)
@@ -147,7 +147,7 @@ def torchs(task: Task) -> Train:
                 weight.copy_(initial[name])
         kind = torch.optim.SGD if task.sgd else torch.optim.Adam
         optimizer = kind(parameters.values(), lr=task.lr)
-        found = []
+        losses = []
         for _ in range(task.epochs):
             total, state = 0.0, None
             for start in range(0, len(x), task.batch):
@@ -156,7 +156,7 @@ def torchs(task: Task) -> Train:
                     if isinstance(ours, Recurrent):
                         z, state = layer(z, state)
                         z = z if ours.return_sequences else z[:, -1]
-                        # One with a single state has it bare.
+                        # A single state is not in a tuple.
                         pair = isinstance(state, tuple)
                         state = tuple(s.detach() for s in state) if pair else state.detach()
                         state = state if task.stateful else None
@@ -167,8 +167,8 @@ def torchs(task: Task) -> Train:
                 loss.backward()
                 optimizer.step()
                 total += loss.item() * len(target)
-            found.append(total / len(x))
-        return found
+            losses.append(total / len(x))
+        return losses
 
     return train
 
@@ -189,7 +189,7 @@ def keras(task: Task) -> Train:
 
     model = fastrnn.Sequential(task.layers(), seed=0)
     layers = [_keras_layer(keras.layers, layer, task.stateful) for layer in model.layers]
-    # A state that is kept needs the size of the batch.
+    # A stateful layer needs the batch size.
     shape = (task.batch if task.stateful else None, *task.x.shape[1:])
     net = keras.Sequential([keras.Input(batch_shape=shape, dtype=task.x.dtype.name), *layers])
     losses = {
@@ -198,7 +198,7 @@ def keras(task: Task) -> Train:
         "cross_entropy": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     }
     kind = keras.optimizers.SGD if task.sgd else keras.optimizers.Adam
-    # It adds epsilon before the correction of bias, others after: too small to matter.
+    # Keras adds epsilon before the bias correction, the others after: too small to matter.
     net.compile(kind(task.lr, **({} if task.sgd else {"epsilon": 1e-9})), losses[task.loss])
     net.optimizer.build(net.trainable_variables)
     fresh = [v.numpy() for v in net.optimizer.variables]
@@ -230,7 +230,7 @@ def _keras_layer(layers: Any, layer: Any, stateful: bool) -> Any:
 
 def _keras_weights(layer: Any) -> list[np.ndarray]:
     w = layer.state_dict()
-    if isinstance(layer, Recurrent):  # with the same order of gates
+    if isinstance(layer, Recurrent):  # with the same gate order
         bias = w["bias_ih_l0"] + w["bias_hh_l0"]
         return [w["weight_ih_l0"].T, w["weight_hh_l0"].T, bias]
     return [w["weight"].T, w["bias"]] if isinstance(layer, fastrnn.Linear) else [w["weight"]]
@@ -240,7 +240,7 @@ TASKS = {task.__name__: task for task in (next_number, sum_of_ten, toy_rnn, toy_
 
 
 def contenders(threads: int) -> dict[str, Callable[[Task], Train]]:
-    """Who is installed, imported and set to so many threads."""
+    """Return the installed libraries, imported and set to `threads` threads."""
     fastrnn.set_num_threads(threads)
     makers = {"fastrnn": ours}
     if find_spec("torch"):

@@ -1,15 +1,15 @@
-"""Our times beside those of every peer installed, over one grid of work.
+"""Times of fastrnn and of every installed peer, over one grid of work.
 
 python benchmarks/grid.py                                     all rows: an hour or more
 python benchmarks/grid.py --rows 'lstm-*' --peers torch,onnxruntime --json out.json
 python benchmarks/grid.py --rows '*-batch,*-training' --backend avx2
 
-Each peer, and ours, runs in processes of its own, one per number of threads. They are timed in
-turn, one at a time, for so many rounds; what counts is the median, at everybody's better number of
-threads. A peer whose numbers disagree with the float64 NumPy reference is refused. "of limit" is
-our part of what the cores in use can do at most, which is timed in the same rounds: multiply-adds,
-or, for inference of one sequence, loads of its weights from the cache they fit in. "at the limit"
-is what the least ratio and the mean would be if all rows took us what those limits allow.
+fastrnn and each peer run in processes of their own, one per number of threads. They are timed in
+turn, one at a time, for several rounds; the median at each one's better number of threads counts. A
+peer whose results disagree with the float64 NumPy reference is refused. "of limit" is the fraction
+of the cores' peak that fastrnn reaches, timed in the same rounds: multiply-adds or, for inference
+of one sequence, loads of its weights from the cache they fit in. "at the limit" is what the least
+ratio and the mean would be if fastrnn reached the peak in all rows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SIZES |= {
     "odd-sequence": [(*IH, 100, 1) for IH in _ODD],
     "odd-batch": _ODD_BATCH,
     "odd-training": [(*IH, 50, 1) for IH in _ODD] + _ODD_BATCH,
-    # The batch is a multiple of all register tiles: how near to the limit do they come?
+    # The batch is a multiple of all register tiles, to show how near they come to the limit.
     "tiles": [(256, 256, 50, 64), (512, 512, 35, 24)],
     "tiles-training": [(256, 256, 50, 64), (512, 512, 35, 24)],
 }
@@ -62,7 +62,7 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class Goal:
-    """What the ratios of some classes must be: the least one and the geometric mean."""
+    """Goals for the ratios of some classes: the least one and the geometric mean."""
 
     name: str
     classes: str
@@ -101,15 +101,15 @@ GOALS += [
 
 
 def chosen(patterns: str) -> list[str]:
-    """Names of classes that fit any of the patterns."""
-    found = [n for n in CLASSES if any(fnmatchcase(n, p) for p in patterns.split(","))]
-    if not found:
-        raise argparse.ArgumentTypeError(f"{patterns!r} fits none of {', '.join(CLASSES)}")
-    return found
+    """Return the names of classes that match any of the patterns."""
+    names = [n for n in CLASSES if any(fnmatchcase(n, p) for p in patterns.split(","))]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{patterns!r} matches none of {', '.join(CLASSES)}")
+    return names
 
 
 class Limits:
-    """Timings of what the cores can do at most at a row; empty without a compiler."""
+    """Timings of the cores' peak for a row; empty without a compiler."""
 
     def __init__(self, row: Row, threads: Sequence[int]) -> None:
         width = limits.WIDTHS.get(fastrnn.backend(), 16)
@@ -124,18 +124,18 @@ class Limits:
         self.calls = {n: m[0].calls_for(0.02) for n, m in self.measures.items()}
 
     def time(self) -> None:
-        """Measure once."""
+        """Time the peak once."""
         for n, (contender, amount) in self.measures.items():
             self.rates[n].append(limits.rate(contender, amount, self.calls[n], n))
 
     def seconds(self) -> dict[int, float]:
-        """What the row takes at least on so many cores, each with its part of the work."""
+        """Return the least time of the row on this many cores, each with its part of the work."""
         amount = self.row.step_bytes * self.row.T if self.loads else self.row.flops
         return {n: amount / (n * max(rates)) for n, rates in self.rates.items()}
 
 
 def measured(name: str, row: Row, workers: list[Worker], args: argparse.Namespace) -> report.Line:
-    """Time a row in all workers in turn, and what the cores can do at most."""
+    """Time a row in all workers in turn, and the cores' peak."""
     limit = Limits(row, sorted({worker.threads for worker in workers}))
     line = compared(Problem.of(row), workers, args, limit.time)
     least = limit.seconds()
@@ -153,7 +153,7 @@ def measured(name: str, row: Row, workers: list[Worker], args: argparse.Namespac
 
 
 def cells(line: report.Line, peers: Sequence[str]) -> list[str]:
-    """Cells of the table: those of a line, and our threads and part of the limit."""
+    """Return table cells: those of a line, our threads and our fraction of the limit."""
     fraction = line.details["of limit"]
     what = "load" if line.details["limit"] == "loads" else "fma"
     limit = "" if fraction is None else f"{fraction:.0%} {what}"
@@ -167,30 +167,30 @@ def heading(peers: Sequence[str]) -> list[str]:
 
 
 def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
-    """Cells of the summary, a line per goal of which something was measured."""
+    """Yield cells of the summary, a line for each goal with measurements."""
     yield [
         "peer / ours", "rows", "least", "goal", "geometric mean", "goal", "at the limit", "least at"
     ]  # fmt: skip
     for goal in GOALS:
         of = [line for line in lines if line.details["class"] in chosen(goal.classes)]
-        found = [
+        ratios = [
             (line.ratio(peer), line)
             for line in of
             if (peer := goal.peer or line.best) is not None and peer in line.peers
         ]
-        if found:
-            least, line = min(found, key=lambda pair: pair[0])
+        if ratios:
+            least, line = min(ratios, key=lambda pair: pair[0])
             most = [
                 line.ours / at_limit * ratio
-                for ratio, line in found
+                for ratio, line in ratios
                 if (at_limit := line.details["seconds at the limit"]) is not None
             ]
             yield [
                 goal.name,
-                str(len(found)),
+                str(len(ratios)),
                 f"{least:.2f}",
                 f"{goal.least:g}",
-                f"{statistics.geometric_mean(ratio for ratio, _ in found):.2f}",
+                f"{statistics.geometric_mean(ratio for ratio, _ in ratios):.2f}",
                 f"{goal.mean:g}" if goal.mean else "",
                 f"{min(most):.2f} {statistics.geometric_mean(most):.2f}" if most else "",
                 f"{line.row.name} {line.row.shape}",
@@ -204,7 +204,7 @@ def markdown(rows: Iterable[Sequence[str]]) -> str:
 
 
 def draw(lines: Sequence[report.Line], peers: Sequence[str], path: str) -> None:
-    """Draw each peer's time over ours, row by row."""
+    """Plot each peer's time over ours, row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.5 + 0.22 * len(lines)), layout="constrained")
@@ -249,8 +249,8 @@ def main() -> None:
     print()
     head, *body = summary(lines)
     table = report.Table(head, (44, 4, 7, 5, 14, 5, 30))
-    for found in body:
-        table.print(found)
+    for line in body:
+        table.print(line)
     if args.json:
         report.write_json(args.json, {"machine": machine, "versions": versions}, lines)
     if args.markdown:

@@ -1,4 +1,4 @@
-"""Whether cost grows as the work does: with time, with the batch, and as states decay to nothing.
+"""Whether cost is proportional to time steps and batch size, and the same for decayed states.
 
 python benchmarks/growth.py      float32, inference; least times of several rounds
 """
@@ -16,7 +16,7 @@ I, H = 16, 64
 
 
 def seconds(call, rounds):
-    """The least of several: what the work takes when nothing comes between."""
+    """Return the least of several timings, which is free of interruptions."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -26,24 +26,24 @@ def seconds(call, rounds):
 
 
 def per_step(layer):
-    """Nanoseconds of a step, for sequences of several lengths."""
-    found = {}
+    """Return nanoseconds per step, for sequences of several lengths."""
+    times = {}
     for T in (100, 10_000, 1_000_000):
         x = np.random.default_rng(0).standard_normal((T, 1, I), np.float32)
-        # With a long sequence goes the clearing of new memory for its output.
-        found[T] = seconds(lambda x=x: layer(x), max(3, 300_000 // T)) / T * 1e9
-    return found
+        # For a long sequence this includes clearing new memory for the output.
+        times[T] = seconds(lambda x=x: layer(x), max(3, 300_000 // T)) / T * 1e9
+    return times
 
 
 def batch_over_single(layer, B, T=200):
-    """A batch's time over that of its rows one by one."""
+    """Return a batch's time over that of its rows one by one."""
     x = np.random.default_rng(0).standard_normal((T, B, I), np.float32)
     rows = [np.ascontiguousarray(x[:, b : b + 1]) for b in range(B)]
     return seconds(lambda: layer(x), 50) / seconds(lambda: [layer(row) for row in rows], 20)
 
 
 def decaying_over_lively(layer, T=100_000):
-    """A step's time while a state decays to nothing over zero inputs, over that with inputs."""
+    """Return the time of a step with zero inputs, whose state decays, over that with inputs."""
     for array in layer.parameters().values():
         array *= 0.5  # contracts
     for name, array in layer.parameters().items():

@@ -1,12 +1,12 @@
-"""Instructions that a call takes, counted by valgrind: regressions show on noisy machines too.
+"""Instructions per call, counted by valgrind, which shows regressions even on noisy machines.
 
 python benchmarks/instructions.py                                counts of this checkout
-python benchmarks/instructions.py --against ../fastrnn-before    beside those of another
+python benchmarks/instructions.py --against ../fastrnn-before    against those of another
 
-Every cell of this checkout, plain and with all its options; a row that the other can't do says so.
-Counts differ by under half a percent from run to run, but more between compilers and versions of
-Python: so two checkouts, each with its kernels built, are compared on one machine. Ends with 1 if a
-row takes more than 1 % more. One thread, and the avx2 backend: valgrind knows no AVX-512.
+Every cell of this checkout, plain and with all its options; rows that the other checkout can't run
+are marked. Counts differ by less than half a percent between runs, but more between compilers and
+Python versions, so compare two checkouts, each with its kernels built, on one machine. Exits with 1
+if a row takes over 1 % more. One thread, and the avx2 backend, as valgrind has no AVX-512.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-#: What is counted of each cell: name, mode, I, H, T, B.
+#: The rows of each cell: name, mode, I, H, T, B.
 SIZES = [
     ("step", "step", 32, 32, 1, 1),
     ("step", "step", 64, 128, 1, 1),
@@ -32,31 +32,31 @@ SIZES = [
     ("training", "training", 32, 32, 20, 1),
     ("training", "training", 64, 128, 10, 33),
 ]
-#: Calls of a row that are counted.
+#: Number of calls counted for a row.
 CALLS = 5
-#: By how much a row may be worse.
+#: The relative increase allowed.
 TOLERANCE = 0.01
 
 
 def layers() -> list[tuple[str, dict[str, Any]]]:
-    """Names and options of layers: every cell, plain and with all the options that it has."""
+    """Return names and options of layers: every cell, plain and with all its options."""
     from fastrnn._kernels.cells import CELLS
     from fastrnn.layers import RECURRENT
 
-    found = []
+    named = []
     for cell in CELLS.values():
         layer = RECURRENT[cell.family]
         chosen = dict(layer.cells[cell.name])
-        found.append((layer.__name__, chosen))
+        named.append((layer.__name__, chosen))
         values = {"projection": ("proj_size", 16)}
         if cell.options:
             more = dict(values.get(name, (name, True)) for name in cell.options)
-            found.append((layer.__name__, chosen | more))
-    return found
+            named.append((layer.__name__, chosen | more))
+    return named
 
 
 def run(layer: str, options: dict[str, Any], mode: str, I: int, H: int, T: int, B: int) -> bool:
-    """Do what is counted, by the public contract only; return whether this checkout can."""
+    """Do the work, using public names only; return whether this checkout can."""
     import numpy as np
 
     import fastrnn
@@ -81,7 +81,7 @@ def run(layer: str, options: dict[str, Any], mode: str, I: int, H: int, T: int, 
             made.backward(made.forward(x)[2], dy)
 
     call()
-    os.getppid()  # what callgrind dumps at: what was counted so far, and what since then
+    os.getppid()  # callgrind dumps its counts at each call of this function
     for _ in range(CALLS):
         call()
     os.getppid()
@@ -89,7 +89,7 @@ def run(layer: str, options: dict[str, Any], mode: str, I: int, H: int, T: int, 
 
 
 def started(checkout: Path, *arguments: str, before: tuple[str, ...] = ()) -> Any:
-    """What this file prints, as JSON, when it runs with the package of a checkout."""
+    """Run this file with the package of a checkout, and return the JSON that it prints."""
     env = os.environ | {
         "PYTHONPATH": str(checkout.resolve()),
         "PYTHONHASHSEED": "0",
@@ -104,12 +104,12 @@ def started(checkout: Path, *arguments: str, before: tuple[str, ...] = ()) -> An
 
 
 def counted(checkout: Path, rows: list[Any]) -> list[int | None]:
-    """Instructions per call of each row with the package of a checkout; None: it can't do that."""
+    """Return instructions per call of each row in a checkout; None if it can't run the row."""
     with tempfile.TemporaryDirectory() as folder:
         valgrind = ("valgrind", "--tool=callgrind", "--dump-before=getppid", "--dump-line=no")
         valgrind += (f"--callgrind-out-file={folder}/counts",)
         can = started(checkout, "--run", json.dumps(rows), before=valgrind)
-        # Dumps 1, 3, 5, ... are what was before each row, 2, 4, 6, ... the rows.
+        # Dumps 1, 3, 5, ... count what precedes each row, 2, 4, 6, ... the rows.
         dumps = [Path(folder, f"counts.{2 * n + 2}").read_text() for n in range(len(rows))]
     totals = [re.search(r"^totals: (\d+)", dump, re.MULTILINE) for dump in dumps]
     return [

@@ -1,6 +1,6 @@
-"""What ragged batches, resets and batch_first cost beside the plain call, LSTM float32, one thread.
+"""Cost of ragged batches, resets and batch_first over a plain call: LSTM, float32, one thread.
 
-python benchmarks/layer_options.py      (beside torch's packed sequences where torch is installed)
+python benchmarks/layer_options.py      (and of torch's packed sequences, if torch is installed)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ I, H, T, B = 64, 128, 200, 64
 
 
 def calls(layer, x, dy, **options):
-    """Inference, and forward with backward."""
+    """Return calls of inference, and of forward with backward."""
 
     def training():
         _, _, tape = layer.forward(x, **options)

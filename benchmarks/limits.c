@@ -1,4 +1,4 @@
-/* What one core can do at most: multiply-adds per second, and bytes loaded per second.
+/* The peak speed of one core: multiply-adds per second, and bytes loaded per second.
 
    Vectors of WIDTH bytes of REAL. Twelve independent chains: two units with a latency of five cycles need ten. */
 
@@ -7,8 +7,8 @@
 typedef REAL vector __attribute__((vector_size(WIDTH)));
 typedef long long words __attribute__((vector_size(WIDTH)));
 
-/* 12 chains a = a * x + y, so many times; returns something, so that they are not left out. The chain goes
-   through the factor: where it goes through the addend, GCC splits multiply-adds for some CPUs (avoid_fma_chains). */
+/* 12 chains a = a * x + y, `times` times; returns a value, so that they are not optimised away. The chain goes
+   through the factor: if it went through the addend, GCC would split multiply-adds for some CPUs (avoid_fma_chains). */
 double multiply_adds(size_t times, double factor, double addend)
 {
     vector x = (vector){0} + (REAL)factor, y = (vector){0} + (REAL)addend;
@@ -22,7 +22,7 @@ double multiply_adds(size_t times, double factor, double addend)
     return sum[0];
 }
 
-/* Reads a buffer of so many bytes, a multiple of 8 * WIDTH and aligned to WIDTH, so many times. */
+/* Reads a buffer of `bytes` bytes, a multiple of 8 * WIDTH and aligned to WIDTH, `times` times. */
 long long loads(const void *buffer, size_t bytes, size_t times)
 {
     words s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};

@@ -1,4 +1,4 @@
-"""What the cores of this machine can do at most, measured by a few lines of C."""
+"""The peak speed of this machine's cores, measured by a few lines of C."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import numpy as np
 
 from fastrnn._bench.timing import Contender
 
-#: Bytes of the vectors that each backend of ours computes with, at most.
+#: Bytes of the widest vectors of each backend.
 WIDTHS = {"avx512": 64, "avx2": 32}
 _REALS = {"float32": "float", "float64": "double"}
 
 
 def compiled(source: str, *flags: str) -> ctypes.CDLL | None:
-    """A file beside this one, compiled and loaded; None without a compiler."""
+    """Compile and load a C file of this folder; return None without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -37,7 +37,7 @@ def compiled(source: str, *flags: str) -> ctypes.CDLL | None:
 
 @cache
 def _library(width: int, dtype: str) -> ctypes.CDLL | None:
-    """The compiled limits.c."""
+    """Compile and load limits.c."""
     macros = [f"-DWIDTH={width}", f"-DREAL={_REALS[dtype]}"]
     library = compiled("limits.c", "-ffp-contract=fast", *macros)
     if library is not None:
@@ -49,7 +49,7 @@ def _library(width: int, dtype: str) -> ctypes.CDLL | None:
 
 
 def multiply_adds(width: int, dtype: str) -> tuple[Contender, int] | None:
-    """Multiply-adds in registers, and how many additions and multiplications a call does."""
+    """Return a call of multiply-adds in registers, and its number of operations."""
     library = _library(width, dtype)
     if library is None:
         return None
@@ -59,7 +59,7 @@ def multiply_adds(width: int, dtype: str) -> tuple[Contender, int] | None:
 
 
 def loads(width: int, size: int) -> tuple[Contender, int] | None:
-    """Loads of a buffer of about `size` bytes, again and again, and how many bytes a call loads."""
+    """Return a call that loads a buffer of about `size` bytes repeatedly, and its total bytes."""
     library = _library(width, "float32")
     if library is None:
         return None
@@ -76,9 +76,9 @@ def loads(width: int, size: int) -> tuple[Contender, int] | None:
 
 
 def rate(contender: Contender, amount: int, calls: int, threads: int) -> float:
-    """What a core does per second while so many work at the same time, each for so many calls.
+    """Return what a core does per second while `threads` work at once, each for `calls` calls.
 
-    Together they may do less than each alone: they share power, caches, or, on virtual machines,
+    This may be less than one core does alone: cores share power, caches and, on virtual machines,
     more than that.
     """
     begin = threading.Barrier(threads)

@@ -1,11 +1,10 @@
-"""What a training forward keeps for BPTT, beside what torch keeps for the same work; and what
-inference takes beside its output.
+"""Memory that forward keeps for BPTT, against torch, and workspace of inference.
 
 python benchmarks/memory.py                                   needs torch
 
-Ours is what the tape adds to the memory of a new process (its copy of x, states, gates); torch's
-are the tensors that autograd saves, x among them, each counted once, without the parameters and
-without y, which the caller has anyway.
+For fastrnn, what the tape adds to the memory of a new process (its copy of x, states, gates); for
+torch, the tensors that autograd saves, including x, each counted once, without the parameters and
+without y, which the caller holds anyway.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ CELLS = [name for name in DEFAULTS if hasattr(torch.nn, name)]
 
 
 def our_tape(name: str, I: int, H: int, T: int, B: int) -> int:
-    """Bytes of a tape, in a process that has no workspaces left from others."""
+    """Return the bytes of a tape, in a process without workspaces from other calls."""
     layer, x = getattr(fastrnn, name)(I, H, seed=0), np.ones((T, B, I), np.float32)
-    layer(x[:1, :1])  # packs the weights, which stay
+    layer(x[:1, :1])  # packs the weights, which are kept
     tracemalloc.start()
     y, state, tape = layer.forward(x)
     states = state if isinstance(state, tuple) else (state,)
-    found = tracemalloc.get_traced_memory()[0] - y.nbytes - sum(s.nbytes for s in states)
+    size = tracemalloc.get_traced_memory()[0] - y.nbytes - sum(s.nbytes for s in states)
     tracemalloc.stop()
     assert tape is not None
-    return found
+    return size
 
 
 def torch_saved(module: torch.nn.Module, x: torch.Tensor) -> int:
-    """Bytes of what autograd saves."""
+    """Return the bytes that autograd saves."""
     saved = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -58,13 +57,13 @@ def torch_saved(module: torch.nn.Module, x: torch.Tensor) -> int:
 
 
 def workspace(layer: fastrnn.LSTM, x: np.ndarray) -> int:
-    """The most bytes that inference takes beside its output."""
+    """Return the peak memory of inference, without its output, in bytes."""
     layer(x[:2])
     tracemalloc.start()
     y, _ = layer(x)
-    found = tracemalloc.get_traced_memory()[1] - y.nbytes
+    size = tracemalloc.get_traced_memory()[1] - y.nbytes
     tracemalloc.stop()
-    return found
+    return size
 
 
 def main() -> None:
@@ -81,8 +80,8 @@ def main() -> None:
     table = Table(["inference, workspace in KiB", "T=1,000", "T=100,000"], (28, 9, 9))
     for layers in (1, 2):
         layer = fastrnn.LSTM(16, 64, num_layers=layers, seed=0)
-        found = [workspace(layer, np.zeros((T, 4, 16), np.float32)) for T in (1_000, 100_000)]
-        kib = [f"{size / 1024:.0f}" for size in found]
+        sizes = [workspace(layer, np.zeros((T, 4, 16), np.float32)) for T in (1_000, 100_000)]
+        kib = [f"{size / 1024:.0f}" for size in sizes]
         table.print([f"LSTM 16, 64, {layers} layers, B=4", *kib])
 
 

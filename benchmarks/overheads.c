@@ -1,27 +1,27 @@
-/* What a second thread costs: the pool of all kernels, with work that is nothing but meetings. */
+/* What a second thread costs: the thread pool of all kernels, with work that only waits at a barrier. */
 
 #define FASTRNN_POOL
 #include "../src_pyx/lib/pool.h"
 
 typedef struct {
-    meeting others;
+    barrier threads;
     int times;
-} meetings;
+} work;
 
-static void meet_often(int index, int count, void *what)
+static void wait_often(int index, int count, void *what)
 {
-    meetings *m = what;
+    work *w = what;
     (void)index;
-    for (int i = 0; i < m->times; i++) meet(&m->others, count);
+    for (int i = 0; i < w->times; i++) barrier_wait(&w->threads, count);
 }
 
 void begin(void) { pool_init(); }
 
-/* Nanoseconds of a call of two threads that meet so many times. */
+/* Nanoseconds of a call of two threads that wait for each other `times` times. */
 double call(int times)
 {
-    meetings m = {{0, 0, 0}, times};
+    work w = {{0, 0, 0}, times};
     long long start = clock_now();
-    pool_run(2, meet_often, &m, 1);
+    pool_run(2, wait_often, &w, 1);
     return (double)(clock_now() - start);
 }

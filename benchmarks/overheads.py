@@ -1,9 +1,9 @@
-"""What calls cost beside their arithmetic, in nanoseconds: float32, medians, calls in turn.
+"""Overhead of calls in nanoseconds, without their arithmetic: float32, medians, calls in turn.
 
 python benchmarks/overheads.py
 
-Layers have one input and one unit here, so that a call is all overhead. A difference is of calls
-that are timed in turn.
+Layers have one input and one unit, so that a call is nothing but overhead. Differences are between
+calls timed in turn.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from fastrnn._bench.timing import Contender, paired
 from fastrnn._core.config import available_cpus
 
 Calls = Mapping[str, Callable[[], Any]]
-#: Bytes of a piece of memory beside which the kernels keep no others for long: SPARE_BYTES of
-#: memory.pxi is a little more.
+#: Bytes of a piece of memory that displaces all others which the kernels keep: a little less than
+#: SPARE_BYTES of memory.pxi.
 _LARGE = 28 * 2**20
-#: Bytes that no cache holds.
+#: More bytes than any cache holds.
 _COLD = 64 * 2**20
 
 
 class Clock:
-    """Medians over rounds of so many seconds each."""
+    """Medians over rounds of a given duration."""
 
     def __init__(self, rounds: int, seconds: float) -> None:
         self.rounds, self.seconds = rounds, seconds
 
     def nanoseconds(self, calls: Calls) -> list[float]:
-        """Of a call of each, in turn."""
+        """Return nanoseconds per call of each, timed in turn."""
         contenders = [Contender(call) for call in calls.values()]
         return [s * 1e9 for s in paired(contenders, self.rounds, self.seconds)]
 
     def alone(self, call: Callable[[], float], before: Callable[[], Any]) -> float:
-        """The median of what `call` says, each time after something else."""
-        found = []
+        """Return the median of the times that `call` returns, with `before` called before each."""
+        times = []
         for _ in range(self.rounds):
             before()
-            found.append(call())
-        return statistics.median(found)
+            times.append(call())
+        return statistics.median(times)
 
 
 def tiny() -> Calls:
-    """Calls of one number."""
+    """Return calls on a single number."""
     lstm = fastrnn.LSTM(1, 1, seed=0)
     x, x_t, y = (np.ones(shape, np.float32) for shape in ((1, 1, 1), (1, 1), (1, 1)))
     stream, (_, state, tape) = lstm.stream(), lstm.forward(x)
@@ -77,7 +77,7 @@ def tiny() -> Calls:
 
 
 def weights(I: int, H: int, clock: Clock) -> Iterator[tuple[str, float]]:
-    """What changed weights cost the next call, and weights that might have changed."""
+    """Yield what weights that changed, or may have changed, cost the next call."""
     x = np.ones((1, 1, I), np.float32)
     settled, held, changed = (fastrnn.LSTM(I, H, seed=0) for _ in range(3))
     others, weight = held.parameters(), changed.parameters()["weight_ih_l0"]
@@ -105,7 +105,7 @@ def weights(I: int, H: int, clock: Clock) -> Iterator[tuple[str, float]]:
 
 
 def pages(clock: Clock, B: int) -> Iterator[tuple[str, float]]:
-    """A training on memory that the kernels kept, and on memory fresh from the system."""
+    """Yield training times with memory that the kernels kept, and with fresh memory."""
     layer, x = fastrnn.LSTM(32, 32, seed=0), np.ones((100, B, 32), np.float32)
     large, trim = fastrnn.LSTM(1, 64, seed=0), getattr(ctypes.CDLL(None), "malloc_trim", None)
     gates = 4 * 64 * x.itemsize
@@ -130,12 +130,12 @@ def pages(clock: Clock, B: int) -> Iterator[tuple[str, float]]:
         cold.sum()
 
     times = {"kept": clock.alone(timed, kept), "fresh": clock.alone(timed, crowded_out)}
-    for name, found in times.items():
-        yield f"LSTM(32, 32), 100 steps of {B}: training, memory {name}", found
+    for name, ns in times.items():
+        yield f"LSTM(32, 32), 100 steps of {B}: training, memory {name}", ns
 
 
 def threads(clock: Clock) -> Iterator[tuple[str, float]]:
-    """What a second thread costs; nothing without a compiler or a second CPU."""
+    """Yield what a second thread costs; nothing without a compiler or a second CPU."""
     library = limits.compiled("overheads.c", "-D_GNU_SOURCE", "-pthread")
     if library is None or available_cpus() < 2:
         return
@@ -144,14 +144,14 @@ def threads(clock: Clock) -> Iterator[tuple[str, float]]:
     often = 1000
     asleep = clock.alone(lambda: library.call(0), lambda: time.sleep(0.005))
     awake = clock.alone(lambda: library.call(0), lambda: library.call(0))
-    meeting = clock.alone(lambda: library.call(often), lambda: library.call(0))
+    waiting = clock.alone(lambda: library.call(often), lambda: library.call(0))
     yield "a second thread that sleeps", asleep
     yield "a second thread that is awake", awake
-    yield "two threads meet", (meeting - awake) / often
+    yield "two threads wait at a barrier", (waiting - awake) / often
 
 
 def measured(clock: Clock) -> Iterator[tuple[str, float]]:
-    """All lines of the table."""
+    """Yield all lines of the table."""
     calls = tiny()
     yield from zip(calls, clock.nanoseconds(calls), strict=True)
     for I, H in ((64, 128), (512, 512)):
@@ -165,15 +165,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="does it work?")
+    parser.add_argument("--quick", action="store_true", help="short timings, as a smoke test")
     clock = Clock(1, 1e-3) if parser.parse_args().quick else Clock(15, 0.01)
     for name, value in report.machine().items():
         print(f"{name + ':':14}{value}")
     print()
     table = report.Table(["", "ns"], (70, 12))
     fastrnn.set_num_threads(1)
-    for what, found in measured(clock):
-        table.print([what, f"{found:,.0f}"])
+    for what, ns in measured(clock):
+        table.print([what, f"{ns:,.0f}"])
 
 
 if __name__ == "__main__":

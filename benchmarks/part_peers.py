@@ -1,7 +1,7 @@
-"""The parts of a training beside its recurrent layers: rows of work, and who does the same work.
+"""The parts of training other than recurrent layers: rows of work, and peers that do the same.
 
-Numbers to compare with come from our reference in float64. Timings are of what a training calls:
-with all checks, allocations and autograd, and, where weights are trained, with other weights each
+Results are compared with the reference in float64. Timings are of the calls that training makes:
+with all checks, allocations and autograd and, where weights are trained, with changed weights each
 time.
 """
 
@@ -26,7 +26,7 @@ from fastrnn._kernels.cells import CELLS, CellConfig
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "Adam": {}, "AdamW": {}, "SGD": {"lr": 0.01, "momentum": 0.9}, "RMSprop": {}, "Adagrad": {},
 }  # fmt: skip
-#: Ours, and torch's names.
+#: Names in fastrnn and in torch.
 LOSSES = {
     "mse": "mse_loss",
     "mae": "l1_loss",
@@ -34,7 +34,7 @@ LOSSES = {
     "binary_cross_entropy": "binary_cross_entropy_with_logits",
     "cross_entropy": "cross_entropy",
 }
-#: Gradients are scaled to this norm: to a third of what they have, or less.
+#: Gradients are clipped to this norm, a third of theirs or less.
 CLIP_NORM = 100.0
 
 
@@ -52,8 +52,8 @@ class Row:
         One of `OPTIMIZERS` or `LOSSES`, Linear or Embedding.
     mode : {"step", "clipped", "loss", "forward", "training"}
         A step of an optimizer, or one with ``clip_norm``; a loss and its gradient; a layer's
-        forward, or that and its gradients. An Embedding's training ends with a step of SGD, for
-        what its gradient is kept as is everybody's own affair.
+        forward, or that and its gradients. An Embedding's training ends with a step of SGD, as each
+        library is free to choose how it stores the gradient.
     size : tuple of int
         (I, H) of the LSTM whose parameters are changed; the shape of a loss's input; (in, out,
         rows) of a Linear; (rows of the table, their length, tokens) of an Embedding.
@@ -72,20 +72,20 @@ class Row:
 
     @property
     def shape(self) -> str:
-        """The size, or how many numbers an optimizer changes."""
+        """The size, or the number of parameters that an optimizer updates."""
         if self.part not in OPTIMIZERS:
             return ",".join(map(str, self.size))
         return f"{sum(map(prod, _lstm_shapes(*self.size).values())):,}"
 
     @property
     def calls(self) -> int:
-        """After how many calls results are compared: torch clips gradients in place, so once."""
+        """Calls after which results are compared: 1 if torch clips gradients in place."""
         return STEPS if self.mode == "step" else 1
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The arrays of a row, by name: the same from the same row."""
+    """The arrays of a row, by name, always the same for a row."""
 
     row: Row
     arrays: dict[str, Array]
@@ -114,24 +114,24 @@ class Problem:
         return cls(row, {"weight": normal(I, O), "x": rng.integers(I, size=n), "dy": normal(n, O)})
 
     def truth(self) -> dict[str, Array]:
-        """What must come out, from the NumPy reference in float64."""
+        """Return the expected results, from the NumPy reference in float64."""
         exact = {n: a.astype("f8") if a.dtype.kind == "f" else a for n, a in self.arrays.items()}
         row = replace(self.row, dtype="float64")
         with fastrnn.use_backend("reference"):
             return ours(Problem(row, exact), 1)[0].results(row.calls)
 
     def weights(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Copies of what an optimizer changes, and gradients."""
+        """Return copies of the parameters, and gradients."""
         names = [name for name in self.arrays if f"d{name}" in self.arrays]
         return tuple({n: self.arrays[d + n].copy() for n in names} for d in ("", "d"))
 
     def change(self, weights: dict[str, Array]) -> dict[str, Array]:
-        """By how much an optimizer has changed them: small beside the weights themselves."""
+        """Return the changes made by an optimizer, which are small against the weights."""
         return {name: w - self.arrays[name] for name, w in weights.items()}
 
 
 def ours(problem: Problem, threads: int) -> list[Contender]:
-    """The current backend."""
+    """Make a contender on the current backend."""
     row, arrays = problem.row, problem.arrays
     scope = partial(our_threads, threads)
     if row.part in OPTIMIZERS:
@@ -173,7 +173,7 @@ def ours(problem: Problem, threads: int) -> list[Contender]:
 
 
 def _turn(weight: Array) -> None:
-    """Change a weight, as between the steps of a training."""
+    """Change a weight, as between training steps."""
     weight[0, 0] = -weight[0, 0]
 
 
@@ -183,7 +183,7 @@ def _loss_and_gradient(returned: tuple[Any, Any]) -> dict[str, Array]:
 
 
 def torch(problem: Problem, threads: int) -> list[Contender]:
-    """``torch.optim``, fused, for each and one by one; losses and layers with autograd."""
+    """Make contenders: ``torch.optim``, fused, foreach and plain; autograd for all else."""
     torch: Any = importlib.import_module("torch")
     row, arrays = problem.row, {n: torch.from_numpy(a) for n, a in problem.arrays.items()}
 
@@ -194,7 +194,7 @@ def torch(problem: Problem, threads: int) -> list[Contender]:
             yield
 
     def stepping(way: dict[str, bool]) -> Contender:
-        # The arrays are NumPy's, as ours are.
+        # The arrays are NumPy's, as for fastrnn.
         weights, grads = problem.weights()
         params = [torch.nn.Parameter(torch.from_numpy(w)) for w in weights.values()]
         for p, g in zip(params, grads.values(), strict=True):
@@ -260,7 +260,7 @@ def torch(problem: Problem, threads: int) -> list[Contender]:
 
 
 def numpy(problem: Problem, threads: int) -> list[Contender]:
-    """As in a tutorial: layers by products of matrices and ``np.add.at``, and two losses."""
+    """Make a contender as in a tutorial: matrix products, ``np.add.at``, and two losses."""
     row, arrays = problem.row, problem.arrays
 
     def linear() -> Any:
@@ -305,7 +305,7 @@ def numpy(problem: Problem, threads: int) -> list[Contender]:
     return []
 
 
-#: By name; the first is ours.
+#: By name; the first is fastrnn.
 ALL = {
     "fastrnn": Peer(ours, ("fastrnn",)),
     "torch": Peer(torch, ("torch",)),

@@ -1,10 +1,10 @@
-"""The parts of a training beside its recurrent layers: our times beside torch's and NumPy's.
+"""The parts of training other than recurrent layers: times of fastrnn, torch and NumPy.
 
 python benchmarks/parts.py                                    needs nothing; torch if installed
 python benchmarks/parts.py --rows 'Adam*,Linear*' --dtype float64 --json out.json
 
-As in grid.py, everybody runs in processes of their own, in turn, and is at their better number of
-threads; medians count, and a peer whose numbers disagree with the float64 reference is refused.
+As in grid.py, each library runs in processes of its own, in turn, and its better number of threads
+counts, by the median; a peer whose results disagree with the float64 reference is refused.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ ROWS = [
 
 
 def chosen(patterns: str) -> list[Row]:
-    """Rows whose names fit any of the patterns."""
-    found = [row for row in ROWS if any(fnmatchcase(row.name, p) for p in patterns.split(","))]
-    if not found:
+    """Return the rows whose names match any of the patterns."""
+    matching = [row for row in ROWS if any(fnmatchcase(row.name, p) for p in patterns.split(","))]
+    if not matching:
         names = dict.fromkeys(row.name for row in ROWS)
-        raise argparse.ArgumentTypeError(f"{patterns!r} fits none of {', '.join(names)}")
-    return found
+        raise argparse.ArgumentTypeError(f"{patterns!r} matches none of {', '.join(names)}")
+    return matching
 
 
 def cells(first: Sequence[str], threads: str) -> list[str]:
-    """Cells of the table: those of a line, and our threads."""
+    """Return table cells: those of a line, and our threads."""
     return [*first[:3], threads, *first[3:]]
 
 

@@ -1,6 +1,6 @@
 """Every peer of the grid: those of the package, and OpenVINO, JAX and Keras.
 
-Here a number of threads holds for a whole process, which `environment` starts.
+Here the number of threads is set for a whole process, by `environment`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fastrnn._bench.peers import ONNX_GATES, OURS, PEERS, Peer, onnx_model
 from fastrnn._bench.rows import Problem
 from fastrnn._bench.timing import Contender
 
-#: Hold torch to the instructions of our avx2 backend.
+#: Restrict torch to the instructions of the avx2 backend.
 _AVX2_ONLY = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 def environment(peer: str, threads: int, backend: str | None) -> dict[str, str]:
-    """Environment of a process for a peer on so many threads, and on a backend of ours."""
+    """Return the environment of a process for a peer, with a number of threads and a backend."""
     env = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")}
     env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "JAX_PLATFORMS": "cpu"}
     env |= _AVX2_ONLY if peer == "torch-avx2" else {}
@@ -29,7 +29,7 @@ def environment(peer: str, threads: int, backend: str | None) -> dict[str, str]:
 
 
 def openvino(problem: Problem, threads: int) -> Sequence[Contender]:
-    """A compiled ONNX model on arrays bound beforehand; a step in two requests in turn."""
+    """Make a compiled ONNX model on bound arrays; for a step, two requests that alternate."""
     import openvino as ov
 
     if problem.row.mode == "training" or problem.row.cell not in ONNX_GATES:
@@ -53,7 +53,7 @@ def openvino(problem: Problem, threads: int) -> Sequence[Contender]:
         tensors = {n: ov.Tensor(a, shared_memory=True) for n, a in (inputs | outputs).items()}
         for name, tensor in tensors.items():
             request.set_tensor(name, tensor)
-        # A request does not keep the arrays alive, these tensors do.
+        # The requests do not keep the arrays alive; these tensors do.
         requests.append((request, target["h"] if step else y, tensors))
     turns = cycle(requests if step else requests[:1])
 
@@ -95,8 +95,8 @@ def _jax_gru(weights, state, zx):
 
 
 def jax(problem: Problem, threads: int) -> Sequence[Contender]:
-    """A compiled ``lax.scan``, the input projected at once; gradients by ``jax.vjp``."""
-    # XLA's thread pool is as large as the set of CPUs that the process may use at its start.
+    """Make a compiled ``lax.scan``, with the input projected at once; gradients by ``jax.vjp``."""
+    # XLA's thread pool has one thread for each CPU that the process may use at its start.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     import jax
@@ -158,14 +158,14 @@ def jax(problem: Problem, threads: int) -> Sequence[Contender]:
             return [Contender(lambda: jax.block_until_ready(train(weights, x, state, dy)), trained)]
 
 
-#: The order of Keras's gates in torch's: i, f, c, o and z, r, h.
+#: Keras's gate order in terms of torch's: i, f, c, o and z, r, h.
 _KERAS_GATES = {"RNN": (0,), "LSTM": (0, 1, 2, 3), "GRU": (1, 0, 2)}
 
 
 def keras(problem: Problem, threads: int) -> Sequence[Contender]:
-    """A Keras layer in a ``tf.function``, plain and compiled by XLA; gradients by a tape.
+    """Make a Keras layer in a ``tf.function``, plain and compiled by XLA; gradients by a tape.
 
-    Keras's RNN and LSTM have one bias, ours two: the sum is set, and its gradient is either's.
+    Keras's RNN and LSTM have one bias, which is the sum of our two and has the gradient of either.
     """
     import tensorflow as tf
 
@@ -184,7 +184,7 @@ def keras(problem: Problem, threads: int) -> Sequence[Contender]:
     layer.build((row.B, row.T, row.I))
 
     def reordered(array):
-        """Between torch's order of gates and Keras's, along the first axis."""
+        """Convert between torch's gate order and Keras's, along the first axis."""
         gates = np.split(array, len(row.of.gates))
         return np.concatenate([gates[g] for g in _KERAS_GATES[row.cell]])
 
@@ -211,11 +211,11 @@ def keras(problem: Problem, threads: int) -> Sequence[Contender]:
         y, (dx, *grads) = returned
         names = [f"d{n}" for n in row.of.states]
         dstate, (w_ih, w_hh, b) = grads[: len(names)], grads[len(names) :]
-        found = {"weight_ih": w_ih.numpy().T, "weight_hh": w_hh.numpy().T}
+        weights = {"weight_ih": w_ih.numpy().T, "weight_hh": w_hh.numpy().T}
         b = b.numpy() if row.cell == "GRU" else [b.numpy()] * 2
-        found |= dict(zip(("bias_ih", "bias_hh"), b, strict=True))
+        weights |= dict(zip(("bias_ih", "bias_hh"), b, strict=True))
         sequences = {"y": time_major(y), "dx": time_major(dx)}
-        named = {n: reordered(g) for n, g in found.items()}
+        named = {n: reordered(g) for n, g in weights.items()}
         return sequences | dict(zip(names, dstate, strict=True)) | named
 
     def time_major(a):
@@ -245,7 +245,7 @@ def keras(problem: Problem, threads: int) -> Sequence[Contender]:
     return [contender(compiled) for compiled in (False, True)]
 
 
-#: By name; the first is ours.
+#: By name; the first is fastrnn.
 ALL: dict[str, Peer] = {
     "fastrnn": OURS,
     **PEERS,

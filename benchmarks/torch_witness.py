@@ -1,10 +1,10 @@
-"""Random configurations of all that torch has, against torch: outputs and gradients in float64.
+"""Random configurations of everything that torch has too: outputs and gradients in float64.
 
 python benchmarks/torch_witness.py [--count 2000] [--seed 0]      (pip install torch==2.13.0)
 
-Every backend of the machine runs each configuration. A miss ends the run with the number and the
-text of its configuration; ``--only NUMBER`` runs that one again. The largest errors are those of
-a single saturated unit, where 1 - tanh^2 cancels, in torch as well.
+Every backend of the machine runs each configuration. A mismatch ends the run with its number and
+configuration; ``--only NUMBER`` runs that one again. The largest errors are those of a single
+saturated unit, where 1 - tanh^2 cancels, in torch too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fastrnn._bench.rows import DEFAULTS
 from fastrnn.layers import RECURRENT
 
 TOLERANCE = 1e-10
-#: Layers and nonlinearities of all cells for which torch has a function of one step.
+#: Layers and nonlinearities of all cells for which torch has a single-step function.
 LAYERS = [
     (layer.__name__, options.get("nonlinearity"))
     for layer in RECURRENT.values()
@@ -39,7 +39,7 @@ QUANTITIES = ("y", "states", "dx", "dstate", "weights")
 
 @dataclass(frozen=True)
 class Configuration:
-    """A layer, and how it is called; `B` is None where the call is unbatched."""
+    """A layer, and how it is called; `B` is None if the call is unbatched."""
 
     layer: str
     input_size: int
@@ -55,7 +55,7 @@ class Configuration:
 
 
 def drawn(rng: np.random.Generator) -> Configuration:
-    """One configuration: each option on its own, where torch has it."""
+    """Draw a configuration: each option independently, where torch has it."""
     layer, nonlinearity = LAYERS[rng.integers(len(LAYERS))]
     I, H, T = rng.integers(1, 41), rng.integers(1, 41), rng.integers(1, 31)
     B = rng.integers(1, 13) if rng.random() < 0.85 else None
@@ -64,7 +64,7 @@ def drawn(rng: np.random.Generator) -> Configuration:
         "num_layers": int(L),
         "bias": rng.random() < 0.7,
         "batch_first": rng.random() < 0.5,
-        # The loop that stands for resets can only run forward.
+        # The loop that implements resets only runs forward.
         "bidirectional": not reset and rng.random() < 0.5,
     }
     if nonlinearity:
@@ -74,7 +74,7 @@ def drawn(rng: np.random.Generator) -> Configuration:
         options["proj_size"] = int(rng.integers(1, H))
     training = rng.random() < 0.5
     if L > 1 and rng.random() < 0.4:
-        # In training only where nothing is random about it.
+        # Training mode only without dropout, which is random.
         options["dropout"] = 1.0 if training else 0.5
     outputs = ("y", *cell.states)
     chosen = rng.integers(1, 2 ** len(outputs))
@@ -111,7 +111,7 @@ def expect(holds: bool, says: str) -> None:
 
 
 class Case:
-    """A configuration with its numbers, and what torch makes of them."""
+    """A configuration with its arrays, and torch's results for them."""
 
     def __init__(self, configuration: Configuration, rng: np.random.Generator) -> None:
         self.of = of = configuration
@@ -133,14 +133,14 @@ class Case:
         self.expected = dict(self.torch_results())
 
     def torch_module(self) -> torch.nn.RNNBase:
-        """A new module, with weights of its own."""
+        """Make a module with new weights."""
         of = self.of
         make = getattr(torch.nn, of.layer)
         module = make(of.input_size, of.hidden_size, dtype=torch.float64, **of.options)
         return module.train(of.training)
 
     def torch_results(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Outputs, and gradients of the used ones, by name; zeros where torch gives None."""
+        """Return outputs and gradients, by name; zeros where torch gives None."""
         x = torch.from_numpy(self.x).requires_grad_()
         state = None
         if self.state is not None:
@@ -162,7 +162,7 @@ class Case:
     def torch_forward(
         self, x: torch.Tensor, state: tuple[torch.Tensor, ...] | None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The output and final states, by way of a packed sequence where there are lengths."""
+        """Return output and final states, using a packed sequence if there are lengths."""
         if self.reset is not None:
             return self.torch_step_by_step(x, state)
         given = None if state is None else untupled(state)
@@ -180,7 +180,7 @@ class Case:
     def torch_step_by_step(
         self, x: torch.Tensor, state: tuple[torch.Tensor, ...] | None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """What `reset` and `lengths` mean: torch's single steps, and choices between them."""
+        """Implement `reset` and `lengths` by torch's single steps, and choices between them."""
         assert self.reset is not None
         time_axis = 1 if self.module.batch_first and x.ndim == 3 else 0
         if state is None:
@@ -196,17 +196,17 @@ class Case:
         return torch.cat(ys).movedim(0, time_axis), state
 
     def check_weights_there_and_back(self) -> None:
-        """The same names in the same order, and the same bits."""
+        """Check that state dicts have the same names in the same order, and the same bits."""
         ours, theirs = self.our_layer(), self.torch_module()
         theirs.load_state_dict({n: torch.from_numpy(a) for n, a in ours.state_dict().items()})
-        for found in (ours.state_dict(), {n: p.numpy() for n, p in theirs.state_dict().items()}):
-            expect(list(found) == list(self.weights), f"state_dict: other names, {list(found)}")
+        for copies in (ours.state_dict(), {n: p.numpy() for n, p in theirs.state_dict().items()}):
+            expect(list(copies) == list(self.weights), f"state_dict: other names, {list(copies)}")
             for name, want in self.weights.items():
-                expect(found[name].shape == want.shape, f"state_dict {name}: another shape")
-                expect(found[name].tobytes() == want.tobytes(), f"state_dict {name}: other bits")
+                expect(copies[name].shape == want.shape, f"state_dict {name}: another shape")
+                expect(copies[name].tobytes() == want.tobytes(), f"state_dict {name}: other bits")
 
     def our_layer(self) -> Any:
-        """A new layer with torch's weights."""
+        """Make a layer with torch's weights."""
         of = self.of
         layer = getattr(fastrnn, of.layer)(
             of.input_size, of.hidden_size, dtype=np.float64, **of.options
@@ -215,7 +215,7 @@ class Case:
         return layer.train(of.training)
 
     def our_results(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The same from fastrnn, by the same names."""
+        """Return the results of fastrnn, by the same names."""
         layer = self.our_layer()
         y, state_n, tape = layer.forward(
             self.x,
@@ -240,14 +240,14 @@ class Case:
 
 
 def quantity(name: str) -> str:
-    """Which of QUANTITIES a result belongs to."""
+    """Return which of QUANTITIES a result belongs to."""
     if name in ("y", "dx"):
         return name
     return {"_n": "states", "_0": "dstate"}.get(name[-2:], "weights")
 
 
 def relative_error(got: np.ndarray, want: np.ndarray) -> float:
-    """Largest difference over the largest entry; where all of `want` is 0, so must `got` be."""
+    """Return the largest difference over the largest entry; if `want` is 0, `got` must be too."""
     expect(got.shape == want.shape, f"expected shape {want.shape}, got {got.shape}")
     difference = abs(got - want).max()
     if difference == 0:
@@ -257,7 +257,7 @@ def relative_error(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def errors(case: Case) -> Iterator[tuple[float, str, str]]:
-    """The relative error of every result, its name, and the backend."""
+    """Yield the relative error of every result, its name, and the backend."""
     case.check_weights_there_and_back()
     for backend in fastrnn.backends():
         with fastrnn.use_backend(backend):
@@ -290,8 +290,8 @@ def main() -> None:
         configuration = drawn(rng)
         try:
             for error, name, backend in errors(Case(configuration, rng)):
-                found = (error, name, backend, number)
-                worst[quantity(name)] = max(worst[quantity(name)], found)
+                result = (error, name, backend, number)
+                worst[quantity(name)] = max(worst[quantity(name)], result)
         except Exception as miss:
             miss.add_note(f"--seed {arguments.seed} --only {number}: {configuration}")
             raise
@@ -309,7 +309,7 @@ def main() -> None:
 
 
 def features(configuration: Configuration) -> list[str]:
-    """What to count a configuration under."""
+    """Yield the categories that a configuration counts for."""
     own, options = vars(configuration), configuration.options
     names = ("batch_first", "bidirectional", "proj_size", "dropout")
     return [

@@ -1,8 +1,8 @@
-"""A process per peer and number of threads, which is asked to time rows when it is its turn.
+"""A process per peer and number of threads, which times rows on request, in turn.
 
-The libraries keep their threads for themselves, and a number of threads holds for a whole process.
-Run as a programme this module is such a process. What the peers do is told by another module: their
-names in its `ALL`, ours first, and the arrays of a row by its `Problem`.
+Each library has threads of its own, whose number is set for a whole process. Run as a script, this
+module is such a process. Another module defines the peers: its `ALL` has their names, fastrnn
+first, and its `Problem` the arrays of a row.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from fastrnn._bench.rows import Work
 from fastrnn._bench.timing import Array, Contender, paired
 from fastrnn._core.config import available_cpus
 
-#: Seconds to wait before a turn: the threads of the process before may spin so long.
+#: Seconds to wait before a turn, as the threads of the previous process may still spin.
 _QUIET = 0.03
-#: One call in so many goes untimed before a timing: it wakes threads and fills caches.
+#: A timing of n calls is preceded by n / _WARM_UP untimed ones, to wake threads and fill caches.
 _WARM_UP = 4
 
 
 class Worker:
-    """Our end of such a process.
+    """The parent's end of such a process.
 
     Parameters
     ----------
     peers : str
-        Module that has the peers.
+        Module that defines the peers.
     peer : str
-        Name there.
+        Name of the peer.
     threads : int
     python : str
         The interpreter; fastrnn must be importable there too.
     backend : str, optional
-        ``FASTRNN_BACKEND``; by default its own.
+        ``FASTRNN_BACKEND``. Default: the process's own choice.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Worker:
         theirs.close()
 
     def about(self) -> str | None:
-        """Version, or None if the peer can't be imported; a dict of ours."""
+        """Return the version, or None if the peer can't be imported; a dict for fastrnn."""
         return self._ask("about")
 
     def prepare(self, row: Work, truth: dict[str, Array], seconds: float) -> tuple[bool, str]:
-        """Whether it can do the row, and what is wrong."""
+        """Return whether it can do the row, and what is wrong."""
         return self._ask("prepare", row, truth, seconds)
 
     def seconds(self) -> float:
-        """Seconds per call, timed once."""
+        """Return the seconds per call, timed once."""
         time.sleep(_QUIET)
         return self._ask("seconds")
 
@@ -95,7 +95,7 @@ class Worker:
 
 
 def options(parser: argparse.ArgumentParser, names: Collection[str]) -> argparse.Namespace:
-    """What was asked for, options included that all commands with workers have."""
+    """Parse the command line, with the options of all commands that use workers."""
     ours, *peers = names
 
     def some(text: str) -> list[str]:
@@ -111,7 +111,7 @@ def options(parser: argparse.ArgumentParser, names: Collection[str]) -> argparse
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="the interpreter of a peer that can't be installed beside the others",
+        help="interpreter of a peer that can't be installed with the others",
     )
     parser.add_argument("--backend", choices=fastrnn.backends(), default=fastrnn.backend())
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
@@ -119,24 +119,24 @@ def options(parser: argparse.ArgumentParser, names: Collection[str]) -> argparse
         "--threads",
         type=_numbers,
         default=sorted({1, min(2, available_cpus())}),
-        help="numbers to try (default: 1,2)",
+        help="numbers of threads to try (default: 1,2)",
     )
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=0.05, help="of one timing")
-    parser.add_argument("--quick", action="store_true", help="a row of each class: does it work?")
+    parser.add_argument("--seconds", type=float, default=0.05, help="duration of one timing")
+    parser.add_argument("--quick", action="store_true", help="a row of each class, as a smoke test")
     parser.add_argument("--json", metavar="FILE")
-    found = parser.parse_args()
-    if found.peers is None:
-        found.peers = [n for n in peers if n != "torch-avx2" or found.backend == "avx2"]
-    if found.quick:
-        found.rounds, found.seconds = 1, 1e-3
-    found.names = [ours, *found.peers]
-    return found
+    args = parser.parse_args()
+    if args.peers is None:
+        args.peers = [n for n in peers if n != "torch-avx2" or args.backend == "avx2"]
+    if args.quick:
+        args.rounds, args.seconds = 1, 1e-3
+    args.names = [ours, *args.peers]
+    return args
 
 
 def _pair(text: str) -> tuple[str, str]:
-    name, found, value = text.partition("=")
-    if not found:
+    name, separator, value = text.partition("=")
+    if not separator:
         raise argparse.ArgumentTypeError(f"expected NAME=PATH, got {text!r}")
     return name, value
 
@@ -147,7 +147,7 @@ def _numbers(text: str) -> list[int]:
 
 @contextmanager
 def started(peers: str, args: argparse.Namespace) -> Iterator[tuple[list[Worker], dict[str, str]]]:
-    """Workers for all that was asked for, and everybody's version or that they are missing."""
+    """Start the workers asked for; return them, and each one's version or that it is missing."""
     pythons, workers, versions = dict(args.peer_python), [], {}
     with ExitStack() as stack:
         stack.enter_context(fastrnn.use_backend(args.backend))
@@ -169,7 +169,7 @@ def compared(
     args: argparse.Namespace,
     each_round: Callable[[], None] = lambda: None,
 ) -> Line:
-    """Time a row in all workers in turn; those that end on it are taken out."""
+    """Time a row in all workers in turn; those that die on it are removed."""
     row, truth = problem.row, problem.truth()
     notes, ready = {}, []
     for worker in list(workers):
@@ -199,7 +199,7 @@ def compared(
 
 
 class _Served:
-    """Their end: what is done on each question."""
+    """The worker's end: the answer to each request."""
 
     def __init__(self, peers: str, peer: str, threads: int) -> None:
         module = importlib.import_module(peers)
@@ -213,11 +213,11 @@ class _Served:
     def prepare(self, row: Work, truth: dict[str, Array], seconds: float) -> tuple[bool, str]:
         self.contender = None
         gc.collect()
-        found, note = accepted(self.peer, self.problem.of(row), self.threads, truth)
-        if not found:
+        contenders, note = accepted(self.peer, self.problem.of(row), self.threads, truth)
+        if not contenders:
             return False, note
-        times = paired(found, 3, seconds) if len(found) > 1 else [0.0]
-        self.contender = found[times.index(min(times))]
+        times = paired(contenders, 3, seconds) if len(contenders) > 1 else [0.0]
+        self.contender = contenders[times.index(min(times))]
         self.calls = self.contender.calls_for(seconds)
         return True, note
 

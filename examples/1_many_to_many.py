@@ -1,11 +1,11 @@
-"""Vanilla RNN, many to many: an output at every step, and a gradient that comes in from later.
+"""Vanilla RNN, many to many: an output at every step, and a gradient from the following chunk.
 
     h_t = tanh(W_xh x_t + W_hh h_{t-1} + b_h)
     y_t = W_hy h_t + b_y
     loss = sum_t |y_t - target_t|^2 / 2
 
-The net reads three sines and predicts each one's next value. The sequence comes in two chunks: the
-second one's backward pass gives the gradient dh_next that goes into the first one's.
+The network reads three sines and predicts the next value of each. The sequence comes in two chunks:
+the backward pass of the second gives the gradient dh_next, an input to that of the first.
 """
 
 import numpy as np
@@ -84,7 +84,7 @@ agree("outputs", [ys], [our_ys])
 agree("gradients", grads, our_grads)
 times(by_hand, ours)
 
-# The tutorial's own update goes on working.
+# The tutorial's update code works unchanged.
 for step in range(1001):
     ys, grads = ours()
     if step % 250 == 0:

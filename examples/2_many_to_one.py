@@ -1,11 +1,11 @@
-"""Vanilla RNN, many to one: one answer after the last step, clipped gradients, plain SGD.
+"""Vanilla RNN, many to one: an output after the last step, clipped gradients, plain SGD.
 
     h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h)
     y = h_T W_hy + b_y
     loss = sum of |y - target|^2 / 2
 
-Row vectors, and a batch of them, here. The net reads ten numbers and says their sum. Every entry of
-the gradients is brought to within [-5, 5] before the step.
+With row vectors, in a batch. The network reads ten numbers and predicts their sum. Every entry of
+the gradients is clipped to [-5, 5] before the step.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""The next number after five, and the sum of ten, with the `Sequential` API.
+"""Predict the number after five others, and the sum of ten, with the `Sequential` API.
 
 100 windows of 5 consecutive integers, then 100 windows of 10 random numbers; 32 ReLU units, one
-linear output from the last step, Adam, mean squared error, batches of 8. The loop by hand has the
-same weights and batches, and trains to the same losses.
+linear output from the last step, Adam, mean squared error, batches of 8. The hand-written loop
+has the same weights and batches, and reaches the same losses.
 
     h_t = relu(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
     y = W h_T + b

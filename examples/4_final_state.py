@@ -1,13 +1,13 @@
-"""A net that answers from its final state, and three uses of it: text, sentiment, forecasts.
+"""A network whose output comes from its final state, used for text, sentiment and forecasts.
 
     h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
     y = W h_T + b
 
-- A character after 12 others, and so on: text that writes itself.
+- 12 characters: the next one, repeatedly, to generate text.
 - A sentence of words: positive, negative or neutral.
 - 24 months of a series with a trend and a season: the next month.
 
-For each, outputs and gradients of a loop by hand and of a `fastrnn.Sequential` with its weights.
+Each compares outputs and gradients of a hand-written loop and a `fastrnn.Sequential`.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ SENTENCES = {
 }
 
 
-# By hand: the class that tutorials have, for one sequence of vectors.
+# By hand: a class as in tutorials, for one sequence of vectors.
 
 
 class FinalStateRNN:
@@ -70,7 +70,7 @@ def softmax(z):
 
 
 def by_hand(weights, X, targets, loss):
-    """Outputs of all sequences, and the gradients of the mean loss."""
+    """Return outputs of all sequences, and the gradients of the mean loss."""
     net = FinalStateRNN(weights)
     ys, total = [], [np.zeros_like(w) for w in weights]
     for xs, target in zip(X, targets, strict=True):
@@ -86,7 +86,7 @@ def by_hand(weights, X, targets, loss):
     return ys, total
 
 
-# With fastrnn: all sequences at once; sentences of differing lengths are padded, which costs
+# With fastrnn: all sequences at once; sentences of different lengths are padded, which costs
 # nothing and changes nothing.
 
 
@@ -146,7 +146,7 @@ for text in ("a good story", "i hated the actors", "the river is in the town"):
     said = model.predict([np.eye(len(words))[[words.index(word) for word in text.split()]]])[0]
     print(f"  {text}: {labels[said.argmax()]} ({softmax(said).max():.0%})")
 
-# A forecast, of how much the next month differs from the last.
+# Forecast of the change from the last month to the next.
 
 months = np.arange(240)
 rng = np.random.default_rng(0)

@@ -1,12 +1,12 @@
-"""The four binary sequences of length 2, told apart after the last step by whether the bits differ.
+"""Classify the four binary sequences of length 2 by whether their bits differ.
 
-Once with an RNN and once with an LSTM that is written over the concatenation [h, x],
+Once with an RNN and once with an LSTM over the concatenation [h, x],
 
     f, i, o = sigmoid(W_f [h, x] + b_f), sigmoid(W_i [h, x] + b_i), sigmoid(W_o [h, x] + b_o)
     C_t = f * C_{t-1} + i * tanh(W_C [h, x] + b_C)
     h_t = o * tanh(C_t)
 
-and either way p = sigmoid(W_y h_2 + b_y) with binary cross-entropy, summed over the sequences.
+both with p = sigmoid(W_y h_2 + b_y) and binary cross-entropy, summed over the sequences.
 """
 
 import numpy as np
@@ -99,7 +99,7 @@ def lstm_by_hand(w):
     return ps, grads
 
 
-# With fastrnn: the four sequences are a batch.
+# With fastrnn: the four sequences form a batch.
 
 x = X.T[:, :, None]
 
@@ -126,7 +126,7 @@ def our_output(w, h_n):
     return p, dy @ w["W_y"], {"W_y": dy.T @ h_n, "b_y": dy.sum(axis=0, keepdims=True)}
 
 
-# One training for all: the same update code.
+# The same training loop and update code for all.
 
 
 def train(gradients, weights):

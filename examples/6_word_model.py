@@ -1,13 +1,13 @@
-"""Word-level language model: after each word, a probability for every word to be the next.
+"""Word-level language model: after each word, the probability of every word to come next.
 
     s_t = tanh(U x_t + W s_{t-1})       x_t one-hot
     p_t = softmax(V s_t)
     loss = mean over the words of -log p_t[next word]
 
-Weights are uniform in +-1/sqrt(n), n being what comes in. Backpropagation through time is truncated
-in the manner of the well-known word-RNN tutorials: the error of *each* output goes back over its
-own step and the 4 before it, not further. (Cutting the text into chunks of 4, as deep-learning
-frameworks do, is something else: there an error goes back to its chunk's start.)
+Weights are uniform in +-1/sqrt(n), with n the number of inputs. Backpropagation through time is
+truncated as in the well-known word-RNN tutorials: the error of *each* output is propagated through
+its own step and the 4 before it. (Deep-learning frameworks cut the text into chunks instead, and
+propagate an error back to the start of its chunk.)
 
 For fastrnn this is a batch: one row for each output, which holds its word and the 4 before it, and
 starts from the state before those.
@@ -42,7 +42,7 @@ def gradients_by_hand(weights, sentence):
     U, W, V = weights
     x, target = sentence[:-1], sentence[1:]
     T = len(x)
-    s = np.zeros((T + 1, H))  # the last is the state before the first: s[-1]
+    s = np.zeros((T + 1, H))  # s[-1] is the initial state
     p = np.zeros((T, N))
     for t in range(T):
         s[t] = np.tanh(U[:, x[t]] + W @ s[t - 1])

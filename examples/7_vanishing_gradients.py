@@ -1,8 +1,8 @@
-"""Vanishing gradients seen: how much the loss at the end says about the input of each step.
+"""Vanishing gradients: how the gradient of the last step's loss decays towards earlier inputs.
 
-|d loss / d x_t| over t, for a vanilla RNN, a GRU and an LSTM of orthogonal weights. The gates that
-keep the state start open, with a bias of 3 on the LSTM's forget gate and the GRU's update gate, as
-one does for long memories. A picture with matplotlib, else text.
+|d loss / d x_t| over t, for a vanilla RNN, a GRU and an LSTM with orthogonal weights. A bias of 3
+on the LSTM's forget gate and the GRU's update gate keeps the state at first, as is usual for long
+dependencies. A plot if matplotlib is installed, else text.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def sigmoid(a):
 
 
 def weights(gates):
-    """W (gates*H, I), R (gates*H, H) and b: small inputs, orthogonal recurrences."""
+    """Draw W (gates*H, I), R (gates*H, H) and b: small inputs, orthogonal recurrences."""
     R = [np.linalg.qr(rng.normal(size=(H, H)))[0] for _ in range(gates)]
     return rng.normal(0, 0.3, (gates * H, I)), np.concatenate(R), np.zeros(gates * H)
 

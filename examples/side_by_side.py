@@ -1,4 +1,4 @@
-"""What the examples share: a hand-written loop and fastrnn, compared and timed."""
+"""Helpers of the examples: compare and time a hand-written loop and fastrnn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOLERANCE = 1e-10
 
 
 def agree(name: str, hand: Iterable[Any], ours: Iterable[Any]) -> None:
-    """Print by how much arrays differ, relative to the largest entry; end if it is too much."""
+    """Print how much arrays differ, relative to the largest entry; exit if it is too much."""
     worst = 0.0
     for a, b in zip(hand, ours, strict=True):
         a, b = np.asarray(a), np.asarray(b)
@@ -25,7 +25,7 @@ def agree(name: str, hand: Iterable[Any], ours: Iterable[Any]) -> None:
 
 
 def times(by_hand: Callable[[], Any], ours: Callable[[], Any], repeats: int = 5) -> None:
-    """Print the time of both, the best of several, in turn."""
+    """Print the best of several times of both, run in turn."""
     best = [float("inf")] * 2
     for _ in range(repeats):
         for i, call in enumerate((by_hand, ours)):

@@ -1,4 +1,4 @@
-"""Speed beside others: rows of work, peers that do the same work, and timings in turn.
+"""Benchmarks against other libraries: rows of work, peers that do the same work, and timings.
 
-``fastrnn bench`` is the short version; ``benchmarks/`` of the source tree has the long one.
+``fastrnn bench`` is the short version; ``benchmarks/`` in the source tree has the long one.
 """

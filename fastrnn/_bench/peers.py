@@ -1,7 +1,7 @@
-"""Who does the same work: ours, NumPy, torch and ONNX Runtime.
+"""The peers: fastrnn, NumPy, torch and ONNX Runtime.
 
-A peer gives its contenders for a problem on so many threads: the ways to do it that may be its
-fastest, none where it can't do such work. All get the problem's arrays and weights beforehand.
+A peer makes contenders for a problem and a number of threads: each way to do the work that may be
+its fastest; none if it can't do it. All get the problem's arrays and weights beforehand.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Make = Callable[[Problem, int], Sequence[Contender]]
 
 @dataclass(frozen=True)
 class Peer:
-    """Somebody to be measured.
+    """A library to be measured.
 
     Attributes
     ----------
     make : callable
-        From a problem and a number of threads to contenders.
+        Makes contenders from a problem and a number of threads.
     modules : tuple of str
-        What it imports; the first one's version is told.
+        Modules that it imports; the version of the first is reported.
     about : str
-        What it is, where the name doesn't say.
+        A description, if the name does not suffice.
     sets_threads : bool
-        Whether `make` can set the number of threads; otherwise that is the process's own.
+        Whether `make` can set the number of threads; if not, it is that of the process.
     """
 
     make: Make
@@ -48,28 +48,28 @@ class Peer:
     sets_threads: bool = True
 
     def missing(self) -> list[str]:
-        """Which of its modules are not installed."""
+        """Return the modules that are not installed."""
         return [name for name in self.modules if importlib.util.find_spec(name) is None]
 
     def version(self) -> str:
-        """What it is, and the version of its first module."""
+        """Return the description, and the version of the first module."""
         version = f"{self.modules[0]} {importlib.import_module(self.modules[0]).__version__}"
         return f"{self.about}, {version}" if self.about else version
 
 
 def ours(problem: Problem, threads: int) -> list[Contender]:
-    """The current backend."""
+    """Make a contender on the current backend."""
     return _layer(problem, partial(our_threads, threads))
 
 
 def reference(problem: Problem, threads: int) -> list[Contender]:
-    """Our NumPy reference."""
+    """Make a contender on the NumPy reference."""
     return _layer(problem, partial(fastrnn.use_backend, "reference"))
 
 
 @contextmanager
 def our_threads(threads: int) -> Iterator[None]:
-    """Our kernels on so many threads."""
+    """Run the body of a ``with`` on `threads` threads."""
     before = fastrnn.get_num_threads()
     fastrnn.set_num_threads(threads)
     try:
@@ -101,7 +101,7 @@ def _layer(problem: Problem, scope: Callable[[], AbstractContextManager[Any]]) -
 
 
 def plain_numpy(problem: Problem, threads: int) -> list[Contender]:
-    """NumPy as in a tutorial."""
+    """Make a contender in NumPy as in a tutorial."""
     if problem.row.cell not in PLAIN:
         return []
     cell, x, dy, state = PLAIN[problem.row.cell](problem), problem.x, problem.dy, problem.state
@@ -125,7 +125,7 @@ def plain_numpy(problem: Problem, threads: int) -> list[Contender]:
 
 
 def torch(problem: Problem, threads: int) -> list[Contender]:
-    """``torch.nn``'s layer; for a step also torch's function for a single one."""
+    """Make contenders: ``torch.nn``'s layer and, for a step, torch's single-step function."""
     torch: Any = importlib.import_module("torch")
     row = problem.row
     if not hasattr(torch.nn, row.cell):
@@ -164,7 +164,7 @@ def _torch_sequence(module: Any, x: Any, states: Any) -> Any:
 
 
 def _torch_steps(module: Any, function: Any, x: Any, states: Any) -> Iterator[Callable[[], Any]]:
-    """A step of the layer, and of torch's function for one."""
+    """Return a step of the layer, and of torch's single-step function."""
     weights = list(module.parameters())
     state, state_t, x_t = _torch_state(states), _torch_state([s[0] for s in states]), x[0]
 
@@ -184,7 +184,7 @@ def _torch_steps(module: Any, function: Any, x: Any, states: Any) -> Iterator[Ca
 def _torch_training(
     torch: Any, module: Any, problem: Problem
 ) -> tuple[Callable[[], Any], Callable[[Any], dict[str, Array]]]:
-    """Forward and BPTT, and what comes out by name."""
+    """Return a call of forward and BPTT, and a function that names its results."""
     weights, dy = list(module.parameters()), torch.from_numpy(problem.dy)
     arrays = (problem.x, *(s[None] for s in problem.state))
     wanted = [torch.from_numpy(a).clone().requires_grad_() for a in arrays]
@@ -195,8 +195,8 @@ def _torch_training(
         return y, torch.autograd.grad(y, [*wanted, *weights], dy)
 
     def named(returned: Any) -> dict[str, Array]:
-        y, found = returned
-        dx, *grads = (g.numpy() for g in found)
+        y, derivatives = returned
+        dx, *grads = (g.numpy() for g in derivatives)
         by_name = dict(zip(problem.weights, grads[len(states) :], strict=True))
         of_states = {f"d{n}": g[0] for n, g in zip(states, grads, strict=False)}
         return {"y": y.detach().numpy(), "dx": dx} | of_states | by_name
@@ -205,7 +205,7 @@ def _torch_training(
 
 
 def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
-    """A session on NumPy arrays, and one on arrays bound beforehand; float32, no training."""
+    """Make a session on NumPy arrays, and one on bound arrays; float32, no training."""
     row = problem.row
     if row.mode == "training" or row.dtype != "float32" or row.cell not in ONNX_GATES:
         return []
@@ -220,12 +220,12 @@ def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
     results = [f"{n}_n" for n in names] if step else ["y"]
 
     def run() -> Any:
-        found = session.run(results, feed)
+        outputs = session.run(results, feed)
         if step:
-            feed.update(zip(names, found, strict=True))
-        return found[0]
+            feed.update(zip(names, outputs, strict=True))
+        return outputs[0]
 
-    # Two bindings in turn: what one writes the other reads, and no state is copied.
+    # Two bindings alternate: each reads the state that the other wrote, without a copy.
     def value(array: Array) -> Any:
         return ort.OrtValue.ortvalue_from_numpy(array)
 
@@ -239,7 +239,7 @@ def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
             binding.bind_ortvalue_input(n, source[n])
         for n, output in {f"{n}_n": target[n] for n in names}.items() if step else [("y", y)]:
             binding.bind_ortvalue_output(n, output)
-        # A binding does not keep the arrays alive, these values do.
+        # The bindings do not keep the arrays alive; these values do.
         bindings.append((binding, target["h"] if step else y, (x, source, target)))
     turns = cycle(bindings if step else bindings[:1])
 
@@ -254,14 +254,14 @@ def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
     return [Contender(run, named), Contender(run_bound, lambda y: named(y.numpy()))]
 
 
-#: The order of ONNX's gates in torch's, of each layer that ONNX has.
+#: ONNX's gate order in terms of torch's, for each layer that ONNX has.
 ONNX_GATES = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
 
 
 def onnx_model(problem: Problem) -> bytes:
-    """A model of one node: x, h (and c) to y, h_n (and c_n).
+    """Make a model of one node: x, h (and c) to y, h_n (and c_n).
 
-    ONNX orders the gates i, o, f, c and z, r, h; we i, f, g, o and r, z, n.
+    ONNX orders the gates i, o, f, c and z, r, h; fastrnn i, f, g, o and r, z, n.
     """
     onnx: Any = importlib.import_module("onnx")
     helper, row, names = onnx.helper, problem.row, problem.row.of.states
@@ -292,7 +292,7 @@ def onnx_model(problem: Problem) -> bytes:
         [info("y", kind, [row.T, 1, row.B, row.H]), *(info(f"{n}_n", kind, state) for n in names)],
         [onnx.numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
-    # Versions that every runtime of the last years reads.
+    # Versions that all recent runtimes can read.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
     return bytes(model.SerializeToString())
 
@@ -309,17 +309,17 @@ PEERS = {
 def accepted(
     peer: Peer, problem: Problem, threads: int, truth: Mapping[str, Array]
 ) -> tuple[list[Contender], str]:
-    """A peer's contenders whose results agree with `truth`, and what is wrong with the others."""
+    """Return a peer's contenders that agree with `truth`, and what is wrong with the others."""
     bound = BOUNDS[problem.row.dtype]
-    found, note = [], ""
-    # A peer of any version may fail in any way; the table then says so.
+    agreeing, note = [], ""
+    # Any version of a peer may fail in any way; the table reports it.
     try:
         for contender in peer.make(problem, threads):
             off = difference(contender.results(problem.row.calls), truth)
             if off <= bound:
-                found.append(contender)
+                agreeing.append(contender)
             else:
                 note = f"refused: off by {off:.0e}"
     except Exception as error:
         note = f"failed: {type(error).__name__}: {error}"
-    return found, note
+    return agreeing, note

@@ -1,4 +1,4 @@
-"""The recurrences as a good tutorial writes them: NumPy, one loop over time, stacked gates.
+"""Recurrent layers as a good tutorial writes them: NumPy, a loop over time, stacked gates.
 
 Each class has ``step``, ``forward`` and ``backward`` over the arrays of a `Problem`; ``forward``
 keeps what ``backward`` needs.
@@ -21,7 +21,7 @@ def sigmoid(a: Array) -> Array:
 
 
 class PlainCell:
-    """Weights, and the loops over time that all cells have in common."""
+    """Base class of the cells: weights, and the loops over time."""
 
     #: Names of the gradients of the initial state.
     dstates: tuple[str, ...] = ("dh",)
@@ -30,17 +30,17 @@ class PlainCell:
         self.w_ih, self.w_hh, self.b_ih, self.b_hh = problem.weights.values()
 
     def step(self, x: Array, state: tuple[Array, ...]) -> tuple[tuple[Array, ...], Any]:
-        """One step: the new state, and what `back` needs."""
+        """Return the new state after one step, and what `back` needs."""
         raise NotImplementedError
 
     def back(
         self, saved: Any, dstate: tuple[Array, ...]
     ) -> tuple[Array, Array, tuple[Array, ...], Array]:
-        """One step back: dz of the input's and of the state's products, dstate, and the old h."""
+        """Return the gradients of both products and the old state, and the old h."""
         raise NotImplementedError
 
     def forward(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, list[Any]]:
-        """Outputs (T, B, H), and what was saved of each step."""
+        """Return outputs (T, B, H), and what was saved at each step."""
         y = np.empty((*x.shape[:2], state[0].shape[1]), x.dtype)
         saved = []
         for t in range(len(x)):
@@ -50,7 +50,7 @@ class PlainCell:
         return y, saved
 
     def backward(self, x: Array, saved: list[Any], dy: Array) -> dict[str, Array]:
-        """All gradients, the final state's own being zero."""
+        """Return all gradients; that of the final state is zero."""
         dx = np.empty_like(x)
         weights = {"weight_ih": self.w_ih, "weight_hh": self.w_hh}
         grads = {n: np.zeros_like(w) for n, w in weights.items()}

@@ -1,4 +1,4 @@
-"""What was measured, as tables and JSON."""
+"""Measurements as tables and JSON."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fastrnn._files import atomic
 
 @dataclass(frozen=True)
 class Line:
-    """What was measured of a row.
+    """The measurements of a row.
 
     Attributes
     ----------
     row : Work
     ours : float
-        Seconds per call.
+        Seconds per call of fastrnn.
     peers : dict of str to float
-        Theirs.
+        Seconds per call of each peer.
     notes : dict of str to str
-        What is wrong with a peer, as ``word: details``.
+        Problems of a peer, as ``word: details``.
     details : dict
-        Whatever else is to be written down.
+        Anything else to be written.
     """
 
     row: Work
@@ -38,7 +38,7 @@ class Line:
     details: dict[str, Any] = field(default_factory=dict)
 
     def ratio(self, peer: str) -> float:
-        """The peer's time over ours."""
+        """Return the peer's time over ours."""
         return self.peers[peer] / self.ours
 
     @property
@@ -47,7 +47,7 @@ class Line:
         return min(self.peers, key=self.peers.__getitem__, default=None)
 
     def cells(self, peers: Iterable[str]) -> list[str]:
-        """Cells of a table: row, our time, the ratio to the best peer, and each peer's time."""
+        """Return table cells: row, our time, the ratio to the best peer, and each peer's time."""
         best = self.best
         return [
             self.row.name,
@@ -64,12 +64,12 @@ class Line:
 
 
 def heading(peers: Iterable[str], shape: str = "I,H,T,B") -> list[str]:
-    """What stands over :meth:`Line.cells`."""
+    """Return the column headings of :meth:`Line.cells`."""
     return ["", shape, "fastrnn", "best peer / ours", *peers]
 
 
 def duration(seconds: float) -> str:
-    """Three digits, in microseconds or milliseconds."""
+    """Format with three digits, in microseconds or milliseconds."""
     scaled, unit = (seconds * 1e6, "us") if seconds < 1e-3 else (seconds * 1e3, "ms")
     digits = 2 if scaled < 10 else 1 if scaled < 100 else 0
     return f"{scaled:,.{digits}f} {unit}"
@@ -82,7 +82,7 @@ class Table:
     ----------
     heading : sequence of str
     widths : sequence of int, optional
-        Of the first columns, at least.
+        Least widths of the first columns.
     """
 
     def __init__(self, heading: Sequence[str], widths: Sequence[int] = ()) -> None:
@@ -91,7 +91,7 @@ class Table:
         self.print(heading)
 
     def print(self, cells: Sequence[str]) -> None:
-        """Print a row, the first column to the left."""
+        """Print a row, the first column left-aligned."""
         padded = [
             c.rjust(w) if n else c.ljust(w)
             for n, (c, w) in enumerate(zip(cells, self.widths, strict=True))
@@ -100,7 +100,7 @@ class Table:
 
 
 def machine() -> dict[str, str]:
-    """CPU, Python and what :func:`fastrnn.show_config` tells."""
+    """Return CPU, Python and what :func:`fastrnn.show_config` prints."""
     cpu = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
@@ -111,7 +111,7 @@ def machine() -> dict[str, str]:
 
 
 def write_json(path: str, about: Mapping[str, Any], lines: Sequence[Line]) -> None:
-    """Write what was measured; times are in seconds."""
+    """Write the measurements; times are in seconds."""
     rows = [asdict(line) for line in lines]
     text = json.dumps({**about, "lines": rows}, indent=1)
     atomic.write(path, text.encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Rows of a table of timings: what work, how much of it, and what must come out."""
+"""Rows of a table of timings: the work, its sizes, and the expected results."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from fastrnn.layers import RECURRENT
 #: Steps after which the outputs of a stream are compared.
 STEPS = 3
 
-#: How far a result may be off, relative to the array's largest entry. A sum of n products is off by
-#: sqrt(n) u at most, for all but unlikely data (Higham and Mary 2019); 1e-4 is that for the longest
+#: Tolerances, relative to the array's largest entry. The error of a sum of n products is at most
+#: sqrt(n) u, with high probability (Higham and Mary 2019); 1e-4 is that for the longest
 #: sums here (T*B = 5000, u = 6e-8), times 20 for the activations' errors, carried over the steps.
 BOUNDS = {"float32": 1e-4, "float64": 1e-12}
 
 
-#: The cell of each recurrent layer that is made without options, by the layer's name.
+#: The default cell of each recurrent layer, by the layer's name.
 DEFAULTS: dict[str, Cell] = {
     layer.__name__: CELLS[next(iter(layer.cells))] for layer in RECURRENT.values()
 }
 
 
 class Work(Protocol):
-    """What a row tells of itself; it is a dataclass."""
+    """The interface of a row, which is a dataclass."""
 
     @property
     def name(self) -> str:
-        """What is done."""
+        """The kind of work."""
 
     @property
     def shape(self) -> str:
-        """How much of it."""
+        """The sizes."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class Row:
 
     @property
     def calls(self) -> int:
-        """After how many calls outputs are compared."""
+        """Number of calls after which outputs are compared."""
         return STEPS if self.mode == "step" else 1
 
     @property
     def flops(self) -> int:
         """Additions and multiplications of the matrix products.
 
-        Training takes three times the forward's: its own products, those for dx and dh, and those
+        Training takes three times as many as forward: its products, those for dx and dh, and those
         for the gradients of the weights.
         """
         rows = len(self.of.gates) * self.H
@@ -95,14 +95,14 @@ class Row:
 
     @property
     def _recurrent_columns(self) -> int:
-        """How many numbers of the state each gate of a unit reads."""
+        """Number of state elements that each gate of a unit reads."""
         return {"dense": self.H, "elementwise": 1, "none": 0}[self.of.recurrence]
 
     @property
     def step_bytes(self) -> int:
         """Bytes of weights that a time step of one sequence must read.
 
-        Of a whole sequence only the recurrent ones: its input is projected many steps at a time.
+        For a whole sequence only the recurrent ones: its input is projected many steps at a time.
         """
         rows = len(self.of.gates) * self.H
         columns = self._recurrent_columns + (self.I if self.mode == "step" else 0)
@@ -114,7 +114,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Problem:
-    """The arrays of a row: the same from the same row.
+    """The arrays of a row, always the same for a row.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class Problem:
         )
 
     def layer(self, dtype: Any = None) -> Any:
-        """Our layer with these weights."""
+        """Return a fastrnn layer with these weights."""
         layer = getattr(fastrnn, self.row.cell)(
             self.row.I, self.row.H, dtype=dtype or self.row.dtype, seed=0
         )
@@ -161,12 +161,12 @@ class Problem:
         return layer
 
     def layer_state(self) -> Any:
-        """The state as our layers and torch's take it, (1, B, H) each."""
+        """Return the state for layers of fastrnn and torch, (1, B, H) each."""
         state = tuple(s[None] for s in self.state)
         return state if len(state) > 1 else state[0]
 
     def truth(self) -> dict[str, Array]:
-        """What must come out, from the NumPy reference in float64."""
+        """Return the expected results, from the NumPy reference in float64."""
         if self.row.mode == "step":
             steps = replace(self, x=np.repeat(self.x, STEPS, axis=0))
             y, _ = steps._in_float64(training=False)
@@ -183,25 +183,25 @@ class Problem:
             return y, gradients(self.row.of, layer.backward(tape, self.dy))
 
 
-def gradients(of: Cell, found: tuple[Array, Any, Mapping[str, Array]]) -> dict[str, Array]:
-    """What the ``backward`` of a cell's layer returned, as arrays by name."""
-    dx, dstate, grads = found
+def gradients(of: Cell, returned: tuple[Array, Any, Mapping[str, Array]]) -> dict[str, Array]:
+    """Return the results of a layer's ``backward`` as arrays by name."""
+    dx, dstate, grads = returned
     states = dstate if isinstance(dstate, tuple) else (dstate,)
     named = {f"d{name}": s[0] for name, s in zip(of.states, states, strict=True)}
     return {"dx": dx} | named | {n.removesuffix("_l0"): g for n, g in grads.items()}
 
 
-def difference(found: Mapping[str, Array], truth: Mapping[str, Array]) -> float:
-    """The largest difference of any array, relative to that array's largest entry.
+def difference(results: Mapping[str, Array], truth: Mapping[str, Array]) -> float:
+    """Return the largest difference of any array, relative to that array's largest entry.
 
-    Infinite if arrays are missing, or of another shape.
+    Infinity if an array is missing or has another shape.
     """
-    if found.keys() != truth.keys():
+    if results.keys() != truth.keys():
         return np.inf
     worst = 0.0
     for name, expected in truth.items():
-        if found[name].shape != expected.shape:
+        if results[name].shape != expected.shape:
             return np.inf
-        off = float(np.abs(found[name] - expected).max() / np.abs(expected).max())
+        off = float(np.abs(results[name] - expected).max() / np.abs(expected).max())
         worst = max(worst, off if off == off else np.inf)
     return worst

@@ -1,4 +1,4 @@
-"""``fastrnn bench``: a few rows in one process, beside whatever peers are installed."""
+"""``fastrnn bench``: a few rows in one process, against the peers that are installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastrnn._bench.rows import Problem, Row
 from fastrnn._bench.timing import paired
 from fastrnn._files import atomic
 
-#: Each class of work in sizes that real models have.
+#: Each class of work in realistic sizes.
 ROWS = (
     Row("LSTM", "step", 32, 32, 1, 1),
     Row("LSTM", "step", 64, 128, 1, 1),
@@ -23,21 +23,21 @@ ROWS = (
     Row("GRU", "training", 32, 32, 100, 32),
     Row("RNN", "training", 32, 32, 100, 32),
 )
-#: The same in small.
+#: The same in small sizes.
 QUICK_ROWS = tuple(Row(r.cell, r.mode, 5, 9, min(r.T, 7), min(r.B, 3)) for r in ROWS)
 
 
 def run(peers: Sequence[str] | None, threads: int, quick: bool, json: str | None) -> None:
-    """Measure, print a table and write it.
+    """Measure, print a table, and write it if asked.
 
     Parameters
     ----------
     peers : sequence of str, optional
         Names in `PEERS`. Default: all that are installed.
     threads : int
-        Everybody is at their better of 1 and so many.
+        Each library is timed with 1 and with this many threads; the better time counts.
     quick : bool
-        Small sizes and short timings: does it work?
+        Small sizes and short timings, as a smoke test.
     json : str, optional
         File to write.
     """
@@ -80,9 +80,9 @@ def _measured(names: Sequence[str], threads: int, quick: bool) -> Iterator[repor
         of, contenders, notes = [], [], {}
         for name, peer in {"fastrnn": OURS, **{n: PEERS[n] for n in names}}.items():
             for n in sorted({1, threads}) if peer.sets_threads else (1,):
-                found, note = accepted(peer, problem, n, truth)
-                of += [name] * len(found)
-                contenders += found
+                agreeing, note = accepted(peer, problem, n, truth)
+                of += [name] * len(agreeing)
+                contenders += agreeing
                 if note:
                     notes[name] = note
         best: dict[str, float] = {}

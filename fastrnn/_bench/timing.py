@@ -1,4 +1,4 @@
-"""Timings in turn, so that a machine's drift hits all alike."""
+"""Interleaved timings, so that a machine's drift affects all contenders alike."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fastrnn._types import Array
 
 @dataclass(frozen=True)
 class Contender:
-    """Somebody's way to do one piece of work.
+    """A way to do a piece of work.
 
     Attributes
     ----------
     call : callable
-        Does it once.
+        Does the work once.
     arrays : callable
-        What `call` returned, as NumPy arrays by name.
+        Converts the result of `call` to NumPy arrays by name.
     scope : callable
-        Makes the context in which calls run (threads, backend, gradient mode); it is not timed.
+        Makes the context of the calls (threads, backend, gradient mode); it is not timed.
     """
 
     call: Callable[[], Any]
@@ -34,14 +34,14 @@ class Contender:
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def results(self, calls: int) -> dict[str, Array]:
-        """The arrays, copied, after so many calls."""
+        """Return copies of the arrays after `calls` calls."""
         with self.scope():
             for _ in range(calls):
                 returned = self.call()
             return {name: np.array(array) for name, array in self.arrays(returned).items()}
 
     def seconds(self, calls: int) -> float:
-        """Seconds per call, over so many calls in a row."""
+        """Return the seconds per call, over `calls` consecutive calls."""
         with self.scope():
             start = time.perf_counter()
             for _ in repeat(None, calls):
@@ -49,8 +49,8 @@ class Contender:
             return (time.perf_counter() - start) / calls
 
     def calls_for(self, seconds: float) -> int:
-        """How many calls take about so long, found after a warm-up."""
-        self.seconds(1)  # which may import, compile or pack
+        """Return the number of calls that take about `seconds`, after a warm-up."""
+        self.seconds(1)  # a first call may import, compile or pack
         calls = 1
         while True:
             took = self.seconds(calls) * calls
@@ -60,15 +60,15 @@ class Contender:
 
 
 def paired(contenders: Sequence[Contender], rounds: int, seconds: float) -> list[float]:
-    """Median seconds per call of each contender, run in turn.
+    """Return the median seconds per call of each contender, timed in turn.
 
     Parameters
     ----------
     contenders : sequence of Contender
     rounds : int
-        How often each is timed.
+        Number of timings of each.
     seconds : float
-        How long one timing takes, about.
+        Approximate duration of one timing.
     """
     counts = [contender.calls_for(seconds) for contender in contenders]
     times = [
