@@ -1,4 +1,4 @@
-"""What tests share: every backend, cell and dtype as fixtures; makers of layers and states."""
+"""Shared fixtures: every backend, cell and dtype, and factories of layers and states."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ settings.load_profile("fastrnn")
 
 #: Every recurrent layer of the package.
 RECURRENT = tuple(layers.RECURRENT.values())
-#: How users come by each cell: its layer, and what chooses it there.
+#: How users get each cell: its layer, and the arguments that select it.
 USES = {name: (layer, options) for layer in RECURRENT for name, options in layer.cells.items()}
 
 
-# A shell starts what runs in the background with Ctrl-C ignored, which children would inherit.
+# A shell starts background jobs with SIGINT ignored, which child processes would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: FASTRNN_BACKEND=name is for that one alone: who runs the suite once for each runs nothing twice.
+#: FASTRNN_BACKEND=name selects one backend, so that one run for each tests nothing twice.
 BACKENDS = (fastrnn.backend(),) if os.environ.get("FASTRNN_BACKEND") else fastrnn.backends()
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every backend of this machine; the test runs on it."""
+    """Run the test on every backend of this machine."""
     with fastrnn.use_backend(request.param):
         yield request.param
 
 
 @pytest.fixture(params=[name for name in BACKENDS if name != "reference"])
 def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every compiled backend of this machine; the test runs on it."""
+    """Run the test on every compiled backend of this machine."""
     with fastrnn.use_backend(request.param):
         yield request.param
 
@@ -83,7 +83,7 @@ def make_layer() -> Callable[..., Any]:
 
 @pytest.fixture
 def remade() -> Callable[..., Any]:
-    """``remade(layer, **options)``: the same layer with other options, weights of its own."""
+    """``remade(layer, **options)``: the same layer with other options, and its own weights."""
 
     def make(layer: Any, **options: Any) -> Any:
         twin = type(layer)(**layer.get_config() | options)
@@ -107,7 +107,7 @@ def recurrent(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def make_single() -> Callable[..., Any]:
-    """``make_single(cell, I, H, **options)``: the layer of one step that runs a cell."""
+    """``make_single(cell, I, H, **options)``: the single-step layer that runs a cell."""
 
     def make(cell: Cell, I: int, H: int, *args: Any, **options: Any) -> Any:
         layer, usual = USES[cell.name]
@@ -134,7 +134,7 @@ def functions() -> Callable[[Cell], tuple[Callable[..., Any], Callable[..., Any]
 
 @pytest.fixture
 def options_of() -> Callable[..., list[dict[str, Any]]]:
-    """``options_of(cell, P)``: its options as a layer takes them, in every combination."""
+    """``options_of(cell, P)``: every combination of its options, as a layer takes them."""
 
     def combinations(cell: Cell, P: int) -> list[dict[str, Any]]:
         values = {"projection": ("proj_size", P)}
@@ -147,18 +147,18 @@ def options_of() -> Callable[..., list[dict[str, Any]]]:
 
 @pytest.fixture
 def make_state(rng: np.random.Generator) -> Callable[..., Any]:
-    """``make_state(cell, shape, dtype)``: a random state as a layer takes and gives it."""
+    """``make_state(cell, shape, dtype)``: a random state as a layer takes and returns it."""
 
     def make(cell: Cell, shape: tuple[int, ...], dtype: Any) -> Any:
-        found = tuple(rng.uniform(-1, 1, shape).astype(dtype) for _ in cell.states)
-        return found if len(found) > 1 else found[0]
+        states = tuple(rng.uniform(-1, 1, shape).astype(dtype) for _ in cell.states)
+        return states if len(states) > 1 else states[0]
 
     return make
 
 
 @pytest.fixture
 def make_weights(rng: np.random.Generator) -> Callable[..., Any]:
-    """``make_weights(cell, I, H, dtype, bias_ih=True, bias_hh=True)``: without any option's."""
+    """``make_weights(cell, I, H, dtype, bias_ih=True, bias_hh=True)``: without those of options."""
 
     def make(cell: Cell, I: int, H: int, dtype: Any, **given: bool) -> list[Any]:
         shapes = cell.weight_shapes(CellConfig(input_size=I, hidden_size=H))
@@ -174,7 +174,7 @@ def make_weights(rng: np.random.Generator) -> Callable[..., Any]:
 
 @pytest.fixture
 def same_bits() -> Callable[[Any, Any], bool]:
-    """``same_bits(a, b)``: whether two nests of arrays hold the same bits, in the same shapes."""
+    """``same_bits(a, b)``: whether nested arrays have the same bits and shapes."""
 
     def same(a: Any, b: Any) -> bool:
         if isinstance(a, dict):

@@ -1,13 +1,13 @@
-"""A random walk over all that can be called, set and changed: clear errors, but never a crash.
+"""A fuzzer of everything that can be called, set and changed: clear errors, but never a crash.
 
 python tests/fuzz_walls.py --actions 100000 [--seed N] [--backend NAME]
-python tests/fuzz_walls.py --actions 250 --seed N --episode E          once more where it crashed
+python tests/fuzz_walls.py --actions 250 --seed N --episode E          repeat the one that crashed
 
-An episode is so many actions on objects of its own, drawn from the seed and its number. In one of
-four, private attributes are set as well, and the kernels' arguments are changed between Python's
-checks and the call: any exception will do there. Elsewhere only those of CLEAR will, or where
-another thread changes arrays during the call, an IndexError. After every few actions layers that
-nobody touched must still give the same bits.
+An episode is a series of actions on objects of its own, drawn from the seed and its number. In one
+of four, private attributes are set too, and the kernels' arguments are changed between Python's
+checks and the call; any exception is accepted there. Elsewhere only those of CLEAR are or, if
+another thread changes arrays during the call, an IndexError. Every few actions, layers that were
+not touched must still give the same bits.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ try:
 except ImportError:
     sklearn = None
 
-#: What a refusal is; a MemoryError is that of a size that nothing can hold.
+#: Exceptions that count as clear errors; a MemoryError is for sizes that do not fit into memory.
 CLEAR = (ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OSError)
-#: Actions of an episode, and after how many to look at what nobody touched.
+#: Actions per episode, and between checks of the untouched layers.
 EPISODE, CANARY = 250, 25
-#: Bytes of address space: what is larger can't be had.
+#: Limit of the address space in bytes, so that huge allocations fail.
 SPACE = 6 * 2**30
-#: A call that takes so many seconds hangs.
+#: Seconds after which a call counts as hanging.
 HANGS = 300
 PACKAGE = os.path.dirname(fastrnn.__file__) + os.sep
 
@@ -61,9 +61,9 @@ CONTAINERS = ([], {}, (), [None], {"a": 1}, (1, 2), [1, [2]], set(), range(3), s
 
 
 def subclasses(module: Any, base: type) -> list[Any]:
-    """Classes of a module that can be made."""
-    found = (v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base))
-    return [kind for kind in found if not inspect.isabstract(kind) and kind is not base]
+    """Return the concrete classes of a module."""
+    classes = (v for v in vars(module).values() if isinstance(v, type) and issubclass(v, base))
+    return [kind for kind in classes if not inspect.isabstract(kind) and kind is not base]
 
 
 LAYERS = subclasses(layers, layers.Layer)
@@ -83,8 +83,8 @@ if sklearn:
 
 
 def canary() -> bytes:
-    """What layers compute that nobody meddles with, on the current backend."""
-    rng, found = np.random.default_rng(0), []
+    """Return the results of untouched layers, on the current backend."""
+    rng, results = np.random.default_rng(0), []
     for kind, dtype in ((fastrnn.LSTM, "float32"), (fastrnn.GRU, "float64")):
         layer = kind(5, 19, seed=1, dtype=dtype)
         x = rng.normal(size=(7, 6, 5)).astype(dtype)
@@ -92,14 +92,14 @@ def canary() -> bytes:
         dx, _, grads = layer.backward(tape, y)
         params = layer.parameters()
         optim.Adam(clip_norm=1.0).step(params, grads)
-        found += [y, dx, *grads.values(), *params.values(), layer.stream(6).step(x[0])]
+        results += [y, dx, *grads.values(), *params.values(), layer.stream(6).step(x[0])]
     z, target = rng.normal(size=(9, 4)), np.arange(9) % 4
-    found.append(losses.cross_entropy.value_and_grad(z, target)[1])
-    return b"".join(np.ascontiguousarray(a).tobytes() for a in found)
+    results.append(losses.cross_entropy.value_and_grad(z, target)[1])
+    return b"".join(np.ascontiguousarray(a).tobytes() for a in results)
 
 
 class Chaos(callbacks.Callback):
-    """Does what it likes in the middle of a fit."""
+    """A callback that does random actions in the middle of a fit."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -116,7 +116,7 @@ class Chaos(callbacks.Callback):
 
 
 def arrays_in(value: Any, depth: int = 0) -> list[np.ndarray]:
-    """The arrays in a nest of containers."""
+    """Yield the arrays in nested containers."""
     if isinstance(value, np.ndarray):
         return [value]
     if isinstance(value, optim.RowGradient):
@@ -129,7 +129,7 @@ def arrays_in(value: Any, depth: int = 0) -> list[np.ndarray]:
 
 
 def shown(value: Any) -> str:
-    """Short, an array by its kind."""
+    """Return a short ``repr``; for an array, its dtype and shape."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{value.shape}"
     if type(value) in (tuple, list):
@@ -140,7 +140,7 @@ def shown(value: Any) -> str:
 
 
 class Numbers:
-    """Chance, and numbers good and strange."""
+    """Random choices, and good and strange arguments."""
 
     def __init__(self, rng: np.random.Generator, folder: str) -> None:
         self.rng, self.folder = rng, folder
@@ -163,7 +163,7 @@ class Numbers:
         pool.append(value)
 
     def some(self, *kinds: str) -> Any:
-        """An object of one of these kinds."""
+        """Return an object of one of these kinds."""
         pools = [self.pools[kind] for kind in kinds or self.pools if self.pools[kind]]
         if not pools:
             raise LookupError
@@ -173,7 +173,7 @@ class Numbers:
         return self.rng.normal(size=shape).astype(dtype)
 
     def twisted(self, a: Any) -> Any:
-        """The same numbers in a form that nobody expects, or nearly the same numbers."""
+        """Return the same numbers in an unusual form, or nearly the same numbers."""
         if not isinstance(a, np.ndarray):
             return a
         match self.rng.integers(13):
@@ -192,7 +192,7 @@ class Numbers:
             case 5:
                 return np.asfortranarray(a)
             case 6 if a.size:
-                # A file of its own: who writes to one that is mapped ends any program.
+                # A file of its own: truncating a mapped file would crash any program.
                 path = tempfile.mkstemp(".npy", dir=self.folder)[1]
                 np.save(path, a)
                 return np.load(path, mmap_mode=self.pick("rc"))
@@ -211,7 +211,7 @@ class Numbers:
                 return self.pick([a[None], a.reshape(-1)])
 
     def strange(self) -> Any:
-        """Anything."""
+        """Return an arbitrary object."""
         match self.rng.integers(8):
             case 0 | 1 | 2:
                 return self.pick(SCALARS)
@@ -234,10 +234,10 @@ class Numbers:
         return optim.RowGradient(rows, self.normal(n, D, dtype=self.pick(["f4", "f8"])), (V, D))
 
     def hurt(self, a: Any, racing: bool = False) -> None:
-        """Change an array in place, in any way that NumPy lets through.
+        """Change an array in place, in any way that NumPy allows.
 
-        All but what breaks NumPy itself: resizing what the walk has views of, or what NumPy may
-        read at that moment without the interpreter's lock.
+        Except for what breaks NumPy itself: resizing arrays of which there are views, or which
+        NumPy may be reading without the GIL.
         """
         small = a.size < 500 and a.dtype.kind != "O"
         resizable = not racing or (small and fastrnn.backend() != "reference")
@@ -265,7 +265,7 @@ class Numbers:
             pass
 
     def arguments(self, kind: Any) -> dict[str, Any]:
-        """Arguments of a constructor, now and then a strange one."""
+        """Return arguments of a constructor, occasionally a strange one."""
         chosen: dict[str, Sequence[Any]] = {
             "num_layers": (1, 2, 3), "proj_size": (0, 1, 2), "p": (0, 0.5, 1), "lr": (0.1, 1e-3),
             "dropout": (0, 0.5, 1), "weight_dropout": (0, 0.5), "dtype": ("f4", "f8"),
@@ -273,23 +273,23 @@ class Numbers:
             "forget_bias": (1.0,), "momentum": (0, 0.9), "weight_decay": (0, 0.1),
             "clip_norm": (1.0,), "clip_value": (1.0,), "monitor": ("loss",), "patience": (0,),
         }  # fmt: skip
-        found: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for name, parameter in inspect.signature(kind).parameters.items():
             needed = parameter.default is parameter.empty
             if self.chance(0.02):
-                found[name] = self.strange()
+                arguments[name] = self.strange()
             elif needed or self.chance(0.3):
                 if name in chosen:
-                    found[name] = self.pick(chosen[name])
+                    arguments[name] = self.pick(chosen[name])
                 elif isinstance(parameter.default, bool):
-                    found[name] = self.chance(0.5)
+                    arguments[name] = self.chance(0.5)
                 elif needed:
-                    found[name] = self.size()
-        return found
+                    arguments[name] = self.size()
+        return arguments
 
 
 class World(Numbers):
-    """What an episode plays with, and the actions."""
+    """The objects of an episode, and the actions."""
 
     def __init__(self, seed: int, episode: int, backends: Any, note: Callable[[str], None]) -> None:
         super().__init__(np.random.default_rng([seed, episode]), tempfile.mkdtemp("walls"))
@@ -302,7 +302,7 @@ class World(Numbers):
         self.keep("optimizer", optim.SGD(0.1, momentum=0.9))
 
     def act(self) -> None:
-        """One action; what it raises is counted."""
+        """Do one action, and count what it raises."""
         if self.depth > 3:
             return
         name = str(self.rng.choice(list(ACTIONS), p=ODDS))
@@ -313,7 +313,7 @@ class World(Numbers):
             getattr(self, name)()
             self.outcomes["none"] += 1
         except LookupError as error:
-            if type(error) is LookupError:  # ours: there is no such object yet
+            if type(error) is LookupError:  # raised by `pick`: there is no such object yet
                 self.act()
             else:
                 self.failed(error)
@@ -329,13 +329,13 @@ class World(Numbers):
         of = [f for f in frames if f.filename.startswith(PACKAGE)][-2:]
         self.outcomes[kind] += 1
         clear = isinstance(error, CLEAR) or (self.raced and isinstance(error, IndexError))
-        # Without frames it is NumPy's, of what the walk itself wanted of it.
+        # Without frames of fastrnn, the fuzzer's own use of NumPy raised it.
         if of and not clear and not self.private:
             where = "".join(f"{f.filename.removeprefix(PACKAGE)}:{f.lineno}, " for f in of)
             self.unclear[f"{where}{kind}: {error}"[:200].replace("\n", " ")] += 1
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call; now and then another thread changes the arguments meanwhile."""
+        """Call; occasionally another thread changes the arguments meanwhile."""
         owner = getattr(function, "__self__", None)
         self.note(f"    {owner!r} {shown(args)} {shown(options)}"[:400].replace("\n", " "))
         if self.depth > 1 or not self.chance(0.15):
@@ -360,7 +360,7 @@ class World(Numbers):
             thread.join()
 
     def input_of(self, source: Any, T: int, B: int) -> Any:
-        """What a layer or model takes, time first, or nearly."""
+        """Return an input of a layer or model, time first, or nearly one."""
         size = getattr(source, "features_in", None) or getattr(source, "input_size", None)
         if getattr(source, "vocabulary", None):
             x = self.rng.integers(0, 3, (T, B))
@@ -404,8 +404,8 @@ class World(Numbers):
         dy = self.pick([self.strange, partial(self.twisted, y)])() if self.chance(0.3) else y
         args = [dy] if self.chance(0.8) else [dy, self.some("state")]
         name = self.pick([n for n in dir(layer) if n.startswith("backward")])
-        found = self.call(getattr(layer, name), tape, *args)
-        self.keep("grads", (layer, found[-1] if isinstance(found, tuple) else found))
+        result = self.call(getattr(layer, name), tape, *args)
+        self.keep("grads", (layer, result[-1] if isinstance(result, tuple) else result))
 
     def call_function(self) -> None:
         name = self.pick(FUNCTIONS)
@@ -420,7 +420,7 @@ class World(Numbers):
         self.keep("function tape", self.call(getattr(functional, name), *args)[-1])
 
     def change_arrays(self) -> None:
-        """Weights that a layer handed out, states, gradients, and data of a fit."""
+        """Change weights that a layer returned, states, gradients, and data of a fit."""
         held = self.some("layer", "held", "state", "grads")
         weights = parameters(held)
         self.note(f"    {shown(held)}"[:300])
@@ -433,7 +433,7 @@ class World(Numbers):
         target = self.some()
         target = target[0] if isinstance(target, tuple) and target else target
         names = [n for n in dir(target) if self.private or not n.startswith("_")]
-        if not self.private and self.chance(0.8):  # methods seldom
+        if not self.private and self.chance(0.8):  # methods rarely
             names = [n for n in names if not callable(getattr(type(target), n, None))] or names
         name = self.pick(names or ["nothing"])
         value = getattr(self.some(), name, None) if self.chance(0.3) else self.strange()
@@ -444,7 +444,7 @@ class World(Numbers):
             setattr(target, name, value)
 
     def change_inside(self) -> None:
-        """Arrays and containers of a private attribute, in such episodes only."""
+        """Change arrays and containers of a private attribute, in such episodes only."""
         target = self.some()
         if not self.private or not getattr(target, "__dict__", None):
             return
@@ -474,7 +474,7 @@ class World(Numbers):
             return
         buffers: list[pickle.PickleBuffer] = []
         data = pickle.dumps(target, protocol=5, buffer_callback=buffers.append)
-        # Read-only, as Ray, Dask and joblib's memory maps have it, or somebody's who writes on.
+        # Read-only, as from Ray, Dask and joblib's memory maps, or still written to by others.
         taken = [bytes(b) if self.chance(0.5) else bytearray(b) for b in buffers]
         self.keep(kind, pickle.loads(data, buffers=taken))
         for buffer in taken:
@@ -565,7 +565,7 @@ class World(Numbers):
         self.call(loss.value_and_grad if self.chance(0.7) else loss, *args)
 
     def new_model(self) -> None:
-        """Layers that stand on each other, new ones or those that are there."""
+        """Return layers that fit each other, new or existing."""
         I, H = self.size(), self.size()
         recurrent = self.pick(layers.RECURRENT.values())
         chosen = [recurrent(I, H, return_sequences=self.chance(0.5)), fastrnn.Linear(H, 3)]
@@ -576,7 +576,7 @@ class World(Numbers):
         self.keep("model", self.call(fastrnn.Sequential, chosen, seed=self.pick([None, 0])))
 
     def data_of(self, model: Any) -> tuple[Any, Any, str]:
-        """X, y and a loss, mostly fitting."""
+        """Return X, y and a loss that usually fit."""
         X, loss = self.input_of(model, self.pick([1, 5, 8]), self.pick([1, 4])), self.pick(LOSSES)
         try:
             shape = model.predict(X).shape
@@ -621,7 +621,7 @@ class World(Numbers):
                 self.keep("layer", self.pick(model.layers))
 
     def estimate(self) -> None:
-        """Models for one purpose, small and short."""
+        """Use a small model for one purpose, with short training."""
         if self.chance(0.3) or not self.pools["estimator"]:
             kind, options = self.pick(ESTIMATORS)
             self.keep("estimator", kind(**options))
@@ -640,7 +640,7 @@ class World(Numbers):
         name = self.pick([n for n in data if hasattr(target, n)])
         self.call(getattr(target, name), *self.pick(data[name]))
 
-    # What holds everywhere.
+    # Actions on any object.
 
     def change_options(self) -> None:
         if self.chance(0.3):
@@ -658,14 +658,14 @@ class World(Numbers):
 
 
 def parameters(source: Any) -> Mapping[str, np.ndarray]:
-    """The weights themselves; none where they can't be had."""
+    """Return the weights themselves; none if that fails."""
     try:
         return source.parameters()
     except Exception:
         return {}
 
 
-#: How often each is done.
+#: Relative frequencies of the actions.
 ACTIONS = {
     "new_layer": 6, "call_layer": 20, "backward": 12, "call_function": 5, "change_arrays": 9,
     "set_attribute": 12, "change_inside": 3, "load_state": 6, "pickled": 5, "new_stream": 4,
@@ -683,8 +683,8 @@ class Meddled:
         self._kernels, self._worlds = kernels, worlds
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._kernels, name)
-        return partial(self._call, name, found) if callable(found) else found
+        kernel = getattr(self._kernels, name)
+        return partial(self._call, name, kernel) if callable(kernel) else kernel
 
     def _call(self, name: str, kernel: Any, *args: Any, **options: Any) -> Any:
         if self._worlds and args and self._worlds[0].chance(0.1):
@@ -711,7 +711,7 @@ class Meddled:
 def walk(
     args: argparse.Namespace, backends: Sequence[str], note: Callable[[str], None]
 ) -> tuple[Counter[str], Counter[str]]:
-    """Episodes, each in a world of its own: what came of the actions, and errors not clear."""
+    """Run episodes, each with objects of its own; return outcomes, and unclear errors."""
     wanted = {}
     for name in backends:
         with fastrnn.use_backend(name):
@@ -720,10 +720,10 @@ def walk(
     real, meddled, threads = dispatch.kernels, {}, fastrnn.get_num_threads()
 
     def kernels(*args: Any) -> Any:
-        found = real(*args)
+        returned = real(*args)
         if not now or not now[0].private:
-            return found
-        return meddled.setdefault(id(found), Meddled(found, now))
+            return returned
+        return meddled.setdefault(id(returned), Meddled(returned, now))
 
     dispatch.kernels = kernels
     outcomes: Counter[str] = Counter()
@@ -759,7 +759,7 @@ def main() -> None:
     faulthandler.enable()
     warnings.simplefilter("ignore")
     sys.setswitchinterval(1e-5)
-    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # which needs more of it
+    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # which needs more address space
         resource.setrlimit(resource.RLIMIT_AS, (SPACE, resource.getrlimit(resource.RLIMIT_AS)[1]))
     log = os.open(args.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if args.log else None
 

@@ -1,7 +1,7 @@
-"""tanh and sigmoid, as every cell computes them, within 4 ulp of the true value on the whole line.
+"""tanh and sigmoid, as every cell computes them, within 4 ulp of the true value for all arguments.
 
-Each probe is a cell in which all but one activation are at a limit, 0 or 1, so that a state is the
-value of that one, exactly.
+Each probe is a cell in which all activations but one are saturated at 0 or 1, so that a state is
+exactly the value of that one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ONE, ZERO = 100.0, -1000.0  # sigmoid is 1, and 0, there; tanh(ONE) is 1
 
 @dataclass(frozen=True)
 class Probe:
-    """The gate or state that the argument goes into, what stands in others, and where to look."""
+    """The gate or state that gets the argument, the values of the others, and the state to read."""
 
     function: str
     cell: str
@@ -52,7 +52,7 @@ def probe(request):
 
 @pytest.fixture
 def evaluate(functions, probe, dtype):
-    """``evaluate(points)``: the function's values there, (points.size, H), from this backend."""
+    """``evaluate(points)``: the values of the function, (points.size, H), on this backend."""
     cell = CELLS[probe.cell]
     forward, _ = functions(cell)
 
@@ -76,9 +76,9 @@ def evaluate(functions, probe, dtype):
         else:
             states[probe.argument] = points
         given = tuple(states.values())
-        _, found, _ = forward(x, given if len(given) > 1 else given[0], *weights.values())
-        found = dict(zip(cell.states, found if len(given) > 1 else (found,), strict=True))
-        return found[probe.look].ravel()
+        _, state_n, _ = forward(x, given if len(given) > 1 else given[0], *weights.values())
+        state_n = dict(zip(cell.states, state_n if len(given) > 1 else (state_n,), strict=True))
+        return state_n[probe.look].ravel()
 
     return values
 

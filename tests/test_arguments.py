@@ -1,4 +1,4 @@
-"""Whatever comes in: the right result, or an error of the right type that names the argument."""
+"""Any argument gives the right result, or an error of the right type that names it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ def layer(cell, dtype, backend, make_layer):
 
 def misaligned(a):
     memory = np.zeros(a.nbytes + 1, np.uint8)
-    found = memory[1:].view(a.dtype).reshape(a.shape)
-    found[...] = a
-    assert not found.flags.aligned
-    return found
+    moved = memory[1:].view(a.dtype).reshape(a.shape)
+    moved[...] = a
+    assert not moved.flags.aligned
+    return moved
 
 
 def odd_strides(a):
-    """Aligned to nothing and with strides that are no multiple of the item's size."""
+    """Return an unaligned copy, whose strides are not multiples of the item size."""
     record = np.zeros(a.shape, [("pad", "u1"), ("value", a.dtype)])
     record["value"] = a
     return record["value"]
 
 
 def read_only(a):
-    found = a.copy()
-    found.flags.writeable = False
-    return found
+    copy = a.copy()
+    copy.flags.writeable = False
+    return copy
 
 
-#: The same numbers in another guise.
+#: The same numbers in another form.
 GUISES = {
     "list": lambda a: a.tolist(),
     "tuple": lambda a: tuple(a.tolist()),
@@ -54,7 +54,7 @@ GUISES = {
     "subclass": lambda a: a.view(type("Mine", (np.ndarray,), {})),
     "memoryview": lambda a: memoryview(np.ascontiguousarray(a)),
 }
-#: What is no array of numbers, and how that is told.
+#: What is not an array of numbers, and the error message for it.
 NO_NUMBERS = {
     "object": (np.full((T, B, I), None), "got dtype object"),
     "strings": (np.full((T, B, I), "1.0"), "got dtype <U3"),
@@ -214,7 +214,7 @@ def test_pairs(backend):
             told = rf"^{name}: expected a tuple \(h, c\), got {len(wrong)} items"
             with pytest.raises(ValueError, match=told):
                 call(wrong)
-    # Half of a wrong pair is not taken.
+    # No half of an invalid pair is taken over.
     stream.state = (s, s)
     with pytest.raises(ValueError, match="state c"):
         stream.state = (0 * s, s[..., 1:])
@@ -225,11 +225,11 @@ def test_pairs(backend):
 def test_shape_of_dy(layer, remade, shape):
     x = np.ones((T, B, I))
     _, _, tape = layer.forward(x)
-    found = rf"got \({', '.join(map(str, shape))}"
-    with pytest.raises(ValueError, match=rf"^dy: expected shape \({T}, {B}, {H}\), {found}"):
+    got = rf"got \({', '.join(map(str, shape))}"
+    with pytest.raises(ValueError, match=rf"^dy: expected shape \({T}, {B}, {H}\), {got}"):
         layer.backward(tape, np.ones(shape))
     layer = remade(layer, return_sequences=False)
-    with pytest.raises(ValueError, match=rf"^dy: expected shape \({B}, {H}\), {found}"):
+    with pytest.raises(ValueError, match=rf"^dy: expected shape \({B}, {H}\), {got}"):
         layer.backward(layer.forward(x)[2], np.ones(shape))
 
 
@@ -295,7 +295,7 @@ def test_stream_out(layer, same_bits):
             for x_t in (x, x.tolist()):
                 with pytest.raises(kind, match=rf"^out: {told}"):
                     stream.step(x_t, out=out)
-    assert same_bits(stream.state, before)  # a refused step is no step
+    assert same_bits(stream.state, before)  # a refused step changes no state
     single = layer.stream()
     for x_t, shape in ((x[0], (1, H)), (x[:1], (H,))):
         with pytest.raises(ValueError, match=r"^out: expected shape"):
@@ -303,7 +303,7 @@ def test_stream_out(layer, same_bits):
 
 
 def test_stream_out_is_x(cell, dtype, backend, make_layer, rng, same_bits):
-    """What is read and what is written may be the same memory."""
+    """Input and output may be the same memory."""
     for size in (1, 5, 16, 33, 70):
         layer = make_layer(cell, size, size, dtype=dtype)
         x = rng.normal(size=(B, size)).astype(dtype)
@@ -372,7 +372,7 @@ def test_nonlinearity(nonlinearity):
 
 
 def test_huge(layer):
-    """More than there is memory: an error and not a crash, and the layer works on."""
+    """More than fits into memory: an error rather than a crash, and the layer still works."""
     few = np.ones(I, layer.dtype)
     for call in (
         lambda: fastrnn.GRU(10**30, 2),
@@ -407,7 +407,7 @@ def test_huge_streams(layer, rows, whole):
 
 @pytest.fixture
 def arrays(cell, make_weights, make_state, dtype, rng):
-    """x, state, weights as ``fastrnn.functional`` takes them."""
+    """Return x, state and weights for ``fastrnn.functional``."""
     x = rng.normal(size=(T, B, I)).astype(dtype)
     return [x, make_state(cell, (B, H), dtype), *make_weights(cell, I, H, dtype)]
 

@@ -22,7 +22,7 @@ LAYOUTS = ("plain", "batch_first", "reversed", "gapped")
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration: sizes, what is given, and how the sequences lie in memory."""
+    """One configuration: sizes, arguments, and the memory layout of the sequences."""
 
     I: int
     H: int
@@ -59,7 +59,7 @@ cases = st.builds(
 
 
 def place(shape, dtype, layout):
-    """NaN everywhere, and a view of it: (T, B, n), last axis contiguous."""
+    """Return an array of NaN, and a view of it: (T, B, n), last axis contiguous."""
     T, B, n = shape
     if layout == "broadcast":
         base = np.full((1, 1, n), np.nan, dtype)
@@ -78,25 +78,25 @@ def place(shape, dtype, layout):
 
 
 def placed(rng, shape, dtype, layout):
-    """Random numbers in a layout."""
+    """Return random numbers in a layout."""
     base, view = place(shape, dtype, layout)
     base[...] = rng.uniform(-1, 1, base.shape)
     return view
 
 
 def taken(base, view):
-    """What was written to a view, if nothing was written beside it."""
-    found = view.copy()
+    """Return what was written to a view; fail if anything was written outside of it."""
+    written = view.copy()
     view[...] = np.nan
     assert np.isnan(base).all(), "written outside of the output"
-    return found
+    return written
 
 
 def run(
     kernels, cell, config, dtype, weights, x, state, dy, dstate_n, spans, reset, y_out="plain",
     dx_out="plain",
 ):  # fmt: skip
-    """Forward and backward: every result by its name."""
+    """Run forward and backward; return every result by name."""
     weights = [None if w is None else w.astype(dtype) for w in weights]
     packed = kernels.Packed(cell, config, weights)
 
@@ -124,19 +124,19 @@ def run(
 
 
 def flip(array, axis):
-    """In reverse order along an axis, if it is there at all."""
+    """Reverse an array along an axis; None stays None."""
     return None if array is None else np.ascontiguousarray(np.flip(array, axis))
 
 
 def error(got, want):
-    """Largest error, relative to the largest entry."""
+    """Return the largest error, relative to the largest entry."""
     scale = abs(want).max()
     return abs(got - want).max() / (scale if scale else 1)
 
 
 def near_kink(margin, cell, config, weights, x, state, spans, reset):
-    """Whether the rectifier could fall on its other side by an error of `margin`."""
-    # What goes into it is what a linear cell would give: the reference, step by step.
+    """Return whether an error of `margin` could take the rectifier across its kink."""
+    # The arguments of the rectifier, from the reference, step by step.
     packed = reference.Packed(cell, config, weights)
     smallest, largest = np.inf, 0.0
     h = state[0].copy()
@@ -154,7 +154,7 @@ def near_kink(margin, cell, config, weights, x, state, spans, reset):
 
 
 def every_last_block(test):
-    """Add as examples all numbers of units up to two vectors' worth, and some beyond."""
+    """Add all numbers of units up to two vectors as examples, and some beyond."""
     for H in (*range(1, 34), 50, 69, 90):
         for B in (1, 7 + H % 3):
             test = example(case=Case(I=4, H=H, T=3, B=B, reset=True, peephole=H % 2 > 0))(test)
@@ -176,7 +176,7 @@ def every_last_block(test):
 @example(case=Case(I=7, H=19, T=41, B=23, rows="to the end", reset=True, P=18, norm=True))
 @example(case=Case(I=6, H=35, T=301, B=3, x_in="batch_first", peephole=True, norm=True))
 @example(case=Case(I=7, H=67, T=90, B=5, rows="to the end", P=35, x_in="batch_first"))
-# Sums of thousands of equal numbers, where every rounding goes the same way.
+# Sums of thousands of equal numbers, which are all rounded in the same direction.
 @example(
     case=Case(I=1, H=1, T=63, B=63, dstate=(False, False), x_in="broadcast", dy_in="broadcast")
 )
@@ -185,8 +185,8 @@ def test_matches_the_reference(compiled, cell, dtype, case):
     c, rng, dtype = case, np.random.default_rng(case.seed), np.dtype(dtype)
     given_bias = dict(zip(("bias_ih", "bias_hh"), c.bias, strict=True))
     P = c.P if "projection" in cell.options and c.P < c.H else 0
-    # Two normalised units are 1 and -1 whatever they were, and products with a single number are
-    # normalised to the same whatever it is: their gradients cancel to nothing.
+    # Two normalised units are always 1 and -1, and products with a single number are always
+    # normalised to the same value: their gradients cancel to 0.
     peephole = c.peephole and "peephole" in cell.options
     norm = c.norm and "layer_norm" in cell.options and c.H > 4 and c.I > 1 and P != 1
     config = CellConfig(
@@ -233,12 +233,12 @@ def test_matches_the_reference(compiled, cell, dtype, case):
             )
         )
     if dtype == np.float32:
-        # Where a result cancels so far that NumPy's float32 loses it, it tells nothing of a kernel.
+        # A result that NumPy's float32 loses to cancellation says nothing about a kernel.
         plain = run(reference, cell, config, dtype, weights, x, state, dy, dstate_n, spans, reset)
         for results, wants, tolerance in zip(plain, truth, tolerances, strict=True):
             for name, want in wants.items():
                 assume(error(results[name], want) <= tolerance / 2)
-        # By luck it may not: so once more, with the rows summed in another order.
+        # It may survive by chance, so try once more, with the rows summed in another order.
         _, grads = run(
             reference, cell, config, dtype, weights, flip(x, 1), [flip(s, 0) for s in state],
             flip(dy, 1), [flip(d, 0) for d in dstate_n], flip(spans, 1), flip(reset, 1),
@@ -247,7 +247,7 @@ def test_matches_the_reference(compiled, cell, dtype, case):
             assume(error(grads[name], truth[1][name]) <= tolerances[1] / 2)
 
     kernels = dispatch.kernels(dtype)
-    found = run(
+    outcomes = run(
         kernels,
         cell,
         config,
@@ -262,10 +262,10 @@ def test_matches_the_reference(compiled, cell, dtype, case):
         c.y_out,
         c.dx_out,
     )
-    for results, wants, tolerance in zip(found, truth, tolerances, strict=True):
+    for results, wants, tolerance in zip(outcomes, truth, tolerances, strict=True):
         assert results.keys() == wants.keys()
         for name, want in wants.items():
-            # Kernels take subnormal terms of a product as 0.
+            # Kernels treat subnormal terms of a product as 0.
             floor = c.T * c.H * np.finfo(dtype).tiny / (abs(want).max() or 1)
             assert error(results[name], want) <= tolerance + floor, name
     for a, b in zip(inputs, before, strict=True):

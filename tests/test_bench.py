@@ -1,4 +1,4 @@
-"""``fastrnn bench``: all do the same work, wrong results are refused, and what it prints."""
+"""``fastrnn bench``: all peers do the same work, wrong results are refused, and the output."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_gradients_of_the_truth_are_all_there() -> None:
 
 
 def test_work_is_counted() -> None:
-    """By hand: a GRU's three gates, 5 inputs and 9 units, 7 steps of 2 rows."""
+    """Counted by hand: a GRU's three gates, 5 inputs and 9 units, 7 steps of 2 rows."""
     row = Row("GRU", "forward", 5, 9, 7, 2)
     assert row.flops == 7 * 2 * (2 * 27 * 5 + 2 * 27 * 9)
     assert replace(row, mode="training").flops == 3 * row.flops
@@ -72,8 +72,8 @@ def test_wrong_results_are_refused() -> None:
 
     def note(y: object) -> str:
         peer = Peer(lambda *_: [Contender(lambda: y, lambda y: {"y": y})], ())
-        found, note = accepted(peer, problem, 1, truth)
-        assert bool(found) == (note == "")
+        contenders, note = accepted(peer, problem, 1, truth)
+        assert bool(contenders) == (note == "")
         return note
 
     wrong, unknown = right.copy(), right.copy()
@@ -109,12 +109,12 @@ def test_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for said in (fastrnn.__version__, fastrnn.backend(), "best peer / ours", f"wrote {path}"):
-        assert said in out
-    found = json.loads(path.read_text())
-    assert list(found["peers"]) == ["numpy", "reference"]
-    assert len(found["lines"]) == len(QUICK_ROWS) == len(ROWS)
-    for line, row in zip(found["lines"], QUICK_ROWS, strict=True):
+    for text in (fastrnn.__version__, fastrnn.backend(), "best peer / ours", f"wrote {path}"):
+        assert text in out
+    report = json.loads(path.read_text())
+    assert list(report["peers"]) == ["numpy", "reference"]
+    assert len(report["lines"]) == len(QUICK_ROWS) == len(ROWS)
+    for line, row in zip(report["lines"], QUICK_ROWS, strict=True):
         assert Row(**line["row"]) == row
         assert line["ours"] > 0
         assert line["peers"].keys() == {"numpy", "reference"}

@@ -1,4 +1,4 @@
-"""Callbacks: when they act; and trainings that go on after being killed, to the same bits."""
+"""Callbacks: when they act, and killed training that resumes with the same bits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def data(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Script(Callback):
-    """Puts numbers of its own into the logs, as if they had been measured."""
+    """Puts numbers into the logs, as if they had been measured."""
 
     def __init__(self, values: list[float], name: str = "scripted") -> None:
         self.values, self.name = values, name
@@ -126,7 +126,7 @@ def test_early_stopping(restore: bool, data: Any) -> None:
 
 
 def test_a_failing_callback(data: Any) -> None:
-    """It leaves the layers' modes as they were, and the weights to those who have begun."""
+    """It restores the layers' modes, and keeps the weights if training has begun."""
 
     class Fails(Callback):
         def on_train_begin(self, logs: Any) -> None:
@@ -182,7 +182,7 @@ def test_reduce_lr_against_torch(data: Any) -> None:
             rates.append(self.model.optimizer.lr)
 
     model = small(optim.SGD(0.1))
-    # torch counts from 0: its patience of 1 is Keras's 2.
+    # torch counts from 0: its patience of 1 is 2 in Keras.
     plateau = ReduceLROnPlateau("scripted", factor=0.5, patience=2, min_lr=0.02)
     callbacks = [Script(values), plateau, Rates()]
     model.fit(*data, epochs=len(values), callbacks=callbacks, verbose=0)
@@ -263,7 +263,7 @@ def test_progress_as_lines(data: Any, capsys: pytest.CaptureFixture[str]) -> Non
     model.fit(*data, epochs=2, validation_split=0.2, verbose=2)
     model.fit(*data, callbacks=[ProgressBar()], verbose=0)
     model.fit(*data, verbose=0)
-    model.fit(*data, epochs=9, batch_size=3)  # all within a moment
+    model.fit(*data, epochs=9, batch_size=3)  # all at nearly the same time
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
@@ -311,7 +311,7 @@ def test_progress_on_a_terminal(
         monkeypatch.setattr(sys, "stderr", terminal)
         small().fit(*data, batch_size=4)
         seen, end = b"", b"epoch 1/1 100%|"
-        # A terminal hands out what it was sent in pieces.
+        # A terminal returns its input in pieces.
         while end not in seen and select.select([master], [], [], 10)[0]:
             seen += os.read(master, 10_000)
         assert end in seen
@@ -343,7 +343,7 @@ def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 class Crash(Callback):
-    """Ends the process's part in it after so many batches, like a power cut."""
+    """Ends training after a number of batches, like a power cut."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -391,7 +391,7 @@ def test_resumed_to_the_same_bits(
         model = ragged_model()
         keep = Checkpoint(path, every=every)
         try:
-            # Before the others: a training that is resumed must not depend on the order.
+            # Loaded first: resumed training must not depend on the order of callbacks.
             history = model.fit(X, X, callbacks=[keep, *callbacks(), Crash(after)], **options)
         except RuntimeError:
             crashes += 1
@@ -401,7 +401,7 @@ def test_resumed_to_the_same_bits(
     assert history.history == expected.history
     assert weights(model) == weights(whole)
     assert os.listdir(tmp_path) == ["c"]
-    again = ragged_model()  # has ended: only takes the weights
+    again = ragged_model()  # training has ended: only loads the weights
     assert (
         again.fit(X, X, callbacks=[keep, *callbacks(), Crash(0)], **options).history
         == expected.history
@@ -419,8 +419,8 @@ def test_resumed_streams(tmp_path: Path, rng: np.random.Generator) -> None:
     with pytest.raises(RuntimeError, match="crash"):
         model.fit(X, X, callbacks=[Checkpoint(path, every=1), Crash(10)], **options)
     resumed = ragged_model(schedule)
-    found = resumed.fit(X, X, callbacks=[Checkpoint(path), Crash(100)], **options)
-    assert found.history == expected.history
+    actual = resumed.fit(X, X, callbacks=[Checkpoint(path), Crash(100)], **options)
+    assert actual.history == expected.history
     assert weights(resumed) == weights(whole)
 
 
@@ -468,7 +468,7 @@ def test_checkpoints_of_other_trainings_are_refused(tmp_path: Path, data: Any) -
         small().fit(X, y, callbacks=[Checkpoint(tmp_path / "no" / "c")], verbose=0)
 
 
-#: Trains with a checkpoint after every second batch, and says what came out.
+#: Trains with a checkpoint after every second batch, and prints the result.
 SCRIPT = """
 import hashlib, sys, numpy as np, fastrnn
 from fastrnn import Dropout, GRU, Linear, Sequential
@@ -492,7 +492,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    """FASTRNN_KILLS=100 for more of it."""
+    """FASTRNN_KILLS=100 runs more of them."""
     kills = int(os.environ.get("FASTRNN_KILLS", "6"))
     rng = np.random.default_rng(kills)
     expected, _ = start().communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""A cell of CELLS is complete: its piece in either twin, its layer and its functions."""
+"""Every cell of CELLS is complete: both twins, its layer and its functions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_every_twin_has_the_cell(cell, backend, dtype, make_weights):
     dx, dstate = np.full_like(x, np.nan), state_n
     gradients = kernels.Gradients(packed)
     kernels.backward(tape, y, state, dx, dstate, gradients)
-    for found in (dx, *dstate, *gradients.arrays()):
-        assert np.isfinite(found).all(), f"{cell.name}: no backward in {backend}"
+    for array in (dx, *dstate, *gradients.arrays()):
+        assert np.isfinite(array).all(), f"{cell.name}: no backward in {backend}"
 
 
 def test_every_layer_and_every_cell_is_there():

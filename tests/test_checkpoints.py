@@ -1,4 +1,4 @@
-"""Checkpointed backpropagation: the same bits as when everything is kept, in less memory."""
+"""Checkpointed backpropagation: the same bits as with a full tape, in less memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import fastrnn
 
-# Long enough for several of the chunks of 256 // B steps in which weight gradients are summed.
+# Long enough for several chunks of 256 // B steps, in which weight gradients are summed.
 T, B, I, H = 201, 3, 4, 7
 STACKS = [
     {},
@@ -20,7 +20,7 @@ STACKS = [
 
 
 def train(cell, layer, ragged, **options):
-    """All that comes of a forward and backward; the same for the same arguments."""
+    """Return all results of a forward and backward, always the same for the same arguments."""
     rng = layer._rng = np.random.default_rng(5)
     L, D = layer.num_layers, 1 + layer.bidirectional
     x = rng.normal(size=(B, T, I) if layer.batch_first else (T, B, I)).astype(np.float32)
@@ -57,10 +57,10 @@ def leaves(nest):
 def test_reference(cell, make_layer, stack):
     layer = make_layer(cell, I, H, dtype=np.float64, **stack)
     with fastrnn.use_backend("reference"):
-        plain, found = (
+        plain, checkpointed = (
             train(cell, layer, True, **options) for options in ({}, {"checkpoint_every": 30})
         )
-    for a, b in zip(leaves(plain), leaves(found), strict=True):
+    for a, b in zip(leaves(plain), leaves(checkpointed), strict=True):
         assert abs(a - b).max() <= 1e-12 * max(abs(a).max(), 1)
 
 
@@ -75,7 +75,7 @@ def test_kernels_are_those_of_the_forward(make_layer, cell, same_bits, rng):
 
 
 def test_memory_falls(compiled, rng):
-    """The tape of 100,000 steps; NumPy's and the kernels' memory are both seen by tracemalloc."""
+    """The tape of 100,000 steps; tracemalloc sees the memory of both NumPy and the kernels."""
     layer = fastrnn.LSTM(2, 32, return_sequences=False, seed=0)
     x = rng.normal(size=(100_000, 1, 2)).astype(np.float32)
 
@@ -83,11 +83,11 @@ def test_memory_falls(compiled, rng):
         tracemalloc.start()
         _, _, tape = layer.forward(x, **options)
         layer.backward(tape, np.ones((1, 32)))
-        found = tracemalloc.get_traced_memory()[1]
+        peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return found
+        return peak
 
-    # 4 H numbers a step for the gates, which is too much to be a workspace kept from before; and x
+    # 4 H numbers per step for the gates, too many for a workspace kept from earlier calls; and x
     # and its gradient in any case.
     assert peak() > 100_000 * 4 * 32 * 4
     assert peak(checkpoint_every=256) < 4_000_000

@@ -1,4 +1,4 @@
-"""The classifier of texts: it learns, comes back from its file, and refuses what it should."""
+"""The text classifier: learning, files, and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
 
 
 def corpus(n: int = 240, seed: int = 0) -> tuple[list[str], list[str]]:
-    """What a text is about is said by one word of it, and turned around by a "not" before that."""
+    """Return texts whose class depends on one word, and is reversed by a "not" before it."""
     rng = np.random.default_rng(seed)
     filler = ["the", "a", "film", "story", "was", "it", "and", "then", "so", "very"]
     texts, labels = [], []
@@ -168,12 +168,12 @@ def test_settings_are_checked_when_set_and_count_from_the_next_fit(tmp_path: Pat
 
 def test_nothing_of_a_fit_stays_behind() -> None:
     model = TextClassifier(**SMALL, epochs=1).fit(*corpus(400), verbose=0)
-    # 4 kB of weights; neither texts nor the optimizer's state.
+    # 4 kB of weights, without texts and the optimizer's state.
     assert len(pickle.dumps(model)) < 4000 + 6000
 
 
 def test_from_buffers_that_can_not_be_written(model: TextClassifier) -> None:
-    """As Ray and Dask hand them out."""
+    """As Ray and Dask return them."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
     again = pickle.loads(data, buffers=[bytes(b.raw()) for b in buffers])
@@ -292,7 +292,7 @@ def test_validation() -> None:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The corpus as a file for each class, and as tables; in the working directory."""
+    """Write the corpus as a file for each class, and as tables, in the working directory."""
     monkeypatch.chdir(tmp_path)
     pairs = list(zip(*corpus(), strict=True))
     for label in ("praise", "blame"):

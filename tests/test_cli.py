@@ -36,7 +36,7 @@ def model_file(tmp_path: Path, text_file: Path) -> Path:
 
 
 def run(*args: str, **options: Any) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """Run the command in a process of its own."""
     command = [sys.executable, "-P", "-m", "fastrnn", *args]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
@@ -331,12 +331,12 @@ def test_a_poor_terminal_is_no_reason_to_fail(tmp_path: Path) -> None:
 
 
 def test_import_is_light() -> None:
-    """Beside what ``import numpy`` brings."""
+    """Other than those that ``import numpy`` loads."""
     code = "import sys, numpy; old = {*sys.modules}; import fastrnn; print(*{*sys.modules} - old)"
     process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
-    found = {name.partition(".")[0] for name in process.stdout.split()}
-    assert "fastrnn" in found
-    assert not found & {"tqdm", "safetensors", "matplotlib", "argparse", "torch", "scipy", "json"}
+    names = {name.partition(".")[0] for name in process.stdout.split()}
+    assert "fastrnn" in names
+    assert not names & {"tqdm", "safetensors", "matplotlib", "argparse", "torch", "scipy", "json"}
 
 
 def test_text_is_there_when_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""Which kernels run, and what an import costs: asked of fresh interpreters."""
+"""Which kernels run, and what an import costs, in new interpreters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import fastrnn
 from fastrnn._core import config
 
-#: Makes some modules look as if they had not been built.
+#: Hides modules, as if they had not been built.
 HIDE = """
 import importlib.util
 find = importlib.util.find_spec
@@ -21,7 +21,7 @@ importlib.util.find_spec = lambda name, *rest: None if {part!r} in name else fin
 
 
 def python(code, **env):
-    """Run `code` in a new interpreter; returns its exit code, output and last line of errors."""
+    """Run `code` in a new interpreter; return its exit code, output and last line of errors."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("FASTRNN_")}
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", code], env=inherited | env, capture_output=True,
@@ -208,7 +208,7 @@ def test_use_backend_is_each_threads_own():
 
 
 def test_backend_runs_what_it_says(backend):
-    """A call goes to the kernels of the backend, and of no other."""
+    """A call runs the kernels of the current backend, and no others."""
     layer = fastrnn.LSTM(2, 3)
     _, _, tape = layer.forward([[1.0, 2.0]])
     name = tape.stack.scans[0].kernels.__name__

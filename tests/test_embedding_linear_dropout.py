@@ -1,4 +1,4 @@
-"""The layers around a recurrent one: values, gradients, arguments."""
+"""Layers other than recurrent ones: values, gradients, arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYERS = {
 
 
 def numeric(f: Callable[[], float], a: np.ndarray, eps: float = 1e-6) -> np.ndarray:
-    """Central differences of f by every entry of a."""
+    """Return central differences of f with respect to every entry of a."""
     grad = np.empty_like(a)
     for i in np.ndindex(a.shape):
         usual = a[i]
@@ -33,8 +33,8 @@ def numeric(f: Callable[[], float], a: np.ndarray, eps: float = 1e-6) -> np.ndar
     return grad
 
 
-def close(found: np.ndarray, expected: np.ndarray) -> bool:
-    return bool(np.abs(found - expected).max() <= 1e-7 * np.abs(expected).max())
+def close(actual: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.abs(actual - expected).max() <= 1e-7 * np.abs(expected).max())
 
 
 # Embedding.
@@ -68,9 +68,9 @@ def test_embedding_kernels(D: int, dtype: Any, compiled: str, rng: np.random.Gen
     layer = Embedding(50, D, dtype=dtype, seed=0)
     _, tape = layer.forward(rng.integers(0, 40, (30, 4)).T)
     dy = rng.standard_normal((4, 30, D)).astype(dtype)
-    found = layer.backward(tape, dy)[1]["weight"]
+    summed = layer.backward(tape, dy)[1]["weight"]
     by_rows = layer.apply_backward(tape, dy, for_update=True)[1]["weight"]
-    np.testing.assert_array_equal(by_rows.dense(), found)
+    np.testing.assert_array_equal(by_rows.dense(), summed)
     assert len(by_rows.rows) <= 40
     with fastrnn.use_backend("reference"):
         expected = layer.backward(tape, dy)[1]["weight"]
@@ -78,7 +78,7 @@ def test_embedding_kernels(D: int, dtype: Any, compiled: str, rng: np.random.Gen
             layer.apply_backward(tape, dy, for_update=True)[1]["weight"].dense(), expected
         )
     eps = np.finfo(dtype).eps
-    np.testing.assert_allclose(found, expected, rtol=20 * eps, atol=20 * eps)
+    np.testing.assert_allclose(summed, expected, rtol=20 * eps, atol=20 * eps)
 
 
 def test_embedding_of_nothing(backend: str) -> None:
@@ -121,7 +121,7 @@ def test_linear(shape: tuple[int, ...], bias: bool, backend: str, rng: np.random
     expected = x @ own["weight"].T + own.get("bias", 0)
     np.testing.assert_allclose(y, expected, rtol=1e-14, atol=1e-15)
     np.testing.assert_array_equal(layer(x), y)
-    for i in np.ndindex(shape[:-1]):  # a row has the same bits alone
+    for i in np.ndindex(shape[:-1]):  # a row gives the same bits alone
         np.testing.assert_array_equal(layer(x[i]), layer(x)[i])
     dx, grads = layer.backward(tape, dy)
     assert grads.keys() == own.keys()
@@ -134,7 +134,7 @@ def test_linear(shape: tuple[int, ...], bias: bool, backend: str, rng: np.random
         assert close(grad, numeric(lambda: float((layer(x) * dy).sum()), own[name]))
 
 
-#: Widths within, at and beyond a vector and a group of four of them, on any machine.
+#: Widths below, at and above a vector and a group of four, on any machine.
 @pytest.mark.parametrize("I", [1, 5, 32, 70])
 @pytest.mark.parametrize("O", [1, 3, 16, 65, 130])
 def test_linear_kernels(
@@ -150,9 +150,9 @@ def test_linear_kernels(
         dx_ref, grads_ref = layer.backward(tape_ref, dy)
     eps = np.finfo(dtype).eps
     pairs = {"y": (y, y_ref), "dx": (dx, dx_ref)} | {k: (grads[k], grads_ref[k]) for k in grads}
-    for name, (found, expected) in pairs.items():
+    for name, (actual, expected) in pairs.items():
         scale = np.abs(expected).max() + 1
-        assert np.abs(found - expected).max() <= 30 * eps * scale, name
+        assert np.abs(actual - expected).max() <= 30 * eps * scale, name
     for rows in (slice(3, 4), slice(0, 2), slice(100, 123), slice(1, None)):
         np.testing.assert_array_equal(layer(x[rows]), y[rows])
         np.testing.assert_array_equal(

@@ -1,18 +1,18 @@
-"""The promise: by the step, in chunks, whole, alone, in any batch, and again: the same bits."""
+"""The same bits: by the step, in chunks, whole, alone, in any batch, and repeatedly."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-# Around whole and broken vectors and tiles, and one that works its input in several chunks.
+# Around multiples of vectors and tiles, and one whose input is processed in several chunks.
 SHAPES = ((3, 5, 23), (1, 1, 9), (8, 16, 17), (7, 33, 19), (20, 67, 11), (65, 130, 29))
 BATCHES = (1, 2, 3, 5, 6, 7, 13, 36)
 
 
 @pytest.fixture(params=SHAPES, ids=str)
 def layer_and_data(request, cell, dtype, compiled, make_layer, make_state, rng):
-    """A layer, and x (T, B, I), a state, and what a whole sequence gives, for the largest batch."""
+    """Return a layer, x (T, B, I), a state, and the result of a whole sequence."""
     I, H, T = request.param
     layer = make_layer(cell, I, H, dtype=dtype)
     x = rng.normal(size=(T, max(BATCHES), I)).astype(dtype)
@@ -21,7 +21,7 @@ def layer_and_data(request, cell, dtype, compiled, make_layer, make_state, rng):
 
 
 def rows(state, chosen):
-    """Some rows of a batch of states."""
+    """Return some rows of a batch of states."""
     if isinstance(state, tuple):
         return tuple(rows(s, chosen) for s in state)
     return np.ascontiguousarray(state[:, chosen])

@@ -1,4 +1,4 @@
-"""Every example runs, says the hand-written loop's numbers to 1e-10, and the time of both."""
+"""Every example runs, agrees with the hand-written loop to 1e-10, and prints both times."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def test_agrees_with_the_hand_written_loop(example: Path, tmp_path: Path) -> Non
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (process.returncode, process.stderr) == (0, "")
-    found = re.findall(r"^(.+): differ by at most (\S+)$", process.stdout, re.MULTILINE)
-    assert {"outputs", "gradients"} <= {what for what, _ in found}
-    assert all(float(difference) <= 1e-10 for _, difference in found)
+    differences = re.findall(r"^(.+): differ by at most (\S+)$", process.stdout, re.MULTILINE)
+    assert {"outputs", "gradients"} <= {what for what, _ in differences}
+    assert all(float(difference) <= 1e-10 for _, difference in differences)
     assert re.search(r"^time: by hand \S+ ms, fastrnn \S+ ms", process.stdout, re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""The house: imports go down only, private names stay in their room, no function is long."""
+"""Architecture: imports go down only, private names stay in their folder, no long functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastrnn._kernels.cells import CELLS
 PACKAGE = Path(fastrnn.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
 
-#: Which modules and folders stand on which floor, the lowest first.
+#: The modules and folders of each layer of the package, the lowest first.
 FLOORS = (
     "_checks _types _version",
     "_kernels",
@@ -39,12 +39,12 @@ LONGEST = 60
 
 
 def room(module: str) -> str:
-    """The module or folder of the package that it stands in."""
+    """Return the module or folder of the package that contains it."""
     return module.split(".")[0]
 
 
 def imported(module: str) -> Iterator[tuple[str, str]]:
-    """What a module imports of the package, in functions and for types too: (module, name)."""
+    """Return a module's imports from the package, local and type-only too: (module, name)."""
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             for name in (alias.name for alias in node.names):
@@ -84,7 +84,7 @@ def test_imports_go_down() -> None:
 
 
 def test_no_circles() -> None:
-    # A folder's __init__ hands out what is in it: who imports that depends on the __init__ alone.
+    # A folder's __init__ re-exports names: importing them depends on the __init__ alone.
     graph = {module: {source for source, _ in imported(module)} - {module} for module in FILES}
     try:
         TopologicalSorter(graph).prepare()
@@ -98,7 +98,7 @@ def test_private_names_stay_in_their_room() -> None:
 
     reached = []
     for module, tree in TREES.items():
-        # Names given to what was imported from another room: modules, of which attributes are read.
+        # Names of modules imported from another folder, whose attributes are read.
         others = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastrnn"):
@@ -125,7 +125,7 @@ def test_a_family_has_its_file_on_every_floor(cell: str) -> None:
 
 
 def lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """From `def` to the last line, the docstring not counted."""
+    """Return the number of lines from `def` to the end, without the docstring."""
     doc = function.body[0]
     documented = ast.get_docstring(function, clean=False) is not None
     docstring = (doc.end_lineno or 0) - doc.lineno + 1 if documented else 0
@@ -133,10 +133,10 @@ def lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def test_no_function_is_long() -> None:
-    found = {
+    lengths = {
         f"{module}.{node.name}": lines(node)
         for module, tree in TREES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    assert not {name: n for name, n in found.items() if n > LONGEST}
+    assert not {name: n for name, n in lengths.items() if n > LONGEST}

@@ -43,38 +43,38 @@ def test_better_than_naive(file: str, season: int, horizon: int) -> None:
         values = [float(row[1]) for row in [*csv.reader(lines)][1:]]
     # The reference's numbers are the same, and it takes ten times as long.
     for seed in range(1 if fastrnn.backend() == "reference" else 3):
-        found = Forecaster(season=season, seed=seed).backtest(values, horizon)
-        assert found.forecasts.keys() == {"forecaster", "naive", "seasonal naive"}
-        for errors in (found.mae(), found.rmse()):
+        backtest = Forecaster(season=season, seed=seed).backtest(values, horizon)
+        assert backtest.forecasts.keys() == {"forecaster", "naive", "seasonal naive"}
+        for errors in (backtest.mae(), backtest.rmse()):
             assert errors["forecaster"] < min(errors["naive"], errors["seasonal naive"])
 
 
 def test_several_series_at_once() -> None:
     values = series()
-    found = Forecaster(window=24, season=12, seed=0).backtest(values)
-    for errors in (found.mae(), found.rmse()):
+    backtest = Forecaster(window=24, season=12, seed=0).backtest(values)
+    for errors in (backtest.mae(), backtest.rmse()):
         assert errors["forecaster"].shape == (2,)
         assert (errors["forecaster"] < errors["naive"] / 2).all()
-    assert found.actual.shape == (24 - 12 + 1, 12, 2)
-    assert str(found).count("\n") == 6
+    assert backtest.actual.shape == (24 - 12 + 1, 12, 2)
+    assert str(backtest).count("\n") == 6
     assert Forecaster(**SMALL).fit(values).predict(7).shape == (7, 2)
 
 
 def test_naive_forecasts_against_a_loop() -> None:
     y = series()[:, 0]
-    found = Forecaster(**SMALL, season=5).backtest(y, 7, test_fraction=0.3, stride=3)
-    assert found.origins.tolist() == list(range(120 - 36, 120 - 7 + 1, 3))
-    for i, origin in enumerate(found.origins):
+    backtest = Forecaster(**SMALL, season=5).backtest(y, 7, test_fraction=0.3, stride=3)
+    assert backtest.origins.tolist() == list(range(120 - 36, 120 - 7 + 1, 3))
+    for i, origin in enumerate(backtest.origins):
         for h in range(7):
             before = origin + h - 5
             while before >= origin:
                 before -= 5
-            assert found.actual[i, h] == y[origin + h]
-            assert found.forecasts["naive"][i, h] == y[origin - 1]
-            assert found.forecasts["seasonal naive"][i, h] == y[before]
-    errors = found.forecasts["forecaster"] - found.actual
-    assert found.mae()["forecaster"] == pytest.approx(np.mean(np.abs(errors)))
-    assert found.rmse()["forecaster"] == pytest.approx(np.sqrt(np.mean(errors**2)))
+            assert backtest.actual[i, h] == y[origin + h]
+            assert backtest.forecasts["naive"][i, h] == y[origin - 1]
+            assert backtest.forecasts["seasonal naive"][i, h] == y[before]
+    errors = backtest.forecasts["forecaster"] - backtest.actual
+    assert backtest.mae()["forecaster"] == pytest.approx(np.mean(np.abs(errors)))
+    assert backtest.rmse()["forecaster"] == pytest.approx(np.sqrt(np.mean(errors**2)))
 
 
 def test_backtest_does_not_look_ahead() -> None:
@@ -93,13 +93,13 @@ def test_backtest_does_not_look_ahead() -> None:
 def test_backtest_is_what_predict_says() -> None:
     y = series()
     model = Forecaster(**SMALL, season=12)
-    found = model.backtest(y, 6)
-    fitted = Forecaster(**SMALL, season=12).fit(y[: found.origins[0]])
-    for i, origin in enumerate(found.origins):
+    backtest = model.backtest(y, 6)
+    fitted = Forecaster(**SMALL, season=12).fit(y[: backtest.origins[0]])
+    for i, origin in enumerate(backtest.origins):
         expected = fitted.predict(6, history=y[:origin])
-        np.testing.assert_allclose(found.forecasts["forecaster"][i], expected, rtol=1e-5)
+        np.testing.assert_allclose(backtest.forecasts["forecaster"][i], expected, rtol=1e-5)
     again = model.fit(y).backtest(horizon=6)
-    np.testing.assert_array_equal(again.forecasts["forecaster"], found.forecasts["forecaster"])
+    np.testing.assert_array_equal(again.forecasts["forecaster"], backtest.forecasts["forecaster"])
 
 
 def test_backtest_leaves_the_forecaster_as_it_was() -> None:
@@ -365,9 +365,9 @@ def test_command(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         *(f"{n}{s}" for n in ("waves", "growth") for s in ("", " lower", " upper")),
     ]
     model = Forecaster(**SMALL).fit(series())
-    found = np.array(rows[1:], float)
-    np.testing.assert_allclose(found[:, [1, 4]], model.predict(5), rtol=1e-5)
-    np.testing.assert_allclose(found[:, [2, 5]], model.predict_interval(5)[0], rtol=1e-5)
+    values = np.array(rows[1:], float)
+    np.testing.assert_allclose(values[:, [1, 4]], model.predict(5), rtol=1e-5)
+    np.testing.assert_allclose(values[:, [2, 5]], model.predict_interval(5)[0], rtol=1e-5)
     assert rows[3][1] in printed
     assert "forecaster, series 1" in printed
 

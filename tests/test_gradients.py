@@ -63,8 +63,8 @@ def test_central_differences(cell, functions, make_weights, rng, bias_ih, bias_h
             for k, value in enumerate(array.flat):
                 for offset, factor in STENCIL:
                     array.flat[k] = value + offset * STEP
-                    found, _ = run(inputs)
-                    for j, (d, o) in enumerate(zip(d_outputs, found, strict=True)):
+                    moved, _ = run(inputs)
+                    for j, (d, o) in enumerate(zip(d_outputs, moved, strict=True)):
                         slopes[name][j, k] += factor / STEP * np.vdot(d, o)
                 array.flat[k] = value
 

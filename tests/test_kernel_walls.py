@@ -54,8 +54,8 @@ def optimizer(name: str, slots: int, **options: Any) -> Call:
 
     def arrays(rng: np.random.Generator, dtype: Any) -> Arrays:
         names = ["params", "grads", *(f"states {i}" for i in range(slots))]
-        found = {n: rng.uniform(0, 1, (7, 3)).astype(dtype) for n in names}
-        return found | {n: np.zeros_like(a) for n, a in found.items() if n[:6] == "states"}
+        arrays = {n: rng.uniform(0, 1, (7, 3)).astype(dtype) for n in names}
+        return arrays | {n: np.zeros_like(a) for n, a in arrays.items() if n[:6] == "states"}
 
     return Call(run, arrays, ("params", *(f"states {i}" for i in range(slots))))
 
@@ -137,9 +137,9 @@ def misaligned(a: np.ndarray) -> np.ndarray:
 
 
 def read_only(a: np.ndarray) -> np.ndarray:
-    found = a.copy()
-    found.flags.writeable = False
-    return found
+    copy = a.copy()
+    copy.flags.writeable = False
+    return copy
 
 
 SPOILERS: dict[str, Callable[[np.ndarray], Any]] = {
@@ -229,10 +229,10 @@ def test_targets_are_checked_where_they_are_used(
     # What has weight 0 is not looked at.
     w = np.ones(N, dtype)
     w[[N // 3, N // 2]] = 0
-    found = kernels.cross_entropy(z, t, w, grad[1:-1])
+    loss = kernels.cross_entropy(z, t, w, grad[1:-1])
     kept = w > 0
     expected = kernels.cross_entropy(z[kept], t[kept], None, np.empty_like(z[kept]))
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-5)
     assert not grad[1:-1][~kept].any()
 
 
@@ -351,8 +351,8 @@ def test_lists_of_other_lengths(dtype: Any, backend: str) -> None:
 def test_a_packed_map_sees_other_shapes(dtype: Any, backend: str) -> None:
     kernels = dispatch.kernels(dtype)
     weight, bias = np.ones((5, 3), dtype), np.ones(5, dtype)
-    found = kernels.PackedLinear((weight, bias))
-    assert found.matches((weight.copy(), bias.copy()))
+    packed = kernels.PackedLinear((weight, bias))
+    assert packed.matches((weight.copy(), bias.copy()))
     for other in (
         (weight.reshape(3, 5), bias),
         (weight.reshape(-1), bias),
@@ -362,7 +362,7 @@ def test_a_packed_map_sees_other_shapes(dtype: Any, backend: str) -> None:
         (weight.astype(np.int32), bias),
         (weight + 1, bias),
     ):
-        assert not found.matches(other)
+        assert not packed.matches(other)
     for wrong in (None, object(), weight):
         with pytest.raises(TypeError, match="packed"):
             kernels.linear(wrong, np.ones((2, 3), dtype), np.ones((2, 5), dtype))

@@ -39,10 +39,10 @@ def made(request, cell, backend, make_layer, make_single) -> tuple[Any, np.ndarr
 def output(layer, x):
     if hasattr(layer, "hidden_size") and not layer.stackable:
         states = tuple(np.full((len(x), H), 0.5) for _ in layer.cell.states)
-        found = layer(x, states if len(states) > 1 else states[0])
+        outputs = layer(x, states if len(states) > 1 else states[0])
     else:
-        found = layer(x)
-    return found[0] if isinstance(found, tuple) else found
+        outputs = layer(x)
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 # -- attributes ----------------------------------------------------------------------------------
@@ -187,23 +187,23 @@ def relatives(cell, make_layer, make_single) -> list[Any]:
         fastrnn.Linear(I, H, bias=False),
         fastrnn.Linear(I, H, **wide),
     ]
-    found = [(layer, np.ones((B, B, layer.features_in))) for layer in sequences]
-    found += [
+    pairs = [(layer, np.ones((B, B, layer.features_in))) for layer in sequences]
+    pairs += [
         (fastrnn.Embedding(v, d, dtype=dtype), np.zeros((B, B), int))
         for v, d, dtype in ((V, H, "float32"), (V + 1, H, "float32"), (V, H, "float64"))
     ]
-    found += [
+    pairs += [
         (make_single(cell, i, h, **of), np.ones((B, i)))
         for i, h, of in ((I, H, {}), (I + 1, H, {}), (I, H + 1, {}), (I, H, wide))
     ]
-    return found
+    return pairs
 
 
 def test_a_tape_is_taken_by_its_own_layer_and_its_twins(cell, backend, make_layer, make_single):
     """Each by each: an error, and none of what another's tape could not hold."""
-    found = relatives(cell, make_layer, make_single)
-    tapes = [layer.forward(x)[-1] for layer, x in found]
-    for k, (layer, x) in enumerate(found):
+    pairs = relatives(cell, make_layer, make_single)
+    tapes = [layer.forward(x)[-1] for layer, x in pairs]
+    for k, (layer, x) in enumerate(pairs):
         dy = [layer(x)] if isinstance(layer, fastrnn.Linear | fastrnn.Embedding) else []
         for other, tape in enumerate(tapes):
             if other == k:

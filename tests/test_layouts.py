@@ -59,8 +59,8 @@ def test_rnn_against_a_loop(layout, keepdims, draw, loss_is_a_sum):
     _, dh0, grads = F.rnn_backward(tape, dy)
     np.testing.assert_allclose(y, hs[1:], rtol=0, atol=1e-13)
     np.testing.assert_allclose(dh0, dh, rtol=1e-12, atol=1e-12)
-    found = F.unpack_rnn(grads, layout=layout, keepdims=keepdims)
-    for ours, theirs in zip(found, (dW_xh, dW_hh, db_h), strict=True):
+    unpacked = F.unpack_rnn(grads, layout=layout, keepdims=keepdims)
+    for ours, theirs in zip(unpacked, (dW_xh, dW_hh, db_h), strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
@@ -109,10 +109,10 @@ def test_lstm_against_a_loop(layout, keepdims, draw, loss_is_a_sum):
     np.testing.assert_allclose(dh0, dh, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dc0, dc, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dx[0], dz[:, H:], rtol=1e-12, atol=1e-12)
-    found = F.unpack_lstm(grads, layout=layout, keepdims=keepdims)
+    unpacked = F.unpack_lstm(grads, layout=layout, keepdims=keepdims)
     turned = dW if layout == "columns" else {g: d.T for g, d in dW.items()}
     theirs = [*turned.values(), *(db[g].reshape(b[g].shape) for g in db)]
-    for ours, expected in zip(found, theirs, strict=True):
+    for ours, expected in zip(unpacked, theirs, strict=True):
         assert ours.shape == expected.shape
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
 

@@ -319,7 +319,7 @@ def test_sequences_of_weight_0_in_fit(
     y = rng.integers(0, 2, (6, 5) if per_step else 6)
     wrong = y.copy() if name == "cross_entropy" else y[..., None].astype(float)
     wrong[weight == 0] = -100 if name == "cross_entropy" else np.nan
-    found, outputs = [], 2 if name == "cross_entropy" else 1
+    runs, outputs = [], 2 if name == "cross_entropy" else 1
     for target in (y if name == "cross_entropy" else y[..., None].astype(float), wrong):
         given: Any = target
         if ragged:
@@ -330,9 +330,9 @@ def test_sequences_of_weight_0_in_fit(
             seed=0,
         )
         model.compile("adam", name)
-        found.append(model.fit(X, given, sample_weight=weight, shuffle=False, verbose=0).history)
-    assert found[0] == found[1]
-    assert np.isfinite(found[0]["loss"]).all()
+        runs.append(model.fit(X, given, sample_weight=weight, shuffle=False, verbose=0).history)
+    assert runs[0] == runs[1]
+    assert np.isfinite(runs[0]["loss"]).all()
     if name != "mse":
         with pytest.raises(ValueError, match=r"^y: expected"):
             model.fit(X, given, shuffle=False, verbose=0)

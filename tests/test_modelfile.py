@@ -136,12 +136,12 @@ def test_a_thousand_damaged_files(tmp_path: Path) -> None:
         data = damage(bytearray(whole))
         path.write_bytes(data)
         try:
-            found = fastrnn.load(path)
+            loaded = fastrnn.load(path)
         except ValueError as error:
             assert str(error).startswith(f"{path}: ")  # noqa: PT017
             refused += 1
         else:
-            assert {n: p.tobytes() for n, p in found.parameters().items()} == expected
+            assert {n: p.tobytes() for n, p in loaded.parameters().items()} == expected
     assert refused > 950
 
 
@@ -270,11 +270,11 @@ TOKENS = np.array([[0, 1, 3], [2, 2, 1]])
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_files_of_0_1_0(name: str, tmp_path: Path) -> None:
-    found = fastrnn.load(OLD / f"sequential_{name}-0.1.0.safetensors")
+    loaded = fastrnn.load(OLD / f"sequential_{name}-0.1.0.safetensors")
     x = TOKENS if name == "lstm" else np.arange(12).reshape(2, 3, 2) / 10 - 0.5
-    np.testing.assert_allclose(found.predict(x), EXPECTED[name], rtol=1e-5)
-    found.save(tmp_path / "again")
-    np.testing.assert_array_equal(fastrnn.load(tmp_path / "again").predict(x), found.predict(x))
+    np.testing.assert_allclose(loaded.predict(x), EXPECTED[name], rtol=1e-5)
+    loaded.save(tmp_path / "again")
+    np.testing.assert_array_equal(fastrnn.load(tmp_path / "again").predict(x), loaded.predict(x))
 
 
 def test_a_training_of_0_1_0_goes_on(tmp_path: Path) -> None:
@@ -284,10 +284,10 @@ def test_a_training_of_0_1_0_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "c"
     shutil.copy(OLD / "checkpoint-0.1.0.safetensors", path)
     lstm = LSTM(2, 3, num_layers=2, dropout=0.25, proj_size=2, peephole=True, layer_norm=True)
-    found = Sequential([Embedding(4, 2), lstm, Dropout(0.5), Linear(2, 4)], seed=1)
-    found.compile("adam", "cross_entropy")
+    model = Sequential([Embedding(4, 2), lstm, Dropout(0.5), Linear(2, 4)], seed=1)
+    model.compile("adam", "cross_entropy")
     stop = EarlyStopping("loss", patience=5, restore_best_weights=True)
-    history = found.fit(
+    history = model.fit(
         TOKENS, TOKENS, epochs=4, callbacks=[Checkpoint(path), stop, Stop()], verbose=0
     )
     expected = [1.501621, 1.427565, 1.476787, 1.503422]

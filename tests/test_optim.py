@@ -247,9 +247,9 @@ def test_lr_may_be_a_schedule() -> None:
 
 
 def again(optimizer: Optimizer, make: type[Optimizer], options: Any) -> Optimizer:
-    found = make(**options)
-    found.load_state_dict(optimizer.state_dict())
-    return found
+    resumed = make(**options)
+    resumed.load_state_dict(optimizer.state_dict())
+    return resumed
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -276,11 +276,11 @@ def test_state_dict_has_torch_names(rng: np.random.Generator) -> None:
     optimizer = Adam()
     assert optimizer.state_dict() == {"steps": 0}
     optimizer.step(arrays(rng), arrays(rng))
-    found = optimizer.state_dict()
-    assert found.keys() == {"steps"} | {
+    state = optimizer.state_dict()
+    assert state.keys() == {"steps"} | {
         f"{slot}.{n}" for slot in ("exp_avg", "exp_avg_sq") for n in SMALL
     }
-    found["exp_avg.w"][...] = 0  # a copy
+    state["exp_avg.w"][...] = 0  # a copy
     assert optimizer.state_dict()["exp_avg.w"].all()
 
 
@@ -346,10 +346,10 @@ def test_kernels_against_the_reference(
         with fastrnn.use_backend("reference"):
             two.step(theirs, grads)
     eps = np.finfo(dtype).eps
-    found, expected = (ours | one.state_dict()), (theirs | two.state_dict())
-    assert found.keys() == expected.keys()
+    actual, expected = (ours | one.state_dict()), (theirs | two.state_dict())
+    assert actual.keys() == expected.keys()
     for key, a in expected.items():
-        np.testing.assert_allclose(found[key], a, rtol=200 * eps, atol=20 * eps)
+        np.testing.assert_allclose(actual[key], a, rtol=200 * eps, atol=20 * eps)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -733,13 +733,13 @@ def test_states_are_copied_from_memory_of_others(
     three = pickle.loads(data, buffers=[bytes(b) for b in buffers])
     four = copy.copy(one)
     grads = arrays(rng)
-    found = []
+    results = []
     for optimizer in (one, two, three, four):
         p = copy.deepcopy(params)
         optimizer.step(p, grads)
-        found.append(p)
-    for p in found[1:]:
-        np.testing.assert_equal(p, found[0])
+        results.append(p)
+    for p in results[1:]:
+        np.testing.assert_equal(p, results[0])
     for n, a in mapped.items():
         if n != "steps":
             assert not a.flags.writeable

@@ -138,11 +138,11 @@ def call(case, cell, layer):
 
     def state(given):
         sizes = (P, c.H)[: len(cell.states)]
-        found = tuple(
+        states = tuple(
             numbers(c.num_layers * D, c.B, n) if g else None
             for n, g in zip(sizes, given, strict=False)
         )
-        return found if len(found) > 1 else found[0]
+        return states if len(states) > 1 else states[0]
 
     lead = (c.T, c.B) if c.return_sequences else (c.B,)
     made = Call(
@@ -173,9 +173,9 @@ def outputs(layer, call, run):
 
 def results(layer, call):
     """Outputs (y, state), their gradients (dx, dstate), and those of the weights."""
-    found, tape = outputs(layer, call, layer.forward)
+    outs, tape = outputs(layer, call, layer.forward)
     dx, dstate, grads = layer.backward(tape, swapped(layer, call.dy), call.dstate)
-    return found, (swapped(layer, dx), dstate), grads
+    return outs, (swapped(layer, dx), dstate), grads
 
 
 def flat(nest):
@@ -211,13 +211,13 @@ def test_matches_the_reference(cell, compiled, build, case):
         case = replace(case, dtype="float64")
     layer = build(case)
     given_call = call(case, cell, layer)
-    found = results(layer, given_call)
+    actual = results(layer, given_call)
     with fastrnn.use_backend("reference"):
         want = results(build(case), given_call)  # a new one draws the same dropout
     forward, gradient = TOLERANCE[case.dtype]
-    assert_close(found[0], want[0], forward)
-    assert_close(found[1:], want[1:], gradient)
-    (y, _), (dx, _), _ = found
+    assert_close(actual[0], want[0], forward)
+    assert_close(actual[1:], want[1:], gradient)
+    (y, _), (dx, _), _ = actual
     assert not dx[given_call.idle].any()
     assert not case.return_sequences or not y[given_call.idle].any()
 
@@ -231,10 +231,10 @@ def one(nest, k):
 
 def turned(a, lengths):
     """Each row's own steps from its last to its first."""
-    found = a.copy()
+    turned = a.copy()
     for b, n in enumerate(lengths):
-        found[:n, b] = a[:n, b][::-1]
-    return found
+        turned[:n, b] = a[:n, b][::-1]
+    return turned
 
 
 @settings(max_examples=25)
@@ -244,7 +244,7 @@ def test_made_of_single_layers(cell, build, case):
     case = replace(case, dropout=float(round(case.dropout)))  # 0 or 1, which is not random
     stack = build(case)
     whole = call(case, cell, stack)
-    found, gradients, grads = results(stack, whole)
+    actual, gradients, grads = results(stack, whole)
     L, D = stack.num_layers, 1 + stack.bidirectional
     suffixes = [f"_l{layer}{direction}" for layer in range(L) for direction in ("", "_reverse")[:D]]
 
@@ -274,7 +274,7 @@ def test_made_of_single_layers(cell, build, case):
         ends.append(end)
         if (k + 1) % D == 0:
             below = np.concatenate(outs[-D:], axis=-1) * (0 if case.dropout and not top else 1)
-    assert_close(found, (below, stacked(ends)), 1e-14)
+    assert_close(actual, (below, stacked(ends)), 1e-14)
 
     d_below, d_starts, sums = whole.dy, [], {}
     for k, (scan, tape) in reversed(list(enumerate(scans))):
@@ -299,21 +299,21 @@ def test_made_of_single_layers(cell, build, case):
 def test_same_bits_in_any_batch_and_layout(cell, compiled, build, same_bits, case):
     layer = build(case)
     whole = call(case, cell, layer)
-    found, gradients, grads = results(layer, whole)
-    assert same_bits(outputs(layer, whole, layer)[0], found)
+    outs, gradients, grads = results(layer, whole)
+    assert same_bits(outputs(layer, whole, layer)[0], outs)
 
     chosen = np.random.default_rng(case.seed).permutation(case.B)[: 1 + case.seed % case.B]
     some = results(layer, whole.rows(chosen))[:2]
-    assert same_bits(some, (take(found, chosen), take(gradients, chosen)))
+    assert same_bits(some, (take(outs, chosen), take(gradients, chosen)))
 
     layer.batch_first = not layer.batch_first
-    assert same_bits(results(layer, whole), (found, gradients, grads))
+    assert same_bits(results(layer, whole), (outs, gradients, grads))
 
     b = chosen[0]
     n = case.T if whole.lengths is None else whole.lengths[b]
     alone = replace(whole.rows(b).steps(slice(0, n)), lengths=None)
     (y, state_n), (dx, dstate), _ = results(layer, alone)
-    (want_y, want_state), (want_dx, want_dstate) = take(found, b), take(gradients, b)
+    (want_y, want_state), (want_dx, want_dstate) = take(outs, b), take(gradients, b)
     assert same_bits(y, want_y[:n] if case.return_sequences else want_y)
     assert same_bits((state_n, dx, dstate), (want_state, want_dx[:n], want_dstate))
 
@@ -342,9 +342,9 @@ def test_same_bits_step_by_step_and_in_chunks(cell, compiled, build, same_bits, 
     pieces = [whole.steps(slice(*ends)) for ends in itertools.pairwise(bounds)]
     now, forwards = whole.state, []
     for piece in pieces:
-        found, tape = outputs(layer, replace(piece, state=now), layer.forward)
-        forwards.append((found[0], tape))
-        now = found[1]
+        outs, tape = outputs(layer, replace(piece, state=now), layer.forward)
+        forwards.append((outs[0], tape))
+        now = outs[1]
     assert same_bits((np.concatenate([part for part, _ in forwards]), now), (y, state_n))
 
     # The chain rule over the chunks: each hands the gradient of its state to the one before.
@@ -369,11 +369,11 @@ def test_nan_stays_in_its_row(cell, backend, build, same_bits, case, value):
     stained = replace(clean, x=clean.x.copy())
     stained.x[t, b, rng.integers(case.I)] = value
     want = results(layer, clean)[:2]
-    found = results(build(case), stained)[:2]  # a new one draws the same dropout
+    outs = results(build(case), stained)[:2]  # a new one draws the same dropout
 
     others = np.arange(case.B) != b
-    assert same_bits(take(found, others), take(want, others))
-    ((y, state_n), (dx, _)), ((want_y, _), (want_dx, _)) = take(found, b), take(want, b)
+    assert same_bits(take(outs, others), take(want, others))
+    ((y, state_n), (dx, _)), ((want_y, _), (want_dx, _)) = take(outs, b), take(want, b)
     if np.isnan(value) and case.return_sequences:
         assert np.isnan(y[t]).all()
     if np.isnan(value) and clean.reset is None:

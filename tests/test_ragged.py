@@ -48,8 +48,8 @@ def test_as_each_row_alone(cell, backend, make_layer, make_state, same_bits, rng
     for b, n in enumerate(LENGTHS):
 
         def row(nest, b=b):
-            found = tuple(np.ascontiguousarray(s[:, b]) for s in tuples(nest))
-            return found if len(found) > 1 else found[0]
+            states = tuple(np.ascontiguousarray(s[:, b]) for s in tuples(nest))
+            return states if len(states) > 1 else states[0]
 
         alone, state_alone, tape = layer.forward(x[:n, b], row(state))
         dy_alone = dy[:n, b] if layer.return_sequences else dy[b]
@@ -91,8 +91,8 @@ def test_reset_starts_anew(cell, backend, make_layer, make_state, same_bits, rng
         for start, end in zip(starts, [*starts[1:], T], strict=True):
 
             def row(nest, zero, b=b):
-                found = tuple(np.ascontiguousarray(s[:, b]) * (not zero) for s in tuples(nest))
-                return found if len(found) > 1 else found[0]
+                states = tuple(np.ascontiguousarray(s[:, b]) * (not zero) for s in tuples(nest))
+                return states if len(states) > 1 else states[0]
 
             piece = slice(start, end)
             alone, _, tape = layer.forward(x[piece, b], row(state, reset[start, b]))

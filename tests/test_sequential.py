@@ -39,10 +39,10 @@ def ragged(rng: np.random.Generator, n: int, most: int = 9) -> list[np.ndarray]:
 
 def padded(arrays: list[np.ndarray], fill: Any) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.array([len(a) for a in arrays])
-    found = np.full((len(arrays), lengths.max(), *arrays[0].shape[1:]), fill)
-    for row, a in zip(found, arrays, strict=True):
+    padded = np.full((len(arrays), lengths.max(), *arrays[0].shape[1:]), fill)
+    for row, a in zip(padded, arrays, strict=True):
         row[: len(a)] = a
-    return found, lengths
+    return padded, lengths
 
 
 def weights(model: Sequential) -> np.ndarray:
@@ -180,18 +180,18 @@ def test_lists_and_lengths_are_the_same_training(rng: np.random.Generator) -> No
     Y = [rng.integers(0, V, len(x)) for x in X]
     x, lengths = padded(X, V - 1)
     y, _ = padded(Y, -100)  # what stands in the padding is of no account
-    found = []
+    runs = []
     for data, options in (((X, Y), {}), ((x, y), {"lengths": lengths}), ((X, y), {})):
         model = tokens_model()
         model.compile("adam", "cross_entropy", ["accuracy"])
         history = model.fit(
             *data, **options, epochs=3, batch_size=4, validation_split=0.25, verbose=0
         )
-        found.append((history.history, weights(model)))
-    for history, w in found[1:]:
-        assert history == found[0][0]
-        np.testing.assert_array_equal(w, found[0][1])
-    assert set(found[0][0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+        runs.append((history.history, weights(model)))
+    for history, w in runs[1:]:
+        assert history == runs[0][0]
+        np.testing.assert_array_equal(w, runs[0][1])
+    assert set(runs[0][0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
 
 
 def test_a_ragged_batch_is_its_sequences(rng: np.random.Generator) -> None:
@@ -206,14 +206,14 @@ def test_a_ragged_batch_is_its_sequences(rng: np.random.Generator) -> None:
     for batch_size in (1, 3, 256):
         value = model.evaluate(X, Y, batch_size=batch_size)
         assert value["loss"] == pytest.approx(expected, rel=1e-13)
-    found = model.predict(X, batch_size=4)
-    assert isinstance(found, list)
-    for x, y in zip(X, found, strict=True):
+    outputs = model.predict(X, batch_size=4)
+    assert isinstance(outputs, list)
+    for x, y in zip(X, outputs, strict=True):
         np.testing.assert_allclose(y, model(x[None])[0], rtol=1e-13)
     x, lengths = padded(X, 0)
     as_array = model.predict(x, lengths=lengths)
     assert as_array.shape == (*x.shape, V)
-    for row, n, y in zip(as_array, lengths, found, strict=True):
+    for row, n, y in zip(as_array, lengths, outputs, strict=True):
         np.testing.assert_array_equal(row[:n], y)
         assert not row[n:].any()
     np.testing.assert_allclose(model(x, lengths=lengths), as_array, rtol=1e-13)
@@ -222,12 +222,12 @@ def test_a_ragged_batch_is_its_sequences(rng: np.random.Generator) -> None:
 def test_one_output_for_a_sequence(recurrent: Any, rng: np.random.Generator) -> None:
     model = sums_model(cell=recurrent, bidirectional=True)
     X = [rng.standard_normal((n, F)) for n in (4, 1, 6, 4)]
-    found = model.predict(X)
-    assert found.shape == (4, 1)
-    for x, y in zip(X, found, strict=True):
+    outputs = model.predict(X)
+    assert outputs.shape == (4, 1)
+    for x, y in zip(X, outputs, strict=True):
         np.testing.assert_allclose(y, model(x[None])[0], rtol=1e-12)
     even = model.predict(np.stack([X[0], X[3]]))
-    np.testing.assert_allclose(even, found[[0, 3]], rtol=1e-12)
+    np.testing.assert_allclose(even, outputs[[0, 3]], rtol=1e-12)
 
 
 def test_weights_of_sequences_are_repetitions(rng: np.random.Generator) -> None:
@@ -254,14 +254,14 @@ def test_weights_of_steps(rng: np.random.Generator) -> None:
         for x, w in zip(X, W, strict=True)
     ]  # fmt: skip
     total = sum(n for n, *_ in each)
-    found = model.evaluate(X, X, batch_size=4, sample_weight=W)
-    assert found["loss"] == pytest.approx(sum(n * v for n, v, _ in each) / total, rel=1e-12)
-    assert found["accuracy"] == pytest.approx(sum(hits for *_, hits in each) / total)
+    measured = model.evaluate(X, X, batch_size=4, sample_weight=W)
+    assert measured["loss"] == pytest.approx(sum(n * v for n, v, _ in each) / total, rel=1e-12)
+    assert measured["accuracy"] == pytest.approx(sum(hits for *_, hits in each) / total)
     x, lengths = padded(X, -1)
     w, _ = padded(W, np.nan)
     np.testing.assert_array_equal(model(x, lengths=lengths), model.predict(x, lengths=lengths))
     again = model.evaluate(x, x, batch_size=4, lengths=lengths, sample_weight=w)
-    assert again == pytest.approx(found, rel=1e-13)
+    assert again == pytest.approx(measured, rel=1e-13)
     rows = rng.uniform(0.5, 2, 6)
     of_rows = model.evaluate(X, X, sample_weight=rows)
     of_steps = model.evaluate(
@@ -386,7 +386,7 @@ def test_dropout_and_order_follow_the_seed(seed: int, rng: np.random.Generator) 
 def test_validation(rng: np.random.Generator) -> None:
     X, y = rng.standard_normal((10, 4, F)), rng.standard_normal(10)
     w = rng.uniform(1, 2, 10)
-    found = []
+    histories = []
     for options in (
         {"validation_split": 0.3},
         {"validation_data": (X[7:], y[7:], w[7:])},
@@ -396,10 +396,10 @@ def test_validation(rng: np.random.Generator) -> None:
         model = sums_model()
         model.compile("adam", "mae")
         history = model.fit(X[:n], y[:n], epochs=2, sample_weight=w[:n], verbose=0, **options)
-        found.append(history.history)
+        histories.append(history.history)
         expected = model.evaluate(X[7:], y[7:], sample_weight=w[7:])["loss"]
         assert history.history["val_loss"][-1] == expected
-    assert found[0] == found[1] == found[2]
+    assert histories[0] == histories[1] == histories[2]
 
 
 def test_metrics(rng: np.random.Generator) -> None:
@@ -410,11 +410,11 @@ def test_metrics(rng: np.random.Generator) -> None:
         return float(abs(output - target).max())
 
     model.compile("sgd", "huber", ["mse", losses.mae, worst])
-    found = model.evaluate(X, y)
+    measured = model.evaluate(X, y)
     d = model.predict(X) - y
-    assert found["mse"] == pytest.approx((d**2).mean())
-    assert found["mae"] == pytest.approx(abs(d).mean())
-    assert found["worst"] == pytest.approx(abs(d).max())
+    assert measured["mse"] == pytest.approx((d**2).mean())
+    assert measured["mae"] == pytest.approx(abs(d).mean())
+    assert measured["worst"] == pytest.approx(abs(d).max())
     model.compile("sgd", "binary_cross_entropy", ["accuracy"])
     right = (model.predict(X) > 0) == (y > 0)
     assert model.evaluate(X, y > 0)["accuracy"] == pytest.approx(right.mean())
@@ -437,10 +437,10 @@ def test_metrics(rng: np.random.Generator) -> None:
     assert model.evaluate(even, targets)["whole"] == 1
 
     model.compile("sgd", "cross_entropy", ["accuracy", size])
-    found = model.evaluate(tokens, tokens)
+    measured = model.evaluate(tokens, tokens)
     hits = np.concatenate([model.predict([x])[0].argmax(-1) == x for x in tokens])
-    assert found["accuracy"] == pytest.approx(hits.mean())
-    assert found["size"] == len(hits)
+    assert measured["accuracy"] == pytest.approx(hits.mean())
+    assert measured["size"] == len(hits)
 
 
 def test_nan_is_an_error_that_says_where(rng: np.random.Generator) -> None:

@@ -248,10 +248,10 @@ def test_changed_weights_are_seen_by_streams(cell, backend, make_layer, same_bit
 def test_without_the_gradient_of_x(stack, x, state, rng, same_bits, every):
     y, _, tape = stack.forward(x, state, checkpoint_every=every)
     dy = rng.normal(size=y.shape)
-    found = stack.backward(tape, dy, state, input_gradient=False)
+    results = stack.backward(tape, dy, state, input_gradient=False)
     want = stack.backward(tape, dy, state)
-    assert found[0] is None
-    assert same_bits(found[1:], want[1:])
+    assert results[0] is None
+    assert same_bits(results[1:], want[1:])
 
 
 def test_tape_belongs_to_the_caller(make_stack, backend, sizes, x, state, rng, same_bits):

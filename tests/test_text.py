@@ -193,9 +193,9 @@ def test_dropped_weights_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Network, "gradients", interrupted)
     model = CharLM(**SMALL, weight_dropout=0.5, epochs=1, seed=0).fit(PATTERN, verbose=0)
-    found = model._fitted().net.parameters()
+    params = model._fitted().net.parameters()
     for name, p in untouched.parameters().items():
-        np.testing.assert_array_equal(found[name], p)
+        np.testing.assert_array_equal(params[name], p)
 
 
 def test_records_say_what_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +204,9 @@ def test_records_say_what_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> Non
     chunks: list[tuple[int, float]] = []
 
     def spy(loss: Any, z: Any, target: Any, *more: Any) -> Any:
-        found = compute(loss, z, target, *more)
-        chunks.append((target.size, found[0]))
-        return found
+        result = compute(loss, z, target, *more)
+        chunks.append((target.size, result[0]))
+        return result
 
     def bits(net: Any, ids: Any) -> float:
         return 8 - len(chunks) / 100
@@ -343,9 +343,9 @@ def test_bits_per_char_in_pieces(
     model: CharLM, length: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     text = "".join(rng.choice(list(model.vocabulary), length))
-    found = model.bits_per_char(text)
+    bits = model.bits_per_char(text)
     monkeypatch.setattr(_evaluation, "_MAX_PIECES", 1)
-    assert found == pytest.approx(model.bits_per_char(text), rel=1e-3)
+    assert bits == pytest.approx(model.bits_per_char(text), rel=1e-3)
 
 
 def test_bits_per_char_refuses(model: CharLM) -> None:
@@ -686,8 +686,8 @@ def slow_witten_bell(train: str, text: str, order: int) -> float:
 def test_ngram_by_the_definition(order: int, rng: np.random.Generator) -> None:
     train, text = ("".join(rng.choice(list("abcde"), n)) for n in (150, 40))
     text += "zaz"
-    found = ngram_bits_per_char(train, text, order)
-    assert found == pytest.approx(slow_witten_bell(train, text, order), rel=1e-12)
+    bits = ngram_bits_per_char(train, text, order)
+    assert bits == pytest.approx(slow_witten_bell(train, text, order), rel=1e-12)
 
 
 def test_ngram_refuses() -> None:

@@ -64,13 +64,13 @@ def test_same_bits_of_linear_and_losses(compiled, dtype, same_bits, rng):
     layer = fastrnn.Linear(150, 37, dtype=dtype, seed=0)
     x = rng.standard_normal((300, 150)).astype(dtype)
     target = rng.integers(0, 37, 300)
-    found = []
+    results = []
     for count in COUNTS:
         fastrnn.set_num_threads(count)
         y, tape = layer.forward(x)
         value, dy = cross_entropy.value_and_grad(y, target)
-        found.append((y, np.array(value), dy, *layer.backward(tape, dy)))
-    assert all(same_bits(f, found[0]) for f in found)
+        results.append((y, np.array(value), dy, *layer.backward(tape, dy)))
+    assert all(same_bits(f, results[0]) for f in results)
 
 
 @pytest.mark.parametrize("make", [SGD, Adam, RMSprop, Adagrad])
@@ -78,14 +78,14 @@ def test_same_bits_of_an_optimizer(make, compiled, dtype, same_bits, rng):
     n = 3 * 4096 + 5  # several blocks of a sum of squares
     start = rng.standard_normal(n).astype(dtype)
     grads = [{"w": rng.standard_normal(n).astype(dtype)} for _ in range(3)]
-    found = []
+    results = []
     for count in COUNTS:
         fastrnn.set_num_threads(count)
         params, optimizer = {"w": start.copy()}, make(clip_norm=1.0)
         for grad in grads:
             optimizer.step(params, grad)
-        found.append(params | optimizer.state_dict())
-    assert all(same_bits(f, found[0]) for f in found)
+        results.append(params | optimizer.state_dict())
+    assert all(same_bits(f, results[0]) for f in results)
 
 
 @pytest.mark.parametrize("peephole", [False, True])
@@ -115,8 +115,8 @@ def test_python_threads_at_the_same_time(compiled, same_bits, rng):
             return everything(layer, x, None)
 
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(one, range(64)):
-            assert same_bits(found, want)
+        for result in pool.map(one, range(64)):
+            assert same_bits(result, want)
 
 
 def _child(connection, layer, x):

@@ -151,17 +151,17 @@ def test_progress_is_told(tokens: Any) -> None:
 def test_one_fit_at_a_time(numbers: Any) -> None:
     """Neither from a callback nor from another thread; and then again."""
     model = numbers_model()
-    found: list[Any] = []
+    errors: list[Any] = []
 
     def meddle(m: Any) -> None:
         for act in (
             lambda: m.fit(*numbers, verbose=0),
             lambda: m.compile("sgd", "mae"),
         ):
-            thread = threading.Thread(target=lambda act=act: found.append(caught(act)))
+            thread = threading.Thread(target=lambda act=act: errors.append(caught(act)))
             thread.start()
             thread.join()
-            found.append(caught(act))
+            errors.append(caught(act))
 
     def caught(act: Callable[[], Any]) -> Any:
         try:
@@ -171,8 +171,8 @@ def test_one_fit_at_a_time(numbers: Any) -> None:
 
     expected = numbers_model().fit(*numbers, epochs=2, verbose=0)
     history = model.fit(*numbers, epochs=2, callbacks=[Act(meddle, 0)], verbose=0)
-    assert len(found) == 4
-    assert all(str(f).startswith("Sequential: a fit of this model is running") for f in found)
+    assert len(errors) == 4
+    assert all(str(f).startswith("Sequential: a fit of this model is running") for f in errors)
     assert history.history == expected.history
     assert model.history is history
     model.compile("sgd", "mse")
@@ -406,8 +406,8 @@ def test_tapes_of_other_models(rng: np.random.Generator, backend: str) -> None:
     model, tape, dy = made(GRU(2, 3), Linear(3, 3), Linear(3, 2))
     twin, of_twin, _ = made(GRU(2, 3), Linear(3, 3), Linear(3, 2))
     _, want = model.backward(tape, dy)
-    _, found = model.backward(of_twin, dy)  # of the same structure
-    assert want.keys() == found.keys()
+    _, grads = model.backward(of_twin, dy)  # of the same structure
+    assert want.keys() == grads.keys()
     others = [
         made(GRU(2, 4), Linear(4, 3), Linear(3, 2)),
         made(GRU(2, 3), Linear(3, 2)),
@@ -473,7 +473,7 @@ def test_a_stream_in_two_threads(backend: str) -> None:
     """The second is told before anything is read, and the first one's steps are as if alone."""
     model = Sequential([LSTM(2, 3), Linear(3, 1)], seed=0)
     stream, alone = model.stream(), model.stream()
-    found: list[str] = []
+    errors: list[str] = []
 
     class Slow:
         """An input whose conversion lets another thread in."""
@@ -490,7 +490,7 @@ def test_a_stream_in_two_threads(backend: str) -> None:
                     try:
                         act()
                     except RuntimeError as error:
-                        found.append(str(error))
+                        errors.append(str(error))
 
             thread = threading.Thread(target=meddle)
             thread.start()
@@ -499,7 +499,7 @@ def test_a_stream_in_two_threads(backend: str) -> None:
 
     state = stream.state
     np.testing.assert_array_equal(stream.step(Slow()), alone.step(np.ones(2)))
-    assert found == ["stream: expected no other thread to be using it"] * 4
+    assert errors == ["stream: expected no other thread to be using it"] * 4
     np.testing.assert_array_equal(stream.step([3, 4]), alone.step([3, 4]))
     with pytest.raises(AttributeError):
         stream.states = state  # type: ignore[attr-defined]

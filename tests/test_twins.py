@@ -19,8 +19,8 @@ CLASSES = [name for name in NAMES if name[0].isupper()]
 
 def parameters(function):
     """Name, kind and default of each parameter but self."""
-    found = inspect.signature(function).parameters.values()
-    return [(p.name, p.kind, p.default) for p in found if p.name != "self"]
+    params = inspect.signature(function).parameters.values()
+    return [(p.name, p.kind, p.default) for p in params if p.name != "self"]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CLASSES])
@@ -71,13 +71,13 @@ def test_mypy_sees_through_the_seam(tmp_path):
     ]
     (tmp_path / "calls.py").write_text("\n".join(lines))
     command = [sys.executable, "-m", "mypy", "--strict", "calls.py", "--cache-dir", str(tmp_path)]
-    found = subprocess.run(
+    process = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False,
         env={"MYPYPATH": str(Path(fastrnn.__file__).parents[1])},
     )  # fmt: skip
-    errors = [line for line in found.stdout.splitlines() if ": error:" in line]
+    errors = [line for line in process.stdout.splitlines() if ": error:" in line]
     first = len(lines) - len(WRONG) + 1
     for number, expected in enumerate(WRONG.values(), first):
         here = [e for e in errors if e.startswith(f"calls.py:{number}:")]
-        assert any(expected in e for e in here), (lines[number - 1], found.stdout)
-    assert all(int(e.split(":")[1]) >= first for e in errors), found.stdout
+        assert any(expected in e for e in here), (lines[number - 1], process.stdout)
+    assert all(int(e.split(":")[1]) >= first for e in errors), process.stdout
