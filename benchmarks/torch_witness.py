@@ -140,7 +140,7 @@ class Case:
         return module.train(of.training)
 
     def torch_results(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Return outputs and gradients, by name; zeros where torch gives None."""
+        """Yield outputs and gradients, by name; zeros where torch gives None."""
         x = torch.from_numpy(self.x).requires_grad_()
         state = None
         if self.state is not None:
@@ -215,7 +215,7 @@ class Case:
         return layer.train(of.training)
 
     def our_results(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Return the results of fastrnn, by the same names."""
+        """Yield the results of fastrnn, by the same names."""
         layer = self.our_layer()
         y, state_n, tape = layer.forward(
             self.x,
@@ -309,7 +309,7 @@ def main() -> None:
 
 
 def features(configuration: Configuration) -> list[str]:
-    """Yield the categories that a configuration counts for."""
+    """Return the categories that a configuration counts for."""
     own, options = vars(configuration), configuration.options
     names = ("batch_first", "bidirectional", "proj_size", "dropout")
     return [

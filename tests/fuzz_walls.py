@@ -116,7 +116,7 @@ class Chaos(callbacks.Callback):
 
 
 def arrays_in(value: Any, depth: int = 0) -> list[np.ndarray]:
-    """Yield the arrays in nested containers."""
+    """Return the arrays in nested containers."""
     if isinstance(value, np.ndarray):
         return [value]
     if isinstance(value, optim.RowGradient):
@@ -565,7 +565,7 @@ class World(Numbers):
         self.call(loss.value_and_grad if self.chance(0.7) else loss, *args)
 
     def new_model(self) -> None:
-        """Return layers that fit each other, new or existing."""
+        """Make a model of new or existing layers."""
         I, H = self.size(), self.size()
         recurrent = self.pick(layers.RECURRENT.values())
         chosen = [recurrent(I, H, return_sequences=self.chance(0.5)), fastrnn.Linear(H, 3)]

@@ -44,7 +44,7 @@ def room(module: str) -> str:
 
 
 def imported(module: str) -> Iterator[tuple[str, str]]:
-    """Return a module's imports from the package, local and type-only too: (module, name)."""
+    """Yield a module's imports from the package, local and type-only too: (module, name)."""
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             for name in (alias.name for alias in node.names):

@@ -1,4 +1,4 @@
-"""Forecasts: better than the naive ones on real series, without a look ahead, and how sure."""
+"""Forecasts: better than naive ones on real series, without lookahead, and their intervals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {"window": 12, "steps": 4, "hidden_size": 8, "epochs": 3
 
 
 def series(n: int = 120, seed: int = 0) -> Any:
-    """Two series with a trend, a season of 12 and noise."""
+    """Return two series with a trend, a season of 12 and noise."""
     t = np.arange(n)
     noise = np.random.default_rng(seed).normal(0, 0.1, (n, 2))
     return np.stack([10 + np.sin(np.pi * t / 6), 100 + t + 5 * np.cos(np.pi * t / 6)], 1) + noise
@@ -41,7 +41,7 @@ def test_better_than_naive(file: str, season: int, horizon: int) -> None:
         pytest.skip(f"no {path}")
     with path.open() as lines:
         values = [float(row[1]) for row in [*csv.reader(lines)][1:]]
-    # The reference's numbers are the same, and it takes ten times as long.
+    # The reference gives the same numbers, but takes ten times as long.
     for seed in range(1 if fastrnn.backend() == "reference" else 3):
         backtest = Forecaster(season=season, seed=seed).backtest(values, horizon)
         assert backtest.forecasts.keys() == {"forecaster", "naive", "seasonal naive"}
@@ -78,7 +78,7 @@ def test_naive_forecasts_against_a_loop() -> None:
 
 
 def test_backtest_does_not_look_ahead() -> None:
-    """Values after an origin change nothing of its forecast, nor of the training."""
+    """Values after an origin change neither its forecast nor the training."""
     y = series()[:, 0]
     changed = y.copy()
     changed[110:] += 50
@@ -138,7 +138,7 @@ def test_the_same_seed_the_same_bits() -> None:
 
 
 def test_intervals_hold_what_they_promise() -> None:
-    """Of 400 values that came later, about nine in ten lie within."""
+    """About nine in ten of 400 later values are within the interval."""
     rng = np.random.default_rng(0)
     y = np.sin(np.arange(1000) / 3) + rng.normal(0, 0.3, 1000)
     model = Forecaster(window=20, steps=2, hidden_size=8, seed=0).fit(y[:600])
@@ -266,7 +266,7 @@ def test_settings_are_checked_when_set_and_count_from_the_next_fit(tmp_path: Pat
 
 
 def test_from_buffers_that_can_not_be_written() -> None:
-    """As Ray and Dask hand them out."""
+    """As Ray and Dask return them."""
     model = Forecaster(**SMALL).fit(series())
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
@@ -295,7 +295,7 @@ def test_a_subclass_may_have_its_own_constructor_and_attributes() -> None:
 
 def test_nothing_but_the_series_stays_behind() -> None:
     model = Forecaster(**SMALL | {"window": 50}).fit(np.sin(np.arange(1000)))
-    # The series and 2 kB of weights; neither windows nor the optimizer's state.
+    # The series and 2 kB of weights, without windows and the optimizer's state.
     assert len(pickle.dumps(model)) < 8000 + 5000
 
 

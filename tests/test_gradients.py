@@ -17,7 +17,7 @@ STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
 
 
 def kinks(x, h0, y, w_ih, w_hh, b_ih, b_hh):
-    """What goes into the rectifier."""
+    """Return the arguments of the rectifier."""
     before = np.concatenate([h0[None], y[:-1]])
     bias = sum(b for b in (b_ih, b_hh) if b is not None)
     return x @ w_ih.T + before @ w_hh.T + bias
@@ -45,7 +45,7 @@ def test_central_differences(cell, functions, make_weights, rng, bias_ih, bias_h
         inputs = draw()
         outputs, tape = run(inputs)
         if cell.name.endswith("_relu"):
-            # Central differences mean nothing across the kink.
+            # Central differences are meaningless across the kink.
             while True:
                 into = kinks(
                     inputs["x"], inputs["h0"], outputs[0], *(inputs.get(n) for n in WEIGHTS)

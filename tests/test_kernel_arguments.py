@@ -1,7 +1,6 @@
-"""What a kernel reads or writes it checks itself, at each call: a wrong array is a clear error.
+"""Kernels check the arrays that they read and write, at each call: a wrong one is a clear error.
 
-Arrays come from the floor above, which checks them too; but a callback or another thread may have
-changed them since.
+The caller has checked them too, but a callback or another thread may have changed them since.
 """
 
 from __future__ import annotations
@@ -62,12 +61,12 @@ class Call:
 
 
 def listed(arrays, name):
-    """Those of a state."""
+    """Return the arrays of a state."""
     return [a for key, a in arrays.items() if key.partition(".")[0] == name]
 
 
 def wrong(array, out):
-    """Arrays that differ from a right one in one thing each."""
+    """Yield arrays that differ from a valid one in a single property."""
     dtype = np.dtype("uint8" if array.dtype.kind in "bi" else "int64")
     yield array.astype(dtype)
     yield array.astype(array.dtype.newbyteorder()) if array.dtype.itemsize > 1 else array[0]
@@ -105,7 +104,7 @@ def test_every_array_is_checked(call):
 
 
 def test_what_is_no_array_in_a_long_call(cell, dtype, backend, rng):
-    """Long enough for kernels to let go of the interpreter's lock, and to hold arrays meanwhile."""
+    """Long enough for kernels to release the GIL, and to hold arrays meanwhile."""
     call = Call(cell, dtype, rng, T=200, B=64)
     for arguments, run in ((call.of_forward, call.forward), (call.of_backward, call.backward)):
         for key in arguments:
@@ -137,7 +136,7 @@ def test_spans_are_of_one_start_or_end(call, spans):
 
 
 def test_spans_far_away(call):
-    """As if they were at the ends of the sequence."""
+    """They act as if they ended at the ends of the sequence."""
     want = [call.forward(spans=None), *map(np.copy, listed(call.of_forward, "state_n"))]
     far = np.full(B, 2**62)
     got = [call.forward(spans=np.stack([-far, far])), *listed(call.of_forward, "state_n")]
@@ -195,7 +194,7 @@ def test_sizes_that_overflow(call):
 
 
 def test_empty_sequences(call, cell, dtype):
-    """No step leaves a state as it is; no row is an error."""
+    """Zero steps leave the state unchanged; zero rows are an error."""
     empty = {"x": np.empty((0, B, I), dtype), "y": None, "spans": None, "reset": None}
     tape = call.forward(keep=True, **empty)
     for a, b in zip(
@@ -208,7 +207,7 @@ def test_empty_sequences(call, cell, dtype):
 
 
 def test_resized_by_another_thread(compiled):
-    """Memory that kernels use without the GIL stays where it is."""
+    """Memory that kernels use without the GIL is not moved."""
     rng = np.random.default_rng(0)
     layer = fastrnn.LSTM(64, 64, seed=0)
     x = rng.normal(size=(40, 40, 64)).astype(np.float32)
@@ -233,7 +232,7 @@ def test_resized_by_another_thread(compiled):
             try:
                 y = layer(held[0])[0]
             except ValueError:
-                continue  # resized before the call: of another shape
+                continue  # resized before the call, so that the shape is wrong
             assert y.shape == want.shape
     finally:
         sys.setswitchinterval(interval)

@@ -1,4 +1,4 @@
-"""Kernels check themselves what they read and write, at each call, and both twins alike."""
+"""Both twins check the arrays that they read and write, at each call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arrays = dict[str, Any]
 
 
 class Call(NamedTuple):
-    """How a kernel is called with arrays by name, the right ones, and which it writes to."""
+    """A call of a kernel with arrays by name, valid ones, and the names of its outputs."""
 
     run: Callable[[Any, Arrays], Any]
     arrays: Callable[[np.random.Generator, Any], Arrays]
@@ -153,12 +153,12 @@ SPOILERS: dict[str, Callable[[np.ndarray], Any]] = {
     "smaller": lambda a: a[:-1].copy(),
     "read-only": read_only,
 }
-#: What a copy is made of first: neither strides nor alignment matter.
+#: Arguments that are copied first, so that strides and alignment do not matter.
 COPIED = [("PackedLinear", n, how) for n in ("weight", "bias") for how in ("alignment", "strides")]
 
 
 class Twin:
-    """The kernels of a backend, and their dtype."""
+    """Return the kernels of a backend, and their dtype."""
 
     def __init__(self, dtype: Any) -> None:
         self._kernels, self.dtype = dispatch.kernels(dtype), dtype
@@ -168,7 +168,7 @@ class Twin:
 
 
 def said_by(call: Call, arrays: Arrays, dtype: Any) -> str:
-    """What the error says, which must be one."""
+    """Return the message of the error, which must be raised."""
     with pytest.raises((ValueError, TypeError)) as error:
         call.run(Twin(dtype), arrays)
     return str(error.value).replace("float32 or float64", str(dtype))
@@ -183,7 +183,7 @@ def test_arrays_are_checked(
     right = call.arrays(rng, dtype)
     call.run(Twin(dtype), right)
     for n in call.out if how == "read-only" else right:
-        # These stand for themselves: another size is another task.
+        # These define the sizes: another size is another valid task.
         if (name, n, how) in COPIED or (name == "squares" and how in ("shape", "size", "smaller")):
             continue
         if (name, n) == ("take_rows", "table") and how in ("size", "smaller"):
@@ -226,7 +226,7 @@ def test_targets_are_checked_where_they_are_used(
     ):
         kernels.cross_entropy(z, t, None, grad[1:-1])
     assert not grad[[0, -1]].any()
-    # What has weight 0 is not looked at.
+    # Entries of weight 0 are ignored.
     w = np.ones(N, dtype)
     w[[N // 3, N // 2]] = 0
     loss = kernels.cross_entropy(z, t, w, grad[1:-1])
@@ -266,7 +266,7 @@ def test_rows_of_tables_are_checked_where_they_are_used(
 
 
 def steps(kernels: Any, p: Any, g: Any) -> dict[str, Callable[[], Any]]:
-    """Each optimizer's step of one parameter, and the norm."""
+    """Return each optimizer's step of one parameter, and the sum of squares."""
     given = {"limit": 9.0, "factor": 1.0, "lr": 0.1, "weight_decay": 0.0}
 
     def s(count: int) -> list[Any]:
@@ -287,7 +287,7 @@ def steps(kernels: Any, p: Any, g: Any) -> dict[str, Callable[[], Any]]:
     }
 
 
-#: What may be wrong with rows 1, 4, 5 of 8.
+#: Ways to make rows 1, 4, 5 of 8 wrong.
 WRONG_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "negative": ({"rows": np.array([-1, 4, 5])}, r"grads\.rows: expected .* in 0\.\.7, got -1"),
     "beyond": ({"rows": np.array([1, 4, 8])}, r"grads\.rows: expected .* in 0\.\.7, got 8"),
@@ -369,7 +369,7 @@ def test_a_packed_map_sees_other_shapes(dtype: Any, backend: str) -> None:
 
 
 def meddle(change: Callable[[], None], call: Callable[[], Any], times: int = 60) -> None:
-    """Call while another thread changes what is read; errors are all right, crashes are not."""
+    """Call while another thread changes the input: errors are accepted, crashes are not."""
     stop = threading.Event()
 
     def run() -> None:

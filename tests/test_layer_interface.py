@@ -1,4 +1,4 @@
-"""What a model asks of every layer: sizes, how it advances, its stage, its initial weights."""
+"""The interface of layers for models: sizes, runs, stages, initial weights."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def layer(request, cell, dtype, backend, make_layer) -> Any:
 
 @pytest.fixture
 def x(layer, dtype, rng) -> np.ndarray:
-    """A checked, time-first input."""
+    """Return a checked, time-first input."""
     if layer.vocabulary is None:
         return rng.normal(size=(T, B, layer.features_in or I)).astype(dtype)
     return rng.integers(0, layer.vocabulary, (T, B))
 
 
 def called(layer, x, lengths=None):
-    """What a plain call gives, time-first."""
+    """Return the result of a plain call, time-first."""
     if not layer.has_state:
         return layer(x)
     y, _ = layer(x.swapaxes(0, 1), lengths=lengths)
@@ -54,7 +54,7 @@ def test_sizes(layer, x, dtype):
 
 
 def test_applied_as_called(layer, x, same_bits, rng):
-    """Time-first, whatever `batch_first` says."""
+    """Time-first, whatever `batch_first` is."""
     assert same_bits(layer.apply(x)[0], called(layer, x))
     layer.eval()
     y, state, tape = layer.apply_forward(x)
@@ -127,7 +127,7 @@ def test_config_makes_the_same_layer(layer):
 
 
 def test_reset_parameters(layer, same_bits):
-    """In place; a seed gives the weights of a layer made with it, and its dropout."""
+    """In place; a seed gives the weights and dropout of a layer constructed with it."""
     own = layer.parameters()
     before = layer.state_dict()
     layer.reset_parameters()
@@ -179,7 +179,7 @@ def test_init_is_kept_by_reset_parameters(cell, make_layer):
 
 
 def test_subclasses_are_seeded_like_their_parents(cell, make_layer, same_bits):
-    """Whatever the signature of their constructor is."""
+    """Whatever the signature of the constructor is."""
     make = type(make_layer(cell, 1, 1))
 
     class Mine(make):

@@ -1,4 +1,4 @@
-"""What may not be done to a layer, its weights, its tapes and its streams, is refused."""
+"""Invalid uses of a layer, its weights, its tapes and its streams are errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastrnn import layers
 
 T, B, I, H, V = 5, 3, 4, 19, 11
 
-#: What each layer that is not recurrent is made of, and an input.
+#: Arguments of each layer that is not recurrent, and an input.
 OTHERS: dict[str, tuple[Any, Any]] = {
     "linear": (lambda **of: fastrnn.Linear(I, H, **of), np.ones((T, B, I))),
     "no bias": (lambda **of: fastrnn.Linear(I, H, bias=False, **of), np.ones((T, B, I))),
@@ -26,7 +26,7 @@ OTHERS: dict[str, tuple[Any, Any]] = {
 
 @pytest.fixture(params=["layer", "stack", "single", *OTHERS])
 def made(request, cell, backend, make_layer, make_single) -> tuple[Any, np.ndarray]:
-    """A layer of each kind, and an input for it."""
+    """Return a layer of each kind, and an input for it."""
     if request.param in OTHERS:
         make, x = OTHERS[request.param]
         return make(), x
@@ -126,7 +126,7 @@ def test_weights_can_be_filled_but_not_reshaped(made, same_bits):
 
 
 def test_the_base_of_a_weight(made):
-    """Who reaches through a view for the layer's own array gets an error, or changes nothing."""
+    """Changing the layer's array through the base of a view is an error, or has no effect."""
     layer, x = made
     for name in layer.parameters():
         twin = copy.deepcopy(layer)
@@ -167,7 +167,7 @@ def test_copies_own_their_weights(made, clone, tmp_path, same_bits):
 
 
 def relatives(cell, make_layer, make_single) -> list[Any]:
-    """Layers no two of which can use each other's tape, and an input of each."""
+    """Return layers that can't use each other's tapes, and an input of each."""
     wide = {"dtype": "float64"}
     sequences = [
         make_layer(cell, I, H),
@@ -200,7 +200,7 @@ def relatives(cell, make_layer, make_single) -> list[Any]:
 
 
 def test_a_tape_is_taken_by_its_own_layer_and_its_twins(cell, backend, make_layer, make_single):
-    """Each by each: an error, and none of what another's tape could not hold."""
+    """Every layer with every tape: the right error, from the check of the tape."""
     pairs = relatives(cell, make_layer, make_single)
     tapes = [layer.forward(x)[-1] for layer, x in pairs]
     for k, (layer, x) in enumerate(pairs):
@@ -232,7 +232,7 @@ def test_the_tape_of_a_bigger_table(backend):
 
 @pytest.mark.parametrize("stray", [V, -1, 2**62, -(2**63)])
 def test_tokens_are_checked_where_they_are_used(backend, dtype, stray):
-    """Tokens that are changed after a check, as another thread may, end in the same error."""
+    """Tokens changed after the check, as by another thread, raise the same error."""
     layer = fastrnn.Embedding(V, H, dtype=dtype)
     x = np.zeros((T, B), np.int64)
     _, tape = layer.forward(x)
@@ -326,7 +326,7 @@ def test_flags_that_are_integers_say_what_to_pass(make_layer, cell):
 
 
 def test_rows_of_a_batch_of_one(make_layer, cell):
-    """A flag is a bool; 0 is the number of the only row."""
+    """Only booleans are flags; 0 is the number of the only row."""
     for rows, zeroed in (
         (0, True), ([0], True), (True, True), ([True], True), (np.bool_(False), False),
         ([False], False), (None, True), (-1, True),
@@ -342,13 +342,13 @@ def test_rows_of_a_batch_of_one(make_layer, cell):
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_a_stream_in_two_threads(cell, backend, make_layer, num_layers, same_bits):
-    """The second one is told so before anything is read; the stream stays usable."""
+    """The second thread gets an error before anything is read; the stream stays usable."""
     layer = make_layer(cell, I, I, num_layers=num_layers)
     stream, want = layer.stream(), layer.stream()
     errors: list[BaseException] = []
 
     class Meddler:
-        """Reads as an array, and steps the stream from another thread meanwhile."""
+        """An array-like whose conversion steps the stream from another thread."""
 
         def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
             def meddle() -> None:

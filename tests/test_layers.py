@@ -1,4 +1,4 @@
-"""Layers as objects: weights that are seen at once, copies that are copies, layouts that agree."""
+"""Layers as objects: changed weights take effect at once, copies are independent, layouts agree."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def state(cell, dtype, make_state):
 
 
 def pairwise(function, state):
-    """A function of every array of a state."""
+    """Apply a function to every array of a state."""
     return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 
 def outputs(layer, x):
-    """What a layer says, without its packed copy being older than this call."""
+    """Return the result of a layer whose packed copy is new."""
     return copy.deepcopy(layer)(x)
 
 
@@ -58,7 +58,7 @@ def test_names_shapes_and_copies(layer, cell):
 
 
 def changes(layer):
-    """Ways to change the weights."""
+    """Return ways to change the weights."""
     weights = layer.parameters()
     view = weights["weight_hh_l0"]
     view = view[1:, 2:] if view.ndim == 2 else view[1:]
@@ -90,7 +90,7 @@ def changes(layer):
 
 @pytest.mark.parametrize("pickled", [False, True])
 def test_changed_weights_are_seen(layer, x, same_bits, pickled):
-    """By the next call, the next forward and by a live stream, whoever looks first."""
+    """By the next call, forward or step of a live stream, whichever comes first."""
     if pickled:
         layer = pickle.loads(pickle.dumps(layer, pickle.HIGHEST_PROTOCOL))
     streams = [layer.stream(B), layer.stream(B)]
@@ -114,7 +114,7 @@ def test_changed_weights_are_seen(layer, x, same_bits, pickled):
 
 @pytest.mark.parametrize("pickled", [False, True])
 def test_changed_after_all_references_are_gone(layer, x, same_bits, pickled):
-    """A copy settles when nobody holds an array; what is handed out later unsettles it."""
+    """A copy is exclusive while no array is held; returning arrays later ends that."""
     if pickled:
         layer = pickle.loads(pickle.dumps(layer, pickle.HIGHEST_PROTOCOL))
     stream = layer.stream(B)
@@ -129,7 +129,7 @@ def test_changed_after_all_references_are_gone(layer, x, same_bits, pickled):
         layer(x)
         view[...] *= -0.5
         del view
-        changed = layer(x)  # settles again, before the stream looks
+        changed = layer(x)  # the copy is exclusive again, before the stream uses it
         layer(x)
         assert not same_bits(changed, before)
         assert same_bits(changed, outputs(layer, x))
@@ -139,7 +139,7 @@ def test_changed_after_all_references_are_gone(layer, x, same_bits, pickled):
 
 
 def test_shared_while_another_thread_compares(layer, x):
-    """Who is handed the weights in the middle of a comparison is not forgotten at its end."""
+    """Weights returned during a comparison keep the copy from being exclusive after it."""
     layer(x)
     (weights,) = layer._weights.values()
     held = []
@@ -154,7 +154,7 @@ def test_shared_while_another_thread_compares(layer, x):
     weights.packed(kernels)
     assert not weights.copy.exclusive
     held.clear()
-    weights.copy.packed = None  # of no kernels: packed anew
+    weights.copy.packed = None  # belongs to no kernels, so it is packed again
     weights.copy.kernels = None
     for _ in range(2):
         weights.packed(kernels)
@@ -351,7 +351,7 @@ def test_stream_state(layer, x, state, same_bits):
 
 
 def test_tape_belongs_to_the_caller(layer, x, state, rng, same_bits):
-    """Two backwards give the same bits, whatever happened to x, y, the state or the weights."""
+    """Two backwards give the same bits, even if x, y, the state or the weights were changed."""
     x, state = x.copy(), pairwise(np.copy, state)
     dy = rng.normal(size=(T, B, H))
     y, state_n, tape = layer.forward(x, state)
@@ -394,7 +394,7 @@ def test_tape_of_another(layer, cell, x, make_layer, recurrent_layers):
         if repr(other) != repr(layer):
             with pytest.raises(ValueError, match=bad):
                 other.backward(tape)
-    square = np.ones((B, B, I))  # where shapes do not tell
+    square = np.ones((B, B, I))  # where shapes are the same
     turned = layer.forward(square)[2]
     layer.batch_first = True
     with pytest.raises(ValueError, match=f"{bad}, with batch_first=False"):
@@ -457,7 +457,7 @@ def test_threads_share_a_layer(layer, x, state, rng, same_bits):
 
     want = work()
     for _ in range(2):
-        layer.parameters()  # the packed copy is compared anew
+        layer.parameters()  # the packed copy is compared again
         with ThreadPoolExecutor(8) as pool:
             contexts = [contextvars.copy_context() for _ in range(16)]
             for got in [f.result() for f in [pool.submit(c.run, work) for c in contexts]]:
@@ -485,7 +485,7 @@ def test_optional_weights(bias):
 
 
 def test_layer_norm_does_what_it_says():
-    """Scaling or shifting all of a projection changes nothing; a state of any size stays sane."""
+    """Scaling or shifting a whole product changes nothing; a state of any size stays finite."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(9, 4, 5))
     for layer in (fastrnn.LSTM, fastrnn.GRU):
@@ -494,6 +494,6 @@ def test_layer_norm_does_what_it_says():
         weights = net.parameters()
         weights["weight_ih_l0"] *= 1e3
         weights["weight_hh_l0"] *= 1e3
-        # All but the epsilon, which is nothing beside the larger variance.
+        # Up to epsilon, which is negligible against the larger variance.
         assert abs(net(x)[0] - net(x * 7)[0]).max() < 1e-6
         assert abs(net(x)[0] - y).max() < 1e-2

@@ -1,4 +1,4 @@
-"""Weights in the layouts of tutorials: against their own loops, there and back, and refused."""
+"""Weights in the layouts of tutorials: against loops by hand, round trips, and errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sigmoid(a: Any) -> Any:
 
 @pytest.fixture
 def draw(rng: np.random.Generator) -> Any:
-    """``draw(layout, out, in_)``: a matrix as the layout has it."""
+    """``draw(layout, out, in_)``: a random matrix in the layout."""
     return lambda layout, *shape: rng.normal(size=shape if layout == "columns" else shape[::-1])
 
 
@@ -32,7 +32,7 @@ def loss_is_a_sum(rng: np.random.Generator) -> tuple[Any, ...]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_rnn_against_a_loop(layout, keepdims, draw, loss_is_a_sum):
-    """In the layout's own vectors, forward and back, with gradients in the layout's shapes."""
+    """With the layout's vectors, forward and backward, and gradients in its shapes."""
     x, h0, _, dy = loss_is_a_sum
     W_xh, W_hh, b_h = draw(layout, H, I), draw(layout, H, H), draw(layout, H, 1)
     if not keepdims:

@@ -1,4 +1,4 @@
-"""Losses: their values, gradients, weights, and numbers that are hard."""
+"""Losses: values, gradients, weights, and extreme numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import fastrnn
 from fastrnn import losses
 from fastrnn.losses import cross_entropy
 
-#: Ours, the same of torch.nn by name and options, and a target for outputs z.
+#: Our loss, torch.nn's by name and options, and a target for outputs z.
 PAIRS = {
     "mse": (losses.mse, "MSELoss", {}),
     "mae": (losses.mae, "L1Loss", {}),
@@ -27,7 +27,7 @@ PAIRS = {
 def drawn(
     loss: losses.Loss, shape: tuple[int, ...], rng: np.random.Generator, dtype: Any = np.float64
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs of `shape`, and targets that fit."""
+    """Return outputs of `shape`, and matching targets."""
     z = (rng.standard_normal(shape) * 3).astype(dtype)
     if isinstance(loss, losses.CrossEntropy):
         return z, rng.integers(0, shape[-1], shape[:-1])
@@ -111,7 +111,7 @@ def test_targets_of_weight_0_may_be_anything(dtype: Any, backend: str) -> None:
 
 
 def test_targets_of_weight_0_in_a_sequence(backend: str) -> None:
-    """Weights of the first axes, as many as wanted."""
+    """Weights of one or more leading axes."""
     z, target = np.zeros((2, 3, 4)), np.array([[0, 9, 1], [9, 9, 9]])
     weight = np.array([[1, 0, 1], [0, 0, 0]])
     assert cross_entropy(z, target, weight) == pytest.approx(np.log(4))
@@ -133,7 +133,7 @@ def test_targets_of_any_kind_of_whole_number(kind: str, backend: str) -> None:
     target[1] = np.iinfo(target.dtype).max
     with pytest.raises(ValueError, match=r"target: expected whole numbers in 0\.\.4, got \d+"):
         cross_entropy(z, target)
-    # What a narrower type would make a 0 of.
+    # Would be 0 in a narrower type.
     with pytest.raises(ValueError, match=r"target: expected whole numbers in 0\.\.4, got \d+"):
         cross_entropy(z, np.array([4, 0, 2, 2**63 + 1], np.uint64))
 
@@ -257,7 +257,7 @@ def test_against_torch(
     assert grad.dtype == dtype
 
 
-#: Rows within, at and beyond a vector, and beyond a chain of terms.
+#: Rows below, at and above a vector, and longer than a chain of terms.
 @pytest.mark.parametrize("V", [1, 2, 15, 16, 65, 1000])
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("weighted", [None, (30,), (30, 3)])

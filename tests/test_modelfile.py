@@ -1,4 +1,4 @@
-"""Model files: everything comes back, and damage is seen."""
+"""Model files: everything is restored, and damage is detected."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_no_file_can_hold_a_class_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_thousand_damaged_files(tmp_path: Path) -> None:
-    """Cut, flipped, swapped, with numbers of the header changed: an error, or the same model."""
+    """Truncated, bits flipped, parts swapped or numbers changed: an error, or the same model."""
     rng = np.random.default_rng(1000)
     model = Sequential(STACKS["tokens"](), seed=0)
     path = tmp_path / "m.safetensors"
@@ -166,7 +166,7 @@ def test_a_thousand_damaged_files(tmp_path: Path) -> None:
     ],
 )
 def test_configurations_that_lie(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    """Whoever writes such a file can make its checksum right as well."""
+    """A malicious file can have a valid checksum."""
     path = tmp_path / "m"
     Sequential(STACKS["tokens"](), seed=0).save(path)
     _, model, tensors = model_file.read(path)
@@ -243,7 +243,7 @@ def test_metadata_that_do_not_fit(change: dict[str, Any], message: str, tmp_path
         fastrnn.load(path)
 
 
-# Files of version 0.1.0, and what it said itself.
+# Files of version 0.1.0, and its predictions.
 
 OLD = Path(__file__).parent / "data"
 EXPECTED: dict[str, Any] = {
@@ -279,7 +279,7 @@ def test_files_of_0_1_0(name: str, tmp_path: Path) -> None:
 
 def test_a_training_of_0_1_0_goes_on(tmp_path: Path) -> None:
     class Stop(Callback):
-        """Ended the training of the file in its third epoch."""
+        """Ended training in its third epoch when the file was written."""
 
     path = tmp_path / "c"
     shutil.copy(OLD / "checkpoint-0.1.0.safetensors", path)

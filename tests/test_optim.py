@@ -1,4 +1,4 @@
-"""Optimizers: torch's formulas, step by step, and what they refuse."""
+"""Optimizers: torch's formulas, step by step, and errors."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from fastrnn.optim import (
     clip_norm,
 )
 
-#: "w" is more than a block of the reference, and of a sum of squares.
+#: "w" is larger than a block of the reference, and of a sum of squares.
 SHAPES = {"w": (129, 131), "b": (4,), "s": (), "none": (0, 3)}
 SMALL = {"w": (4, 3), "b": (4,), "s": ()}
 
-#: Options, which torch.optim has under the same names.
+#: Options, with the same names in torch.optim.
 OPTIONS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
     "sgd": (SGD, {"lr": 0.1}),
     "sgd-decay": (SGD, {"lr": 0.1, "weight_decay": 0.3}),
@@ -69,7 +69,7 @@ def arrays(
 
 
 class Theirs:
-    """The same of torch: clipping by value, by norm, the optimizer and a schedule."""
+    """The same steps in torch: clipping by value and norm, the optimizer and a schedule."""
 
     def __init__(self, name: str, params: Any, clip: dict[str, float], options: Any) -> None:
         self.torch = pytest.importorskip("torch")
@@ -131,7 +131,7 @@ def test_what_is_not_finite_against_torch(
         theirs.expect(params, rtol=100 * np.finfo(dtype).eps, atol=10 * np.finfo(dtype).eps)
 
 
-#: Ours, and how torch makes the same of an optimizer.
+#: Our schedule, and torch's for an optimizer.
 SCHEDULES = {
     "step": (StepDecay(0.1, 30, 0.5), lambda s, o: s.StepLR(o, 30, 0.5)),
     "exponential": (ExponentialDecay(0.1, 0.99), lambda s, o: s.ExponentialLR(o, 0.99)),
@@ -228,7 +228,7 @@ def test_first_steps_by_hand() -> None:
     array = p["a"]
     SGD(0.5).step(p, {"a": [2.0, 4.0]})
     np.testing.assert_array_equal(array, [0, -4])
-    # After one step m / (1 - b1) = g and v / (1 - b2) = g^2, so that Adam goes lr sign(g).
+    # After one step m / (1 - b1) = g and v / (1 - b2) = g^2, so that Adam's step is lr sign(g).
     Adam(0.25).step(p, {"a": [3.0, -7.0]})
     np.testing.assert_allclose(array, [-0.25, -3.75], rtol=1e-6)
     assert array.dtype == np.float32
@@ -498,7 +498,7 @@ def test_repr() -> None:
     )
 
 
-#: Options that may change, each with another value and one that is refused.
+#: Options that may change, each with a valid and an invalid value.
 FREE: dict[str, tuple[Any, Any]] = {
     "lr": (0.3, -1),
     "clip_norm": (2.0, 0),
@@ -530,7 +530,7 @@ def test_options_that_may_change_are_checked_when_set(
         with pytest.raises((ValueError, TypeError), match=f"^{option}.*: expected"):
             setattr(optimizer, option, "much")
         assert repr(optimizer) == before
-        # From here on it is as if it had been made so.
+        # From here on it acts as if constructed that way.
         fresh = make(**options | {option: other})
         fresh.load_state_dict(optimizer.state_dict())
         changed, one, two = copy.deepcopy(optimizer), copy.deepcopy(params), copy.deepcopy(params)
@@ -603,13 +603,13 @@ class Noted(Adam):
 def test_a_state_that_does_not_fit_changes_nothing(
     name: str, backend: str, rng: np.random.Generator
 ) -> None:
-    """In `apply`, which `fit` goes by: a state may be loaded between two steps."""
+    """In `apply`, which `fit` calls: a state may be loaded between two steps."""
     make, options = OPTIONS[name]
     params, grads = arrays(rng), arrays(rng)
     optimizer = make(**options)
     optimizer.apply(params, grads)
     if not options.get("momentum") and make is SGD:
-        optimizer.load_state_dict({"steps": 3})  # nothing is remembered
+        optimizer.load_state_dict({"steps": 3})  # no state of any parameter
         optimizer.apply(params, grads)
         return
     before = copy.deepcopy(params)
@@ -677,7 +677,7 @@ def test_an_error_in_one_dtype_leaves_the_others(backend: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_parameters_that_come_and_go(name: str, backend: str, rng: np.random.Generator) -> None:
-    """As where layers are frozen and thawed: each goes on as if it had been alone."""
+    """As when layers are frozen and thawed: each continues as if it had been alone."""
     make, options = OPTIONS[name]
     together = make(**options)
     alone = {n: make(**options) for n in "abc"}

@@ -1,6 +1,6 @@
-"""All options at once, drawn at random: against the reference, in equal bits, with NaN in a row.
+"""Random combinations of all options: against the reference, equal bits, and NaN in a row.
 
-`test_backends` draws what kernels take; here are layers, with all that stands on the kernels.
+`test_backends` draws arguments of kernels; here are layers, with everything built on the kernels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOLERANCE = {"float64": (1e-14, 1e-13), "float32": (2e-6, 2e-5)}
 
 @dataclass(frozen=True)
 class Case:
-    """A stack of a cell, and how it is called."""
+    """A stack of a cell, and the arguments of its call."""
 
     I: int
     H: int
@@ -46,10 +46,10 @@ class Case:
 
 
 def cases(**fixed: Any) -> st.SearchStrategy[Case]:
-    """Sizes around whole and broken vectors; steps and batches of one and of several chunks.
+    """Draw sizes around multiples of vectors; steps and batches of one and of several chunks.
 
-    Layer normalisation makes much of little differences, and is drawn where bits are compared; its
-    values are test_backends's.
+    Layer normalisation amplifies small differences, so it is drawn only where bits are compared;
+    test_backends checks its values.
     """
     size, flag = st.integers(1, 9) | st.sampled_from([15, 16, 17, 33]), st.booleans()
     options = {
@@ -67,13 +67,13 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
 
 @pytest.fixture
 def build(cell, options_of, make_layer):
-    """``build(case)``: the layer, as new each time."""
+    """``build(case)``: a new layer, the same for each call."""
 
     def make(case):
         c = case
         drawn = {"proj_size": c.P if c.P < c.H else 0}
         drawn |= {"peephole": c.peephole, "layer_norm": c.layer_norm}
-        options = {name: drawn[name] for name in options_of(cell, c.P)[-1]}  # all that it can have
+        options = {name: drawn[name] for name in options_of(cell, c.P)[-1]}  # all that it supports
         return make_layer(
             cell, c.I, c.H, num_layers=c.num_layers, bidirectional=c.bidirectional, bias=c.bias,
             batch_first=c.batch_first, return_sequences=c.return_sequences, dtype=c.dtype,
@@ -86,7 +86,7 @@ def build(cell, options_of, make_layer):
 
 @dataclass(frozen=True)
 class Call:
-    """What a layer is called with, time first; B is the last axis but one, where there is one."""
+    """Arguments of a layer, time first; B is the second to last axis, if there is one."""
 
     x: Any
     state: Any
@@ -97,12 +97,12 @@ class Call:
 
     @property
     def idle(self):
-        """(T, B): what is padding."""
+        """(T, B): which steps are padding."""
         T, B = self.x.shape[:2]
         return np.arange(T)[:, None] >= (np.full(B, T) if self.lengths is None else self.lengths)
 
     def rows(self, chosen):
-        """The same of some rows of the batch, or of one without the batch's axis."""
+        """Return the arguments for some rows of the batch, or for one, unbatched."""
         taken = {name: take(getattr(self, name), chosen) for name in ("x", "state", "dy", "dstate")}
         taken |= {
             name: None if a is None else a[..., chosen]
@@ -111,7 +111,7 @@ class Call:
         return replace(self, **taken)
 
     def steps(self, chosen):
-        """The same of some steps; dy may be of the last one only."""
+        """Return the arguments for some steps; dy may be that of the last one only."""
         per_step = self.dy is not None and self.dy.ndim == self.x.ndim
         return replace(
             self,
@@ -122,14 +122,14 @@ class Call:
 
 
 def take(nest, chosen):
-    """Some rows of (..., B, n), or of each of a tuple of such."""
+    """Return some rows of (..., B, n), or of each array of a tuple."""
     if isinstance(nest, tuple):
         return tuple(take(a, chosen) for a in nest)
     return None if nest is None else np.ascontiguousarray(nest[..., chosen, :])
 
 
 def call(case, cell, layer):
-    """Random numbers for a layer; NaN where nothing may be read."""
+    """Return random arguments for a layer; NaN where nothing may be read."""
     c, rng = case, np.random.default_rng(case.seed)
     D, P = 1 + c.bidirectional, getattr(layer, "proj_size", 0) or c.H
 
@@ -160,26 +160,26 @@ def call(case, cell, layer):
 
 
 def swapped(layer, a):
-    """From time first to the layer's layout, or back."""
+    """Convert from time first to the layer's layout, or back."""
     return a.swapaxes(0, 1) if layer.batch_first and a is not None and a.ndim == 3 else a
 
 
 def outputs(layer, call, run):
-    """What a plain call or forward returns: (y, state), and a tape if there is one."""
+    """Return the result of a plain call or forward: (y, state), and the tape if there is one."""
     x = swapped(layer, call.x)
     y, state_n, *tape = run(x, call.state, lengths=call.lengths, reset=call.reset)
     return (swapped(layer, y), state_n), *tape
 
 
 def results(layer, call):
-    """Outputs (y, state), their gradients (dx, dstate), and those of the weights."""
+    """Return outputs (y, state), gradients (dx, dstate), and those of the weights."""
     outs, tape = outputs(layer, call, layer.forward)
     dx, dstate, grads = layer.backward(tape, swapped(layer, call.dy), call.dstate)
     return outs, (swapped(layer, dx), dstate), grads
 
 
 def flat(nest):
-    """The arrays in nested tuples and dicts."""
+    """Return the arrays in nested tuples and dicts."""
     if isinstance(nest, np.ndarray):
         return [nest]
     items = nest.values() if isinstance(nest, dict) else nest
@@ -187,12 +187,12 @@ def flat(nest):
 
 
 def names(layer):
-    """Of the weights of a single layer, without its suffix."""
+    """Return the names of the weights of a single layer, without suffix."""
     return [name.removesuffix("_l0") for name in layer.parameters()]
 
 
 def stacked(states):
-    """The states of scans as that of a stack."""
+    """Stack the states of scans."""
     if isinstance(states[0], tuple):
         return tuple(map(np.concatenate, zip(*states, strict=True)))
     return np.concatenate(states)
@@ -207,7 +207,7 @@ def assert_close(got, want, tolerance):
 @settings(max_examples=25)
 @given(case=cases(layer_norm=False))
 def test_matches_the_reference(cell, compiled, build, case):
-    if cell.name.endswith("_relu"):  # in float32, roundings cross its kink
+    if cell.name.endswith("_relu"):  # in float32, rounding errors cross its kink
         case = replace(case, dtype="float64")
     layer = build(case)
     given_call = call(case, cell, layer)
@@ -223,14 +223,14 @@ def test_matches_the_reference(cell, compiled, build, case):
 
 
 def one(nest, k):
-    """The state of one scan, (1, B, n) each, of those of a stack."""
+    """Return the state of one scan of a stack, (1, B, n) each."""
     if isinstance(nest, tuple):
         return tuple(one(s, k) for s in nest)
     return None if nest is None else nest[k : k + 1]
 
 
 def turned(a, lengths):
-    """Each row's own steps from its last to its first."""
+    """Reverse the steps of each row within its length."""
     turned = a.copy()
     for b, n in enumerate(lengths):
         turned[:n, b] = a[:n, b][::-1]
@@ -240,7 +240,7 @@ def turned(a, lengths):
 @settings(max_examples=25)
 @given(case=cases(layer_norm=False, dtype="float64"))
 def test_made_of_single_layers(cell, build, case):
-    """Layers of one direction on top of each other, the backward ones over turned sequences."""
+    """Stacked layers of one direction, the backward ones over reversed sequences."""
     case = replace(case, dropout=float(round(case.dropout)))  # 0 or 1, which is not random
     stack = build(case)
     whole = call(case, cell, stack)
@@ -252,7 +252,7 @@ def test_made_of_single_layers(cell, build, case):
     last = lengths - 1, np.arange(case.B)
 
     def turn(a, k):
-        """Into the order of scan k, or back."""
+        """Convert to the order of scan k, or back."""
         return a if a is None or k % D == 0 else turned(a, lengths)
 
     below, scans, outs, ends = whole.x, [], [], []
@@ -347,7 +347,7 @@ def test_same_bits_step_by_step_and_in_chunks(cell, compiled, build, same_bits, 
         now = outs[1]
     assert same_bits((np.concatenate([part for part, _ in forwards]), now), (y, state_n))
 
-    # The chain rule over the chunks: each hands the gradient of its state to the one before.
+    # The chain rule over the chunks: each passes the gradient of its state to the one before.
     now, dxs, sums = whole.dstate, [], {name: np.zeros_like(g) for name, g in grads.items()}
     for piece, (_, tape) in reversed(list(zip(pieces, forwards, strict=True))):
         part, now, more = layer.backward(tape, piece.dy, now)
@@ -379,7 +379,7 @@ def test_nan_stays_in_its_row(cell, backend, build, same_bits, case, value):
     if np.isnan(value) and clean.reset is None:
         assert case.return_sequences or np.isnan(y).all()
         assert case.bidirectional or all(np.isnan(s).all() for s in flat((state_n,)))
-    if not case.bidirectional and clean.reset is not None:  # which bounds it on either side
+    if not case.bidirectional and clean.reset is not None:  # resets bound its reach on both sides
         starts = np.flatnonzero(clean.reset[:, b])
         before = slice(0, max(starts[starts <= t], default=0))
         after = slice(min(starts[starts > t], default=case.T), None)

@@ -9,7 +9,7 @@ from fastrnn._kernels import dispatch, reference
 from fastrnn._kernels.cells import CellConfig
 
 T, B, I, H, P = 5, 4, 2, 3, 2
-# Of second order: off by STEP**2 = 1e-10, and by the rounding of the loss, 1e-16 / STEP = 1e-11.
+# Second order: the error is STEP**2 = 1e-10, and that of rounding 1e-16 / STEP = 1e-11.
 STEP = 1e-5
 STENCIL = ((-1, -1 / 2), (1, 1 / 2))
 LENGTHS = np.array([3, 5, 1, 4])
@@ -30,7 +30,7 @@ def test_central_differences(cell, options_of, rows, reset):
 
 
 def expect_central_differences(cell, config, spans, reset):
-    # Normalising two or three units can be steep: here it is nowhere too steep for STEP.
+    # Normalising two or three units can be steep: with this seed it is not too steep for STEP.
     rng = np.random.default_rng(7)
     shapes = cell.weight_shapes(config)
     weights = [rng.uniform(-1, 1, shapes[n]) if n in shapes else None for n in cell.weights]

@@ -1,4 +1,4 @@
-"""Ragged batches and resets through the layers: as if each row, or each piece, ran alone."""
+"""Ragged batches and resets in layers: as if each row, or each piece, ran alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import fastrnn
 
 T, B, I, H = 9, 5, 4, 7
 LENGTHS = [4, 9, 1, 6, 9]
-# layer_norm: where the cell has it.
+# layer_norm only if the cell has it.
 STACKS = [
     {},
     {"layer_norm": True, "num_layers": 2},
@@ -80,7 +80,7 @@ def test_reset_starts_anew(cell, backend, make_layer, make_state, same_bits, rng
     x, dy = rng.normal(size=(T, B, I)), rng.normal(size=(T, B, H))
     state, dstate = (make_state(cell, (L, B, H), float) for _ in range(2))
     reset = np.zeros((T, B), bool)
-    # A row never, at its first step, at its last step, twice in a row, here and there.
+    # Never, at the first step, at the last step, at consecutive steps, at separate steps.
     reset[0, 1] = reset[-1, 2] = reset[3:5, 3] = reset[[2, 6], 4] = True
     y, state_n, tape = layer.forward(x, state, reset=reset)
     dx, dstate_0, grads = layer.backward(tape, dy, dstate)

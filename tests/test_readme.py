@@ -1,4 +1,4 @@
-"""The README's lines run, and do what they say."""
+"""The README's code runs, and does what it says."""
 
 from __future__ import annotations
 

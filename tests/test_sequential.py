@@ -17,7 +17,7 @@ F64: dict[str, Any] = {"dtype": np.float64}
 
 
 def tokens_model(seed: int | None = 0, **options: Any) -> Sequential:
-    """Tokens to logits per step; (V,) of them."""
+    """Return a model from tokens to logits (V,) per step."""
     layers = [
         Embedding(V, 4, **F64),
         LSTM(4, 5, num_layers=2, batch_first=True, **options, **F64),
@@ -28,7 +28,7 @@ def tokens_model(seed: int | None = 0, **options: Any) -> Sequential:
 
 
 def sums_model(seed: int | None = 0, cell: Any = RNN, **options: Any) -> Sequential:
-    """Vectors to one number for the sequence."""
+    """Return a model from vectors to one number per sequence."""
     last = cell(F, 8, return_sequences=False, **options, **F64)
     return Sequential([last, Linear(8 * (1 + last.bidirectional), 1, **F64)], seed=seed)
 
@@ -161,7 +161,7 @@ def test_mixed_use_with_ones_own_loop(rng: np.random.Generator) -> None:
 def test_a_fit_is_ones_own_loop_to_the_bit(
     make: Any, backend: str, rng: np.random.Generator
 ) -> None:
-    """Also where gradients of a table go by rows."""
+    """Including row gradients of a table."""
     x, y = rng.integers(0, V, (6, 4)), rng.integers(0, V, (6, 4))
     one, two = tokens_model(), tokens_model()
     one.compile(make(), "cross_entropy")
@@ -179,7 +179,7 @@ def test_lists_and_lengths_are_the_same_training(rng: np.random.Generator) -> No
     X = ragged(rng, 23)
     Y = [rng.integers(0, V, len(x)) for x in X]
     x, lengths = padded(X, V - 1)
-    y, _ = padded(Y, -100)  # what stands in the padding is of no account
+    y, _ = padded(Y, -100)  # the contents of the padding do not matter
     runs = []
     for data, options in (((X, Y), {}), ((x, y), {"lengths": lengths}), ((X, y), {})):
         model = tokens_model()
@@ -269,7 +269,7 @@ def test_weights_of_steps(rng: np.random.Generator) -> None:
     )
     assert of_rows == pytest.approx(of_steps, rel=1e-13)
 
-    class Column:  # as of pandas, whose rows have names: [0] is none of them
+    class Column:  # as from pandas, whose rows are labelled: 0 need not be a label
         def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
             return np.array(rows, dtype)
 
@@ -278,7 +278,7 @@ def test_weights_of_steps(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("even", [True, False])
 def test_truncated_backpropagation(even: bool, rng: np.random.Generator) -> None:
-    """Against a loop by hand, in which rows that have ended are left out."""
+    """Against a loop by hand, which omits rows that have ended."""
     lengths = np.array([9, 9, 9]) if even else np.array([9, 3, 7])
     X = [rng.integers(0, V, n) for n in lengths]
     model, own = tokens_model(), tokens_model()
@@ -304,7 +304,7 @@ def test_truncated_backpropagation(even: bool, rng: np.random.Generator) -> None
 
 
 def test_stateful_goes_on_where_it_was(rng: np.random.Generator) -> None:
-    """Two streams cut into three pieces, stacked: the same as the streams with bptt."""
+    """Two streams cut into three pieces and stacked: the same as the streams with bptt."""
     streams = rng.integers(0, V, (2, 12))
     X = np.concatenate(np.split(streams, 3, axis=1))
     one, two = tokens_model(), tokens_model()
@@ -328,7 +328,7 @@ def test_shuffling_is_fair_and_seeded(rng: np.random.Generator) -> None:
         assert sorted(np.concatenate(batches)) == list(range(100))
         assert sorted(map(len, batches)) == [4] + [8] * 12
         seen.append(next(i for i, batch in enumerate(batches) if 0 in batch))
-    # Where a sequence stands in an epoch is chance: 13 places, the mean within 5 sigma.
+    # The place of a sequence in an epoch is random: 13 places, the mean within 5 sigma.
     assert abs(np.mean(seen) - 6) < 5 * (13**2 / 12 / 200) ** 0.5
     lengths = data.lengths
     padding = sum(len(b) * lengths[b].max() for b in batches) / lengths.sum()
@@ -347,7 +347,7 @@ def test_seeds() -> None:
     assert (loaded.parameters()["weight"] == np.eye(2)).all()
     assert (model.parameters()["2.weight_hh_l0"] == np.eye(4)).all()
     assert abs(model.parameters()["2.weight_ih_l0"]).max() < 0.01
-    # Layers of a model in another one: drawn anew unless they have learned something.
+    # Layers used in another model: weights are drawn again unless they were trained.
     drawn = Sequential([fresh := Linear(2, 3)], seed=1).state_dict()["0.weight"]
     assert (Sequential([fresh], seed=2).state_dict()["0.weight"] != drawn).any()
     assert (Sequential([fresh], seed=1).state_dict()["0.weight"] == drawn).all()
@@ -426,7 +426,7 @@ def test_metrics(rng: np.random.Generator) -> None:
         return len(target)
 
     def whole(output: np.ndarray, target: np.ndarray) -> float:
-        """Sequences of which all is right: in (B, T), and in no other order."""
+        """Count sequences without any error; depends on the order (B, T)."""
         return float((output.argmax(-1) == target).all(axis=1).sum())
 
     even = rng.integers(0, V, (3, 7))
@@ -502,7 +502,7 @@ def test_modes_are_as_they_were(rng: np.random.Generator) -> None:
 def test_stream_is_the_model_step_by_step(
     batch_size: int, compiled: str, dtype: np.dtype, rng: np.random.Generator
 ) -> None:
-    """Bit for bit; and so are a batch and its rows alone, whatever their lengths."""
+    """Bit for bit; so is a row alone as in a batch, whatever the lengths."""
     kind = {"dtype": dtype}
     layers = [
         Embedding(V, 37, **kind), Linear(37, 11, **kind), GRU(11, 35, num_layers=2, **kind),
@@ -529,7 +529,7 @@ def test_stream_is_the_model_step_by_step(
     stream.reset([0])
     np.testing.assert_array_equal(stream.step(x[:, 0])[0], y[0, 0])
     stream.reset()
-    model.parameters()["5.bias"][...] += 1  # a changed weight is seen
+    model.parameters()["5.bias"][...] += 1  # a changed weight takes effect
     np.testing.assert_allclose(stream.step(x[:, 0]), y[:, 0] + 1, rtol=1e-5)
 
 
@@ -558,7 +558,7 @@ def test_stream_of_one_row_and_what_it_refuses(rng: np.random.Generator) -> None
         sums_model(bidirectional=True).stream()
 
 
-# Telling, copying.
+# Summaries, copies.
 
 
 def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
@@ -593,7 +593,7 @@ def test_repr_and_copies(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(weights(twin), weights(model))
 
 
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def state(cell, dtype, make_state):
 
 
 def pairwise(function, state):
-    """A function of every array of a state."""
+    """Apply a function to every array of a state."""
     return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn estimators: its own checks, and what people do with estimators."""
+"""scikit-learn estimators: its own checks, and common uses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
 
 
 def ragged(n: int = 120, F: int = 2, seed: int = 0) -> tuple[list[Any], Any]:
-    """Sequences of 3 to 9 steps, and where the first feature goes in them: up or down."""
+    """Return sequences of 3 to 9 steps, and whether the first feature goes up or down."""
     rng = np.random.default_rng(seed)
     slopes = rng.choice([-1, 1], n)
     X = [rng.normal(5, 0.1, (int(T), F)) for T in rng.integers(3, 10, n)]
@@ -149,7 +149,7 @@ def test_partial_fit() -> None:
     with pytest.raises(ValueError, match="classes: expected those of the first call"):
         model.partial_fit(X, y, classes=["a", "b"])
 
-    # After fit, whose learning rate has come down to 0, it goes on learning; fit starts anew.
+    # It still learns after fit, whose learning rate has decayed to 0; fit starts over.
     before = model.fit(X, y).predict_proba(X)
     assert len(model.loss_curve_) == 30
     assert (model.partial_fit(X, y).predict_proba(X) != before).any()
@@ -213,7 +213,7 @@ def test_a_fit_that_fails_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
 @pytest.mark.parametrize("cell", list(CELLS))
 def test_memory_mapped(kind: Any, cell: str, tmp_path: Any) -> None:
-    """joblib hands workers arrays that are mapped from a file and can't be written to."""
+    """joblib passes read-only memory-mapped arrays to workers."""
     joblib = pytest.importorskip("joblib")
     X, y = ragged()
     y = y if kind is SequenceClassifier else np.array([x[-1] for x in X])
@@ -236,7 +236,7 @@ def test_pickles_are_small() -> None:
 
 
 def test_class_weights_and_sample_weights() -> None:
-    """Where nothing tells the classes apart, weights alone decide."""
+    """If the features say nothing about the classes, only weights decide."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(100, 3, 1)) * 1e-3
     y = np.array([0] * 80 + [1] * 20)
@@ -283,7 +283,7 @@ def test_refused_inputs(X: Any, said: str) -> None:
     ],
 )
 def test_refused_options(options: dict[str, Any], said: str) -> None:
-    """When it is fitted, as scikit-learn has it."""
+    """In `fit`, as scikit-learn requires."""
     model = SequenceClassifier(**{**QUICK, **options})
     with pytest.raises(ValueError, match=said):
         model.fit(*ragged(10))

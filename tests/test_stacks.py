@@ -1,4 +1,4 @@
-"""Several layers, two directions, dropout between layers, and how they begin."""
+"""Several layers, two directions, dropout between layers, and initial weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sizes(request):
 
 @pytest.fixture
 def dtype(sizes):
-    """One for each, for the sake of time; ``test_torch`` has them all."""
+    """One for each, to save time; ``test_torch`` has them all."""
     return np.dtype(STACKS[sizes])
 
 
@@ -60,7 +60,7 @@ def state(cell, dtype, make_state, sizes):
 
 
 def pairwise(function, state):
-    """A function of every array of a state."""
+    """Apply a function to every array of a state."""
     return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 
@@ -68,7 +68,7 @@ def pairwise(function, state):
 
 
 def test_made_of_single_layers(stack, cell, sizes, make_layer, x, state, same_bits):
-    """Directions side by side, layers on top of each other, each as a layer of its own."""
+    """Directions side by side and stacked layers equal separate layers."""
     L, D = sizes
     y, state_n = stack(x, state)
     weights = stack.state_dict()
@@ -150,7 +150,7 @@ def test_central_differences(cell, make_layer, make_state, rng):
 
 
 def test_any_used_outputs(stack, x, state, rng, same_bits):
-    """Gradients of outputs that are not given are zeros."""
+    """Gradients of outputs default to zeros."""
     y, _, tape = stack.forward(x, state)
     dy = rng.normal(size=y.shape).astype(stack.dtype)
     zeros = pairwise(np.zeros_like, state)
@@ -348,7 +348,7 @@ def test_no_stream_of_two_directions(cell, make_layer):
 
 
 def test_what_is_dropped(dtype):
-    """Of relu(x) = 1 handed from layer to layer: nothing else can change a number."""
+    """relu(x) = 1 passes from layer to layer, so that only dropout changes a number."""
     L, p, n = 4, 0.3, 50
     layer = fastrnn.RNN(n, n, L, "relu", bias=False, dropout=p, dtype=dtype, seed=5)
     for name, array in layer.parameters().items():
@@ -359,13 +359,13 @@ def test_what_is_dropped(dtype):
     sigma = ((1 - p) ** (L - 1) / y.size) ** 0.5
     assert abs(kept.mean() - (1 - p) ** (L - 1)) < 5 * sigma
     assert abs(y.mean() - 1) < 5 * sigma / (1 - p) ** (L - 1)
-    for axis in ((0, 1), (1, 2), (0, 2)):  # everywhere alike
+    for axis in ((0, 1), (1, 2), (0, 2)):  # the same everywhere
         assert kept.mean(axis=axis).std() > 0
         assert abs(kept.mean(axis=axis) - kept.mean()).max() < 0.15
     dx, _, _ = layer.backward(tape, np.ones_like(y))
     np.testing.assert_array_equal(dx, y)
     again, _, _ = layer.forward(np.ones((60, 20, n)))
-    assert 0.1 < ((again != 0) == kept).mean() < 0.9  # drawn anew
+    assert 0.1 < ((again != 0) == kept).mean() < 0.9  # drawn again
 
 
 def test_when_there_is_dropout(cell, make_layer, same_bits):

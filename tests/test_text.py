@@ -1,4 +1,4 @@
-"""The character model: it learns, writes, and comes back from its file; damaged files do not."""
+"""The character model: learning, sampling, files, and damaged files."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_without_validation_the_last_weights_are_kept() -> None:
 def test_whole_model_gradient(cell: str, num_layers: int, p: float) -> None:
     """Central differences through embedding, recurrent layers, linear and loss at once.
 
-    Networks made alike drop alike: each loss is that of the first chunk of a new one.
+    Networks with the same seeds drop the same: each loss is that of the first chunk of a new one.
     """
     rng = np.random.default_rng(0)
 
@@ -115,7 +115,7 @@ def test_whole_model_gradient(cell: str, num_layers: int, p: float) -> None:
         )
 
     x, target = rng.integers(0, 5, (2, 2, 6))
-    # Where a network has come to on other tokens.
+    # The state of a network after other tokens.
     state = net().eval().forward(rng.integers(0, 5, (2, 9)))[1].state
     first = net()
     y, tape = first.forward(x, state)
@@ -134,7 +134,7 @@ def test_whole_model_gradient(cell: str, num_layers: int, p: float) -> None:
 
 
 def test_the_state_is_carried_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks follow each other in each stream, and each goes on from the state before."""
+    """Chunks are consecutive in each stream, and each continues from the previous state."""
     seen: list[list[Any]] = []
     forward, compute = Network.apply_forward, CrossEntropy.compute
 
@@ -152,7 +152,7 @@ def test_the_state_is_carried_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(CrossEntropy, "compute", spy_targets)
     text = "".join(chr(0x4E00 + i) for i in range(900))  # every character once
     CharLM(**SMALL, epochs=2, seed=0).fit(text, verbose=0)
-    # 854 characters that have a next one, in 4 streams: only the last two are left out.
+    # 854 characters that have a successor, in 4 streams: only the last two are left out.
     for epoch in (seen[:11], seen[11:]):
         assert [x.shape for x, *_ in epoch] == [(20, 4)] * 10 + [(13, 4)]
         for x, target, *_ in epoch:
@@ -182,7 +182,7 @@ def test_ctrl_c_keeps_the_model_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dropped_weights_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when Ctrl-C comes while they are away."""
+    """Even if Ctrl-C arrives while they are dropped."""
     usual = Network.gradients
     untouched = CharLM(**SMALL, weight_dropout=0.5, seed=0)._new_net(len(set(PATTERN)))
 
@@ -199,7 +199,7 @@ def test_dropped_weights_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_records_say_what_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each loss is the mean over the characters since the record before, across epochs."""
+    """Each loss is the mean over the characters since the previous record, across epochs."""
     compute = CrossEntropy.compute
     chunks: list[tuple[int, float]] = []
 
@@ -372,10 +372,10 @@ def test_adaptation_to_another_text(rng: np.random.Generator) -> None:
     static = model.bits_per_char(word * 40)
     adapted = model.bits_per_char(word * 40, adapt_lr=1e-2)
     assert adapted < static - 1
-    # Nothing is dropped at random, and the model has learned nothing itself.
+    # Nothing is dropped, and the model itself is unchanged.
     assert adapted == model.bits_per_char(word * 40, adapt_lr=1e-2)
     assert static == model.bits_per_char(word * 40)
-    # It hardly learns.
+    # A tiny rate hardly changes it.
     assert model.bits_per_char(word * 40, adapt_lr=1e-12) == pytest.approx(static, rel=1e-5)
 
 
@@ -507,14 +507,14 @@ def test_a_fit_that_fails_changes_nothing() -> None:
 
 
 def test_nothing_of_a_fit_stays_behind() -> None:
-    """Neither the text, nor the state of the optimizer, nor the best weights."""
+    """Without the text, the state of the optimizer and the best weights."""
     model = CharLM(**SMALL, epochs=1, seed=0).fit(PATTERN * 20, verbose=0)
     weights = sum(w.nbytes for w in model._fitted().net.parameters().values())
     assert len(pickle.dumps(model)) < weights + 5000
 
 
 def test_from_buffers_that_can_not_be_written(model: CharLM) -> None:
-    """As Ray and Dask hand them out."""
+    """As Ray and Dask return them."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
     again = pickle.loads(data, buffers=[bytes(b.raw()) for b in buffers])
@@ -616,7 +616,7 @@ def test_no_flipped_bit_goes_unseen(file: Path) -> None:
     ],
 )
 def test_headers_that_do_not_fit(file: Path, change: Any, message: str) -> None:
-    """Whoever writes such a file can make its checksum right as well."""
+    """A malicious file can have a valid checksum."""
     data = file.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     tensors = load(data)
@@ -665,7 +665,7 @@ def test_a_version_to_come(file: Path) -> None:
 
 
 def slow_witten_bell(train: str, text: str, order: int) -> float:
-    """The definition, character by character."""
+    """Compute it by the definition, character by character."""
     V = len(set(train + text))
 
     def p(context: str, c: str) -> float:

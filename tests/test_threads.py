@@ -1,4 +1,4 @@
-"""Threads of the kernels: the same bits for any number, safe after fork, friends of Python's."""
+"""Threads of the kernels: the same bits for any number, after a fork, and with Python threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNTS = (1, 2, 3, 5)
 
 @pytest.fixture(autouse=True)
 def _shared_whatever_the_size():
-    """Small sizes are split as well, so that every path is."""
+    """Split small sizes too, so that every path is tested."""
     threads, least = fastrnn.get_num_threads(), _threads.set_least_work(0, 0, 0)
     yield
     fastrnn.set_num_threads(threads)
@@ -33,14 +33,14 @@ def _shared_whatever_the_size():
 
 
 def everything(layer, x, state, **options):
-    """Inference, forward, and backward."""
+    """Return the results of inference, forward and backward."""
     y, state_n = layer(x, state, **options)
     y_2, state_2, tape = layer.forward(x, state, **options)
     dy = np.cos(np.arange(y.size)).reshape(y.shape)
     return y, state_n, y_2, state_2, *layer.backward(tape, dy, state_n)
 
 
-# H of one block, and of several groups of blocks, by which few rows are shared.
+# H of one block, and of several groups of blocks, which split the work if there are few rows.
 @pytest.mark.parametrize(("H", "B"), [(7, 3), (35, 37), (131, 1), (99, 2), (67, 11)])
 def test_same_bits(cell, compiled, dtype, options_of, make_layer, make_state, same_bits, rng, H, B):
     for options in options_of(cell, 5):
@@ -104,7 +104,7 @@ def test_steps_of_streams(cell, compiled, dtype, make_layer, same_bits, rng, B, 
 
 
 def test_python_threads_at_the_same_time(compiled, same_bits, rng):
-    """One of them has the pool, the others go on alone: the same bits."""
+    """One thread has the pool, the others work alone: the same bits."""
     fastrnn.set_num_threads(3)
     layer = fastrnn.LSTM(5, 130, seed=0)
     x = rng.normal(size=(40, 6, 5)).astype(np.float32)
@@ -127,7 +127,7 @@ def _child(connection, layer, x):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_after_fork(compiled, same_bits, rng):
-    """Also of a fork while another Python thread is in a kernel."""
+    """Even if it forks while another Python thread is in a kernel."""
     fastrnn.set_num_threads(2)
     layer = fastrnn.GRU(5, 70, seed=0)
     x = rng.normal(size=(50, 8, 5)).astype(np.float32)
@@ -174,7 +174,7 @@ assert time.process_time() - start < 0.05, "idle threads use the CPU"
 """
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     environment.pop("FASTRNN_BACKEND", None)
-    # -P: the package under test, and not the folder that the tests stand in.
+    # -P: use the package under test rather than the one beside the tests.
     subprocess.run([sys.executable, "-P", "-c", code], check=True, env=environment, timeout=60)
 
 

@@ -1,4 +1,4 @@
-"""Against torch, the independent witness: the same weights, the same outputs and gradients."""
+"""Against torch: the same weights give the same outputs and gradients."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ STACKS = [
     {"num_layers": 3, "bidirectional": True},
 ]
 T, B, I, H = 11, 5, 6, 19
-# Of the largest entry, forward and gradients; torch errs in float32 as well.
+# Relative to the largest entry, forward and gradients; torch has errors in float32 too.
 TOLERANCE = {"float64": (1e-13, 1e-12), "float32": (2e-6, 2e-5)}
 
 
-# torch has a function for a step of each cell that it has.
+# torch has a single-step function for each of its cells.
 THEIRS = [c for c in CELLS.values() if hasattr(torch, f"{c.name}_cell")]
 
 
@@ -35,7 +35,7 @@ def cell(request):
 
 
 def module_and_options(ours):
-    """The name in torch.nn, and the options there that ours has too."""
+    """Return the name in torch.nn, and the common options."""
     nonlinearity = getattr(ours, "nonlinearity", None)
     return type(ours).__name__, {"nonlinearity": nonlinearity} if nonlinearity else {}
 
@@ -116,7 +116,7 @@ def test_outputs_and_gradients(compare, layout):
     compare(layout)
 
 
-# Of stacks in float32, torch's LSTM takes most of a second each.
+# In float32, torch's LSTM takes most of a second for each stack.
 @pytest.mark.parametrize("dtype", FLOAT64, ids=str)
 @pytest.mark.parametrize("stack", STACKS[1:], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -131,7 +131,7 @@ def test_default_state(pair, dtype, rng):
 
 
 def check_weights_there_and_back(theirs, ours, same_bits):
-    """From torch to `ours`, which has loaded them, and back."""
+    """From torch to `ours`, which has loaded the weights, and back."""
     assert list(ours.parameters()) == list(theirs.state_dict())  # in the same order
     want = {n: p.numpy().copy() for n, p in theirs.state_dict().items()}
     assert same_bits(ours.state_dict(), want)
@@ -154,7 +154,7 @@ def test_weights_there_and_back(pair, same_bits, stack):
 @pytest.mark.parametrize("stack", [*STACKS, {"num_layers": 2, "dropout": 0.25}], ids=str)
 def test_same_repr(pair, stack):
     theirs, ours = pair(batch_first=True, **stack)
-    # Ours tells of two things that torch's does not.
+    # Our ``repr`` shows two options that torch's does not.
     told = repr(ours).replace("nonlinearity='relu', ", "").replace(", dtype=float64", "")
     assert told == repr(theirs)
 
@@ -170,7 +170,7 @@ def test_dropout_is_off_where_it_is_in_torch(pair, dtype, rng):
 
 @pytest.mark.parametrize("dtype", FLOAT64, ids=str)
 def test_everything_dropped(pair, dtype, rng):
-    """With p = 1 there is nothing random about dropout."""
+    """With p = 1 dropout is not random."""
     theirs, ours = pair(num_layers=2, dropout=1, bidirectional=True)
     x = rng.normal(size=(T, B, I)).astype(dtype)
     (x_t,) = tensors(x)
@@ -196,7 +196,7 @@ def test_same_warning():
 
 @pytest.fixture(params=[True, False], ids=["bias", "no_bias"])
 def single(request, cell, dtype, backend, make_single):
-    """torch's cell and ours with its weights."""
+    """Return torch's cell and ours with its weights."""
     torch.manual_seed(4)
     ours = make_single(cell, I, H, request.param, dtype=dtype)
     name, usual = module_and_options(ours)
@@ -237,7 +237,7 @@ def test_single_step(single, cell, dtype, rng, make_state, batch, with_state):
 def test_single_step_as_an_object(single, same_bits):
     theirs, ours = single
     check_weights_there_and_back(theirs, ours, same_bits)
-    # Ours tells of the dtype, and puts the nonlinearity in quotes.
+    # Our ``repr`` shows the dtype, and quotes the nonlinearity.
     assert repr(ours).replace(", dtype=float64", "").replace("'", "") == repr(theirs)
 
 

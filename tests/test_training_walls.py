@@ -1,4 +1,4 @@
-"""What a training stands: callbacks that do what they like, and nothing of it stays behind."""
+"""Training withstands arbitrary callbacks, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_nothing_of_a_training_stays_behind(
         Callback(),
     ]
     options = {"validation_split": 0.25, "callbacks": callbacks}
-    model.fit(X, y, verbose=0, **options)  # imports, and what tqdm keeps for ever
+    model.fit(X, y, verbose=0, **options)  # imports, and what tqdm keeps
     gc.collect()
     gc.disable()
     try:
@@ -134,7 +134,7 @@ def test_progress_is_told(tokens: Any) -> None:
         def on_train_batch_end(self, batch: int, logs: Any) -> None:
             p = self.progress
             told.append((p.epoch, p.batch, p.sequences))
-            p.epoch, p.batch, p.epochs = 99, -5, 10**9  # which is nobody's affair
+            p.epoch, p.batch, p.epochs = 99, -5, 10**9  # which has no effect on training
 
         def on_epoch_end(self, epoch: int, logs: Any) -> None:
             told.append((self.progress.epochs, self.progress.samples, self.progress.steps or 0))
@@ -145,11 +145,11 @@ def test_progress_is_told(tokens: Any) -> None:
     assert len(told) == 8
 
 
-# Callbacks that do what they like.
+# Arbitrary callbacks.
 
 
 def test_one_fit_at_a_time(numbers: Any) -> None:
-    """Neither from a callback nor from another thread; and then again."""
+    """A second one is an error from a callback and another thread, but not afterwards."""
     model = numbers_model()
     errors: list[Any] = []
 
@@ -180,7 +180,7 @@ def test_one_fit_at_a_time(numbers: Any) -> None:
 
 
 def test_other_things_in_the_middle(numbers: Any) -> None:
-    """Measuring, predicting, copying, other models' trainings: the training is as without them."""
+    """Evaluating, predicting, copying and training other models do not affect training."""
 
     def act(m: Any) -> None:
         m.evaluate(*numbers)
@@ -239,7 +239,7 @@ def test_tokens_changed_in_the_middle(tokens: Any, backend: str) -> None:
 
 
 def test_lengths_and_weights_changed_in_the_middle(tokens: Any) -> None:
-    """They are as they were checked."""
+    """Training uses them as they were when checked."""
     X, y = tokens
 
     def trained(*changes: Any) -> Any:
@@ -265,7 +265,7 @@ def test_lengths_and_weights_changed_in_the_middle(tokens: Any) -> None:
 
 @pytest.mark.parametrize("what", ["X", "y"])
 def test_arrays_of_another_shape_in_the_middle(what: str, numbers: Any, backend: str) -> None:
-    """Held as they are, so that NumPy refuses to resize them; a new shape is an error."""
+    """They are referenced, so NumPy refuses to resize them; a new shape is an error."""
     X, y = numbers[0].copy(), numbers[1].astype(np.float32)
     array = X if what == "X" else y
 
@@ -347,7 +347,7 @@ def test_weights_of_another_shape_in_a_callbacks_state(numbers: Any) -> None:
 
 
 def test_a_checkpoint_that_does_not_fit_changes_nothing(numbers: Any, tmp_path: Path) -> None:
-    """Not even what comes before that which does not fit."""
+    """Not even the parts before the one that does not fit."""
     path = tmp_path / "c"
     numbers_model().fit(*numbers, callbacks=[Checkpoint(path), EarlyStopping("loss")], verbose=0)
     whole = fastrnn.models.checkpoint.read(path)
@@ -435,7 +435,7 @@ def test_tapes_of_other_models(rng: np.random.Generator, backend: str) -> None:
 
 
 def test_state_and_reset(rng: np.random.Generator, backend: str) -> None:
-    """In a plain call and in forward, as in pieces."""
+    """A plain call and forward give the same as separate pieces."""
     layers = [GRU(2, 3, batch_first=True), Dropout(0.0), LSTM(3, 4), Linear(4, 1)]
     model = Sequential(layers, seed=0)
     x = rng.standard_normal((3, 6, 2))
@@ -470,13 +470,13 @@ def test_state_and_reset(rng: np.random.Generator, backend: str) -> None:
 
 
 def test_a_stream_in_two_threads(backend: str) -> None:
-    """The second is told before anything is read, and the first one's steps are as if alone."""
+    """The second thread gets an error before anything is read; the first is not affected."""
     model = Sequential([LSTM(2, 3), Linear(3, 1)], seed=0)
     stream, alone = model.stream(), model.stream()
     errors: list[str] = []
 
     class Slow:
-        """An input whose conversion lets another thread in."""
+        """An array-like whose conversion lets another thread run."""
 
         def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
             def meddle() -> None:
@@ -525,7 +525,7 @@ def frozen_models(cell: Any, make_layer: Any) -> list[list[Any]]:
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "rmsprop"])
 def test_frozen_layers(name: str, cell: Any, make_layer: Any, tokens: Any) -> None:
-    """They stay as they are; the others learn as by an optimizer that knows only them."""
+    """They do not change; the others train as with an optimizer of their own."""
     X, y = tokens
     makers: dict[str, Callable[[], optim.Optimizer]] = {
         "adamw": lambda: optim.AdamW(0.01, weight_decay=0.1, clip_norm=0.1),
@@ -547,7 +547,7 @@ def test_frozen_layers(name: str, cell: Any, make_layer: Any, tokens: Any) -> No
             for _ in range(2):
                 for rows in range(0, 24, 8):
                     out, tape = by_hand.forward(X[rows : rows + 8])
-                    # Time first, as fit has it: the same sums in the same order.
+                    # Time first, as in fit: the same sums in the same order.
                     _, dy = loss.value_and_grad(
                         out.swapaxes(0, 1), y[rows : rows + 8].swapaxes(0, 1)
                     )
@@ -611,7 +611,7 @@ def test_resumed_with_frozen_layers(tokens: Any, tmp_path: Path) -> None:
 
 
 def test_reset_parameters_of_a_model(tokens: Any) -> None:
-    """By a seed they are those of a fresh model, and so is its training."""
+    """With a seed, weights and training are those of a new model."""
     model, fresh = tokens_model(), tokens_model()
     for _ in range(2):
         model.fit(*tokens, verbose=0)

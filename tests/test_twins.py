@@ -1,4 +1,4 @@
-"""The seam: both twins have the names, parameters and words of ``fastrnn._kernels.interface``."""
+"""Both twins have the names, parameters and docstrings of ``fastrnn._kernels.interface``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = [name for name in NAMES if name[0].isupper()]
 
 
 def parameters(function):
-    """Name, kind and default of each parameter but self."""
+    """Return name, kind and default of each parameter except self."""
     params = inspect.signature(function).parameters.values()
     return [(p.name, p.kind, p.default) for p in params if p.name != "self"]
 
@@ -37,7 +37,7 @@ def test_twins_have_the_classes_of_the_seam(backend, dtype, name):
     made, said = getattr(dispatch.kernels(dtype), name), getattr(Kernels, name)
     assert backend != "reference" or made.__doc__.splitlines()[0] == said.__doc__.splitlines()[0]
     named = [parameter for parameter, _, _ in parameters(said)]
-    # What is wrong about them is not their names: a compiled class has no signature to look at.
+    # The error must not be about the names; a compiled class has no signature to inspect.
     with pytest.raises((TypeError, ValueError, AttributeError)) as error:
         made(**dict.fromkeys(named, object()))
     assert "unexpected keyword" not in str(error.value)

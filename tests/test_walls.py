@@ -1,4 +1,4 @@
-"""Nothing that can be called, set or changed crashes: a short walk of `fuzz_walls.py`."""
+"""Nothing that can be called, set or changed crashes: a short run of `fuzz_walls.py`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import fastrnn
 
 WALK = Path(__file__).with_name("fuzz_walls.py")
 ACTIONS = 1000
-#: glibc fills what is freed: who reads it shows.
+#: Makes glibc overwrite freed memory, which reveals later reads.
 PERTURBED = {"MALLOC_PERTURB_": "165", "OPENBLAS_NUM_THREADS": "1"}
 
 
-# A process of its own: a crash ends that one, and is told with what led to it.
+# In a process of its own, whose crash is reported with the actions before it.
 def test_a_walk_ends_well(backend: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, str(WALK), f"--actions={ACTIONS}", "--seed=1", f"--log={log}"]
-    # Packages are found as they are here, whatever the working directory.
+    # Import the same packages as here, whatever the working directory.
     paths = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
         [*command, f"--backend={backend}"],

@@ -1,4 +1,4 @@
-"""`weight_dropout`: recurrent weights dropped in training, and the same ones in BPTT."""
+"""`weight_dropout`: recurrent weights are dropped in training, and the same ones in BPTT."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def x(rng):
 
 
 def seeded(layer):
-    """The layer, about to drop what it dropped before."""
+    """Return the layer, its generator set to drop the same entries each time."""
     layer._rng = np.random.default_rng(3)
     return layer
 
@@ -34,7 +34,7 @@ def recurrent(weights):
 
 
 def test_drops_entries_of_the_recurrent_weights(layer, x, remade, same_bits):
-    """The same numbers as from a layer whose weights lack them, in whatever way it runs."""
+    """The same numbers as from a layer with these weights set to 0, forward and backward."""
     y, state, tape = seeded(layer).forward(x)
     factors = tape.weight_factors
     names = list(recurrent(layer.parameters()))
@@ -61,7 +61,7 @@ def test_drops_entries_of_the_recurrent_weights(layer, x, remade, same_bits):
 
 
 def test_gradients(layer, x):
-    """Against central differences, with the same weights dropped each time."""
+    """Against central differences, with the same entries dropped each time."""
     dy = np.random.default_rng(5).normal(size=layer(x)[0].shape)
 
     def loss():
@@ -108,7 +108,7 @@ def test_checkpoints_and_lengths(layer, backend, x, same_bits):
         assert same_bits((y, state), want[:2])
         dx, dstate, grads = layer.backward(tape, y, state)
         assert same_bits((dx, dstate), want[2][:2])
-        for name, grad in grads.items():  # the reference adds them up segment by segment
+        for name, grad in grads.items():  # the reference sums them segment by segment
             np.testing.assert_allclose(grad, want[2][2][name], rtol=1e-12, atol=1e-13)
             assert backend == "reference" or same_bits(grad, want[2][2][name])
 

@@ -1,4 +1,4 @@
-"""The arrays of a layer are its own, whatever is done to those that `parameters` hands out."""
+"""A layer's arrays stay intact, whatever is done to those that `parameters` returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T, B, I, H = 3, 2, 3, 4
 
 @pytest.fixture(params=["recurrent", "linear"])
 def layer(request, cell, make_layer, backend):
-    """A layer with weights, on every backend."""
+    """Return a layer with weights, on every backend."""
     if request.param == "recurrent":
         return make_layer(cell, I, H)
     if cell.name != "lstm":
@@ -75,7 +75,7 @@ def test_what_is_done_to_a_parameter_is_not_done_to_the_layer(layer, x, change, 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("backward", [False, True])
 def test_a_base_that_was_changed_ends_in_an_error(layer, x, change, backward, same_bits):
-    """Or in nothing, as where a base is read-only, or has its old numbers in another shape."""
+    """Or has no effect, if the base is read-only, or has the old numbers in another shape."""
     before = output(layer, x)
     held = layer.parameters()
     for w in held.values():
@@ -91,7 +91,7 @@ def test_a_base_that_was_changed_ends_in_an_error(layer, x, change, backward, sa
     with pytest.raises(ValueError, match=wrong):
         layer.parameters()
     run = layer.forward if backward else layer
-    with contextlib.suppress(ValueError):  # the numbers are the same yet
+    with contextlib.suppress(ValueError):  # the numbers are still the same
         assert same_bits(run(x)[0] if isinstance(run(x), tuple) else run(x), before)
     for w in held.values():
         w += 1
@@ -156,7 +156,7 @@ def test_unpickled_from_read_only_buffers(layer, x, same_bits):
 
 
 def test_pickling_hands_out_views(layer, x, same_bits):
-    """What sees the arrays in passing may change them, and the next call sees it."""
+    """Changes to the arrays during pickling take effect at the next call."""
     output(layer, x)
     output(layer, x)
     seen = []
@@ -196,7 +196,7 @@ def test_a_tape_is_checked_where_it_is_used(cell, backend, make_layer, every):
 
 
 def test_a_stack_is_not_two_directions(cell, backend, make_layer):
-    """Where all sizes agree, how many layers there are does not."""
+    """All sizes agree, but the number of layers differs."""
     a, b = make_layer(cell, 2 * H, H, bidirectional=True), make_layer(cell, H, H, num_layers=2)
     c = make_layer(cell, H, H, num_layers=2, bidirectional=False)
     _, _, tape = b.forward(np.zeros((T, B, H), "f"))

@@ -164,7 +164,7 @@ def _torch_sequence(module: Any, x: Any, states: Any) -> Any:
 
 
 def _torch_steps(module: Any, function: Any, x: Any, states: Any) -> Iterator[Callable[[], Any]]:
-    """Return a step of the layer, and of torch's single-step function."""
+    """Yield a step of the layer, and of torch's single-step function."""
     weights = list(module.parameters())
     state, state_t, x_t = _torch_state(states), _torch_state([s[0] for s in states]), x[0]
 
