@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("text", nargs="?", type=Path, default=_TEXT, help="UTF-8")
     parser.add_argument("--cell", choices=("lstm", "gru", "rnn"), default="lstm")
     parser.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
-    parser.add_argument("--block", type=int, default=20, help="steps in a row of one")
+    parser.add_argument("--block", type=int, default=20, help="consecutive steps of one library")
     parser.add_argument("--picture", metavar="FILE", help="needs matplotlib")
     args = parser.parse_args()
 

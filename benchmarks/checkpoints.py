@@ -20,7 +20,7 @@ LONG, BOTH_FIT = 1_000_000, 100_000
 
 
 def training(T, checkpoint_every):
-    """Forward and backward of the loss sum(y^2) / 2, whose gradient is y."""
+    """Run forward and backward for the loss sum(y^2) / 2, whose gradient is y."""
     layer = fastrnn.LSTM(I, H, seed=0)
     x = np.random.default_rng(0).standard_normal((T, 1, I), np.float32)
 

@@ -9,7 +9,7 @@ differ.
 
 next_number, sum_of_ten: 100 windows of 5 consecutive integers and the next, and of 10 random
 numbers and their sum; 32 ReLU units, one linear output, Adam, batches of 8.
-toy_rnn, toy_lstm: the four binary sequences of length 2, told apart by whether the bits differ;
+toy_rnn, toy_lstm: the four binary sequences of length 2, classified by whether their bits differ;
 8 units, SGD, 500 steps.
 shakespeare: characters of tiny Shakespeare; LSTM of 256 units, Adam, 32 streams, 100 steps of
 backpropagation truncated to 50 characters.
@@ -59,19 +59,19 @@ def relu_net() -> Sequence[Any]:
 
 
 def next_number(data: Path) -> Task:
-    """Windows of consecutive integers."""
+    """Return the task on windows of consecutive integers."""
     numbers = np.lib.stride_tricks.sliding_window_view(np.arange(105, dtype=np.float32) / 100, 6)
     return Task(relu_net, "mse", numbers[:, :5, None].copy(), numbers[:, 5:].copy(), 8, 10)
 
 
 def sum_of_ten(data: Path) -> Task:
-    """Windows of random numbers."""
+    """Return the task on windows of random numbers."""
     x = np.random.default_rng(0).random((100, 10, 1), np.float32)
     return Task(relu_net, "mse", x, x.sum(axis=1), 8, 10)
 
 
 def toy(kind: type[Recurrent]) -> Task:
-    """Four sequences; the learning rate equals 0.5 with a loss summed over them."""
+    """Return the task on four sequences; the rate equals 0.5 with a loss summed over them."""
     x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)[:, :, None]
     y = np.array([[0], [1], [1], [0]], np.float32)
     return Task(
@@ -81,17 +81,17 @@ def toy(kind: type[Recurrent]) -> Task:
 
 
 def toy_rnn(data: Path) -> Task:
-    """With an RNN."""
+    """Return the task with an RNN."""
     return toy(fastrnn.RNN)
 
 
 def toy_lstm(data: Path) -> Task:
-    """With an LSTM."""
+    """Return the task with an LSTM."""
     return toy(fastrnn.LSTM)
 
 
 def shakespeare(data: Path) -> Task:
-    """Row i of each batch continues row i of the previous one."""
+    """Return the task whose batches continue, row by row, the previous ones."""
     streams, T, steps = 32, 50, 100
     text = (data / "tinyshakespeare.txt").read_text()
     characters, ids = np.unique(list(text), return_inverse=True)
@@ -108,7 +108,7 @@ def shakespeare(data: Path) -> Task:
 
 
 def ours(task: Task) -> Train:
-    """``Sequential.fit``."""
+    """Return a training with ``Sequential.fit``."""
     model = fastrnn.Sequential(task.layers(), seed=0)
     initial = model.state_dict()
 
@@ -125,7 +125,7 @@ def ours(task: Task) -> Train:
 
 
 def torchs(task: Task) -> Train:
-    """A plain loop."""
+    """Return a training with a plain torch loop."""
     import torch
     from torch.nn import functional as F
 
@@ -184,7 +184,7 @@ def _torch_layer(nn: Any, layer: Any) -> Any:
 
 
 def keras(task: Task) -> Train:
-    """``Model.fit``."""
+    """Return a training with Keras's ``Model.fit``."""
     import keras
 
     model = fastrnn.Sequential(task.layers(), seed=0)
@@ -265,7 +265,7 @@ def main() -> None:
     )
     parser.add_argument("task", choices=TASKS, nargs="*")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="of warm trainings")
+    parser.add_argument("--rounds", type=int, default=3, help="number of warm runs")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="FOLDER")
     options = parser.parse_args()
     makers = contenders(options.threads)

@@ -121,8 +121,8 @@ def counted(checkout: Path, rows: list[Any]) -> list[int | None]:
 def shown(row: list[Any]) -> str:
     """Layer, options, what is counted, and sizes."""
     layer, options, name, _, *size = row
-    said = ", ".join(f"{key}={value}" for key, value in options.items())
-    return f"{layer}({said}) {name} {','.join(map(str, size))}"
+    listed = ", ".join(f"{key}={value}" for key, value in options.items())
+    return f"{layer}({listed}) {name} {','.join(map(str, size))}"
 
 
 def main() -> None:

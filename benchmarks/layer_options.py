@@ -26,7 +26,7 @@ def calls(layer, x, dy, **options):
 
 
 def torch_calls(x, dy, lengths):
-    """The same full batch and ragged batch in torch, the latter packed and padded again."""
+    """Return calls of the same batches in torch, the ragged one packed and padded again."""
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 

@@ -1,20 +1,20 @@
-"""What models learn, with three seeds each, and how long it takes.
+"""What models learn, and how long it takes, with three seeds each.
 
 python benchmarks/learning.py reviews|digits|series|adding|copying|shakespeare ... [--seeds 0]
 
-Reviews, digits and series are of the estimators' defaults.
+Reviews, digits and series use the estimators' defaults.
 Reviews: rt-polarity (Pang and Lee 2005), a tenth held out; Kim (2014) has 76.1 % with CNN-rand.
 Digits: scikit-learn's 8x8, read row by row, a quarter held out.
 Series: mean absolute errors on the last fifth, each month or day forecast 12 steps ahead.
-Adding: the sum of the two marked ones of 200 random numbers (Hochreiter and Schmidhuber 1997), by
-a GRU; mean squared error on 1,000 new sequences. 1/6 is that of always saying 1; solved is 0.01.
-Copying: 10 symbols out of 8 to be said again after 100 steps (the same; as Arjovsky et al. 2016
-have it), by an LSTM that starts with delays of 1 to 100; 1,000 new sequences. Without memory the
-loss is 10 ln 8 / 120 nats per step; solved is a tenth of that.
-Shakespeare: nats per character on the last tenth of tiny Shakespeare, which is seen once, at the
-end: by the model as trained, and by one that learns on from what was scored. Settings were chosen
-on a play left out of the rest, The Winter's Tale: the last tenth has most of one play of which
-the rest has only the beginning, and a part of another of which it has nothing.
+Adding: the sum of the two marked numbers of 200 random ones (Hochreiter and Schmidhuber 1997), by a
+GRU; mean squared error on 1,000 new sequences. Always predicting 1 gives 1/6; solved is 0.01.
+Copying: 10 symbols out of 8, to be repeated after 100 steps (ibid., in the form of Arjovsky et al.
+2016), by an LSTM that starts with delays of 1 to 100; 1,000 new sequences. Without memory the loss
+is 10 ln 8 / 120 nats per step; solved is a tenth of that.
+Shakespeare: nats per character on the last tenth of tiny Shakespeare, which is used once, at the
+end: with the model as trained, and with dynamic evaluation. Settings were chosen on a play held out
+of the rest, The Winter's Tale, as the last tenth has most of one play of which the rest has only
+the beginning, and part of another of which it has nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SERIES = {"airline-passengers": 12, "monthly-sunspots": 132, "daily-min-temperat
 
 
 def reviews(data: Path, seeds: list[int]) -> None:
-    """Accuracy for another tenth with each seed."""
+    """Print the accuracy with each seed, which selects the tenth held out."""
     lines = [(data / f"rt-polarity.{kind}").read_text().splitlines() for kind in ("neg", "pos")]
     texts, labels = [*lines[0], *lines[1]], np.repeat([0, 1], [len(of) for of in lines])
     for seed in seeds:
@@ -49,7 +49,7 @@ def reviews(data: Path, seeds: list[int]) -> None:
 
 
 def digits(data: Path, seeds: list[int]) -> None:
-    """Accuracy for another quarter with each seed; both directions, dropout 0.2."""
+    """Print the accuracy with each seed, which selects the quarter; bidirectional, dropout 0.2."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -68,7 +68,7 @@ def digits(data: Path, seeds: list[int]) -> None:
 
 
 def series(data: Path, seeds: list[int]) -> None:
-    """Errors beside those of the naive and the seasonal naive forecast."""
+    """Print errors, and those of the naive and the seasonal naive forecast."""
     for name, season in SERIES.items():
         with open(data / f"{name}.csv") as lines:
             values = [float(row[1]) for row in [*csv.reader(lines)][1:]]
@@ -76,18 +76,18 @@ def series(data: Path, seeds: list[int]) -> None:
             start = time.perf_counter()
             errors = Forecaster(season=season, seed=seed).backtest(values, 12).mae()
             seconds = time.perf_counter() - start
-            said = ", ".join(f"{which} {error:.2f}" for which, error in errors.items())
-            print(f"{name}, seed {seed}: {said}; {seconds:.1f} s", flush=True)
+            listed = ", ".join(f"{which} {error:.2f}" for which, error in errors.items())
+            print(f"{name}, seed {seed}: {listed}; {seconds:.1f} s", flush=True)
 
 
 def adding(data: Path, seeds: list[int]) -> None:
-    """10,000 sequences, six times."""
+    """Train on 10,000 sequences, six times."""
     N, T, H, batch, epochs = 10_000, 200, 64, 50, 6
     for seed in seeds:
         rng = np.random.default_rng(seed)
         x = np.zeros((N + 1000, T, 2), np.float32)
         x[..., 0] = rng.random((len(x), T))
-        for half in (0, T // 2):  # a mark in each
+        for half in (0, T // 2):  # a mark in each half
             x[np.arange(len(x)), half + rng.integers(T // 2, size=len(x)), 1] = 1
         y = (x[..., 0] * x[..., 1]).sum(axis=1)
         model = fastrnn.Sequential(
@@ -102,16 +102,16 @@ def adding(data: Path, seeds: list[int]) -> None:
 
 
 def copying(data: Path, seeds: list[int]) -> None:
-    """All delays four times, the longest 16 times; gates open as in Tallec and Ollivier 2018."""
+    """Train on all delays 4 times, on the longest 16; biases as in Tallec and Ollivier 2018."""
     N, delay, symbols, n, H, batch, epochs = 20_000, 100, 8, 10, 128, 16, (4, 16)
     blank, go = 0, symbols + 1
 
     def sequences(rng, delays):
         X, Y = [], []
         for steps in delays + 2 * n:
-            said = rng.integers(1, symbols + 1, n)
+            copied = rng.integers(1, symbols + 1, n)
             x, y = np.full((2, steps), blank)
-            x[:n], x[-n - 1], y[-n:] = said, go, said
+            x[:n], x[-n - 1], y[-n:] = copied, go, copied
             X.append(x)
             Y.append(y)
         return X, Y
@@ -144,7 +144,7 @@ def copying(data: Path, seeds: list[int]) -> None:
 
 
 def shakespeare(data: Path, seeds: list[int]) -> None:
-    """A larger model than the default one, more regularised, with longer chunks."""
+    """Train a model larger than the default, with more regularisation and longer chunks."""
     train, held = split((data / "tinyshakespeare.txt").read_text(), 0.1)
     for seed in seeds:
         model = CharLM(

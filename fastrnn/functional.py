@@ -38,7 +38,7 @@ def rnn(
     lengths: Any = None,
     reset: Any = None,
 ) -> tuple[Array, Array, ScanTape]:
-    """Elman network: h' = act(W_ih x + b_ih + W_hh h + b_hh) (Elman 1990).
+    """Run an Elman network: h' = act(W_ih x + b_ih + W_hh h + b_hh) (Elman 1990).
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def rnn(
 def rnn_backward(
     tape: ScanTape, dy: Any = None, dh_n: Any = None
 ) -> tuple[Array, Array, dict[str, Array]]:
-    """Backpropagation through time (Werbos 1990) of :func:`rnn`.
+    """Backpropagate through time (Werbos 1990) through :func:`rnn`.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def lstm(
     lengths: Any = None,
     reset: Any = None,
 ) -> tuple[Array, State, ScanTape]:
-    """Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+    """Run an LSTM with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
     i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
     h' = o tanh(c'). Errors are those of :func:`rnn`.
@@ -156,7 +156,7 @@ def lstm(
 def lstm_backward(
     tape: ScanTape, dy: Any = None, dstate: Any = None
 ) -> tuple[Array, State, dict[str, Array]]:
-    """Backpropagation through time of :func:`lstm`; otherwise as :func:`rnn_backward`.
+    """Backpropagate through :func:`lstm`; otherwise as :func:`rnn_backward`.
 
     `dstate` is (dh_n, dc_n), each (B, H) or None, with respect to the final state. In place of dh0,
     (dh0, dc0) is returned, with respect to the initial state.
@@ -176,7 +176,7 @@ def gru(
     lengths: Any = None,
     reset: Any = None,
 ) -> tuple[Array, Array, ScanTape]:
-    """Gated recurrent unit (Cho et al. 2014).
+    """Run a gated recurrent unit (Cho et al. 2014).
 
     r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh); h' = (1 - z) n + z h; the candidate n is
     tanh(W_in x + b_in + r (W_hn h + b_hn)) with `reset_after` (torch, cuDNN, Keras), and
@@ -215,7 +215,7 @@ def gru(
 def gru_backward(
     tape: ScanTape, dy: Any = None, dh_n: Any = None
 ) -> tuple[Array, Array, dict[str, Array]]:
-    """Backpropagation through time of :func:`gru`; otherwise as :func:`rnn_backward`."""
+    """Backpropagate through :func:`gru`; otherwise as :func:`rnn_backward`."""
     dx, (dh0,), grads = _backward(("gru", "gru_reset_before"), tape, dy, "dh_n", dh_n)
     return dx, dh0, grads
 

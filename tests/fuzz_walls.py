@@ -738,7 +738,7 @@ def walk(
             world.act()
             now.clear()
             if n % CANARY == 0 and canary() != wanted[fastrnn.backend()]:
-                raise AssertionError("layers that nobody touched gave other numbers")
+                raise AssertionError("untouched layers gave other numbers")
         fastrnn.set_num_threads(threads)
         outcomes += world.outcomes
         unclear += world.unclear

@@ -12,7 +12,7 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "examples"
 EXAMPLES = sorted(FOLDER.glob("[0-9]*.py"))
 
-pytestmark = pytest.mark.skipif(not EXAMPLES, reason="tests stand alone here, without examples")
+pytestmark = pytest.mark.skipif(not EXAMPLES, reason="no examples beside these tests")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -12,9 +12,7 @@ import fastrnn
 README = Path(__file__).parent.parent / "README.md"
 
 
-pytestmark = pytest.mark.skipif(
-    not README.exists(), reason="tests stand alone here, without the README"
-)
+pytestmark = pytest.mark.skipif(not README.exists(), reason="no README beside these tests")
 
 
 def block(n):

@@ -15,7 +15,7 @@ from fastrnn._types import Array
 
 
 def sigmoid(a: Array) -> Array:
-    """Logistic function."""
+    """Return the logistic function of `a`."""
     s: Array = 1 / (1 + np.exp(-a))
     return s
 

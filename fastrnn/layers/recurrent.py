@@ -186,12 +186,12 @@ class CellLayer(Layer):
         return config | dict(self._choice) | {"dtype": self.dtype.name}
 
     def __repr__(self) -> str:
-        said = [str(self.input_size), str(self.hidden_size)]
+        arguments = [str(self.input_size), str(self.hidden_size)]
         for name, usual in self._shown.items():
             value = getattr(self, name, usual)
             if value != usual:
-                said.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(said)}{dtype_shown(self.dtype)})"
+                arguments.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(arguments)}{dtype_shown(self.dtype)})"
 
 
 #: The recurrent layers, by the name of the family.
@@ -238,7 +238,7 @@ class Recurrent(CellLayer):
         super().__init__(cell, configs, dtype=dtype, seed=seed, init=init)
         if self.dropout > 0 and L == 1:
             warnings.warn(
-                f"dropout={self.dropout} has no effect: it stands between layers, and num_layers=1",
+                f"dropout={self.dropout} has no effect: it acts between layers, and num_layers=1",
                 stacklevel=3,
             )
 

@@ -8,29 +8,29 @@ from fastrnn._types import Array
 
 
 def sigmoid(a: Array) -> Array:
-    """Logistic function 1 / (1 + exp(-a)), without overflow at either end."""
+    """Return the logistic function 1 / (1 + exp(-a)), without overflow."""
     e = np.exp(-np.abs(a))
     s: Array = np.where(a < 0, e, 1) / (1 + e)
     return s
 
 
 def relu(a: Array) -> Array:
-    """Rectifier max(a, 0); NaN stays NaN."""
+    """Return the rectifier max(a, 0); NaN stays NaN."""
     return np.where(a < 0, 0, a).astype(a.dtype, copy=False)
 
 
 def d_sigmoid(s: Array) -> Array:
-    """Derivative of the logistic function where its value is `s`."""
+    """Return the derivative of the logistic function where its value is `s`."""
     d: Array = s * (1 - s)
     return d
 
 
 def d_tanh(t: Array) -> Array:
-    """Derivative of tanh where its value is `t`."""
+    """Return the derivative of tanh where its value is `t`."""
     d: Array = 1 - t * t
     return d
 
 
 def d_relu(r: Array) -> Array:
-    """Derivative of the rectifier where its value is `r`: 0 at 0, as in torch."""
+    """Return the derivative of the rectifier where its value is `r`: 0 at 0, as in torch."""
     return np.where(r <= 0, 0, 1).astype(r.dtype, copy=False)
