@@ -119,7 +119,7 @@ def counted(checkout: Path, rows: list[Any]) -> list[int | None]:
 
 
 def shown(row: list[Any]) -> str:
-    """Layer, options, what is counted, and sizes."""
+    """Return a description of a row: layer, options, name and sizes."""
     layer, options, name, _, *size = row
     listed = ", ".join(f"{key}={value}" for key, value in options.items())
     return f"{layer}({listed}) {name} {','.join(map(str, size))}"
@@ -130,7 +130,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
-    parser.add_argument("--rows", default="*", help="a pattern, such as 'LSTM* step *'")
+    parser.add_argument("--rows", default="*", help="pattern of rows, such as 'LSTM* step *'")
     parser.add_argument("--list", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
