@@ -128,8 +128,8 @@ compare("character-level text generation", model, X, targets, "cross_entropy")
 model.fit(X, targets, epochs=15, batch_size=32, verbose=0)
 written = list(ids[:window])
 for _ in range(70):
-    said = model.predict([np.eye(len(chars))[written[-window:]]])[0]
-    written.append(int(said.argmax()))
+    scores = model.predict([np.eye(len(chars))[written[-window:]]])[0]
+    written.append(int(scores.argmax()))
 print("  " + "".join(chars[i] for i in written) + "\n")
 
 # Sentiment.
@@ -143,8 +143,8 @@ model = new_model(len(words), len(labels), "cross_entropy")
 compare("sentiment", model, X, targets, "cross_entropy")
 model.fit(X, targets, epochs=60, batch_size=6, verbose=0)
 for text in ("a good story", "i hated the actors", "the river is in the town"):
-    said = model.predict([np.eye(len(words))[[words.index(word) for word in text.split()]]])[0]
-    print(f"  {text}: {labels[said.argmax()]} ({softmax(said).max():.0%})")
+    scores = model.predict([np.eye(len(words))[[words.index(word) for word in text.split()]]])[0]
+    print(f"  {text}: {labels[scores.argmax()]} ({softmax(scores).max():.0%})")
 
 # Forecast of the change from the last month to the next.
 

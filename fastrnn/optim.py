@@ -24,7 +24,7 @@ from fastrnn.schedules import StepDecay as StepDecay
 from fastrnn.schedules import WarmUp as WarmUp
 
 Rate = float | Callable[[int], float]
-#: What checks each option when it is set, by name.
+#: The check of each option when it is set, by name.
 Options = dict[str, Callable[[Any, str], Any]]
 
 #: Parameters, their gradients and their states, entry by entry.

@@ -72,7 +72,7 @@ class ExponentialDecay:
 
 @dataclass(frozen=True)
 class CosineDecay:
-    """From `lr` to `final` along half a cosine, then `final` (Loshchilov and Hutter 2017, eq. 5).
+    """Half a cosine from `lr` to `final`, then `final` (Loshchilov and Hutter 2017, eq. 5).
 
     As ``torch.optim.lr_scheduler.CosineAnnealingLR``, except that the latter rises again.
 

@@ -37,21 +37,21 @@ Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
 
 
 class PackedWeights(Protocol):
-    """What `Packed` makes: an immutable copy of a layer's weights."""
+    """An immutable copy of a layer's weights, made by `Packed`."""
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Return whether the copy has the same bits as `weights`."""
 
 
 class PackedAffine(Protocol):
-    """What `PackedLinear` makes: an immutable copy of a weight and a bias."""
+    """An immutable copy of a weight and a bias, made by `PackedLinear`."""
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Return whether the copy has the same bits as `weights`."""
 
 
 class KernelTape(Protocol):
-    """What `forward` keeps for `backward`: copies of its inputs, and each step's values."""
+    """The tape of a `forward` for `backward`: copies of inputs, and each step's values."""
 
     @property
     def packed(self) -> PackedWeights:
@@ -59,14 +59,14 @@ class KernelTape(Protocol):
 
 
 class WeightGradients(Protocol):
-    """What `Gradients` makes: sums of weight gradients, to which each `backward` adds."""
+    """Sums of weight gradients, made by `Gradients`, to which each `backward` adds."""
 
     def arrays(self) -> list[Array | None]:
         """Return the sums in new arrays, in the weights' order, shapes and layouts."""
 
 
 class CellStepper(Protocol):
-    """What `Stepper` makes: a layer's state, advanced one time step at a time."""
+    """A layer's state, advanced one time step at a time, made by `Stepper`."""
 
     @property
     def state(self) -> tuple[Array, ...]:
@@ -77,7 +77,7 @@ class CellStepper(Protocol):
 
 
 class WeightCache(Protocol):
-    """What gives a `Stepper` its weights: see ``fastrnn._kernels.weights``."""
+    """The source of a `Stepper`'s weights: see ``fastrnn._kernels.weights``."""
 
     def packed(self, kernels: Kernels) -> PackedWeights:
         """Return the kernels' copy of the current weights."""

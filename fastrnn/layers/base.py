@@ -60,7 +60,7 @@ class Layer:
         """Raise if an attribute is fixed or, on the library's own classes, unknown."""
         kind = type(self)
         known = getattr(kind, name, None)
-        fixed = name[0] != "_" and isinstance(known, Mapping)  # what a class says of itself
+        fixed = name[0] != "_" and isinstance(known, Mapping)  # data of the class
         if fixed or (isinstance(known, property) and known.fset is None):
             raise AttributeError(
                 f"{kind.__name__}.{name}: is fixed when the {kind.__name__} is made; make another "

@@ -69,7 +69,7 @@ class Linear(Layer):
         I = _checks.size(in_features, "in_features")
         O = _checks.size(out_features, "out_features")
         dtype = _checks.dtype(dtype)
-        #: What a tape and its layer have in common.
+        #: What must be the same for a tape and its layer.
         self._kind: Kind = (O, I, _checks.flag(bias, "bias"), dtype)
         _checks.memory(I * O, dtype, in_features=I, out_features=O)
         drawn = self._draw(self._first_generator(seed))

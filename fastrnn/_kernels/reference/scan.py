@@ -129,7 +129,7 @@ def segment_steps(B: int, least: int) -> int:
 
 
 class Tape:
-    """What :func:`forward` keeps for :func:`backward`: its inputs, and each step's values."""
+    """The tape of a :func:`forward` for :func:`backward`: inputs, and each step's values."""
 
     def __init__(
         self, packed: Packed, x: Product, running: Array | None, reset: Array | None
