@@ -63,8 +63,8 @@ class Layer:
         fixed = name[0] != "_" and isinstance(known, Mapping)  # data of the class
         if fixed or (isinstance(known, property) and known.fset is None):
             raise AttributeError(
-                f"{kind.__name__}.{name}: is fixed when the {kind.__name__} is made; make another "
-                "one for another value"
+                f"{kind.__name__}.{name}: is fixed when the {kind.__name__} is made; make a new "
+                "one to change it"
             )
         if kind._closed and name[0] != "_" and not hasattr(kind, name):
             known_ones = (n for n in dir(kind) if isinstance(getattr(kind, n), property))
