@@ -53,9 +53,10 @@ def test_functions_run_the_cell(cell, functions, make_weights):
     backward(tape)
 
 
+@pytest.mark.parametrize("B", [2, 0])  # 0: a step at which no row runs
 @pytest.mark.parametrize("G", [1, 3])
-def test_an_elementwise_product_is_one_with_diagonals(G, rng):
-    T, B, H = 3, 2, 4
+def test_an_elementwise_product_is_one_with_diagonals(G, B, rng):
+    T, H = 3, 4
     u, a, dz = rng.normal(size=G * H), rng.normal(size=(T, B, H)), rng.normal(size=(T, B, G * H))
     diagonals = np.concatenate([np.diag(part) for part in np.split(u, G)])
     one, other = product(a, u), product(a, diagonals)

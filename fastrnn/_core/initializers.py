@@ -35,6 +35,9 @@ def weights(
     def draw(name: str, shape: tuple[int, ...]) -> Array:
         if name in NEUTRAL:
             return np.full(shape, NEUTRAL[name])
+        if name == "weight_hh" and cell.recurrence == "elementwise" and init != "identity":
+            # From no memory to all of it (Li et al. 2018, section 3.3, with T unknown).
+            return rng.uniform(0, 1, shape)
         if init == "uniform":
             return rng.uniform(-(H**-0.5), H**-0.5, shape)
         if name.startswith("bias"):

@@ -75,9 +75,9 @@ def product_back(
         parts = np.split(dz * gain, cuts, axis=-1)
         dz = _joined(normalise_back(g, d) for g, d in zip(made.groups, parts, strict=True))
     if weight.ndim == 1:
-        K = made.a.shape[-1]
-        da = (dz * weight).reshape(*dz.shape[:-1], -1, K).sum(axis=-2)
-        return da, (dz * _repeated(made.a, weight)).reshape(-1, len(weight)).sum(axis=0), dgain
+        N, K = len(weight), made.a.shape[-1]
+        da = (dz * weight).reshape(*dz.shape[:-1], N // K, K).sum(axis=-2)
+        return da, (dz * _repeated(made.a, weight)).reshape(-1, N).sum(axis=0), dgain
     rows_dz, rows_a = (m.reshape(-1, m.shape[-1]) for m in (dz, made.a))
     return dz @ weight, rows_dz.T @ rows_a, dgain
 
