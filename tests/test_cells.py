@@ -66,3 +66,31 @@ def test_an_elementwise_product_is_one_with_diagonals(G, B, rng):
     np.testing.assert_allclose(da, want, rtol=1e-12)
     parts = [part.diagonal() for part in np.split(dweight, G)]
     np.testing.assert_allclose(du, np.concatenate(parts), rtol=1e-12)
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+def test_indrnn_is_an_rnn_with_diagonal_weights(backend, dtype, nonlinearity, options, rng):
+    T, B, I, H = 9, 3, 4, 11
+    ind, rnn = (
+        layer(I, H, nonlinearity=nonlinearity, dtype=dtype, seed=0, **options)
+        for layer in (fastrnn.IndRNN, fastrnn.RNN)
+    )
+    weights = {name: rng.uniform(-1, 1, a.shape) for name, a in ind.parameters().items()}
+    ind.load_state_dict(weights)
+    dense = {n: np.diag(w) if n.startswith("weight_hh") else w for n, w in weights.items()}
+    rnn.load_state_dict(dense)
+    D, scans = 1 + ind.bidirectional, len(weights) // 4
+    x, dy = rng.normal(size=(T, B, I)), rng.normal(size=(T, B, D * H))
+    state, dstate = rng.uniform(-1, 1, (2, scans, B, H))
+    rows = {"lengths": np.array([9, 2, 5]), "reset": rng.random((T, B)) < 0.3}
+    got, want = [], []
+    for layer, out in ((ind, got), (rnn, want)):
+        y, state_n, tape = layer.forward(x, state, **rows)
+        dx, dstate_0, grads = layer.backward(tape, dy, dstate)
+        out += [y, state_n, dx, dstate_0]
+        of_h = {n for n, g in grads.items() if n.startswith("weight_hh") and g.ndim == 2}
+        out += [g.diagonal() if n in of_h else g for n, g in grads.items()]
+    for a, b in zip(got, want, strict=True):
+        # A sum of H products, of which all but one are 0, and the same sums over T and B.
+        np.testing.assert_allclose(a, b, rtol=0, atol=64 * np.finfo(dtype).eps * np.abs(b).max())

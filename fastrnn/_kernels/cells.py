@@ -169,5 +169,7 @@ CELLS: dict[str, Cell] = {
             )
             for name in ("gru", "gru_reset_before")
         ),
+        Cell("indrnn_tanh", "indrnn", ("h",), recurrence="elementwise"),
+        Cell("indrnn_relu", "indrnn", ("h",), recurrence="elementwise"),
     )
 }

@@ -4,6 +4,7 @@ from fastrnn.layers.base import Layer
 from fastrnn.layers.dropout import Dropout
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.gru import GRU, GRUCell
+from fastrnn.layers.indrnn import IndRNN
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.lstm import LSTM, LSTMCell
 from fastrnn.layers.recurrent import RECURRENT as RECURRENT
@@ -19,6 +20,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "GRUCell",
+    "IndRNN",
     "LSTMCell",
     "Layer",
     "Linear",

@@ -4,6 +4,9 @@ from gru cimport (
     gru_backward, gru_forward, gru_reset_before_backward, gru_reset_before_forward,
     gru_reset_before_workspace,
 )
+from indrnn cimport (
+    indrnn_relu_backward, indrnn_relu_forward, indrnn_tanh_backward, indrnn_tanh_forward,
+)
 from lstm cimport lstm_backward, lstm_forward, lstm_sum_gradients, lstm_workspace
 from packing cimport Gates, Layout
 from rnn cimport rnn_relu_backward, rnn_relu_forward, rnn_tanh_backward, rnn_tanh_forward
@@ -109,6 +112,22 @@ enter(
         workspace=gru_reset_before_workspace,
     ),
     {"x": ("n", "r", "z"), "h": ("r", "z"), "h_first": 1, "late": ("n",)},
+)
+enter(
+    "indrnn_tanh",
+    CellKernels(
+        forward=indrnn_tanh_forward, backward=indrnn_tanh_backward, sum_gradients=NULL,
+        workspace=NULL,
+    ),
+    {"x": ("h",), "h": ("h",), "out_is_z": True},
+)
+enter(
+    "indrnn_relu",
+    CellKernels(
+        forward=indrnn_relu_forward, backward=indrnn_relu_backward, sum_gradients=NULL,
+        workspace=NULL,
+    ),
+    {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
 if CELLS.keys() != LAYOUTS.keys():
     raise ImportError(f"cells without compiled kernels: {sorted(CELLS.keys() - LAYOUTS.keys())}")

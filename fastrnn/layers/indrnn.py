@@ -1,0 +1,79 @@
+"""IndRNN: the independently recurrent network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _checks
+from fastrnn._kernels.cells import CellConfig
+from fastrnn.layers.recurrent import Recurrent
+
+#: The arguments that select each cell of the family.
+CELLS = {"indrnn_tanh": {"nonlinearity": "tanh"}, "indrnn_relu": {"nonlinearity": "relu"}}
+
+
+class IndRNN(Recurrent, cells=CELLS):
+    """Independently recurrent network: h' = act(W_ih x + b_ih + u * h + b_hh) (Li et al. 2018).
+
+    Each unit sees only its own past: u, called `weight_hh` as in :class:`RNN`, is a vector (H,).
+    Units of one layer meet in the next one, so two layers or more are usual. With
+    ReLU and u within +-2^(1/T) gradients neither vanish nor explode over T steps.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int
+        As in :class:`RNN`.
+    nonlinearity : {"relu", "tanh"}
+    bias, batch_first, dropout, bidirectional
+        As in :class:`RNN`.
+    return_sequences, weight_dropout, dtype, seed
+        As in :class:`RNN`.
+    init : {"uniform", "orthogonal", "identity"}
+        As in :class:`RNN` for `weight_ih` and the biases. `weight_hh` is uniform in [0, 1], so that
+        units remember over times of different lengths, or with "identity" 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    TypeError
+        If an argument has the wrong type.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "relu",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        return_sequences: bool = True,
+        weight_dropout: float = 0.0,
+        dtype: Any = np.float32,
+        seed: int | None = None,
+        init: str = "uniform",
+    ) -> None:
+        super().__init__(
+            self._cell_of(nonlinearity=_checks.nonlinearity(nonlinearity)),
+            CellConfig(input_size=input_size, hidden_size=hidden_size, bias=bias),
+            num_layers=num_layers,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            return_sequences=return_sequences,
+            weight_dropout=weight_dropout,
+            dtype=dtype,
+            seed=seed,
+            init=init,
+        )
+
+    @property
+    def nonlinearity(self) -> str:
+        """The activation, "relu" or "tanh"."""
+        return str(self._choice["nonlinearity"])

@@ -1,0 +1,23 @@
+"""Independently recurrent network (Li et al. 2018): h' = act(W x + b + u h), each unit its own u.
+
+What recurs is elementwise, which is the scan's; the step is Elman's. One slot: h.
+"""
+
+from rnn cimport rnn_backward, rnn_forward
+from step cimport Step, StepBack
+
+
+cdef inline void indrnn_tanh_forward(const Step *s) noexcept nogil:
+    rnn_forward(s, False)
+
+
+cdef inline void indrnn_tanh_backward(const StepBack *s) noexcept nogil:
+    rnn_backward(s, False)
+
+
+cdef inline void indrnn_relu_forward(const Step *s) noexcept nogil:
+    rnn_forward(s, True)
+
+
+cdef inline void indrnn_relu_backward(const StepBack *s) noexcept nogil:
+    rnn_backward(s, True)
