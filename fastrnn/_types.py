@@ -7,3 +7,19 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Fixed:
+    """Base of records whose fields can't be set once they are filled.
+
+    A record is filled as an instance of a subclass with ``object.__setattr__``, which then changes
+    its class: the constructor of a frozen dataclass takes four times as many instructions.
+    """
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name}: is fixed")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name}: is fixed")

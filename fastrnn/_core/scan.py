@@ -165,19 +165,29 @@ def backward(
     """
     if tape.kind != kind or tape.reverse != reverse:
         raise ValueError("tape: is from the forward of another layer")
-    T, B, _ = tape.shape
-    if dy is not None and dy.shape != (shape := (T, B, kind[1].output_size)):
-        raise ValueError(f"dy: expected shape {shape}, got {dy.shape}")
-    if dx is not None and dx.shape != tape.shape:
-        raise ValueError(f"dx: expected shape {tape.shape}, got {dx.shape}")
     if reverse:
         dy, dx = None if dy is None else dy[::-1], None if dx is None else dx[::-1]
     gradients = tape.kernels.Gradients(tape.packed)
     if isinstance(tape.kept, Checkpoints):
+        _expect_shapes(tape, dy, dx)
         _backward_checkpointed(tape, tape.kept, dy, dstate_n, dx, dstate, gradients)
     else:
-        tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, gradients)
+        try:
+            tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, gradients)
+        except ValueError:
+            # The kernels check everything; where a shape is wrong, say only that.
+            _expect_shapes(tape, dy, dx)
+            raise
     return gradients.arrays()
+
+
+def _expect_shapes(tape: ScanTape, dy: Array | None, dx: Array | None) -> None:
+    """Raise unless the gradients have the shapes of y and x."""
+    T, B, _ = tape.shape
+    if dy is not None and dy.shape != (shape := (T, B, tape.kind[1].output_size)):
+        raise ValueError(f"dy: expected shape {shape}, got {dy.shape}")
+    if dx is not None and dx.shape != tape.shape:
+        raise ValueError(f"dx: expected shape {tape.shape}, got {dx.shape}")
 
 
 def _segments(kept: Checkpoints) -> Iterator[tuple[slice, Array | None, Array | None]]:

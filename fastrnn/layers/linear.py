@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,33 @@ from fastrnn._core.scan import Bound
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.interface import Kernels, PackedAffine
 from fastrnn._kernels.weights import LinearWeights
-from fastrnn._types import Array
+from fastrnn._types import Array, Fixed
 from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
 #: out_features, in_features, bias, dtype.
 Kind = tuple[int, int, bool, np.dtype[Any]]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class LinearTape(Bound):
+class LinearTape(Fixed, Bound):
     """What ``Linear.backward`` needs: the kernels that ran, and copies of weights and input."""
+
+    __slots__ = ("kernels", "kind", "packed", "x")
 
     kernels: Kernels
     packed: PackedAffine
     kind: Kind
     x: Array
+
+
+class _NewTape(LinearTape):
+    """A tape while it is filled."""
+
+    __slots__ = ()
+    __setattr__ = object.__setattr__  # type: ignore[assignment]
+
+    def __init__(self, kernels: Kernels, packed: PackedAffine, kind: Kind, x: Array) -> None:
+        self.kernels, self.packed, self.kind, self.x = kernels, packed, kind, x
+        self.__class__ = LinearTape  # type: ignore[assignment]
 
 
 class LinearStage(Stateless):
@@ -168,7 +179,7 @@ class Linear(Layer):
         """
         x = self._checked(x)
         y, kernels, packed = self._run(x)
-        return y, LinearTape(kernels, packed, self._kind, x.copy())
+        return y, _NewTape(kernels, packed, self._kind, x.copy())
 
     def backward(self, tape: LinearTape, dy: Any) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of the input and of the weights.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
@@ -15,7 +15,7 @@ from fastrnn._core import stack as stacks
 from fastrnn._core.scan import ScanTape
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.weights import Weights
-from fastrnn._types import Array
+from fastrnn._types import Array, Fixed
 from fastrnn.layers.base import Layer, dtype_shown
 from fastrnn.layers.dropout import drawn_factors
 from fastrnn.layers.stream import Stream
@@ -24,12 +24,13 @@ from fastrnn.layers.stream import Stream
 _OPTIONS = {"projection": "proj_size", "peephole": "peephole", "layer_norm": "layer_norm"}
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Tape:
+class Tape(Fixed):
     """What a layer's ``backward`` needs from its ``forward``. Opaque; belongs to the caller.
 
     It holds copies: later changes to x, y, the state or the weights do not change the gradients.
     """
+
+    __slots__ = ("batch_first", "return_sequences", "stack", "weight_factors", "x_shape")
 
     stack: stacks.StackTape
     x_shape: tuple[int, ...]
@@ -37,6 +38,21 @@ class Tape:
     return_sequences: bool
     #: Factors of the recurrent weights of each scan; None for ones.
     weight_factors: Sequence[Array | None]
+
+
+class _NewTape(Tape):
+    """A tape while it is filled."""
+
+    __slots__ = ()
+    __setattr__ = object.__setattr__  # type: ignore[assignment]
+
+    def __init__(
+        self, stack: stacks.StackTape, x_shape: tuple[int, ...], batch_first: bool,
+        return_sequences: bool, weight_factors: Sequence[Array | None],
+    ) -> None:  # fmt: skip
+        self.stack, self.x_shape, self.batch_first = stack, x_shape, batch_first
+        self.return_sequences, self.weight_factors = return_sequences, weight_factors
+        self.__class__ = Tape  # type: ignore[assignment]
 
 
 class CellLayer(Layer):
@@ -99,6 +115,7 @@ class CellLayer(Layer):
             suffix: Weights(cell, config, arrays)
             for (suffix, config), arrays in zip(configs.items(), drawn, strict=True)
         }
+        self._scan_weights = list(self._weights.values())
         #: Names of all weights that are present, scan by scan.
         self._names = [
             name + suffix for suffix, weights in self._weights.items() for name in weights.names
@@ -177,8 +194,14 @@ class CellLayer(Layer):
 
     def _expect_own(self, scans: Sequence[ScanTape]) -> None:
         """Raise if a tape is not from a layer like this one."""
-        if [scan.kind for scan in scans] != [w.kind for w in self._weights.values()]:
-            raise ValueError("tape: is from the forward of another layer")
+        own = self._scan_weights
+        if len(scans) == len(own):
+            for k, scan in enumerate(scans):
+                if scan.kind != own[k].kind:
+                    break
+            else:
+                return
+        raise ValueError("tape: is from the forward of another layer")
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments for such a layer, ready for JSON."""
@@ -235,6 +258,9 @@ class Recurrent(CellLayer):
             for layer in range(L)
             for direction in ("", "_reverse")[:D]
         }
+        #: Factors without dropout: of each scan's weights, and of the output of each lower layer.
+        self._whole: Sequence[Array | None] = (None,) * len(configs)
+        self._passed_on: Sequence[Array | None] = (None,) * (L - 1)
         super().__init__(cell, configs, dtype=dtype, seed=seed, init=init)
         if self.dropout > 0 and L == 1:
             warnings.warn(
@@ -380,10 +406,11 @@ class Recurrent(CellLayer):
         if x.ndim != 3 or x.shape[2] != self._config.input_size or not x.size:
             lead = ("T",) if x.ndim == 2 else ("B", "T") if batch_first else ("T", "B")
             _checks.expect_shape(x, "x", (*lead, self._config.input_size))
-        T, B, _ = _time_first(x, batch_first).shape
-        batch = (B,) if x.ndim == 3 else ()
-        lengths = _checks.lengths(lengths, T, batch)
-        reset = _checks.reset(reset, T, batch)
+        if lengths is not None or reset is not None:
+            T, B, _ = _time_first(x, batch_first).shape
+            batch = (B,) if x.ndim == 3 else ()
+            lengths = _checks.lengths(lengths, T, batch)
+            reset = _checks.reset(reset, T, batch)
         return self._run_checked(x, batch_first, state, lengths, reset, keep, checkpoint_every)
 
     def _run_checked(
@@ -396,15 +423,20 @@ class Recurrent(CellLayer):
         D, P = self._directions, self._sizes[0]
         y = np.empty((*x.shape[:-1], D * P), x.dtype) if self._return_sequences else None
         states, state_n = self._rows(state, "state", batch), self._new_rows(B)
-        drop = keep and self._training
-        weights, weight_factors = self._dropped_weights(drop)
+        weights: Sequence[Weights] = self._scan_weights
+        weight_factors, factors = self._whole, self._passed_on
+        if keep and self._training:
+            if self._weight_dropout:
+                weights, weight_factors = self._dropped_weights()
+            if self._dropout:
+                factors = self._factors(T, B)
         stack = stacks.forward(
             weights,
             steps,
             states,
             None if y is None else _time_first(y, batch_first),
             state_n,
-            factors=self._factors(T, B, drop),
+            factors=factors,
             keep=keep,
             lengths=lengths,
             reset=reset,
@@ -417,30 +449,25 @@ class Recurrent(CellLayer):
                 y[..., d * P : (d + 1) * P] = state_n[0][d - D]
         tape = None
         if stack is not None:
-            tape = Tape(stack, x.shape, batch_first, self._return_sequences, weight_factors)
+            tape = _NewTape(stack, x.shape, batch_first, self._return_sequences, weight_factors)
         return y, self._state(state_n, batch), tape
 
-    def _dropped_weights(self, drop: bool) -> tuple[list[Weights], list[Array | None]]:
-        """Return the weights of each scan, and the factors of each `weight_hh`."""
-        own = list(self._weights.values())
-        p = self._weight_dropout
-        if not drop or p == 0 or "weight_hh" not in self._cell.weights:
-            return own, [None] * len(own)
-        weights, factors = [], []
-        for whole in own:
+    def _dropped_weights(self) -> tuple[Sequence[Weights], Sequence[Array | None]]:
+        """Draw factors of each `weight_hh`; return the weights of each scan, and the factors."""
+        if "weight_hh" not in self._cell.weights:
+            return self._scan_weights, self._whole
+        p, weights, factors = self._weight_dropout, [], []
+        for whole in self._scan_weights:
             shape = self._cell.weight_shapes(whole.config)["weight_hh"]
             factors.append(drawn_factors(self._rng, p, shape, whole.dtype))
             weights.append(whole.multiplied("weight_hh", factors[-1]))
-        return weights, [*factors]
+        return weights, factors
 
-    def _factors(self, T: int, B: int, drop: bool) -> list[Array | None]:
-        """Return the factors of the output of each layer but the last; None for ones."""
-        factors: list[Array | None] = [None] * (self._num_layers - 1)
-        if not drop or self._dropout == 0:
-            return factors
-        shape = T, B, self.features_out
+    def _factors(self, T: int, B: int) -> Sequence[Array | None]:
+        """Draw factors of the output of each layer but the last."""
+        shape, p = (T, B, self.features_out), self._dropout
         # A generator locks itself, so that threads may share the layer.
-        return [drawn_factors(self._rng, self._dropout, shape, self._dtype) for _ in factors]
+        return [drawn_factors(self._rng, p, shape, self._dtype) for _ in self._passed_on]
 
     @overload
     def backward(
@@ -504,7 +531,7 @@ class Recurrent(CellLayer):
             if self._return_sequences:
                 dy = _time_first(dy, batch_first)
             else:
-                top = np.zeros((len(self._weights), B, P), self._dtype)
+                top = np.zeros((len(self._scan_weights), B, P), self._dtype)
                 for d in range(D):
                     top[d - D] = dy[..., d * P : (d + 1) * P]
                 dh, dy = top if dh is None else dh + top, None
@@ -514,30 +541,30 @@ class Recurrent(CellLayer):
         dstate_0 = self._new_rows(B)
         grads = stacks.backward(
             tape.stack,
-            list(self._weights.values()),
+            self._scan_weights,
             num_layers=self._num_layers,
             dy=dy,
             dstate_n=(dh, *rest),
             dx=dx_steps,
             dstate=dstate_0,
         )
-        for of_scan, factors in zip(grads, tape.weight_factors, strict=True):
+        for n, factors in enumerate(tape.weight_factors):
             if factors is not None:
                 k = self._cell.weights.index("weight_hh")
-                of_scan[k] = _times(of_scan[k], factors)
+                grads[n][k] = _times(grads[n][k], factors)
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> Sequence[Array | None]:
         """Return the caller's state as arrays (L*D, B, P or H), None where None was given."""
         if state is None:
             return (None,) * len(self._cell.states)
-        shapes = [(len(self._weights), *batch, n) for n in self._sizes]
+        shapes = [(len(self._scan_weights), *batch, n) for n in self._sizes]
         given = _checks.states(state, name, self._cell.states, self._dtype, shapes)
         return given if batch else [None if s is None else s[:, None] for s in given]
 
     def _new_rows(self, B: int) -> list[Array]:
         """Return empty arrays for the states."""
-        scans, dtype = len(self._weights), self._dtype
+        scans, dtype = len(self._scan_weights), self._dtype
         return [np.empty((scans, B, n), dtype) for n in self._sizes]
 
     def _state(self, rows: Sequence[Array], batch: tuple[int, ...]) -> Any:
@@ -610,7 +637,7 @@ class Recurrent(CellLayer):
                 "stream: expected a unidirectional layer, got a bidirectional one, whose backward "
                 "direction starts at the end of the sequence"
             )
-        return Stream(list(self._weights.values()), rows)
+        return Stream(list(self._scan_weights), rows)
 
 
 # Infinity and NaN propagate without a warning, as in the kernels.
