@@ -134,13 +134,13 @@ def forward(
 
 def backward(
     tape: ScanTape,
-    *,
     kind: Kind,
-    reverse: bool = False,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
     dx: Array | None,
     dstate: Sequence[Array],
+    *,
+    reverse: bool = False,
 ) -> list[Array | None]:
     """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (B, H) each.
 
@@ -148,10 +148,10 @@ def backward(
     ----------
     kind : tuple
         Of the weights whose gradients are wanted.
-    reverse : bool
-        As in the `forward`.
     dx : array or None, out
         None where it is not wanted.
+    reverse : bool
+        As in the `forward`.
 
     Returns
     -------

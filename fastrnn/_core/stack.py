@@ -103,12 +103,12 @@ def forward(
 def backward(
     tape: StackTape,
     weights: Sequence[Weights],
-    *,
-    num_layers: int,
     dy: Array | None,
     dstate_n: Sequence[Array | None],
     dx: Array | None,
     dstate: Sequence[Array],
+    *,
+    num_layers: int,
 ) -> list[list[Array | None]]:
     """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (L*D, B, H) each.
 
@@ -116,10 +116,10 @@ def backward(
     ----------
     weights : sequence of Weights
         Those whose gradients are wanted.
-    num_layers : int
-        L.
     dx : array or None, out
         None where it is not wanted.
+    num_layers : int
+        L.
 
     Returns
     -------
@@ -144,12 +144,12 @@ def backward(
             mine = into if d == 0 or into is None else np.empty_like(into)
             grads[k] = scan.backward(
                 scans[k],
-                kind=weights[k].kind,
+                weights[k].kind,
+                _part(dy, d, D),
+                _of_scan(dstate_n, k),
+                mine,
+                [s[k] for s in dstate],
                 reverse=d == 1,
-                dy=_part(dy, d, D),
-                dstate_n=_of_scan(dstate_n, k),
-                dx=mine,
-                dstate=[s[k] for s in dstate],
             )
             if d and into is not None and mine is not None:
                 _add(into, mine)

@@ -542,16 +542,17 @@ class Recurrent(CellLayer):
         grads = stacks.backward(
             tape.stack,
             self._scan_weights,
+            dy,
+            (dh, *rest),
+            dx_steps,
+            dstate_0,
             num_layers=self._num_layers,
-            dy=dy,
-            dstate_n=(dh, *rest),
-            dx=dx_steps,
-            dstate=dstate_0,
         )
-        for n, factors in enumerate(tape.weight_factors):
-            if factors is not None:
-                k = self._cell.weights.index("weight_hh")
-                grads[n][k] = _times(grads[n][k], factors)
+        if tape.weight_factors is not self._whole:  # the usual case, quickly
+            for of_scan, factors in zip(grads, tape.weight_factors, strict=True):
+                if factors is not None:
+                    k = self._cell.weights.index("weight_hh")
+                    of_scan[k] = _times(of_scan[k], factors)
         return dx, self._state(dstate_0, batch), self._named(grads)
 
     def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> Sequence[Array | None]:
