@@ -40,7 +40,7 @@ cdef class PackedLinear:
             self.bias = bias = copied(bias, "bias")
             vector(bias, "bias", self.O, IN)
         self.w = panels_for(self.I, ceil_div(self.O, VL), 1, 0, VL)
-        self.w_memory = Buffer(product_of(self.I, self.w.blocks, VL))
+        self.w_memory = buffer_of(product_of(self.I, self.w.blocks, VL))
         self.w.w = self.w_memory.data
         pack(&self.w, &OUTPUT, data(self.weight), self.O)
         self.init = zeros(self.w.blocks * VL)
@@ -55,7 +55,7 @@ cdef class PackedLinear:
         if self.back_memory is not None:
             return 0
         back = panels_for(self.O, ceil_div(self.I, VL), 1, 0, VL)
-        memory = Buffer(product_of(self.O, back.blocks, VL))
+        memory = buffer_of(product_of(self.O, back.blocks, VL))
         back.w = memory.data
         pack_back(&back, &OUTPUT, data(self.weight), self.O, self.I)
         # Memory may come with a garbage collection, in which another thread was first.
@@ -148,7 +148,7 @@ cdef int map_rows(
     m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, x, x_row, n
     m.y, m.units, m.last = y, units, NULL
     if units % VL:
-        last = Buffer(product_of(threads, ROWS_AT_ONCE, last_width(w), VL))
+        last = buffer_of(product_of(threads, ROWS_AT_ONCE, last_width(w), VL))
         m.last = last.data
     if n * units * w.K < BRIEF:
         map_share(0, 1, &m)
@@ -261,8 +261,8 @@ def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
     s.zero = packed.zero.data
     if worth(s.n * s.I * s.O):
         threads = min(<ptrdiff_t>pool.most, groups)
-    xs = Buffer(product_of(threads, ROWS_AT_ONCE, WIDEST, VL))
-    sums = Buffer(product_of(threads, s.O, WIDEST, VL))
+    xs = buffer_of(product_of(threads, ROWS_AT_ONCE, WIDEST, VL))
+    sums = buffer_of(product_of(threads, s.O, WIDEST, VL))
     s.xs, s.sums = xs.data, sums.data
     held = (pin(x), pin(dy), pin(dx), pin(dweight), pin(dbias))
     if dx is not None:

@@ -67,13 +67,16 @@ cdef void release(Piece piece) noexcept:
 
 
 cdef class Buffer:
-    """Numbers on a 64-byte boundary. A debug build fills them with NaN and guards both ends."""
+    """Numbers on a 64-byte boundary, from `buffer_of`.
+
+    A debug build fills them with NaN and guards both ends.
+    """
 
     cdef Piece piece
     cdef real *data
     cdef Py_ssize_t count
 
-    def __cinit__(self, Py_ssize_t count):
+    cdef int take(self, Py_ssize_t count) except -1:
         cdef Py_ssize_t i, guard = 64 if FASTRNN_DEBUG else 0
         if not 0 <= count <= PY_SSIZE_T_MAX // 16:
             raise MemoryError(f"can't allocate memory for {count} numbers")
@@ -87,6 +90,7 @@ cdef class Buffer:
                 self.data[i] = NAN
             memset(<char *>self.data - guard, 0x5A, guard)
             memset(<char *>(self.data + count), 0x5A, guard)
+        return 0
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -103,22 +107,29 @@ cdef class Buffer:
         release(self.piece)
 
 
+cdef Buffer buffer_of(Py_ssize_t count):
+    """Memory for so many numbers. Arguments of a constructor would be objects, which take time."""
+    cdef Buffer buffer = Buffer.__new__(Buffer)
+    buffer.take(count)
+    return buffer
+
+
 cdef Buffer zeros(Py_ssize_t count):
-    cdef Buffer buffer = Buffer(count)
+    cdef Buffer buffer = buffer_of(count)
     memset(buffer.data, 0, count * sizeof(real))
     return buffer
 
 
 cdef real *scratch(list memory, Py_ssize_t count) except NULL:
     """Numbers that live as long as `memory`."""
-    cdef Buffer buffer = Buffer(count)
+    cdef Buffer buffer = buffer_of(count)
     memory.append(buffer)
     return buffer.data
 
 
 cdef inline Buffer room(Py_ssize_t count, Py_ssize_t each):
     """Memory for so many structs, or other numbers, of `each` bytes."""
-    return Buffer(product_of(count, (each + <Py_ssize_t>sizeof(real) - 1) // sizeof(real)))
+    return buffer_of(product_of(count, (each + <Py_ssize_t>sizeof(real) - 1) // sizeof(real)))
 
 
 cdef inline real *data(object array) noexcept:

@@ -220,8 +220,8 @@ cdef class NormBuffers:
     def __cinit__(self, Packed packed not None, ptrdiff_t rows):
         cdef Weights *w = &packed.w
         self.rows = rows
-        self.hat = Buffer(product_of(w.blocks, rows, w.size))
-        self.rstd = Buffer(product_of(rows, w.layout.slots))
+        self.hat = buffer_of(product_of(w.blocks, rows, w.size))
+        self.rstd = buffer_of(product_of(rows, w.layout.slots))
 
     cdef Norm norm(self, const Weights *w, const real *gain) noexcept:
         """Layer normalisation of a product, whose values go here."""
@@ -324,9 +324,9 @@ cdef class Tape:
         cdef Weights *w = &packed.w
         cdef ptrdiff_t N = f.schedule.N, i
         self.schedule = f.schedule
-        self.x = Buffer(product_of(N, w.I))
-        self.h = Buffer(product_of(f.schedule.B if w.layout.out_is_z else N, w.P))
-        self.z = Buffer(product_of(w.blocks, N, w.size))
+        self.x = buffer_of(product_of(N, w.I))
+        self.h = buffer_of(product_of(f.schedule.B if w.layout.out_is_z else N, w.P))
+        self.z = buffer_of(product_of(w.blocks, N, w.size))
         self.states = []
         for i in range(1, w.layout.states):
             f.tape_states[i] = scratch(self.states, product_of(w.blocks, N, VL))
