@@ -263,7 +263,7 @@ cdef int update(
     cdef list p = list(params), g = list(grads), s = list(all_states), held = []
     cdef ptrdiff_t i, count = len(p), work = 0
     cdef int most = pool.most, threads
-    cdef Buffer memory = room(count, sizeof(Update)), strays = no_strays(most)
+    cdef Buffer memory = room(count, sizeof(Update)), strays = None
     cdef Update *updates = <Update *>memory.data
     if not len(g) == len(s) == count:
         raise ValueError(
@@ -273,8 +273,10 @@ cdef int update(
         updates[i].rule, updates[i].step, updates[i].states = rule, step, states
         # A NaN that comes from the norm is to get everywhere.
         updates[i].skips = skips and rule.factor == rule.factor
-        updates[i].strays = <Stray *>strays.data
         take_update(&updates[i], p[i], g[i], s[i], held)
+        if updates[i].rows is not NULL:
+            strays = no_strays(most) if strays is None else strays
+            updates[i].strays = <Stray *>strays.data
         work = max(work, updates[i].work)
     if work >= BRIEF:
         held += [pin(a) for a in held]
@@ -287,7 +289,8 @@ cdef int update(
             threads = most if worth(updates[i].work) else 1
             with nogil:
                 pool.run(threads, update_share, &updates[i], False)
-    refuse_strays(strays, most, "grads.rows", "ascending whole numbers")
+    if strays is not None:
+        refuse_strays(strays, most, "grads.rows", "ascending whole numbers")
     return 0
 
 
@@ -413,17 +416,25 @@ cdef double sum_of_squares(grad, double limit) except? -1:
         held.append(grad)
     if worth(s.n):
         threads = pool.most
-    cdef Buffer sums = room(ceil_div(s.n, SQUARES), sizeof(double)), strays = no_strays(threads)
-    s.sums, s.strays = <double *>sums.data, <Stray *>strays.data
+    # Most gradients are one block, and few are of rows: memory only where it is needed.
+    cdef Buffer sums = None, strays = None
+    if s.n > SQUARES:
+        sums = room(ceil_div(s.n, SQUARES), sizeof(double))
+    s.sums = &total if sums is None else <double *>sums.data
+    if s.rows is not NULL:
+        strays = no_strays(threads)
+        s.strays = <Stray *>strays.data
     if s.n < BRIEF:
         squares_share(0, 1, &s)
     else:
         held += [pin(a) for a in held]
         with nogil:
             pool.run(threads, squares_share, &s, False)
-    refuse_strays(strays, threads, "grads.rows", "ascending whole numbers")
-    for block in range(ceil_div(s.n, SQUARES)):
-        total += s.sums[block]
+    if strays is not None:
+        refuse_strays(strays, threads, "grads.rows", "ascending whole numbers")
+    if sums is not None:
+        for block in range(ceil_div(s.n, SQUARES)):
+            total += s.sums[block]
     return total
 
 
