@@ -1,0 +1,46 @@
+"""Optimizers: update dicts of arrays in place, with torch's formulas.
+
+Each can be used on its own: ``Adam().step(layer.parameters(), grads)``. A learning rate can be a
+schedule, such as :class:`CosineDecay`, in place of a number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastrnn.optim.adagrad import Adagrad as Adagrad
+from fastrnn.optim.adam import Adam as Adam
+from fastrnn.optim.adam import AdamW as AdamW
+from fastrnn.optim.base import Optimizer as Optimizer
+from fastrnn.optim.base import clip_norm as clip_norm
+from fastrnn.optim.rmsprop import RMSprop as RMSprop
+from fastrnn.optim.sgd import SGD as SGD
+from fastrnn.schedules import CosineDecay as CosineDecay
+from fastrnn.schedules import ExponentialDecay as ExponentialDecay
+from fastrnn.schedules import StepDecay as StepDecay
+from fastrnn.schedules import WarmUp as WarmUp
+
+NAMES: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+}
+
+
+def get(optimizer: str | Optimizer) -> Optimizer:
+    """Return a new optimizer of this name, with the defaults, or `optimizer` itself."""
+    if isinstance(optimizer, str) and optimizer in NAMES:
+        make: Any = NAMES[optimizer]
+        default: Optimizer = make()
+        return default
+    if isinstance(optimizer, str):
+        raise ValueError(
+            f"optimizer: expected one of {', '.join(map(repr, NAMES))}, got {optimizer!r}"
+        )
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}"
+        )
+    return optimizer
