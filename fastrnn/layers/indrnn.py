@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class IndRNN(Recurrent, cells=CELLS):
     TypeError
         If an argument has the wrong type.
     """
+
+    _shown: ClassVar[dict[str, Any]] = {**Recurrent._shown, "nonlinearity": "relu"}
 
     def __init__(
         self,

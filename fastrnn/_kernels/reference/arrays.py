@@ -34,6 +34,21 @@ def is_plain(array: Any, dtype: np.dtype[Any], *, out: bool = False) -> bool:
     )
 
 
+def same_bits(copies: Sequence[Array | None], arrays: Sequence[Array | None]) -> bool:
+    """Return whether each array is the same bits in the same shape as its copy, or both are None."""
+    return all(
+        a is b is None
+        or (
+            a is not None
+            and is_plain(b, a.dtype)
+            and b is not None
+            and a.shape == b.shape
+            and a.tobytes() == b.tobytes()
+        )
+        for a, b in zip(copies, arrays, strict=True)
+    )
+
+
 def real_type(array: Any, name: str, *, out: bool = False) -> np.dtype[Any]:
     """Return the dtype of a C-contiguous array, float32 or float64, writeable if `out`."""
     if (

@@ -27,10 +27,7 @@ class PackedLinear:
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Return whether the copy has the same bits as `weights`."""
-        return all(
-            a is b is None or _same_bits(a, b)
-            for a, b in zip((self.weight, self.bias), weights, strict=True)
-        )
+        return arrays.same_bits((self.weight, self.bias), weights)
 
 
 def _unpacked(packed: PackedAffine) -> tuple[Array, Array | None]:
@@ -38,12 +35,6 @@ def _unpacked(packed: PackedAffine) -> tuple[Array, Array | None]:
     if not isinstance(packed, PackedLinear):
         raise TypeError(f"packed: expected a PackedLinear, got {type(packed).__name__}")
     return packed.weight, packed.bias
-
-
-def _same_bits(a: Array | None, b: Array | None) -> bool:
-    if a is None or b is None or a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
 # Infinity and NaN raise no warning, as in the compiled twin.

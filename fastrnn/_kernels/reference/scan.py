@@ -18,7 +18,7 @@ from fastrnn._kernels.interface import (
     WeightCache,
     WeightGradients,
 )
-from fastrnn._kernels.reference.arrays import REALS, is_plain, refuse
+from fastrnn._kernels.reference.arrays import REALS, is_plain, refuse, same_bits
 from fastrnn._kernels.reference.product import Product, product, product_back
 from fastrnn._kernels.reference.rows import (
     check_sequence,
@@ -85,18 +85,11 @@ class Packed:
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Return whether the copy has the same bits as `weights`."""
-        return all(
-            a is b is None or (a is not None and b is not None and _same_bits(a, b))
-            for a, b in zip(self.copies, weights, strict=True)
-        )
+        return same_bits(self.copies, weights)
 
     def state_shapes(self, B: int) -> list[tuple[int, int]]:
         """Return the shape of each state."""
         return [(B, n) for n in self.cell.state_sizes(self.config)]
-
-
-def _same_bits(a: Array, b: Array) -> bool:
-    return is_plain(b, a.dtype) and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 class Gradients:
