@@ -35,7 +35,7 @@ def is_plain(array: Any, dtype: np.dtype[Any], *, out: bool = False) -> bool:
 
 
 def same_bits(copies: Sequence[Array | None], arrays: Sequence[Array | None]) -> bool:
-    """Return whether each array is the same bits in the same shape as its copy, or both are None."""
+    """Return whether each array has the bits and shape of its copy, or both are None."""
     return all(
         a is b is None
         or (
