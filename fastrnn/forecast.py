@@ -59,9 +59,9 @@ class _Fit:
     net: Sequential
     calibration_net: Sequential | None = None
 
-    def shown(self, found: Array) -> Array:
+    def shown(self, values: Array) -> Array:
         """Return (..., K) values in the layout of the series."""
-        return found[..., 0] if self.single else found
+        return values[..., 0] if self.single else values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,7 +378,7 @@ class Forecaster(estimators.Settings):
         actual = values[origins[:, None] + ahead]
         if np.ndim(series) == 1:
             actual = actual[..., 0]
-            forecasts = {name: found[..., 0] for name, found in forecasts.items()}
+            forecasts = {name: f[..., 0] for name, f in forecasts.items()}
         return Backtest(origins, actual, forecasts)
 
     def plot(self, horizon: int, *, level: float = 0.9, shown: int | None = None) -> Any:
@@ -440,15 +440,15 @@ class Forecaster(estimators.Settings):
         K = values.shape[1]
         step = np.zeros((1, 1, 2 * K + 2 * (self.season is not None)), np.float32)
         try:
-            found = net.predict(step)
+            outputs = net.predict(step)
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"net: expected one that takes {step.shape[2]} features: {error}"
             ) from None
-        if found.shape != (1, self.steps * K) or found.dtype != np.float32:
+        if outputs.shape != (1, self.steps * K) or outputs.dtype != np.float32:
             raise ValueError(
                 f"net: expected {self.steps * K} float32 outputs of the last step, "
-                f"got {found.dtype} of shape {found.shape}"
+                f"got {outputs.dtype} of shape {outputs.shape}"
             )
         scale = _Scale.of(values, self.log)
         self._fit = _Fit(self._unfitted(), values, series.ndim == 1, scale, net)
@@ -457,32 +457,32 @@ class Forecaster(estimators.Settings):
     def _roll(self, net: Sequential, z: Array, origins: Array, horizon: int) -> Array:
         """Return forecasts (B, horizon, K) of scaled values from origins (B,)."""
         windows = z[origins[:, None] + np.arange(-self.window, 0)]
-        found = np.empty((len(origins), horizon, z.shape[1]))
+        forecasts = np.empty((len(origins), horizon, z.shape[1]))
         for start in range(0, horizon, self.steps):
             said = net.predict(self._inputs(windows, origins + start))
             block = windows[:, -1:] + said.reshape(len(origins), self.steps, -1)
-            found[:, start : start + self.steps] = block[:, : horizon - start]
+            forecasts[:, start : start + self.steps] = block[:, : horizon - start]
             windows = np.concatenate([windows, block], axis=1)[:, -self.window :]
-        return found
+        return forecasts
 
     def _series(self, value: Any, name: str, least: int) -> Array:
         """Return `value` as (n, K) float64, with `least` values or more."""
-        found = _checks.numeric(value, name)
-        shape = _checks.shape_text(found.shape)
-        if found.ndim not in (1, 2) or (found.ndim == 2 and not found.shape[1]):
+        series = _checks.numeric(value, name)
+        shape = _checks.shape_text(series.shape)
+        if series.ndim not in (1, 2) or (series.ndim == 2 and not series.shape[1]):
             raise ValueError(f"{name}: expected shape (n,) or (n, K), got {shape}")
-        if len(found) < least:
+        if len(series) < least:
             said = f"{least} values" + " (window + steps)" * (least == self.window + self.steps)
-            raise ValueError(f"{name}: expected at least {said}, got {len(found)}")
-        found = found.astype(np.float64).reshape(len(found), -1)
-        wrong = ~np.isfinite(found) | (found <= 0 if self.log else False)
+            raise ValueError(f"{name}: expected at least {said}, got {len(series)}")
+        series = series.astype(np.float64).reshape(len(series), -1)
+        wrong = ~np.isfinite(series) | (series <= 0 if self.log else False)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             expected = "numbers above 0, for log" if self.log else "finite numbers"
             raise ValueError(
-                f"{name}: expected {expected}, got {found[row, column]} at position {row}"
+                f"{name}: expected {expected}, got {series[row, column]} at position {row}"
             )
-        return found
+        return series
 
     def _fitted(self, history: Any) -> tuple[_Fit, Array]:
         """Return the result of `fit`, and the history (m, K) to forecast from."""

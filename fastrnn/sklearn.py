@@ -165,8 +165,8 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         """Return the network's outputs, (n, outputs) float64."""
         check_is_fitted(self, "net_")
         sequences, _ = self._checked(X, reset=False)
-        found: Array = self.net_.predict(self._inputs.scaled(sequences)).astype(np.float64)
-        return found
+        outputs: Array = self.net_.predict(self._inputs.scaled(sequences)).astype(np.float64)
+        return outputs
 
     def _checked(self, X: Any, *, reset: bool) -> tuple[Any, bool]:
         """Return `X` as (n, T, F) or a list of (T_i, F), and whether it is a table (n, T).
@@ -219,15 +219,17 @@ def _sequences(X: Any) -> list[Array] | None:
         return None
     arrays = [_checks.numeric(x, f"X[{i}]") for i, x in enumerate(X)]
     all_float32 = all(a.dtype == np.float32 for a in arrays)
-    found: list[Array] = []
+    sequences: list[Array] = []
     for i, a in enumerate(arrays):
         a = a.astype(np.float32 if all_float32 else np.float64)
         a = _checks.expect_shape(a[:, None] if a.ndim == 1 else a, f"X[{i}]", ("T", "F"))
-        _checks.expect_shape(a, f"X[{i}]", ("T", found[0].shape[1] if found else a.shape[1]))
+        _checks.expect_shape(
+            a, f"X[{i}]", ("T", sequences[0].shape[1] if sequences else a.shape[1])
+        )
         if not np.isfinite(a).all():
             raise ValueError(f"X[{i}]: expected finite numbers, got NaN or infinity")
-        found.append(a)
-    return found
+        sequences.append(a)
+    return sequences
 
 
 def _scale(rows: Array) -> tuple[Array, Array]:
@@ -316,10 +318,10 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         -------
         (n,) or (n, K) array
         """
-        found = self._outputs(X)
+        y = self._outputs(X)
         mean, deviation = self._target_scale
-        found = found * deviation + mean
-        return found[:, 0] if self._single else found
+        y = y * deviation + mean
+        return y[:, 0] if self._single else y
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -469,8 +471,8 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         (n,) array
         """
         outputs = self._outputs(X)
-        found: Array = self.classes_[outputs.argmax(axis=1)]
-        return found
+        predicted: Array = self.classes_[outputs.argmax(axis=1)]
+        return predicted
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class.

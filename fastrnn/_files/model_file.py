@@ -98,12 +98,12 @@ def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str,
 
 def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
     """Return a checksum against damage, not against malice."""
-    found = zlib.crc32(f"{kind}\n{model}".encode())
+    crc = zlib.crc32(f"{kind}\n{model}".encode())
     for name in sorted(tensors):
         a = tensors[name]
-        found = zlib.crc32(f"\n{name} {a.dtype.str} {a.shape}".encode(), found)
-        found = zlib.crc32(a.data, found)
-    return f"{found:08x}"
+        crc = zlib.crc32(f"\n{name} {a.dtype.str} {a.shape}".encode(), crc)
+        crc = zlib.crc32(a.data, crc)
+    return f"{crc:08x}"
 
 
 class Model:
@@ -131,8 +131,8 @@ class Model:
         kind, model, tensors = read(path)
         if kind != cls.__name__:
             raise ValueError(f"{os.fspath(path)}: is not a {cls.__name__} but a {kind}")
-        found: Self = build(path, cls, model, tensors)
-        return found
+        loaded: Self = build(path, cls, model, tensors)
+        return loaded
 
     def _settings(self) -> dict[str, Any]:
         """Return what was passed to the constructor."""

@@ -90,15 +90,15 @@ def _run(args: argparse.Namespace) -> None:
 def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
     """Return columns of a CSV file as numbers: these, or all that have a number in them."""
     table = read_table(path, "utf-8")
-    found = {}
+    series = {}
     for name in names or table:
         if name not in table:
             raise ValueError(f"{path}: expected a column {name!r}, got {', '.join(table)}")
         try:
-            found[name] = np.array(table[name], dtype=np.float64)
+            series[name] = np.array(table[name], dtype=np.float64)
         except ValueError as error:
             if names or any(map(is_number, table[name])):
                 raise ValueError(f"{path}: column {name!r}: {error}") from None
-    if not found:
+    if not series:
         raise ValueError(f"{path}: expected a column of numbers, got {', '.join(table)}")
-    return found
+    return series

@@ -13,7 +13,7 @@ from fastrnn.models.network import KINDS, Network
 
 def describe(layers: Sequence[Layer]) -> dict[str, Any]:
     """Return what :func:`restore` makes the layers of, as JSON has it."""
-    found = []
+    specs = []
     for i, layer in enumerate(layers):
         name = type(layer).__name__
         if type(layer) is not KINDS.get(name):
@@ -21,8 +21,8 @@ def describe(layers: Sequence[Layer]) -> dict[str, Any]:
                 f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name}, a class derived "
                 "from one, which no file can hold"
             )
-        found.append({"class": name, "config": layer.get_config()})
-    return {"layers": found}
+        specs.append({"class": name, "config": layer.get_config()})
+    return {"layers": specs}
 
 
 def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Layer]:

@@ -27,10 +27,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if kind != _KIND:
         raise ValueError(f"{os.fspath(path)}: is not a checkpoint but a {kind}")
     try:
-        found: dict[str, Any] = _unpacked(tree, tensors)
+        unpacked: dict[str, Any] = _unpacked(tree, tensors)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)}: is damaged: {error}") from None
-    return found
+    return unpacked
 
 
 def _packed(value: Any, tensors: dict[str, Array]) -> Any:

@@ -46,21 +46,21 @@ class Signature:
         """Return inputs as an array (*lead, F) of the dtype, or (*lead) of whole numbers."""
         if self.vocabulary is None:
             return _checks.shaped(x, name, self.dtype, (*lead, self.features))
-        found = _checks.indices(x, name, self.vocabulary)
-        return _checks.expect_shape(found, name, lead)
+        tokens = _checks.indices(x, name, self.vocabulary)
+        return _checks.expect_shape(tokens, name, lead)
 
     def padded(
         self, x: Any, name: str, lead: Sequence[int | str], lengths: Any
     ) -> tuple[Array, Array | None]:
         """Return inputs as :meth:`array` does, and lengths, past which there may be anything."""
         if self.vocabulary is None or lengths is None:
-            found = self.array(x, name, lead)
-            return found, _checks.lengths(lengths, found.shape[1], found.shape[:1])
-        found = _checks.expect_shape(_checks.asarray(x, name), name, lead)
-        N, T = found.shape
+            array = self.array(x, name, lead)
+            return array, _checks.lengths(lengths, array.shape[1], array.shape[:1])
+        tokens = _checks.expect_shape(_checks.asarray(x, name), name, lead)
+        N, T = tokens.shape
         sizes = _checks.lengths(lengths, T, (N,))
         assert sizes is not None
-        return self.array(np.where(np.arange(T) < sizes[:, None], found, 0), name, lead), sizes
+        return self.array(np.where(np.arange(T) < sizes[:, None], tokens, 0), name, lead), sizes
 
 
 @dataclass(slots=True)
@@ -189,12 +189,12 @@ class Data:
         if len(value) != N:
             raise ValueError(f"{name}: expected {N} sequences as in X, got {len(value)}")
         if self.starts is None:
-            found = _checks.numeric(value, name)
-            _checks.expect_shape(found, name, (*self.x.shape[:2], *found.shape[2:]))
+            array = _checks.numeric(value, name)
+            _checks.expect_shape(array, name, (*self.x.shape[:2], *array.shape[2:]))
             if self.lengths is not None:
-                found = np.array(found)
-                found[np.arange(found.shape[1]) >= self.lengths[:, None]] = 0
-            return found
+                array = np.array(array)
+                array[np.arange(array.shape[1]) >= self.lengths[:, None]] = 0
+            return array
         assert self.lengths is not None
         items = [_checks.numeric(v, f"{name}[{i}]") for i, v in enumerate(value)]
         if not isinstance(value, list | tuple):  # padded
@@ -211,7 +211,7 @@ class Data:
 
     def part(self, rows: slice) -> Self:
         """Return some of the sequences."""
-        found = dict(vars(self))
+        fields = dict(vars(self))
         per_row = ["lengths", "starts"]
         if self.starts is None:
             per_row += ["x", "y", "weight"]
@@ -219,8 +219,8 @@ class Data:
             per_row += [] if self.signature.per_step else ["y"]
             per_row += ["weight"] if self._weighs_rows else []
         for name in per_row:
-            found[name] = None if found[name] is None else found[name][rows]
-        return type(self)(**found)
+            fields[name] = None if fields[name] is None else fields[name][rows]
+        return type(self)(**fields)
 
     def rows(self, batch_size: int, rng: np.random.Generator | None) -> list[Array]:
         """Return which sequences stand in each batch: in order, or shuffled by `rng`.
@@ -283,10 +283,10 @@ class Data:
     def _gathered(self, a: Array, rows: Array, T: int, valid: Array | None) -> Array:
         """Return (T, B, ...) of data per step; 0 where it is not valid."""
         if self.starts is None:
-            found = a.take(rows, axis=0).swapaxes(0, 1)[:T]
+            gathered = a.take(rows, axis=0).swapaxes(0, 1)[:T]
             if valid is not None:
-                found[~valid] = 0
-            return found
+                gathered[~valid] = 0
+            return gathered
         index = self.starts[rows] + np.arange(T)[:, None]
         if valid is not None:
             index[~valid] = len(a) - 1
@@ -315,10 +315,10 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
 
 def _rows(value: Any, name: str) -> Any:
     """Return a list as it is, anything else as an array: pandas counts by names, not rows."""
-    found = value if isinstance(value, list | tuple) else np.asarray(value)
-    if isinstance(found, np.ndarray) and found.ndim == 0:
+    sequences = value if isinstance(value, list | tuple) else np.asarray(value)
+    if isinstance(sequences, np.ndarray) and sequences.ndim == 0:
         raise TypeError(f"{name}: expected an array or a list, got {value!r}")
-    return found
+    return sequences
 
 
 def _end_to_end(items: Sequence[Array]) -> Array:

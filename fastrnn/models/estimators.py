@@ -52,9 +52,9 @@ class Settings(model_file.Model):
     def _unfitted(self) -> Self:
         """Return a copy without what `fit` sets, whatever a subclass's constructor takes."""
         fitted = {field.name for field in dataclasses.fields(self) if not field.init}  # type: ignore[arg-type]
-        found = object.__new__(type(self))
-        vars(found).update({name: v for name, v in vars(self).items() if name not in fitted})
-        return found
+        clone = object.__new__(type(self))
+        vars(clone).update({name: v for name, v in vars(self).items() if name not in fitted})
+        return clone
 
 
 def seed_setting(value: Any, name: str) -> None:
@@ -136,8 +136,8 @@ def softmax(logits: Array) -> Array:
     """Return exp(z) / sum exp(z) over the last axis, in float64."""
     z = logits.astype(np.float64)
     p = np.exp(z - z.max(axis=-1, keepdims=True))
-    found: Array = p / p.sum(axis=-1, keepdims=True)
-    return found
+    probabilities: Array = p / p.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def adam(lr: float, clip_norm: float, examples: int, batch_size: int, epochs: int) -> Adam:

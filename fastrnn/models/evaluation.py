@@ -68,20 +68,20 @@ def predict(network: Network, data: Data, batch_size: int) -> Any:
     """Return outputs of all data: an array, or, per step and for a list, a list of arrays."""
     s = data.signature
     if not s.per_step:
-        found = np.empty((len(data), s.outputs), s.dtype)
+        predictions = np.empty((len(data), s.outputs), s.dtype)
         for rows in data.by_length(batch_size):
             x, lengths, _ = data.inputs(rows)
-            found[rows] = network.apply(x, lengths=lengths)[0]
-        return found
+            predictions[rows] = network.apply(x, lengths=lengths)[0]
+        return predictions
     if data.starts is None:
-        found = np.zeros((*data.x.shape[:2], s.outputs), s.dtype)
+        predictions = np.zeros((*data.x.shape[:2], s.outputs), s.dtype)
         for rows in data.by_length(batch_size):
             x, lengths, valid = data.inputs(rows)
             y, _ = network.apply(x, lengths=lengths)
             if valid is not None:
                 y[~valid] = 0
-            found[rows, : len(y)] = y.swapaxes(0, 1)
-        return list(found) if data.was_list else found
+            predictions[rows, : len(y)] = y.swapaxes(0, 1)
+        return list(predictions) if data.was_list else predictions
     outputs: list[Any] = [None] * len(data)
     assert data.lengths is not None
     for rows in data.by_length(batch_size):

@@ -162,15 +162,15 @@ class EarlyStopping(Monitor):
         """Return copies of weights that fit the model, if there is one."""
         if not isinstance(weights, Mapping):
             raise TypeError(f"weights: expected a mapping, got {type(weights).__name__}")
-        found = {n: _checks.numeric(a, f"weights {n}").copy() for n, a in weights.items()}
+        copies = {n: _checks.numeric(a, f"weights {n}").copy() for n, a in weights.items()}
         model = getattr(self, "model", None)
-        if found and model is not None:
+        if copies and model is not None:
             own = model.parameters()
-            if found.keys() != own.keys():
-                raise ValueError(f"weights: expected {sorted(own)}, got {sorted(found)}")
+            if copies.keys() != own.keys():
+                raise ValueError(f"weights: expected {sorted(own)}, got {sorted(copies)}")
             for name, a in own.items():
-                _checks.expect_shape(found[name], f"weights {name}", a.shape)
-        return found
+                _checks.expect_shape(copies[name], f"weights {name}", a.shape)
+        return copies
 
 
 class ReduceLROnPlateau(Monitor):

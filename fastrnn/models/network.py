@@ -152,15 +152,15 @@ def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     """Return layers that fit each other."""
     if not isinstance(layers, Iterable):
         raise TypeError(f"layers: expected a list, got {type(layers).__name__}")
-    found = tuple(layers)
+    checked = tuple(layers)
     size: int | None = None
     per_sequence = False
-    for i, layer in enumerate(found):
+    for i, layer in enumerate(checked):
         if not isinstance(layer, Layer) or not layer.stackable:
             raise TypeError(
                 f"layers[{i}]: expected one of {', '.join(KINDS)}, got {type(layer).__name__}"
             )
-        if any(layer is other for other in found[:i]):
+        if any(layer is other for other in checked[:i]):
             raise ValueError(f"layers[{i}]: expected a layer of its own, got one a second time")
         if layer.vocabulary is not None and i:
             kind = type(layer).__name__
@@ -174,11 +174,11 @@ def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
         per_sequence = per_sequence or layer.per_sequence
         size = layer.features_out or size
     if size is None:
-        raise ValueError(f"layers: expected one or more with weights, got {list(found)}")
-    dtypes = {str(layer.dtype) for layer in found if layer.dtype is not None}
+        raise ValueError(f"layers: expected one or more with weights, got {list(checked)}")
+    dtypes = {str(layer.dtype) for layer in checked if layer.dtype is not None}
     if len(dtypes) > 1:
         raise ValueError(f"layers: expected one dtype, got {' and '.join(sorted(dtypes))}")
-    return found
+    return checked
 
 
 def _signature(layers: Sequence[Layer]) -> Signature:

@@ -130,10 +130,10 @@ def bar(shape: str, **options: Any) -> Any:
     """Return a tqdm bar of this shape on stderr, as wide as the terminal is at the time."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    found = tqdm(bar_format=shape, dynamic_ncols=True, file=sys.stderr, **options)
-    if (found.ncols or 80) < 1:  # A terminal that does not know its size: all would be cut off.
-        found.ncols, found.nrows, found.dynamic_ncols = 80, 24, None
-    return found
+    tqdm_bar = tqdm(bar_format=shape, dynamic_ncols=True, file=sys.stderr, **options)
+    if (tqdm_bar.ncols or 80) < 1:  # A terminal that does not know its size: all would be cut off.
+        tqdm_bar.ncols, tqdm_bar.nrows, tqdm_bar.dynamic_ncols = 80, 24, None
+    return tqdm_bar
 
 
 class ProgressBar(Callback):

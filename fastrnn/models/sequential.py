@@ -106,13 +106,13 @@ class Sequential(Chain):
             padding or have weight 0, (n, ...) of the others. Each is averaged over batches.
         """
         chosen = losses.get(loss)
-        found = [get_metric(m, chosen) for m in expect_sequence(metrics, "metrics")]
-        names = [name for name, _ in found]
+        named = [get_metric(m, chosen) for m in expect_sequence(metrics, "metrics")]
+        names = [name for name, _ in named]
         if len({"loss", *names}) <= len(names):
             raise ValueError(f"metrics: expected names that differ, also from 'loss', got {names}")
         self._fitting.refuse_if_taken()
         self._optimizer = optim.get(optimizer)
-        self._objective, self._metrics = Objective(chosen, dict(found)), tuple(metrics)
+        self._objective, self._metrics = Objective(chosen, dict(named)), tuple(metrics)
 
     def fit(
         self,

@@ -343,8 +343,8 @@ class Trainer:
 
     def _generators(self) -> list[np.random.Generator]:
         """Return the random states of the layers."""
-        found = [layer.generator for layer in self.network.layers]
-        return [rng for rng in found if rng is not None]
+        generators = [layer.generator for layer in self.network.layers]
+        return [rng for rng in generators if rng is not None]
 
 
 def _rows(state: Any, rows: Array) -> Any:

@@ -83,9 +83,9 @@ class _Fit:
         ids = np.searchsorted(known, codes).clip(max=len(known) - 1)
         unknown = np.flatnonzero(known[ids] != codes)
         if unknown.size:
-            found = text[unknown[0]]
+            character = text[unknown[0]]
             raise ValueError(
-                f"{name}: expected characters of the text fitted, got {found!r} "
+                f"{name}: expected characters of the text fitted, got {character!r} "
                 f"at position {unknown[0]}"
             )
         return ids
@@ -377,8 +377,10 @@ class CharLM(estimators.Settings):
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
-        found = header.pop("vocabulary")
-        vocabulary = _text("".join(found) if isinstance(found, list) else found, "vocabulary")
+        characters = header.pop("vocabulary")
+        vocabulary = _text(
+            "".join(characters) if isinstance(characters, list) else characters, "vocabulary"
+        )
         self = cls(**header)
         if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
             raise ValueError("vocabulary: expected sorted, distinct characters")

@@ -170,17 +170,17 @@ class TextClassifier(estimators.Settings):
         TypeError
             If texts or labels are of another type.
         """
-        found = _texts(texts, "texts")
-        given = _labels(labels, "labels", len(found))
+        checked = _texts(texts, "texts")
+        given = _labels(labels, "labels", len(checked))
         classes, target = np.unique(given, return_inverse=True)
         if len(classes) == 1:
             raise ValueError(f"labels: expected two classes or more, got {classes.tolist()}")
         by = self._unfitted()
-        counts = Counter(token for text in found for token in by._tokens(text))
+        counts = Counter(token for text in checked for token in by._tokens(text))
         vocabulary = sorted(token for token, n in counts.items() if n >= by.min_count)
         net = by._new_net(len(vocabulary), len(classes))
         fit = _Fit(by, classes, vocabulary, net)
-        ids = fit.ids(found)
+        ids = fit.ids(checked)
         adam = estimators.adam(by.lr, by.clip_norm, len(ids), by.batch_size, by.epochs)
         validation = None if validation_data is None else fit.validation(validation_data)
         self._history = estimators.fit(
@@ -201,8 +201,8 @@ class TextClassifier(estimators.Settings):
         )  # fmt: skip
 
     def _tokens(self, text: str) -> list[str]:
-        found = _UNITS[self.unit].findall(text.lower() if self.unit == "words" else text)
-        return found[: self.max_length]
+        tokens = _UNITS[self.unit].findall(text.lower() if self.unit == "words" else text)
+        return tokens[: self.max_length]
 
     def _fitted(self) -> _Fit:
         if self._fit is None:
@@ -238,8 +238,8 @@ class TextClassifier(estimators.Settings):
         (n,) array
             Of the labels fitted.
         """
-        found: Array = self._fitted().classes[self.predict_proba(texts).argmax(axis=1)]
-        return found
+        predicted: Array = self._fitted().classes[self.predict_proba(texts).argmax(axis=1)]
+        return predicted
 
     def score(self, texts: Sequence[str], labels: Any) -> float:
         """Return the accuracy: the fraction of texts whose predicted class is their label.
@@ -255,10 +255,10 @@ class TextClassifier(estimators.Settings):
             0 to 1.
         """
         predicted = self.predict(texts)
-        found = _labels(labels, "labels", len(predicted))
-        if (found.dtype.kind == "U") != (predicted.dtype.kind == "U"):
-            raise TypeError(f"labels: expected {predicted.dtype} as in fit, got {found.dtype}")
-        return float(np.mean(predicted == found))
+        actual = _labels(labels, "labels", len(predicted))
+        if (actual.dtype.kind == "U") != (predicted.dtype.kind == "U"):
+            raise TypeError(f"labels: expected {predicted.dtype} as in fit, got {actual.dtype}")
+        return float(np.mean(predicted == actual))
 
     # Files.
 
@@ -269,16 +269,16 @@ class TextClassifier(estimators.Settings):
         constructor; there is no code in it.
         """
         fit = self._fitted()
-        found = {"vocabulary": fit.vocabulary, "classes": fit.classes.tolist()}
-        header = fit.by._settings() | found
+        fitted = {"vocabulary": fit.vocabulary, "classes": fit.classes.tolist()}
+        header = fit.by._settings() | fitted
         model_file.write(path, "TextClassifier", header, fit.net.parameters())
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
         vocabulary, classes = header.pop("vocabulary"), header.pop("classes")
         self = cls(**header)
-        for name, found in (("vocabulary", vocabulary), ("classes", classes)):
-            if not isinstance(found, list) or found != sorted(set(found)):
+        for name, items in (("vocabulary", vocabulary), ("classes", classes)):
+            if not isinstance(items, list) or items != sorted(set(items)):
                 raise ValueError(f"{name}: expected a list of sorted, distinct items")
         labels = _labels(classes, "classes", max(len(classes), 1))
         vocabulary = _texts(vocabulary, "vocabulary") if vocabulary else []
@@ -296,24 +296,24 @@ class TextClassifier(estimators.Settings):
 def _texts(value: Any, name: str) -> list[str]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: expected a sequence of str, got {type(value).__name__}")
-    found = list(value)
-    if not found:
+    texts = list(value)
+    if not texts:
         raise ValueError(f"{name}: expected one text or more, got none")
-    for i, text in enumerate(found):
+    for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"{name}[{i}]: expected a str, got {type(text).__name__}")
-    return found
+    return texts
 
 
 def _labels(value: Any, name: str, n: int) -> Array:
-    found = _checks.asarray(value, name)
-    if found.dtype == object and all(isinstance(label, str) for label in found.flat):
-        found = found.astype(str)
-    if found.dtype.kind == "U" and not all(isinstance(label, str) for label in value):
+    labels = _checks.asarray(value, name)
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
+    if labels.dtype.kind == "U" and not all(isinstance(label, str) for label in value):
         raise TypeError(f"{name}: expected labels of one type, got str and others")
-    if found.dtype.kind not in "biuU":
-        raise TypeError(f"{name}: expected str, int or bool, got dtype {found.dtype}")
-    return _checks.expect_shape(found, name, (n,))
+    if labels.dtype.kind not in "biuU":
+        raise TypeError(f"{name}: expected str, int or bool, got dtype {labels.dtype}")
+    return _checks.expect_shape(labels, name, (n,))
 
 
 def _known(labels: Array, classes: Array) -> Array:
