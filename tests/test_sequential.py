@@ -700,10 +700,10 @@ def test_compile_checks() -> None:
         (("adem",), ValueError, "optimizer: expected one of"),
         (("sgd", "msa"), ValueError, "loss: expected one of"),
         (("sgd", "mse", "mae"), TypeError, "metrics: expected a list"),
-        (("sgd", "mse", ["accuracy"]), ValueError, "metrics: expected a loss of classes"),
+        (("sgd", "mse", ["accuracy"]), ValueError, "metrics: expected a classification loss"),
         (("sgd", "mse", ["cross_entropy"]), ValueError, "metrics: cross_entropy has other"),
         (("sgd", "mse", ["nonsense"]), ValueError, "metrics: expected 'accuracy'"),
-        (("sgd", "mse", ["mae", losses.mae]), ValueError, "metrics: expected names that differ"),
+        (("sgd", "mse", ["mae", losses.mae]), ValueError, "metrics: expected distinct names"),
         (("sgd", "mse", [3]), TypeError, "metrics: expected names or functions, got int"),
     ]:
         with pytest.raises(error, match=message):

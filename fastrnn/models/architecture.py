@@ -1,4 +1,4 @@
-"""What a model is made of, as files have it; and back."""
+"""The architecture of a model as a JSON description, and layers rebuilt from one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastrnn.models.network import KINDS, Network
 
 
 def describe(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Return what :func:`restore` makes the layers of, as JSON has it."""
+    """Return a JSON description of the layers, from which :func:`restore` rebuilds them."""
     specs = []
     for i, layer in enumerate(layers):
         name = type(layer).__name__
@@ -26,9 +26,9 @@ def describe(layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Layer]:
-    """Return the layers that were described, with their weights.
+    """Return layers rebuilt from their description, with their weights.
 
-    Takes no more memory than a small multiple of the tensors, whatever `model` claims.
+    Memory use is bounded by a small multiple of the tensors' size, whatever `model` claims.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Laye
     Raises
     ------
     ValueError, TypeError, KeyError
-        If the description makes no sense, or the tensors do not fit it.
+        If the description is invalid, or the tensors do not fit it.
     """
     layers = []
     for i, spec in enumerate(model["layers"]):
@@ -59,7 +59,7 @@ def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Laye
 
 
 def _layer_from_file(i: int, name: str, config: dict[str, Any], held: int) -> Layer:
-    """Return a layer with initial weights, unless it claims more of them than the file has."""
+    """Return a layer with initial weights; raise if it claims more weights than the file has."""
     if name not in KINDS:
         raise ValueError(f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name!r}")
     claimed = KINDS[name].least_weights(config)

@@ -1,4 +1,4 @@
-"""What a training and its callbacks know of each other."""
+"""Callbacks, and their interface to the training loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastrnn.optim import Optimizer
 
 Logs = dict[str, float]
 
-#: Options by name, and what checks each of them whenever it is set.
+#: Options by name, each with the check that runs whenever it is set.
 Options = Mapping[str, Callable[[Any, str], Any]]
 
 
@@ -53,18 +53,18 @@ class Model(Protocol):
 
 @dataclass(slots=True)
 class Progress:
-    """Where a training is. Written for callbacks, never read by the training itself.
+    """The progress of a training, for callbacks; the training itself never reads it.
 
     Attributes
     ----------
     epochs : int
-        How many were asked for.
+        Epochs requested.
     samples : int
-        Sequences in an epoch.
+        Sequences per epoch.
     steps : int or None
-        Steps of the optimizer in an epoch; None where that varies.
+        Optimizer steps per epoch; None if that varies.
     epoch, batch : int
-        Epochs done, and steps of the optimizer done in the current one.
+        Epochs done, and optimizer steps done in the current one.
     sequences : int
         Sequences done in the current epoch.
     """
@@ -80,19 +80,20 @@ class Progress:
 class Callback:
     """Hooks that ``fit`` calls, with Keras's names; override those of interest.
 
-    `logs` has the losses and metrics so far: of the epoch in ``on_train_batch_end``, and with
-    those of the validation in ``on_epoch_end``; what is added to it there goes into the history.
+    `logs` holds loss and metrics: in ``on_train_batch_end`` those of the epoch so far, in
+    ``on_epoch_end`` those of the epoch and of the validation; entries added there are recorded in
+    the history.
 
-    Pickles and copies are without `model` and `progress`, which the next ``fit`` sets.
+    Pickles and copies leave out `model` and `progress`, which the next ``fit`` sets.
 
     Attributes
     ----------
     model : Sequential
-        Being trained. Set ``model.stop_training = True`` to end the training.
+        The model being trained. Set ``model.stop_training = True`` to stop training.
     params : dict
-        ``epochs``, ``steps`` (an epoch's, None where it varies) and ``samples``.
+        ``epochs``, ``steps`` (per epoch; None if that varies) and ``samples``.
     progress : Progress
-        Where the training is.
+        Progress of the training.
     """
 
     _options: ClassVar[Options] = {}
@@ -102,9 +103,9 @@ class Callback:
     progress: Progress
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Check options, and refuse on the library's own classes what would have no effect."""
+        """Check options, and refuse unknown attributes of the library's own classes."""
         kind = type(self)
-        # Others, in the library or a user's, may have what they like.
+        # Other classes, such as a user's, may have any attributes.
         if kind.__module__.startswith("fastrnn.models.") and name[0] != "_":
             known = {
                 n for k in kind.__mro__ for n in (*vars(k), *vars(k).get("__annotations__", ()))
@@ -118,53 +119,53 @@ class Callback:
         super().__setattr__(name, value if check is None else check(value, name))
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Before the first epoch."""
+        """Called before the first epoch."""
 
     def on_train_end(self, logs: Logs) -> None:
-        """After the last epoch, and when the training ends by an error or Ctrl-C."""
+        """Called after the last epoch, and when the training ends by an error or Ctrl-C."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
-        """Before an epoch, the first being 0."""
+        """Called before an epoch; the first is 0."""
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """After an epoch and its validation."""
+        """Called after an epoch and its validation."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
-        """Before a step of the optimizer, the first of an epoch being 0."""
+        """Called before an optimizer step; the first of an epoch is 0."""
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """After a step of the optimizer."""
+        """Called after an optimizer step."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs to know: numbers, strings, arrays, dicts of them."""
+        """Return the state to resume from: numbers, strings, arrays, and dicts of them."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Restore the state that :meth:`state_dict` returned."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: v for name, v in vars(self).items() if name not in ("model", "progress")}
 
 
 class Resumable(Protocol):
-    """A training that can be put where another one was."""
+    """A training whose state can be saved and restored."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the rest of the training depends on."""
+        """Return all state that the rest of the training depends on."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave, or raise and leave everything as it was."""
+        """Restore what :meth:`state_dict` returned, or raise and change nothing."""
         ...
 
 
 class Keeper(Callback):
-    """A callback that keeps the whole training, and so comes after the others.
+    """A callback that saves the state of the whole training, and so runs after the others.
 
     Attributes
     ----------
     training : Resumable or None
-        None when there is no ``fit``.
+        The running training; None outside ``fit``.
     """
 
     training: Resumable | None = None

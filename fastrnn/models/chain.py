@@ -1,4 +1,4 @@
-"""Layers one after the other as one layer: run, differentiated, streamed, shown."""
+"""A stack of layers as one layer: inference, gradients, streams and a summary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastrnn.models.stream import ModelStream
 
 
 class Chain(Layer):
-    """What a ``Sequential`` is without training: batch-first, and with seeds for its layers."""
+    """A ``Sequential`` without training: a batch-first stack of layers, seeded together."""
 
     stackable = False
 
@@ -25,9 +25,9 @@ class Chain(Layer):
         self._reset(seed, only_initial=True)
 
     def _reset(self, seed: int | None, *, only_initial: bool) -> None:
-        """Draw weights and the generator of :meth:`fit` by a seed.
+        """Draw the layers' weights, and seed the generator of :meth:`fit`.
 
-        `only_initial` leaves layers alone that have a seed of their own or were touched since.
+        `only_initial` skips layers with a seed of their own and layers whose weights were changed.
         """
         seeds: list[Any] = [None] * (len(self.layers) + 1)
         seed = _checks.seed(seed)
@@ -47,19 +47,19 @@ class Chain(Layer):
     def parameters(self) -> dict[str, Array]:
         """Return the weights themselves, as ``torch.nn.Sequential`` names them: ``1.weight_ih_l0``.
 
-        Change them in place; the next call sees it.
+        Changes made in place take effect at the next call.
         """
         return self._network.parameters()
 
     def train(self, mode: bool = True) -> Self:
-        """Switch all layers to training mode (or, with False, to evaluation); return itself."""
+        """Switch all layers to training mode, or, with False, to evaluation; return the model."""
         for layer in self.layers:
             layer.train(mode)
         return super().train(mode)
 
     @property
     def trainable(self) -> bool:
-        """Whether :meth:`fit` changes the weights of any layer. Set it for all of them."""
+        """Whether :meth:`fit` updates any layer. Setting it applies to all layers."""
         return any(self._network.trainable)
 
     @trainable.setter
@@ -74,54 +74,55 @@ class Chain(Layer):
         Parameters
         ----------
         seed : int, optional
-            As for a model made with this seed of layers without seeds of their own. Default: fresh.
+            Gives the weights of a model constructed with this seed from unseeded layers. Default:
+            fresh.
         """
         self._reset(seed, only_initial=False)
 
     @property
     def features_in(self) -> int | None:
-        """F; None where the first layer takes tokens."""
+        """F, the number of input features; None if the first layer takes tokens."""
         return self._network.signature.features or None
 
     @property
     def features_out(self) -> int:
-        """O."""
+        """O, the number of outputs."""
         return self._network.signature.outputs
 
     @property
     def vocabulary(self) -> int | None:
-        """How many tokens there are where the first layer takes tokens."""
+        """V, the number of tokens; None if the first layer does not take tokens."""
         return self._network.signature.vocabulary
 
     @property
     def per_sequence(self) -> bool:
-        """Whether there is one output for each sequence rather than for each step."""
+        """Whether there is one output per sequence rather than per step."""
         return not self._network.signature.per_step
 
     @property
     def has_state(self) -> bool:
-        """Whether a layer is recurrent."""
+        """Whether any layer is recurrent."""
         return self._network.states > 0
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the weights, and of all that is computed."""
+        """The dtype of the weights and of all computations."""
         return self._network.signature.dtype
 
     def __call__(
         self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None
     ) -> Any:
-        """Run for inference. Keeps nothing, and may be called from many threads at once.
+        """Run inference. Nothing of a call is kept; threads may call it concurrently.
 
         Parameters
         ----------
         x : (B, T, F) array-like, or (B, T) of int
         state : sequence, optional
-            The state of each recurrent layer to start from, None for zeros. Default: zeros.
+            Initial state of each recurrent layer, None for zeros. Default: zeros.
         lengths : (B,) array-like of int, optional
-            How many of its steps each row has; outputs of later ones are 0.
+            Number of valid steps in each row; outputs past it are 0.
         reset : (B, T) array-like of bool, optional
-            Where the states are zeroed before a step.
+            True where the states are zeroed before the step.
 
         Returns
         -------
@@ -142,19 +143,19 @@ class Chain(Layer):
     def forward(
         self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None
     ) -> tuple[Array, SequentialTape]:
-        """Run for training, and keep what :meth:`backward` needs.
+        """Run for training, and return a tape for :meth:`backward`.
 
         Parameters
         ----------
         x : (B, T, F) array-like, or (B, T) of int
         state : sequence, optional
-            The state of each recurrent layer to start from, such as ``tape.state`` of the forward
-            before: truncated backpropagation through time. Default: zeros.
+            Initial state of each recurrent layer, such as ``tape.state`` of the previous call, for
+            truncated backpropagation through time. Default: zeros.
         lengths : (B,) array-like of int, optional
-            How many of its steps each row has. Outputs of later ones mean nothing; a loss with
-            weight 0 there leaves them out.
+            Number of valid steps in each row. Outputs past it are unspecified; give them weight 0
+            in the loss.
         reset : (B, T) array-like of bool, optional
-            Where the states are zeroed before a step, here and in :meth:`backward`.
+            True where the states are zeroed before the step, here and in :meth:`backward`.
 
         Returns
         -------
@@ -168,25 +169,25 @@ class Chain(Layer):
         return y.swapaxes(0, 1) if self._network.signature.per_step else y, tape
 
     def backward(self, tape: SequentialTape, dy: Any) -> tuple[Array | None, dict[str, Array]]:
-        """Return the gradients of input and weights: backpropagation, through time.
+        """Return the gradients of the inputs and weights, by backpropagation through time.
 
         Parameters
         ----------
         tape : SequentialTape
             From :meth:`forward` of this model.
         dy : array-like
-            In the shape of y.
+            Gradient of the loss with respect to y, in the shape of y.
 
         Returns
         -------
         dx : (B, T, F) array, or None for tokens
         grads : dict of str to array
-            By the names of :meth:`parameters`, as ``optimizer.step`` takes them.
+            By the names of :meth:`parameters`, for ``optimizer.step``.
 
         Raises
         ------
         ValueError
-            If the tape is of a model of another structure, or `dy` of another shape.
+            If the tape is from a model of another structure, or `dy` has another shape.
         """
         signature = self._network.signature
         dy = _checks.array(dy, "dy", signature.dtype)
@@ -215,12 +216,12 @@ class Chain(Layer):
         return data, state, reset
 
     def stream(self, batch_size: int = 1) -> ModelStream:
-        """Return a stream that steps the whole model; many streams can share it.
+        """Return a stream that runs the model one step at a time; many streams can share a model.
 
         Parameters
         ----------
         batch_size : int
-            Rows stepped together.
+            Sequences stepped together.
 
         Raises
         ------
@@ -230,7 +231,7 @@ class Chain(Layer):
         return ModelStream(self._network, _checks.size(batch_size, "batch_size"))
 
     def summary(self) -> None:
-        """Print a table of layers, shapes of their outputs, and numbers of parameters."""
+        """Print a table of the layers, their output shapes and parameter counts."""
         lead = "(B, T, "
         rows = [("Layer", "Output", "Parameters")]
         size = self._network.signature.features
@@ -252,7 +253,7 @@ def _even(x: Sequence[Any]) -> bool:
 
 
 def expect_sequence(value: Any, name: str) -> Sequence[Any]:
-    """Return `value` if it is a list or the like, and no string."""
+    """Return `value` if it is a sequence other than a string; raise otherwise."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{name}: expected a list, got {type(value).__name__}")
     return value

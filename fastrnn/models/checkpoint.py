@@ -1,4 +1,4 @@
-"""Checkpoints: trees of numbers, strings and arrays in a file, and the callback that keeps them."""
+"""Checkpoint files, trees of numbers, strings and arrays, and the callback that writes them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(path: str | os.PathLike[str], tree: dict[str, Any]) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what :func:`write` wrote; errors as from ``model_file.read``."""
+    """Return what :func:`write` wrote; raise as ``model_file.read`` does."""
     kind, tree, tensors = model_file.read(path)
     if kind != _KIND:
         raise ValueError(f"{os.fspath(path)}: is not a checkpoint but a {kind}")
@@ -34,7 +34,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _packed(value: Any, tensors: dict[str, Array]) -> Any:
-    """Return what JSON can say; arrays go into `tensors`."""
+    """Return `value` as JSON types, with its arrays moved to `tensors`."""
     if isinstance(value, np.ndarray):
         name = str(len(tensors))
         tensors[name] = value
@@ -55,32 +55,32 @@ def _unpacked(value: Any, tensors: dict[str, Array]) -> Any:
         return value
     ((what, inner),) = value.items()
     if what == "array":
-        return tensors[inner].copy()  # out of the file's own memory
+        return tensors[inner].copy()  # not a view of the file's buffer
     if what == "tuple":
         return tuple(_unpacked(v, tensors) for v in inner)
     return {k: _unpacked(v, tensors) for k, v in inner.items()}
 
 
 class Checkpoint(Keeper):
-    """Keep the whole training in a file, and go on from it if it is there.
+    """Save the state of the training to a file, and resume from the file if it exists.
 
-    The file has weights, optimizer, random states, position in the data, history and the other
-    callbacks' states; a training that was killed at any moment, and is started again in the same
-    way, ends in the same bits as one that was not. It is replaced as a whole: killed while writing,
-    the file before is still there. A training that has ended is not begun again; remove the file
-    for that.
+    The file holds weights, optimizer, random states, position in the data, history and the other
+    callbacks' states. A training that was killed at any moment and is started again in the same way
+    ends with the same bits as an uninterrupted one. The file is replaced atomically: a process
+    killed while writing leaves the previous file. A training that has ended is not repeated; remove
+    the file to start over.
 
     Parameters
     ----------
     path : str or path-like
     every : int, optional
-        Write after so many steps of the optimizer too. Default: after each epoch only.
+        Also write after every `every` optimizer steps. Default: after each epoch only.
 
     Raises
     ------
     ValueError
-        In ``fit``: if the file is damaged, or of a training with another model, loss, optimizer,
-        data, batch size and so on. The learning rate is taken from the file, the number of epochs
+        In ``fit``, if the file is damaged, or from a training with another model, loss, optimizer,
+        data, batch size or the like. The learning rate is taken from the file, the number of epochs
         is not.
     """
 
@@ -96,7 +96,7 @@ class Checkpoint(Keeper):
         self.path, self.every = path, every  # type: ignore[assignment]
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Go on from the file."""
+        """Resume from the file if it exists."""
         atomic.check_writable(self.path)
         atomic.remove_left_over(self.path)
         try:
@@ -109,12 +109,12 @@ class Checkpoint(Keeper):
             raise ValueError(f"{self.path}: does not fit this training: {error}") from None
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Write."""
+        """Write the file if due."""
         if self.every is not None and (batch + 1) % self.every == 0:
             self._write()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Write."""
+        """Write the file."""
         self._write()
 
     def _write(self) -> None:

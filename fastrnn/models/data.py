@@ -1,4 +1,4 @@
-"""Data of a model: checked once, handed out in batches, time first."""
+"""Data of a model: checked, and returned in batches, time first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.losses import Loss, checked_weight
 
-#: Sequences of like length are put together within so many batches' worth of shuffled ones.
+#: Shuffled sequences are grouped by length within windows of this many batches.
 _WINDOW = 50
 
 T_out = TypeVar("T_out")
@@ -21,18 +21,18 @@ T_out = TypeVar("T_out")
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model takes and gives.
+    """The inputs and outputs of a model.
 
     Attributes
     ----------
     vocabulary : int or None
-        V, if it takes tokens in 0..V-1.
+        V, if the inputs are tokens in 0..V-1.
     features : int
-        F, otherwise.
+        F, if they are not.
     outputs : int
         O, the size of the last layer.
     per_step : bool
-        Whether there is an output for each step, or one for the sequence.
+        Whether there is one output per step rather than per sequence.
     dtype : dtype
     """
 
@@ -43,7 +43,7 @@ class Signature:
     dtype: np.dtype[Any]
 
     def array(self, x: Any, name: str, lead: Sequence[int | str]) -> Array:
-        """Return inputs as an array (*lead, F) of the dtype, or (*lead) of whole numbers."""
+        """Return inputs as an array (*lead, F) of the dtype, or (*lead) of integers."""
         if self.vocabulary is None:
             return _checks.shaped(x, name, self.dtype, (*lead, self.features))
         tokens = _checks.indices(x, name, self.vocabulary)
@@ -52,7 +52,7 @@ class Signature:
     def padded(
         self, x: Any, name: str, lead: Sequence[int | str], lengths: Any
     ) -> tuple[Array, Array | None]:
-        """Return inputs as :meth:`array` does, and lengths, past which there may be anything."""
+        """Return inputs as :meth:`array` does, and lengths; padding may hold any values."""
         if self.vocabulary is None or lengths is None:
             array = self.array(x, name, lead)
             return array, _checks.lengths(lengths, array.shape[1], array.shape[:1])
@@ -83,7 +83,7 @@ class Batch:
 
 
 def _in_its_shape(method: Callable[[Data, Array], T_out]) -> Callable[[Data, Array], T_out]:
-    """Raise a clear error where the caller's arrays have changed their shapes since."""
+    """Raise a clear error if the caller's arrays have changed shape since they were checked."""
 
     @wraps(method)
     def checked(self: Data, rows: Array) -> T_out:
@@ -97,7 +97,7 @@ def _in_its_shape(method: Callable[[Data, Array], T_out]) -> Callable[[Data, Arr
 
 @dataclass(frozen=True)
 class Data:
-    """N sequences: an array, or, where `starts` is given, all end to end and a row of zeros.
+    """N sequences: an array, or, with `starts`, all concatenated and followed by a row of zeros.
 
     `x` and `y` are held as the caller gave them where they are of the right kind; what is written
     to them later is seen, and checked again by the kernels. The others are copies.
@@ -128,7 +128,7 @@ class Data:
 
     @property
     def steps(self) -> int:
-        """T of the longest."""
+        """The number of steps of the longest sequence."""
         return self.x.shape[1] if self.lengths is None else int(self.lengths.max())
 
     @classmethod
@@ -154,7 +154,7 @@ class Data:
         shape = (*(y.shape[: self._lead] if s.per_step else (len(self),)), s.outputs)
         weight = None
         if sample_weight is not None:
-            # A copy: kernels do not look again whether weights are finite and not negative.
+            # A copy: kernels do not check again that weights are finite and not negative.
             weight = np.array(self._weights(sample_weight, loss.target_shape(shape)))
         found = replace(self, weight=weight)
         target = loss.checked_target(y, shape, s.dtype, "y", found._weight_of_targets())
@@ -171,7 +171,7 @@ class Data:
         )
 
     def _weight_of_targets(self) -> Array | None:
-        """Return the weights as `y` has them: end to end where sequences are."""
+        """Return the weights in the layout of `y`: concatenated where sequences are."""
         if self.starts is None or not self.signature.per_step or not self._weighs_rows:
             return self.weight
         assert self.weight is not None
@@ -180,7 +180,7 @@ class Data:
 
     @property
     def _lead(self) -> int:
-        """How many axes of data per step count sequences and steps."""
+        """The number of leading axes of data per step: sequences and steps."""
         return 2 if self.starts is None else 1
 
     def _per_step(self, value: Any, name: str) -> Array:
@@ -206,11 +206,11 @@ class Data:
 
     @property
     def _weighs_rows(self) -> bool:
-        """Whether there is a weight for each sequence, and not for each step."""
+        """Whether weights are per sequence rather than per step."""
         return self.weight is not None and self.weight.shape == (len(self),)
 
     def part(self, rows: slice) -> Self:
-        """Return some of the sequences."""
+        """Return a slice of the sequences."""
         fields = dict(vars(self))
         per_row = ["lengths", "starts"]
         if self.starts is None:
@@ -223,10 +223,10 @@ class Data:
         return type(self)(**fields)
 
     def rows(self, batch_size: int, rng: np.random.Generator | None) -> list[Array]:
-        """Return which sequences stand in each batch: in order, or shuffled by `rng`.
+        """Return the indices of the sequences of each batch: in order, or shuffled by `rng`.
 
-        Shuffled ones of differing lengths are put together with those of like length, within a
-        window of batches, which costs less padding; the batches are then shuffled.
+        Shuffled sequences of differing lengths are grouped by length within a window of batches,
+        which reduces padding; then the batches are shuffled.
         """
         N = len(self)
         order = np.arange(N) if rng is None else rng.permutation(N)
@@ -241,7 +241,7 @@ class Data:
         return batches
 
     def by_length(self, batch_size: int) -> list[Array]:
-        """Return which sequences stand in each batch, those of like length together."""
+        """Return the indices of the sequences of each batch, grouped by length."""
         N = len(self)
         order = np.arange(N) if self.lengths is None else np.argsort(self.lengths, kind="stable")
         return [order[i : i + batch_size] for i in range(0, N, batch_size)]
@@ -267,9 +267,9 @@ class Data:
 
     @_in_its_shape
     def inputs(self, rows: Array) -> tuple[Array, Array | None, Array | None]:
-        """Return inputs of these sequences, their lengths, and (T, B) where they are valid.
+        """Return the inputs of these sequences, their lengths, and a (T, B) mask of valid steps.
 
-        The latter two are None where all lengths are the same.
+        Lengths and mask are None if all lengths are equal.
         """
         if self.lengths is None:
             return self._gathered(self.x, rows, self.steps, None), None, None
@@ -281,7 +281,7 @@ class Data:
         return self._gathered(self.x, rows, T, valid), lengths, valid
 
     def _gathered(self, a: Array, rows: Array, T: int, valid: Array | None) -> Array:
-        """Return (T, B, ...) of data per step; 0 where it is not valid."""
+        """Return data per step as (T, B, ...), with 0 at invalid steps."""
         if self.starts is None:
             gathered = a.take(rows, axis=0).swapaxes(0, 1)[:T]
             if valid is not None:
@@ -294,9 +294,9 @@ class Data:
 
 
 def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | None]]:
-    """Yield a batch in pieces of so many steps, each with the rows of the one before that go on.
+    """Yield a batch in pieces of `steps`, each with the rows of the previous piece that continue.
 
-    None stands for all rows; those that have ended are left out.
+    None stands for all rows; sequences that have ended are left out.
     """
     if steps is None or len(batch.x) <= steps:
         yield batch, None
@@ -314,7 +314,7 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
 
 
 def _rows(value: Any, name: str) -> Any:
-    """Return a list as it is, anything else as an array: pandas counts by names, not rows."""
+    """Return a list unchanged, anything else as an array: pandas indexes by label, not row."""
     sequences = value if isinstance(value, list | tuple) else np.asarray(value)
     if isinstance(sequences, np.ndarray) and sequences.ndim == 0:
         raise TypeError(f"{name}: expected an array or a list, got {value!r}")
@@ -322,6 +322,6 @@ def _rows(value: Any, name: str) -> Any:
 
 
 def _end_to_end(items: Sequence[Array]) -> Array:
-    """Return all after each other, and a row of zeros, which stands for padding."""
+    """Return the items concatenated, followed by a row of zeros that serves as padding."""
     zero = np.zeros((1, *items[0].shape[1:]), items[0].dtype)
     return np.concatenate([*items, zero])

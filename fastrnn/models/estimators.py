@@ -1,4 +1,4 @@
-"""What estimators have in common: settings, networks and their training."""
+"""Common parts of the estimators: settings, networks and their training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
 from fastrnn.schedules import CosineDecay
 
-#: The recurrent layers, by the name of their family, in the order of the cells.
+#: The recurrent layers by family, in the order of the cells.
 CELLS: dict[str, Any] = {c.family: RECURRENT[c.family] for c in cells.CELLS.values()}
 
 #: Checks a setting, and raises an error that names it.
@@ -29,15 +29,15 @@ Check = Callable[[Any, str], Any]
 class Settings(model_file.Model):
     """A dataclass whose fields are checked whenever they are set.
 
-    A change takes effect at the next ``fit``: what was fitted goes by a copy of the settings that
-    it was fitted with.
+    A change takes effect at the next ``fit``; a fitted model keeps a copy of the settings that it
+    was fitted with.
     """
 
-    #: How each field of the constructor is checked.
+    #: The check of each of the constructor's arguments.
     _CHECKS: ClassVar[Mapping[str, Check]]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Check settings, and refuse on the library's own classes what would have no effect."""
+        """Check settings, and refuse unknown attributes of the library's own classes."""
         kind = type(self)
         check = self._CHECKS.get(name)
         if check is not None:
@@ -50,7 +50,7 @@ class Settings(model_file.Model):
         super().__setattr__(name, value)
 
     def _unfitted(self) -> Self:
-        """Return a copy without what `fit` sets, whatever a subclass's constructor takes."""
+        """Return an unfitted copy, whatever a subclass's constructor takes."""
         fitted = {field.name for field in dataclasses.fields(self) if not field.init}  # type: ignore[arg-type]
         clone = object.__new__(type(self))
         vars(clone).update({name: v for name, v in vars(self).items() if name not in fitted})
@@ -90,7 +90,7 @@ def last_step_net(
     dtype: Any = np.float32,
     seed: int | None = None,
 ) -> Sequential:
-    """Return `first`, recurrent layers, dropout, and a linear map of the last step."""
+    """Return a network of `first`, recurrent layers, dropout, and a linear map of the last step."""
     _checks.fraction(dropout, "dropout")
     num_layers = _checks.size(num_layers, "num_layers")
     for_recurrent, for_dropout, for_linear, for_training = seeds(seed, 4)
@@ -116,17 +116,17 @@ def fit(
     net: Sequential, optimizer: Adam, loss: str, x: Any, y: Any, *, metrics: Sequence[str] = (),
     **options: Any,
 ) -> History:  # fmt: skip
-    """Train a network and leave nothing of the training in it but the weights."""
+    """Train a network, and keep nothing of the training in it but the weights."""
     net.compile(optimizer, loss, metrics)
     try:
         return net.fit(x, y, **options)
     finally:
-        # The optimizer's state is twice the size of the weights, and of no use any more.
+        # The optimizer's state is twice the size of the weights, and no longer needed.
         net.compile("adam", loss, metrics)
 
 
 def to_the_end(history: History) -> History:
-    """Raise KeyboardInterrupt if it ended the training: nobody wants a half-trained network."""
+    """Raise KeyboardInterrupt if it ended the training, so that no half-trained network is kept."""
     if history.interrupted:
         raise KeyboardInterrupt
     return history
@@ -141,7 +141,7 @@ def softmax(logits: Array) -> Array:
 
 
 def adam(lr: float, clip_norm: float, examples: int, batch_size: int, epochs: int) -> Adam:
-    """Return Adam with the learning rate falling to 0 along half a cosine over all epochs."""
+    """Return Adam with its learning rate decaying to 0 along a half cosine over all epochs."""
     steps = epochs * -(-examples // batch_size)
     return Adam(CosineDecay(_checks.positive(lr, "lr"), steps), clip_norm=clip_norm)
 
@@ -160,8 +160,8 @@ def expect_token_net(
 ) -> None:
     """Raise if tensors are not those of an embedding, recurrent and linear layer.
 
-    Called before the layers are made, whose sizes are only what a file says; `names` has the
-    prefix of each.
+    Called before layers of these sizes, which an untrusted file claims, are constructed. `names`
+    holds the prefix of each layer.
     """
     embedding, recurrent, linear = names
     E, H, D = embedding_dim, hidden_size, 1 + bool(bidirectional)
@@ -172,7 +172,7 @@ def expect_token_net(
         f"{linear}.weight": (outputs, D * H),
         f"{linear}.bias": (outputs,),
     }
-    # Layers that the file has no tensors for are too many anyway.
+    # A file that claims more layers than it has tensors is refused below.
     for layer in range(min(num_layers, len(tensors))):
         config = cells.CellConfig(input_size=D * H if layer else E, hidden_size=H)
         for name, shape in of_layer.weight_shapes(config).items():

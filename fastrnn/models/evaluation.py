@@ -1,4 +1,4 @@
-"""Loss and metrics over data, and outputs of all of it."""
+"""Loss, metrics and predictions over data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastrnn.models.network import Network
 
 @dataclass(frozen=True)
 class Objective:
-    """What is measured of a batch: the loss, and metrics by name."""
+    """The loss, and metrics by name."""
 
     loss: Loss
     metrics: Mapping[str, Metric]
@@ -31,7 +31,7 @@ class Means:
         self.total, self.sums = 0.0, [0.0] * (1 + len(objective.metrics))
 
     def add(self, y: Array, batch: Batch) -> tuple[float, Array]:
-        """Add a batch with outputs `y`; return its loss, and the gradient of that."""
+        """Add a batch with outputs `y`; return its loss and the gradient of the loss."""
         value, dy = self.objective.loss.compute(y, batch.target, batch.weight)
         if batch.weight is not None:
             total = float(batch.weight.sum(dtype=np.float64))
@@ -54,7 +54,7 @@ class Means:
 def measure(
     network: Network, objective: Objective, data: Data, batch_size: int, prefix: str = ""
 ) -> dict[str, float]:
-    """Return loss and metrics of all data, without dropout."""
+    """Return loss and metrics over all data, without dropout."""
     means = Means(objective)
     for rows in data.by_length(batch_size):
         batch = data.batch(rows)
@@ -65,7 +65,7 @@ def measure(
 
 
 def predict(network: Network, data: Data, batch_size: int) -> Any:
-    """Return outputs of all data: an array, or, per step and for a list, a list of arrays."""
+    """Return the outputs for all data: an array, or, per step and for a list, a list of arrays."""
     s = data.signature
     if not s.per_step:
         predictions = np.empty((len(data), s.outputs), s.dtype)

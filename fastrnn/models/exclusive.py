@@ -1,4 +1,4 @@
-"""What may go on only once at a time."""
+"""Mutual exclusion without waiting."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Exclusive:
-    """A context that one thread is in at a time, and once; anybody else is refused.
+    """A non-reentrant lock that raises instead of waiting.
 
-    Copies and pickles are free.
+    Copies and pickles are unlocked.
 
     Parameters
     ----------
     message : str
-        Of the RuntimeError.
+        Message of the RuntimeError.
     """
 
     __slots__ = ("_lock", "_message")
@@ -23,7 +23,7 @@ class Exclusive:
         self._lock, self._message = threading.Lock(), message
 
     def refuse_if_taken(self) -> None:
-        """Raise if somebody is in it."""
+        """Raise if the lock is held."""
         if self._lock.locked():
             raise RuntimeError(self._message)
 

@@ -1,4 +1,4 @@
-"""What a training leaves behind."""
+"""The record of a training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class History:
     Attributes
     ----------
     history : dict of str to list of float
-        ``"loss"``, ``"val_loss"``, and so for each metric: one number per epoch.
+        ``"loss"``, ``"val_loss"``, and likewise each metric: one number per epoch.
     epoch : list of int
         The epochs, from 0.
     interrupted : bool
-        Whether the training was ended by KeyboardInterrupt.
+        Whether KeyboardInterrupt ended the training.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class History:
             self.history.setdefault(name, []).append(value)
 
     def plot(self, names: Any = None) -> Any:
-        """Draw the curves; needs matplotlib.
+        """Plot the curves; requires matplotlib.
 
         Parameters
         ----------
         names : str or sequence of str, optional
-            What to draw, each with its validation, in axes of its own. Default: everything.
+            Quantities to plot, each with its validation in axes of its own. Default: all.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Metrics: what is shown of a training besides the loss."""
+"""Metrics: quantities reported beside the loss."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Metric = Callable[[Array, Array, Array | None], float]
 
 
 def get_metric(metric: Any, loss: Loss) -> tuple[str, Metric]:
-    """Return a name, and what gives the mean of `metric` over a batch.
+    """Return the metric's name, and a function that returns its mean over a batch.
 
     Parameters
     ----------
     metric : str or callable
         ``"accuracy"``, the name of a loss, a loss, or ``f(output, target) -> float``.
     loss : Loss
-        That of the training, which says what output and target are.
+        The training loss, which determines what outputs and targets are.
     """
     if metric == "accuracy":
         if not isinstance(loss, CrossEntropy | BinaryCrossEntropy):
             raise ValueError(
-                f"metrics: expected a loss of classes with 'accuracy', got {type(loss).__name__}"
+                f"metrics: expected a classification loss for 'accuracy', got {type(loss).__name__}"
             )
         return "accuracy", _classes if isinstance(loss, CrossEntropy) else _signs
     if isinstance(metric, str):
@@ -41,7 +41,7 @@ def get_metric(metric: Any, loss: Loss) -> tuple[str, Metric]:
         name = getattr(metric, "__name__", type(metric).__name__.lower())
     if isinstance(metric, Loss):
         if isinstance(metric, Elementwise) != isinstance(loss, Elementwise):
-            raise ValueError(f"metrics: {name} has other targets than {type(loss).__name__}")
+            raise ValueError(f"metrics: {name} takes other targets than {type(loss).__name__}")
         return name, partial(_of_loss, metric)
     if not callable(metric):
         raise TypeError(f"metrics: expected names or functions, got {type(metric).__name__}")

@@ -1,4 +1,4 @@
-"""Callbacks that watch one number of the logs."""
+"""Callbacks that monitor one quantity of the logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _name(value: Any, name: str) -> str:
 
 
 class Monitor(Callback):
-    """A callback that watches one number of the logs.
+    """A callback that monitors one quantity of the logs.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Monitor(Callback):
         self.on_train_begin({})
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Forget the training before."""
+        """Reset the state left by an earlier training."""
         self.best = -math.inf if self._more_is_better else math.inf
         self.wait = 0
 
@@ -55,7 +55,7 @@ class Monitor(Callback):
         return self.monitor.endswith("accuracy") if self.mode == "auto" else self.mode == "max"
 
     def _better(self, logs: Logs) -> bool:
-        """Return whether the number is the best so far; count the epochs since one was."""
+        """Return whether the quantity has improved; count the epochs since it last did."""
         if self.monitor not in logs:
             raise ValueError(f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}")
         gained = logs[self.monitor] - self.best
@@ -66,17 +66,17 @@ class Monitor(Callback):
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best number so far, and how long ago it was."""
+        """Return the best value so far, and the epochs since then."""
         return {"best": self.best, "wait": self.wait}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Restore the state that :meth:`state_dict` returned."""
         given = self._given(state)
         best = _checks.real(given["best"], "best", "a number", lambda v: True)
         self.best, self.wait = best, _checks.size(given["wait"], "wait", 0)
 
     def _given(self, state: Any) -> Mapping[str, Any]:
-        """Return a state that has what :meth:`state_dict` gives."""
+        """Return the state; raise if an entry of :meth:`state_dict` is missing."""
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
         missing = sorted(self.state_dict().keys() - state.keys())
@@ -86,27 +86,27 @@ class Monitor(Callback):
 
 
 class EarlyStopping(Monitor):
-    """End the training when a number has not become better for a while.
+    """Stop training when a monitored quantity has stopped improving.
 
     Parameters
     ----------
     monitor : str
-        Which of the logs, such as ``"val_loss"``.
+        Quantity to monitor, such as ``"val_loss"``.
     patience : int
-        The training ends after so many epochs without a better number; 0 is as good as 1.
+        Number of epochs without improvement after which training stops; 0 acts as 1.
     min_delta : float
-        What is less than this better is not better.
+        An improvement must exceed this.
     mode : {"auto", "min", "max"}
-        Whether less or more is better; "auto" is "max" for accuracies only.
+        Whether lower or higher is better; "auto" is "max" for accuracies only.
     restore_best_weights : bool
-        Whether the training, however it ends, leaves the model with the weights of the best epoch.
+        Whether to restore the weights of the best epoch, however the training ends.
 
     Attributes
     ----------
     best : float
-        The best number so far.
+        The best value so far.
     stopped_epoch : int or None
-        The epoch after which it ended the training.
+        The epoch after which training was stopped.
     """
 
     _options: ClassVar[Options] = {**Monitor._options, "restore_best_weights": _checks.flag}
@@ -126,13 +126,13 @@ class EarlyStopping(Monitor):
         super().__init__(monitor, patience, min_delta, mode)
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Forget the training before."""
+        """Reset the state left by an earlier training."""
         super().on_train_begin(logs)
         self.stopped_epoch = None
         self._weights: dict[str, Array] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Keep the weights of a better epoch, or end the training."""
+        """Keep the weights of an epoch that improved, or stop training if due."""
         if self._better(logs):
             if self.restore_best_weights:
                 self._weights = self.model.state_dict()
@@ -141,17 +141,17 @@ class EarlyStopping(Monitor):
             self.model.stop_training = True
 
     def on_train_end(self, logs: Logs) -> None:
-        """Restore the best weights, and forget them."""
+        """Restore the best weights, and drop the copy."""
         if self._weights:
             self.model.load_state_dict(self._weights)
         self._weights = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what it goes by, and the best weights."""
+        """Return the monitor's state and the best weights."""
         return super().state_dict() | {"stopped": self.stopped_epoch, "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Restore the state that :meth:`state_dict` returned."""
         given = self._given(state)
         stopped, weights = given["stopped"], self._checked_weights(given["weights"])
         stopped = None if stopped is None else _checks.size(stopped, "stopped", 0)
@@ -159,7 +159,7 @@ class EarlyStopping(Monitor):
         self.stopped_epoch, self._weights = stopped, weights
 
     def _checked_weights(self, weights: Any) -> dict[str, Array]:
-        """Return copies of weights that fit the model, if there is one."""
+        """Return copies of the weights; raise if they do not fit the model, if there is one."""
         if not isinstance(weights, Mapping):
             raise TypeError(f"weights: expected a mapping, got {type(weights).__name__}")
         copies = {n: _checks.numeric(a, f"weights {n}").copy() for n, a in weights.items()}
@@ -174,25 +174,25 @@ class EarlyStopping(Monitor):
 
 
 class ReduceLROnPlateau(Monitor):
-    """Lower the learning rate when a number has not become better for a while.
+    """Reduce the learning rate when a monitored quantity has stopped improving.
 
-    As Keras's; torch's waits one epoch more. The optimizer's `lr` has to be a number, not a
-    schedule. The rate of each epoch goes into the history as ``"lr"``.
+    As in Keras; torch's waits one epoch more. The optimizer's `lr` has to be a number, not a
+    schedule. The learning rate of each epoch is recorded in the history as ``"lr"``.
 
     Parameters
     ----------
     monitor : str
-        Which of the logs, such as ``"val_loss"``.
+        Quantity to monitor, such as ``"val_loss"``.
     factor : float
-        What the rate is multiplied with, 0 to 1.
+        The rate is multiplied by this, above 0 and below 1.
     patience : int
-        Epochs without a better number after which it is; 0 is as good as 1.
+        Number of epochs without improvement after which the rate is reduced; 0 acts as 1.
     min_delta : float
-        What is less than this better is not better.
+        An improvement must exceed this.
     mode : {"auto", "min", "max"}
-        Whether less or more is better; "auto" is "max" for accuracies only.
+        Whether lower or higher is better; "auto" is "max" for accuracies only.
     min_lr : float
-        The rate goes no lower.
+        Lower bound of the rate.
     """
 
     _options: ClassVar[Options] = {
@@ -219,7 +219,7 @@ class ReduceLROnPlateau(Monitor):
         super().__init__(monitor, patience, min_delta, mode)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Lower the rate if it is time."""
+        """Reduce the rate if due."""
         optimizer = self.model.optimizer
         if optimizer is None or callable(optimizer.lr):
             raise ValueError("ReduceLROnPlateau: expected an optimizer whose lr is a number")

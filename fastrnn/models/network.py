@@ -1,4 +1,4 @@
-"""Layers one after the other, over arrays that are checked."""
+"""A stack of layers, run over checked arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models.data import Signature
 
-#: All layers that a model can hold and a file can name, by that name.
+#: The layers that a model can hold, by their names in files.
 KINDS: dict[str, type[Layer]] = {
     name: kind
     for name, kind in vars(available).items()
@@ -24,12 +24,12 @@ KINDS: dict[str, type[Layer]] = {
 
 @dataclass(slots=True, repr=False)
 class SequentialTape:
-    """What ``Sequential.backward`` needs of a ``forward``; `state` is where that ended.
+    """What ``Sequential.forward`` keeps for ``Sequential.backward``.
 
     Attributes
     ----------
     state : list
-        The final state of each recurrent layer; the next ``forward`` may go on from it.
+        The final state of each recurrent layer, from which the next ``forward`` may continue.
     """
 
     state: list[Any]
@@ -38,14 +38,14 @@ class SequentialTape:
 
 
 class Network:
-    """Layers that fit each other, and how to run them: time first, over checked arrays.
+    """A stack of layers that fit each other, run over checked arrays, time first.
 
     Attributes
     ----------
     layers : tuple of Layer
     signature : Signature
     states : int
-        How many layers have a state.
+        Number of recurrent layers.
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
@@ -53,7 +53,7 @@ class Network:
         self.signature = _signature(self.layers)
         self._has_state = [layer.has_state for layer in self.layers]
         self.states = sum(self._has_state)
-        #: What has to be the same for a tape to fit.
+        #: A tape fits if its own is equal.
         self.structure = (
             self.signature,
             *((type(layer), layer.features_in, layer.features_out) for layer in self.layers),
@@ -61,7 +61,7 @@ class Network:
 
     @property
     def trainable(self) -> list[bool]:
-        """Which layers an optimizer may change."""
+        """Whether an optimizer may update each layer."""
         return [layer.trainable for layer in self.layers]
 
     def parameters(self, *, trainable: bool = False) -> dict[str, Array]:
@@ -70,7 +70,7 @@ class Network:
         Parameters
         ----------
         trainable : bool
-            Whether to leave those of frozen layers out.
+            Whether to leave out those of frozen layers.
         """
         return {
             f"{i}.{name}": array
@@ -134,7 +134,7 @@ class Network:
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if tape.structure != self.structure or len(tape.tapes) != len(self.layers):
             raise ValueError("tape: is from the forward of another model")
-        # Below the lowest layer that learns, nobody asks for a gradient.
+        # Below the lowest trained layer no gradient is needed.
         lowest = wanted.index(True) if True in wanted else len(wanted)
         of_layers: list[tuple[int, dict[str, Any]]] = []
         d: Any = dy
@@ -149,7 +149,7 @@ class Network:
 
 
 def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    """Return layers that fit each other."""
+    """Return the layers as a tuple; raise if they do not fit each other."""
     if not isinstance(layers, Iterable):
         raise TypeError(f"layers: expected a list, got {type(layers).__name__}")
     checked = tuple(layers)
@@ -161,7 +161,7 @@ def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
                 f"layers[{i}]: expected one of {', '.join(KINDS)}, got {type(layer).__name__}"
             )
         if any(layer is other for other in checked[:i]):
-            raise ValueError(f"layers[{i}]: expected a layer of its own, got one a second time")
+            raise ValueError(f"layers[{i}]: expected distinct layers, got one twice")
         if layer.vocabulary is not None and i:
             kind = type(layer).__name__
             raise ValueError(f"layers[{i}]: expected {kind} to be the first layer")
@@ -182,7 +182,7 @@ def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
 
 
 def _signature(layers: Sequence[Layer]) -> Signature:
-    """Return what such layers take and give; those without weights pass everything on."""
+    """Return the signature of the layers; those without weights keep the size of their input."""
     sized = [layer for layer in layers if layer.features_out]
     first, last = sized[0], sized[-1]
     return Signature(

@@ -1,4 +1,4 @@
-"""Progress of a training on stderr."""
+"""Display of a training's progress on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastrnn.models.callback import Callback, Logs, Options
 #: Where stderr is not a terminal, a line of progress is printed this often.
 _SECONDS_PER_LINE = 5.0
 
-#: A bar is drawn anew this often, as tqdm does it.
+#: A bar is redrawn this often, as in tqdm.
 _SECONDS_PER_DRAWING = 0.1
 
 
@@ -25,9 +25,9 @@ class Display:
     item : str
         What is counted, such as ``"seq"``; the speed is shown in items per second.
     units : mapping of str to str, optional
-        What stands behind a number, by its name: ``{"validation": "bits/char"}``.
+        Units of the quantities, by name: ``{"validation": "bits/char"}``.
     within : bool
-        Whether to show something between :meth:`begin` and :meth:`end`.
+        Whether to show progress between :meth:`begin` and :meth:`end`.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Display:
         ----------
         title : str
         count : int
-            Items that are done already.
+            Items already done.
         done : float
-            What part of the whole that is, 0 to 1.
+            The same as a fraction of the whole, 0 to 1.
         """
         self._start = time.perf_counter()
         self._title, self._begun_at, self._done_before = title, count, done
@@ -59,16 +59,16 @@ class Display:
             self._next = self._start
 
     def update(self, count: int, done: float, numbers: Mapping[str, float]) -> None:
-        """Show how far it is, unless that was done just now.
+        """Show the progress, unless it was shown just now.
 
         Parameters
         ----------
         count : int
             Items done.
         done : float
-            What part of the whole that is, 0 to 1.
+            The same as a fraction of the whole, 0 to 1.
         numbers : mapping of str to float
-            Losses and the like, by name.
+            Quantities such as losses, by name.
         """
         now = time.perf_counter()
         if not self._within or now < self._next:
@@ -84,7 +84,7 @@ class Display:
             self._say(f"{done:4.0%}  {said}, {left:.0f} s left", now)
 
     def end(self, count: int, numbers: Mapping[str, float]) -> None:
-        """Show that all of it is done."""
+        """Show the whole as done."""
         now = time.perf_counter()
         said = self._said(numbers, count, now)
         if self._bar is not None:
@@ -96,7 +96,7 @@ class Display:
             self._say(f"{whole}{now - self._start:.1f} s  {said}", now)
 
     def close(self) -> None:
-        """Leave a bar that did not come to its end, and print the last line."""
+        """Close an unfinished bar, and print a pending line."""
         self._close_bar()
         self._print_line()
 
@@ -114,7 +114,7 @@ class Display:
         return ", ".join([*said, f"{speed:,.0f} {self._item}/s"])
 
     def _say(self, said: str, now: float) -> None:
-        """Print a line, or, if there was one just now, keep it for the end."""
+        """Print a line, or, if one was printed just now, hold it back until :meth:`close`."""
         self._line = f"{self._title}  {said}".lstrip()
         if now >= self._next or not self._within:
             self._next = now + _SECONDS_PER_LINE
@@ -127,11 +127,11 @@ class Display:
 
 
 def bar(shape: str, **options: Any) -> Any:
-    """Return a tqdm bar of this shape on stderr, as wide as the terminal is at the time."""
+    """Return a tqdm bar of this format on stderr, as wide as the terminal."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     tqdm_bar = tqdm(bar_format=shape, dynamic_ncols=True, file=sys.stderr, **options)
-    if (tqdm_bar.ncols or 80) < 1:  # A terminal that does not know its size: all would be cut off.
+    if (tqdm_bar.ncols or 80) < 1:  # The terminal's size is unknown: tqdm would cut all off.
         tqdm_bar.ncols, tqdm_bar.nrows, tqdm_bar.dynamic_ncols = 80, 24, None
     return tqdm_bar
 
@@ -144,8 +144,8 @@ class ProgressBar(Callback):
     Parameters
     ----------
     batches : bool
-        Whether to show something while an epoch lasts; lines then come every few seconds and at
-        the end of the training. Otherwise there is a line after each epoch.
+        Whether to show progress within an epoch; lines are then printed every few seconds and at
+        the end of the training. Otherwise a line is printed after each epoch.
     """
 
     _options: ClassVar[Options] = {"batches": _checks.flag}
@@ -157,7 +157,7 @@ class ProgressBar(Callback):
         self._display: Display | None = None
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Look whether there is a terminal."""
+        """Create the display."""
         self._display = Display("seq", within=self.batches)
 
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
@@ -168,18 +168,18 @@ class ProgressBar(Callback):
             self._display.begin(title, count, count / samples)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Move on."""
+        """Update the display."""
         if self._display is not None:
             count = self.progress.sequences
             self._display.update(count, count / self.progress.samples, logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Show the epoch with its validation."""
+        """Show the results of the epoch and its validation."""
         if self._display is not None:
             self._display.end(self.progress.samples, logs)
 
     def on_train_end(self, logs: Logs) -> None:
-        """Leave the bar of an epoch that was not finished, and print the last line."""
+        """Close the bar of an unfinished epoch, and print a pending line."""
         if self._display is not None:
             self._display.close()
         self._display = None

@@ -1,4 +1,4 @@
-"""Layers one after the other, and how they are trained, used and kept."""
+"""Sequential models: training, evaluation, prediction and files."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ from fastrnn.models.trainer import Plan, Trainer
 
 
 class Sequential(Chain):
-    """Layers one after the other, with Keras's habits: compile, fit, predict, evaluate.
+    """A stack of layers with Keras's methods: compile, fit, predict, evaluate.
 
     Data are batch-first: (N, T, F) floats, (N, T) tokens where the first layer is an
     :class:`Embedding`, or a list of arrays (T_i, F) or (T_i,) of differing lengths. The layers' own
-    `batch_first` has no effect on that: the model hands each the layout that it expects.
+    `batch_first` has no effect on that.
 
     Parameters
     ----------
-    layers : sequence of Embedding, RNN, LSTM, GRU, Dropout, Linear
-        Each takes what the one before gives; all of one dtype. After a recurrent layer with
-        ``return_sequences=False`` there is one output for each sequence, otherwise one for each
-        step.
+    layers : sequence of Embedding, RNN, IndRNN, LSTM, GRU, Dropout, Linear
+        Each takes the outputs of the one before; all have one dtype. After a recurrent layer with
+        ``return_sequences=False`` there is one output per sequence, otherwise one per step.
     seed : int, optional
-        For the initial weights and the dropout of layers that were made without a seed of their
-        own, which are drawn anew here, unless the weights were trained, loaded or set since; and
-        for the order of the data in :meth:`fit`. Default: layers stay as they are, the order is
-        fresh each time.
+        For the initial weights and the dropout of layers constructed without a seed, which are
+        drawn again here unless the weights were trained, loaded or set since; and for the order of
+        the data in :meth:`fit`. Default: layers are left unchanged, and the order is fresh each
+        time.
 
     Attributes
     ----------
@@ -47,9 +46,9 @@ class Sequential(Chain):
     history : History or None
         Of the last :meth:`fit`.
     optimizer, loss, metrics
-        Of :meth:`compile`; None before.
+        As given to :meth:`compile`.
     stop_training : bool
-        A callback sets it to end the training.
+        Set by a callback to stop training.
 
     Examples
     --------
@@ -92,12 +91,12 @@ class Sequential(Chain):
         loss: str | losses.Loss = "cross_entropy",
         metrics: Sequence[Any] = (),
     ) -> None:
-        """Set how :meth:`fit` trains.
+        """Configure the model for training.
 
         Parameters
         ----------
         optimizer : {"sgd", "adam", "adamw", "rmsprop", "adagrad"} or Optimizer
-            A name stands for a fresh one with its defaults.
+            A name stands for a new optimizer with default options.
         loss : {"mse", "mae", "huber", "cross_entropy", "binary_cross_entropy"} or Loss
             The last two take logits: the model needs no softmax or sigmoid.
         metrics : sequence of str or callable
@@ -109,7 +108,7 @@ class Sequential(Chain):
         named = [get_metric(m, chosen) for m in expect_sequence(metrics, "metrics")]
         names = [name for name, _ in named]
         if len({"loss", *names}) <= len(names):
-            raise ValueError(f"metrics: expected names that differ, also from 'loss', got {names}")
+            raise ValueError(f"metrics: expected distinct names other than 'loss', got {names}")
         self._fitting.refuse_if_taken()
         self._optimizer = optim.get(optimizer)
         self._objective, self._metrics = Objective(chosen, dict(named)), tuple(metrics)
@@ -140,35 +139,35 @@ class Sequential(Chain):
         X : (N, T, F) array-like, (N, T) of int, or list of N arrays (T_i, F) or (T_i,)
         y : array-like, or list of N arrays
             With outputs per step, targets per step: (N, T, ...) or N arrays (T_i, ...); otherwise
-            (N, ...). The loss says what comes after: nothing for cross_entropy, else O; an O of 1
+            (N, ...). The loss determines the last axis: none for cross_entropy, else O; an O of 1
             may be left out.
         epochs : int
-            How often to go through the data.
+            Number of passes through the data.
         batch_size : int
-            Sequences per step of the optimizer.
+            Sequences per optimizer step.
         validation_data : tuple (X, y) or (X, y, sample_weight), or dict, optional
-            What to evaluate after each epoch; a dict has the arguments of :meth:`evaluate`.
+            Data to evaluate after each epoch; a dict holds arguments of :meth:`evaluate`.
         validation_split : float
-            Take this last part of X and y for validation instead, 0 to 1.
+            Fraction of X and y, at their end, to validate on instead; 0 to 1.
         lengths : (N,) array-like of int, optional
-            How many of its steps each sequence of an array X has; what follows counts for nothing.
+            Number of valid steps in each sequence of an array X; what follows is ignored.
         shuffle : bool
-            Whether each epoch has an order of its own. Sequences of differing lengths then meet
-            those of like length, which saves padding.
+            Whether to shuffle the data in each epoch. Sequences of differing lengths are then
+            batched with those of similar length, to reduce padding.
         callbacks : sequence of Callback
         verbose : int
-            0 is silent. 1 shows progress on stderr: a bar on a terminal, else a line every few
-            seconds; 2 a line for each epoch.
+            0: silent. 1: progress on stderr, as a bar on a terminal, else a line every few seconds.
+            2: a line for each epoch.
         sample_weight : (N,) array-like, or as `y` per step, optional
-            Weights of sequences or steps in the loss, as in :mod:`fastrnn.losses`: of each batch
-            the loss is sum(w l) / sum(w).
+            Weights of sequences or steps in the loss, as in :mod:`fastrnn.losses`: the loss of a
+            batch is sum(w l) / sum(w).
         bptt : int, optional
-            Truncated backpropagation through time (Williams and Peng 1990): sequences longer than
-            so many steps are trained on in pieces of it, each a step of the optimizer, and the
-            state is carried from piece to piece. Needs outputs per step. Default: whole sequences.
+            Truncated backpropagation through time (Williams and Peng 1990): sequences are trained
+            on in pieces of at most this many steps, one optimizer step each, with the state carried
+            from piece to piece. Requires outputs per step. Default: whole sequences.
         stateful : bool
-            Whether the state is carried from batch to batch too: row i of a batch goes on where
-            row i of the one before ended. For streams that were cut: nothing is shuffled, N has to
+            Whether the state is also carried from batch to batch: row i of a batch continues row i
+            of the one before. For long streams cut into sequences: nothing is shuffled, N has to
             be a multiple of `batch_size`, and all sequences have the same length. The state is
             zeroed at the start of each epoch, and for each batch of validation and prediction.
 
@@ -176,13 +175,14 @@ class Sequential(Chain):
         -------
         History
             ``history.history["loss"]``, one number per epoch: the mean over its batches, each
-            taken before its step; ``["val_loss"]`` with validation; and so for each metric.
+            measured before its optimizer step; ``["val_loss"]`` with validation; and likewise each
+            metric.
 
         Raises
         ------
         ValueError
-            If arguments don't fit the model or each other; or if the loss becomes NaN or infinite,
-            which names epoch and batch. ``model.history`` then has the epochs before.
+            If arguments don't fit the model or each other; or if the loss becomes NaN or infinite.
+            The message then names epoch and batch, and ``model.history`` holds the epochs before.
         """
         with self._fitting:
             for i, callback in enumerate(expect_sequence(callbacks, "callbacks")):
@@ -210,7 +210,7 @@ class Sequential(Chain):
             return trainer.history
 
     def _split(self, data: Data, validation_data: Any, split: Any) -> tuple[Data, Data | None]:
-        """Return the data to train on, and those for validation."""
+        """Return the training data and the validation data."""
         split = _checks.fraction(split, "validation_split")
         if split:
             if validation_data is not None:
@@ -238,7 +238,7 @@ class Sequential(Chain):
         lengths: Any = None,
         sample_weight: Any = None,
     ) -> dict[str, float]:
-        """Return loss and metrics, as :meth:`fit` measures validation data.
+        """Return loss and metrics, computed as for validation data in :meth:`fit`.
 
         Parameters
         ----------
@@ -270,7 +270,7 @@ class Sequential(Chain):
         Returns
         -------
         y : (N, O) array; or, per step, (N, T, O), or for a list X a list of (T_i, O)
-            Past a sequence's length, 0.
+            0 past a sequence's length.
         """
         data = Data.of(self._network.signature, X, lengths)
         return evaluation.predict(self._network, data, _checks.size(batch_size, "batch_size"))
@@ -287,8 +287,8 @@ class Sequential(Chain):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write architecture and weights to a safetensors file, for ``fastrnn.load``.
 
-        The file is replaced as a whole or left alone. There is no code in it, and nothing of
-        :meth:`compile`; ``fastrnn.callbacks.Checkpoint`` keeps a training.
+        The file is replaced atomically. It holds no code, and nothing of :meth:`compile`;
+        ``fastrnn.callbacks.Checkpoint`` saves the state of a training.
         """
         described = architecture.describe(self.layers)
         model_file.write(path, "Sequential", described, self.parameters())

@@ -16,7 +16,7 @@ from fastrnn.models.network import Network
 
 
 class ModelStream(Bound):
-    """The states of a model's recurrent layers, and the means to step them.
+    """A model that runs one time step at a time, with the states of its recurrent layers.
 
     Made by ``Sequential.stream()``. Use one stream from one thread at a time.
     """
@@ -47,10 +47,10 @@ class ModelStream(Bound):
         Parameters
         ----------
         x_t : (B, F) array-like, or (B,) of int where the first layer is an Embedding
-            (F,), or a single token, is taken too where B is 1.
+            (F,), or a single token, is accepted too if B is 1.
         out : (B, O) array, optional
             Where to write the output: writeable, C-contiguous and of the model's dtype; (O,) for an
-            `x_t` of (F,). With it, no arrays are made.
+            `x_t` of (F,). With it, no arrays are allocated.
 
         Returns
         -------
@@ -69,7 +69,7 @@ class ModelStream(Bound):
         s, B = self._signature, self._batch_size
         x = _checks.asarray(x_t, "x_t")
         lead = () if B == 1 and x.ndim == (s.vocabulary is None) else (B,)
-        # Checked before any layer moves: a refused step is no step.
+        # Checked before any layer advances, so that a refused step changes no state.
         x = s.array(x, "x_t", lead)
         shape = (*lead, s.outputs)
         y = (
@@ -86,7 +86,7 @@ class ModelStream(Bound):
 
     @property
     def state(self) -> list[Any]:
-        """The state of each recurrent layer: copies. Assign to it to go on from elsewhere."""
+        """Copies of the recurrent layers' states. Assign to it to continue from other states."""
         with self._busy:
             return self._states()
 

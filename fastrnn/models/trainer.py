@@ -25,7 +25,7 @@ from fastrnn.optim import Optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a training goes through its data: the options of ``Sequential.fit``, checked."""
+    """The checked options of ``Sequential.fit`` for iterating over the data."""
 
     epochs: int
     batch_size: int
@@ -34,7 +34,7 @@ class Plan:
     stateful: bool
 
     def check(self, data: Data) -> None:
-        """Raise if data can't be gone through like this."""
+        """Raise if the options do not fit the data."""
         if self.bptt is not None and not data.signature.per_step:
             raise ValueError("bptt: expected None where there is one output for the sequence")
         if self.stateful and (len(data) % self.batch_size or data.lengths is not None):
@@ -45,7 +45,7 @@ class Plan:
             )
 
     def steps(self, data: Data) -> int | None:
-        """Return the steps of the optimizer in an epoch, or None where that varies."""
+        """Return the optimizer steps per epoch, or None if that varies."""
         batches = -(-len(data) // self.batch_size)
         if self.bptt is None:
             return batches
@@ -53,12 +53,12 @@ class Plan:
 
 
 class Trainer:
-    """One training: what it goes by, and where it is.
+    """One training: its inputs, options and current position.
 
     Parameters
     ----------
     model : Model
-        What callbacks are given.
+        Given to callbacks.
     network : Network
         Of the model.
     objective : Objective
@@ -90,16 +90,16 @@ class Trainer:
         self.callbacks: list[Callback] = []
         self.progress = Progress(plan.epochs, len(data), plan.steps(data))
         self.epoch = 0  #: Epochs done.
-        self.batch = 0  #: Steps of the optimizer done in this epoch.
+        self.batch = 0  #: Optimizer steps done in this epoch.
         self.sequences = 0  #: Sequences done in this epoch.
-        self.order = rng.bit_generator.state  #: At the start of the epoch.
-        self.state: list[Any] | None = None  #: To go on from in the next batch.
+        self.order = rng.bit_generator.state  #: State of `rng` at the start of the epoch.
+        self.state: list[Any] | None = None  #: Carried to the next batch.
         self.trainable: list[bool] | None = None  #: At the last step.
         self.parameters: dict[str, Array] = {}
 
     def run(self, callbacks: Sequence[Callback]) -> None:
         """Train to the end."""
-        # Who keeps the state of the others comes after them.
+        # A Keeper saves the state of the others, and so runs after them.
         self.callbacks = sorted(callbacks, key=lambda c: isinstance(c, Keeper))
         for callback in self.callbacks:
             callback.model, callback.progress = self.model, self.progress
@@ -122,7 +122,7 @@ class Trainer:
                     callback.on_train_begin({})
                     begun.append(callback)
                 self._publish()
-                # One that was stopped in the middle of an epoch still has to be brought to its end.
+                # A resumed training that was stopped within an epoch still has to end that epoch.
                 while self.epoch < self.plan.epochs and (
                     self.batch or not self.model.stop_training
                 ):
@@ -134,7 +134,7 @@ class Trainer:
             self._end(begun)
 
     def _end(self, begun: Sequence[Callback]) -> None:
-        """Tell the callbacks; none of them keeps anything of the training."""
+        """Call ``on_train_end``, and drop the callbacks' references to the training."""
         try:
             for callback in begun:
                 callback.on_train_end(self.history.last)
@@ -144,7 +144,7 @@ class Trainer:
                     callback.training = None
 
     def _publish(self) -> None:
-        """Say where the training is."""
+        """Update the progress that callbacks see."""
         p = self.progress
         p.epoch, p.batch, p.sequences = self.epoch, self.batch, self.sequences
 
@@ -176,7 +176,7 @@ class Trainer:
         self._end_epoch(epoch, logs)
 
     def _end_epoch(self, epoch: int, logs: Logs) -> None:
-        # They may add to the logs, and so to the history; whoever keeps all that comes after.
+        # Callbacks may add to the logs, and so to the history, which a Keeper then saves.
         for callback in self.callbacks:
             if not isinstance(callback, Keeper):
                 callback.on_epoch_end(epoch, logs)
@@ -191,7 +191,7 @@ class Trainer:
                 callback.on_epoch_end(epoch, logs)
 
     def _steps(self) -> Iterator[tuple[Batch, Array | None]]:
-        """Return the epoch's batches from here on, each with the rows of the state that go on."""
+        """Return the epoch's remaining batches, each with the rows of the state that continue."""
         rng = self.rng if self.plan.shuffle else None
         steps = self._all_steps(self.data.rows(self.plan.batch_size, rng))
         carried = self.state
@@ -209,11 +209,11 @@ class Trainer:
             self.sequences += len(rows)
 
     def _train_step(self, batch: Batch, on: Array | None) -> None:
-        """Take one step of the optimizer."""
+        """Take one optimizer step."""
         state = self.state
         if state is not None and on is not None:
             state = [_rows(s, on) for s in state]
-        # What is not finite is an error here, and warnings of it only noise.
+        # A loss that is not finite raises an error; warnings would only be noise.
         with np.errstate(over="ignore", invalid="ignore"):
             y, tape = self.network.apply_forward(batch.x, state, lengths=batch.lengths)
             loss, dy = self.means.add(y, batch)
@@ -233,17 +233,17 @@ class Trainer:
         self.state = tape.state
 
     def _hooks(self, name: str) -> list[Callable[[int, Logs], None]]:
-        """Return the callbacks' own hooks of this name."""
+        """Return the hooks of this name that callbacks override."""
         return [
             getattr(c, name)
             for c in self.callbacks
             if getattr(type(c), name) is not getattr(Callback, name)
         ]
 
-    # What a checkpoint keeps.
+    # State for checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the rest of the training depends on."""
+        """Return all state that the rest of the training depends on."""
         optimizer = self.optimizer
         return {
             "about": self.about(),
@@ -264,12 +264,12 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave.
+        """Restore the state that :meth:`state_dict` returned.
 
         Raises
         ------
         ValueError, TypeError, KeyError, AttributeError
-            If it is of another training; nothing has changed then.
+            If it is from another training; nothing is changed then.
         """
         mine = self.about()
         for name, theirs in state["about"].items():
@@ -315,7 +315,7 @@ class Trainer:
         self.model.stop_training = bool(state["stop"])
 
     def about(self) -> dict[str, Any]:
-        """Return what has to be the same for a training to go on to the same bits."""
+        """Return what has to be equal for a resumed training to end with the same bits."""
         data, optimizer, plan = self.data, self.optimizer, self.plan
         options = [f"{n}={v!r}" for n, v in optimizer.options.items() if n != "lr"]
         arrays = (data.x, data.lengths, data.starts, data.y, data.weight)
@@ -338,11 +338,11 @@ class Trainer:
         }
 
     def _kept_callbacks(self) -> list[Callback]:
-        """Return the callbacks whose state belongs to that of the training."""
+        """Return the callbacks whose state is part of the training's."""
         return [c for c in self.callbacks if not isinstance(c, Keeper | ProgressBar)]
 
     def _generators(self) -> list[np.random.Generator]:
-        """Return the random states of the layers."""
+        """Return the random generators of the layers."""
         generators = [layer.generator for layer in self.network.layers]
         return [rng for rng in generators if rng is not None]
 
