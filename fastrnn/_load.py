@@ -20,7 +20,7 @@ _KINDS = {
 def load(path: str | os.PathLike[str]) -> Any:
     """Read a model of any kind from the file that its ``save`` wrote.
 
-    No code is in the file, and none of it is run.
+    The file holds no code, and none is run.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     model : Sequential, CharLM, ...
-        A ``Sequential`` is to be compiled again before it is trained or evaluated.
+        A ``Sequential`` has to be compiled again before training or evaluation.
 
     Raises
     ------
     ValueError
-        If the file is damaged, something else, or of an unknown version.
+        If the file is damaged, is not a model, or has an unknown version.
     OSError
-        If there is no such file, or it can't be read.
+        If the file does not exist or can't be read.
     """
     kind, model, tensors = model_file.read(path)
     if kind not in _KINDS:

@@ -1,4 +1,4 @@
-"""What happens while ``Sequential.fit`` trains: watching, stopping, keeping."""
+"""Callbacks of ``Sequential.fit``: early stopping, learning rates, progress and checkpoints."""
 
 from fastrnn.models.callback import Callback as Callback
 from fastrnn.models.callback import Logs as Logs

@@ -50,7 +50,7 @@ class _Scale:
 
 @dataclasses.dataclass
 class _Fit:
-    """The result of `fit`: settings, the series (n, K), whether it came as (n,), the network."""
+    """The result of `fit`: settings, series (n, K), whether it was given as (n,), network."""
 
     by: Forecaster
     values: Array
@@ -71,7 +71,7 @@ class Backtest:
     Attributes
     ----------
     origins : (N,) array
-        How many values of the series were known.
+        Number of values known to each forecast.
     actual : (N, horizon) or (N, horizon, K) array
     forecasts : dict of str to array
         In the shape of `actual`: ``"forecaster"``, ``"naive"`` and, with a season,
@@ -109,12 +109,13 @@ class Backtest:
 
 @dataclasses.dataclass(eq=False)
 class Forecaster(estimators.Settings):
-    """A forecaster of one or several series: a recurrent network.
+    """A recurrent network that forecasts one or several time series.
 
     The network reads the last `window` values, scaled to mean 0 and standard deviation 1 and also
     as differences from the last one, and predicts the next `steps` differences at once. Longer
-    forecasts continue from their own values. Trained on every window of the series: mean
-    squared error, Adam, with the learning rate falling to 0 along half a cosine.
+    forecasts continue from their own values. It is trained on every window of the series; the loss
+    is the mean squared error, the optimizer is Adam, with its learning rate decaying to 0 along a
+    half cosine.
 
     Parameters
     ----------
@@ -123,22 +124,23 @@ class Forecaster(estimators.Settings):
     window : int
         Values that the network reads.
     steps : int
-        Values that it predicts at once; best about as many as the forecasts are long.
+        Values that it predicts at once; best close to the length of the forecasts.
     season : int, optional
-        Values per season (12 for months of a year). The network then also reads each value's place
-        in the season, as sine and cosine; and :meth:`backtest` has a seasonal naive forecast.
+        Values per season (12 for months of a year). The network then also reads the phase of each
+        value in the season, as sine and cosine, and :meth:`backtest` adds a seasonal naive
+        forecast.
     log : bool
-        Whether to work with logarithms, for positive series that grow by percents.
+        Whether to model logarithms, for positive series that grow exponentially.
     hidden_size, num_layers : int
     dropout : float
-        Probability, between layers and before the output.
+        Dropout probability between layers and before the linear layer.
     lr, clip_norm : float
-        Learning rate at the start, and the largest joint norm of the gradients.
+        Initial learning rate, and maximum global norm of the gradients.
     batch_size : int
     epochs : int, optional
-        How often to go through the windows. Default: 400 optimizer steps' worth.
+        Number of passes through the windows. Default: as many as take 400 optimizer steps.
     calibration_fraction : float
-        The last part of the series on which :meth:`predict_interval` measures residuals.
+        Fraction of the series, at its end, on which :meth:`predict_interval` measures residuals.
     seed : int, optional
         For the initial weights, dropout and the order of windows. Default: fresh each time.
     """
@@ -182,10 +184,9 @@ class Forecaster(estimators.Settings):
         Parameters
         ----------
         series : (n,) or (n, K) array-like
-            One series, or K side by side, oldest value first, at equal distances.
+            One series, or K in columns, oldest value first, equally spaced in time.
         verbose : int
-            0 is silent, as most series take a second; otherwise as in
-            :meth:`fastrnn.Sequential.fit`.
+            As in :meth:`fastrnn.Sequential.fit`. 0 is silent: most series take about a second.
 
         Returns
         -------
@@ -240,15 +241,15 @@ class Forecaster(estimators.Settings):
     # Use.
 
     def predict(self, horizon: int, *, history: Any = None) -> Array:
-        """Return the values that follow.
+        """Return forecasts of the values that follow.
 
         Parameters
         ----------
         horizon : int
-            How many.
+            Number of values.
         history : (m,) or (m, K) array-like, optional
-            What they follow: the series as it is now, from the same first value on as the one
-            fitted. Default: the series fitted.
+            The series so far, starting with the same first value as the one fitted. Default: the
+            series fitted.
 
         Returns
         -------
@@ -262,12 +263,12 @@ class Forecaster(estimators.Settings):
     def predict_interval(
         self, horizon: int, *, level: float = 0.9, history: Any = None
     ) -> tuple[Array, Array]:
-        """Return bounds between which each value that follows lies with probability `level`.
+        """Return bounds that contain each value that follows with probability `level`.
 
-        Quantiles of residuals (as in split conformal prediction, Lei et al. 2018, which however
-        assumes that they are exchangeable): a second network, which has not seen the last
-        `calibration_fraction` of the series, forecasts it from every place in it. The first call
-        trains that network.
+        The bounds are quantiles of residuals, as in split conformal prediction (Lei et al. 2018),
+        which however assumes that residuals are exchangeable: a second network, trained without the
+        last `calibration_fraction` of the series, forecasts that part from every origin in it. The
+        first call trains that network.
 
         Parameters
         ----------
@@ -284,7 +285,7 @@ class Forecaster(estimators.Settings):
         Raises
         ------
         ValueError
-            If the series fitted is too short for so many residuals of so long a forecast.
+            If the series fitted is too short to measure residuals at this horizon.
         """
         expected = "a number above 0 and below 1"
         level = _checks.real(level, "level", expected, lambda v: 0 < v < 1)
@@ -306,7 +307,7 @@ class Forecaster(estimators.Settings):
         z = by._roll(fit.net, fit.scale.to(values), np.array([len(values)]), horizon)[0]
         bounds = np.empty((2, *z.shape))
         for h in range(horizon):
-            # From the last origins, the h-th value has not come yet.
+            # The h-th value after the last origins is not known yet.
             residuals = known[cut + h :] - past[: n - cut - h, h]
             bounds[:, h] = z[h] + np.quantile(residuals, [(1 - level) / 2, (1 + level) / 2], axis=0)
         lower, upper = fit.shown(fit.scale.back(bounds))
@@ -323,10 +324,10 @@ class Forecaster(estimators.Settings):
     ) -> Backtest:
         """Return forecasts of the end of a series, to compare with the values that followed.
 
-        A new forecaster of the same settings is fitted on all but the last `test_fraction`, and
-        forecasts from one place in the rest after the other, each time from all values before.
-        Beside it the naive forecast, the last value; and with a `season` the seasonal naive one,
-        the value a season (or as many seasons as it takes) before.
+        A new forecaster with the same settings is fitted on all but the last `test_fraction`, and
+        forecasts from successive origins in the rest, each time given all values before. It is
+        compared with the naive forecast, the last value, and, with a `season`, with the seasonal
+        naive forecast, the value a season (or as many seasons as it takes) before.
 
         Parameters
         ----------
@@ -336,7 +337,7 @@ class Forecaster(estimators.Settings):
             Default: `steps`.
         test_fraction : float
         stride : int
-            How far from one origin to the next.
+            Distance between successive origins.
         verbose : int
             As in :meth:`fit`.
 
@@ -347,7 +348,7 @@ class Forecaster(estimators.Settings):
         Raises
         ------
         ValueError, TypeError
-            As :meth:`fit` does, for the part that is not tested on.
+            As in :meth:`fit`, for the part before the test part.
         """
         horizon = self.steps if horizon is None else _checks.size(horizon, "horizon")
         stride = _checks.size(stride, "stride")
@@ -382,15 +383,15 @@ class Forecaster(estimators.Settings):
         return Backtest(origins, actual, forecasts)
 
     def plot(self, horizon: int, *, level: float = 0.9, shown: int | None = None) -> Any:
-        """Draw the end of the series fitted, the forecast and its interval, with matplotlib.
+        """Plot the end of the series fitted, the forecast and its interval, with matplotlib.
 
         Parameters
         ----------
         horizon : int
         level : float
-            Of the interval, as in :meth:`predict_interval`.
+            Level of the interval, as in :meth:`predict_interval`.
         shown : int, optional
-            Values of the series. Default: five times the horizon.
+            Number of values of the series to show. Default: five times the horizon.
 
         Returns
         -------
@@ -423,8 +424,8 @@ class Forecaster(estimators.Settings):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write settings, series and weights to a safetensors file, for ``fastrnn.load``.
 
-        The file is replaced as a whole or left alone; there is no code in it. The second network of
-        :meth:`predict_interval` is not in it, and is trained again when it is needed.
+        The file is replaced atomically; it holds no code. The second network of
+        :meth:`predict_interval` is not saved, and is trained again when it is needed.
         """
         fit, values = self._fitted(None)
         header = {"settings": fit.by._settings(), "net": architecture.describe(fit.net.layers)}

@@ -1,7 +1,7 @@
-"""scikit-learn estimators: sequences in, classes or numbers out.
+"""scikit-learn estimators for classification and regression of sequences.
 
-They take part in pipelines, grid searches, cross-validation and all else that scikit-learn does
-with estimators. Needs scikit-learn: ``pip install 'fastrnn[sklearn]'``.
+They work in pipelines, grid searches, cross-validation and everywhere else that scikit-learn takes
+estimators. Requires scikit-learn: ``pip install 'fastrnn[sklearn]'``.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ except ImportError:
     ) from None
 
 
-#: Float32 stays, everything else becomes float64, as elsewhere in scikit-learn.
+#: float32 is kept, everything else becomes float64, as elsewhere in scikit-learn.
 _DTYPES = [np.float64, np.float32]
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The inputs that `fit` has seen.
+    """Properties of the inputs to `fit`.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class _Inputs:
         F, over time.
     dtype : dtype
     table : bool
-        Whether they came as a table (n, T).
+        Whether they were given as a table (n, T).
     mean, deviation : (F,) array
     """
 
@@ -80,9 +80,9 @@ class _Inputs:
 
 
 class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
-    """What both estimators have in common: standardised inputs, a network and its training."""
+    """The base of both estimators: standardised inputs, a network and its training."""
 
-    #: Of :meth:`fastrnn.Sequential.compile`.
+    #: The loss, for :meth:`fastrnn.Sequential.compile`.
     _loss: str
 
     net_: Sequential
@@ -127,17 +127,16 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     def _train(
         self, X: Any, y: Array, outputs: int, sample_weight: Array | None, epochs: int | None
     ) -> None:
-        """Train from scratch for so many epochs; with None, train the network for one more."""
+        """Train from scratch for `epochs`; with None, train the network for one more epoch."""
         batch_size = _checks.size(self.batch_size, "batch_size")
         by: Any = {
             "sample_weight": sample_weight,
             "batch_size": batch_size,
             "verbose": self.verbose,
         }
-        by["sample_weight"] = sample_weight
         for_partial_fit = Adam(self.lr, clip_norm=self.clip_norm)
         if epochs is None and hasattr(self, "net_"):
-            # Its Adam goes on from where it was, with the settings of today.
+            # Continue with the state of its Adam, and the current settings.
             adam: Any = self.net_.optimizer
             adam.lr, adam.clip_norm = for_partial_fit.lr, for_partial_fit.clip_norm
             history = estimators.to_the_end(self.net_.fit(X, y, **by))
@@ -156,7 +155,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             adam = estimators.adam(self.lr, self.clip_norm, len(y), batch_size, epochs)
             net.compile(adam, self._loss)
             history = net.fit(X, y, epochs=epochs, **by)
-            # The state of this one is twice the size of the weights, and of no use any more.
+            # This optimizer's state is twice the size of the weights, and no longer needed.
             net.compile(for_partial_fit, self._loss)
         self.loss_curve_ = [*estimators.to_the_end(history).history["loss"]]
         self.net_ = net
@@ -171,7 +170,7 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     def _checked(self, X: Any, *, reset: bool) -> tuple[Any, bool]:
         """Return `X` as (n, T, F) or a list of (T_i, F), and whether it is a table (n, T).
 
-        With `reset` scikit-learn learns the table's columns.
+        With `reset`, scikit-learn records the table's columns.
         """
         sequences = _sequences(X)
         if sequences is None and getattr(X, "ndim", 2) >= 3:
@@ -180,12 +179,12 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         if sequences is not None:
             return sequences, False
         if reset or self._inputs.table:
-            # scikit-learn watches that a table has the columns of the one fitted.
+            # scikit-learn checks that a table has the columns of the one fitted.
             return validate_data(self, X, dtype=_DTYPES, reset=reset)[:, :, None], True
         return check_array(X, dtype=_DTYPES, estimator=self)[:, :, None], True
 
     def _fit_inputs(self, X: Any, *, reset: bool) -> tuple[Any, _Inputs]:
-        """Return `X` as the network takes it, and what `predict` has to know of it."""
+        """Return `X` as the network takes it, and the properties that `predict` requires."""
         sequences, table = self._checked(X, reset=reset)
         inputs = _Inputs.of(sequences, table, self.standardize) if reset else self._inputs
         return inputs.scaled(sequences), inputs
@@ -247,11 +246,11 @@ def _required(y: Any, estimator: Any) -> None:
 
 
 class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[misc]
-    """A regressor of sequences: recurrent layers, and a linear map at the end.
+    """A sequence regressor: recurrent layers, and a linear map of the last step.
 
-    Mean squared error of standardised targets, Adam.
+    The loss is the mean squared error of standardised targets; the optimizer is Adam.
 
-    Parameters are those of :class:`SequenceClassifier`, but for `class_weight`.
+    Parameters are those of :class:`SequenceClassifier`, except `class_weight`.
 
     Attributes
     ----------
@@ -272,7 +271,7 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         Parameters
         ----------
         X : (n, T, F) or (n, T) array-like, or list of (T_i, F) or (T_i,) array-like
-            Without F there is one feature over time.
+            Without F, there is one feature over time.
         y : (n,) or (n, K) array-like
         sample_weight : (n,) array-like, optional
 
@@ -284,9 +283,9 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         return self._fit(X, y, sample_weight, _checks.size(self.max_epochs, "max_epochs"))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one more epoch, on these sequences; as :meth:`fit` otherwise.
+        """Train for one more epoch, on these sequences; otherwise as :meth:`fit`.
 
-        Scales are those of the first call.
+        Data are scaled as in the first call.
         """
         return self._fit(X, y, sample_weight, None)
 
@@ -330,9 +329,9 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
 
 
 class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[misc]
-    """A classifier of sequences: recurrent layers, a linear map at the end, softmax.
+    """A sequence classifier: recurrent layers, a linear map of the last step, softmax.
 
-    Cross-entropy, Adam.
+    The loss is cross-entropy; the optimizer is Adam.
 
     Parameters
     ----------
@@ -340,20 +339,21 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         The recurrent layer, in lower case.
     hidden_size, num_layers : int
     bidirectional : bool
-        Whether a second direction reads from the end; the output is of both last steps.
+        Whether sequences are also read backwards; the linear map takes the last steps of both
+        directions.
     dropout : float
-        Probability, between layers and before the output.
+        Dropout probability between layers and before the linear map.
     max_epochs : int
-        How often `fit` goes through the data.
+        Number of passes of `fit` through the data.
     batch_size : int
     lr : float
-        Adam's learning rate: at the start of `fit`, from where it falls to 0 along half a cosine,
-        and throughout `partial_fit`.
+        Learning rate: in `fit` the initial one, which decays to 0 along a half cosine; in
+        `partial_fit` constant.
     clip_norm : float
-        Gradients are scaled to at most this joint norm.
+        Maximum global norm of the gradients.
     standardize : bool
-        Whether each feature is brought to mean 0 and standard deviation 1, over all steps of all
-        sequences of `fit` (or of the first `partial_fit`).
+        Whether each feature is scaled to mean 0 and standard deviation 1 over all steps of all
+        sequences in `fit` (or in the first `partial_fit`).
     random_state : int, RandomState or None
         For the initial weights, dropout and the order of the data.
     verbose : int
@@ -364,7 +364,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
     Attributes
     ----------
     classes_ : (C,) array
-        Sorted.
+        The classes, sorted.
     net_ : fastrnn.Sequential
     loss_curve_ : list of float
         Training loss of each epoch.
@@ -406,7 +406,7 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         Parameters
         ----------
         X : (n, T, F) or (n, T) array-like, or list of (T_i, F) or (T_i,) array-like
-            Without F there is one feature over time.
+            Without F, there is one feature over time.
         y : (n,) array-like
             Classes: numbers or strings.
         sample_weight : (n,) array-like, optional
@@ -420,16 +420,16 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         return self._fit(X, y, None, sample_weight, epochs)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train for one more epoch, on these sequences; as :meth:`fit` otherwise.
+        """Train for one more epoch, on these sequences; otherwise as :meth:`fit`.
 
-        Scales are those of the first call.
+        Data are scaled as in the first call.
 
         Parameters
         ----------
         X, y, sample_weight
             As in :meth:`fit`.
         classes : array-like, optional
-            All classes that will come; needed at the first call.
+            All classes that may occur; required at the first call.
         """
         if classes is None and not hasattr(self, "net_"):
             raise ValueError("classes: expected all classes at the first call of partial_fit")

@@ -1,1 +1,1 @@
-"""Files that are either there in full or not at all, and model files."""
+"""Atomic writing of files, and model files."""

@@ -1,4 +1,4 @@
-"""Files that are either there in full or not at all."""
+"""Atomic writing of files: the new file appears in full or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from fastrnn import _checks
 
-#: A new file that nobody else has; never what a link points to.
+#: Create a new file, and never follow a link.
 _NEW = (
     os.O_WRONLY
     | os.O_CREAT
@@ -22,10 +22,10 @@ _NEW = (
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file: to a temporary name beside it, then moved over what was there.
+    """Write a file atomically: to a temporary file beside it, which then replaces it.
 
-    Any number of threads and processes may write one path: each file is whole, the last one stays.
-    A file that was there keeps its mode, and a link its place.
+    Any number of threads and processes may write one path: each file is whole, and the last one
+    stays. A file that is replaced keeps its mode, and a link stays a link.
     """
     with _temporary(path) as (target, temporary):
         with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
@@ -44,7 +44,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def remove_left_over(path: str | os.PathLike[str]) -> None:
-    """Remove what processes that were killed while they wrote this file have left beside it."""
+    """Remove temporary files of processes that were killed while writing this file."""
     folder, name = os.path.split(os.path.realpath(path))
     for entry in os.listdir(folder):
         if entry.startswith(f".{name}.") and entry.endswith(".tmp"):
@@ -55,9 +55,9 @@ def remove_left_over(path: str | os.PathLike[str]) -> None:
 
 
 def _alive(process: int) -> bool:
-    """Whether there is such a process; it may have taken over the number of another."""
+    """Return whether a process has this number, possibly another one than the writer."""
     if os.name == "nt":
-        return False  # where a file that somebody writes can't be removed
+        return False  # where a file that is being written can't be removed
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -69,7 +69,7 @@ def _alive(process: int) -> bool:
 
 @contextmanager
 def _temporary(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """The real path, and a temporary one beside it; errors are about the path that was given."""
+    """Yield the real path and a temporary one beside it; errors name the path that was given."""
     given = _checks.path(path)
     target = os.path.realpath(given)
     if not given or (os.path.exists(target) and not os.path.isfile(target)):

@@ -1,6 +1,6 @@
-"""Model files: safetensors whose metadata say what the tensors are; no code, ever.
+"""Model files: safetensors with metadata that describe the model; no code.
 
-The metadata hold ``format``, ``version``, ``kind`` (a class), ``model`` (what it is made of, as
+The metadata hold ``format``, ``version``, ``kind`` (a class), ``model`` (a description, as
 JSON) and ``crc32``, a checksum over kind, model, and names, dtypes, shapes and bytes of tensors.
 """
 
@@ -24,7 +24,7 @@ FORMAT, VERSION = "fastrnn", "1"
 def write(
     path: str | os.PathLike[str], kind: str, model: Mapping[str, Any], tensors: Mapping[str, Array]
 ) -> None:
-    """Write a file, which is replaced as a whole or left alone."""
+    """Write a model file, atomically."""
     import json
 
     from safetensors.numpy import save
@@ -42,9 +42,9 @@ def write(
 
 
 def _plain(value: Any) -> Any:
-    """Return a NumPy scalar as Python's."""
+    """Return a NumPy scalar as a Python number."""
     if not isinstance(value, np.generic):
-        raise TypeError(f"expected what JSON can say, got {type(value).__name__}")
+        raise TypeError(f"expected a JSON type, got {type(value).__name__}")
     return value.item()
 
 
@@ -54,9 +54,9 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
     Raises
     ------
     ValueError
-        If the file is damaged, something else, or of an unknown version.
+        If the file is damaged, is not a model, or has an unknown version.
     OSError
-        If there is no such file, or it can't be read.
+        If the file does not exist or can't be read.
     """
     import json
 
@@ -68,7 +68,7 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
         data = file.read()
     try:
         tensors = load(data)
-        # safetensors has found the header to be in order, but hands out only the tensors.
+        # safetensors has validated the header, but returns only the tensors.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{where}: is not a safetensors file, or damaged: {error}") from None
@@ -89,7 +89,7 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
 
 
 def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str, Array]) -> Any:
-    """Return what ``cls._from_file`` makes; an error names the file."""
+    """Return what ``cls._from_file`` returns; errors name the file."""
     try:
         return cls._from_file(model, tensors)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -97,7 +97,7 @@ def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str,
 
 
 def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
-    """Return a checksum against damage, not against malice."""
+    """Return a checksum that detects damage, not tampering."""
     crc = zlib.crc32(f"{kind}\n{model}".encode())
     for name in sorted(tensors):
         a = tensors[name]
@@ -107,14 +107,14 @@ def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
 
 
 class Model:
-    """A dataclass of settings, with what was learned, that is kept in a file.
+    """A dataclass of settings and fitted attributes that can be saved to a file.
 
-    What derives from it has ``save`` and ``_from_file``, the inverse of what ``save`` writes.
+    Subclasses define ``save``, and ``_from_file``, its inverse.
     """
 
     @classmethod
     def _from_file(cls, model: Any, tensors: dict[str, Array]) -> Self:
-        """Return the model of a file, from what ``save`` gave to :func:`write`."""
+        """Return the model, given what ``save`` passed to :func:`write`."""
         raise NotImplementedError
 
     @classmethod
@@ -124,9 +124,9 @@ class Model:
         Raises
         ------
         ValueError
-            If the file is damaged, something else, or of an unknown version.
+            If the file is damaged, is not a model, or has an unknown version.
         OSError
-            If there is no such file, or it can't be read.
+            If the file does not exist or can't be read.
         """
         kind, model, tensors = read(path)
         if kind != cls.__name__:
@@ -135,6 +135,6 @@ class Model:
         return loaded
 
     def _settings(self) -> dict[str, Any]:
-        """Return what was passed to the constructor."""
+        """Return the constructor's arguments."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: getattr(self, field.name) for field in fields if field.init}

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, 1 if nobody reads the output any more, 2 for bad input, 130 for Ctrl-C.
+        The exit code: 0, 1 if the output's pipe was closed, 2 for bad input, 130 for Ctrl-C.
     """
     if sys.stdout is None:  # closed by the shell
         sys.stdout = io.StringIO()

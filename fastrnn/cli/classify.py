@@ -1,4 +1,4 @@
-"""``fastrnn classify``: train classifiers of texts, and use them."""
+"""``fastrnn classify``: train and use text classifiers."""
 
 from __future__ import annotations
 
@@ -17,43 +17,54 @@ def add(commands: Any) -> None:
     """Add the command to a parser."""
     classify = commands.add_parser("classify", help="text classification")
     classify_commands = classify.add_subparsers(required=True, metavar="command")
-    train = add_command(classify_commands, "train", _train, "train a classifier of texts")
+    train = add_command(classify_commands, "train", _train, "train a text classifier")
     train.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="one CSV or TSV file with a header; or for each class LABEL=FILE, a text per line",
+        help="one CSV or TSV file with a header; or LABEL=FILE for each class, a text per line",
     )
     train.add_argument("-o", "--output", required=True, metavar="MODEL", help="file to write")
-    train.add_argument("--text-column", default="text", help="of a CSV file (default: text)")
-    train.add_argument("--label-column", default="label", help="of a CSV file (default: label)")
-    train.add_argument("--encoding", default="utf-8", help="of the files (default: utf-8)")
     train.add_argument(
-        "--holdout", type=float, default=0.1, help="part to measure accuracy on (default: 0.1)"
+        "--text-column", default="text", help="column of the texts in a CSV file (default: text)"
+    )
+    train.add_argument(
+        "--label-column",
+        default="label",
+        help="column of the labels in a CSV file (default: label)",
+    )
+    train.add_argument("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
+    train.add_argument(
+        "--holdout",
+        type=float,
+        default=0.1,
+        help="fraction held out to measure accuracy on (default: 0.1)",
     )
     add_options(
         train,
         TextClassifier,
         ("unit", str, "words or characters"),
         CELL,
-        ("embedding_dim", int, "size of a word's vector"),
+        ("embedding_dim", int, "size of a word's embedding"),
         ("hidden_size", int, "hidden units"),
         ("num_layers", int, "recurrent layers"),
-        ("dropout", float, "probability"),
-        ("min_count", int, "words seen less often share a vector"),
-        ("max_length", int, "words read of a text"),
-        ("lr", float, "learning rate at the start"),
-        ("batch_size", int, "texts side by side"),
-        ("epochs", int, "times through the texts"),
-        ("seed", int, "for equal results"),
+        ("dropout", float, "dropout probability"),
+        ("min_count", int, "words seen fewer times share a vector"),
+        ("max_length", int, "words to read of each text (default: all)"),
+        ("lr", float, "initial learning rate"),
+        ("batch_size", int, "texts per batch"),
+        ("epochs", int, "passes through the texts"),
+        ("seed", int, "for reproducible results"),
     )
     train.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     predict = add_command(classify_commands, "predict", _predict, "predict the classes of texts")
-    predict.add_argument("model", metavar="MODEL", help="what classify train wrote")
+    predict.add_argument("model", metavar="MODEL", help="file written by classify train")
     predict.add_argument(
         "file", nargs="?", metavar="FILE", help="a text per line (default: standard input)"
     )
-    predict.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
+    predict.add_argument(
+        "--encoding", default="utf-8", help="encoding of the file (default: utf-8)"
+    )
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -18,17 +18,19 @@ from fastrnn.text.ngram import ngram_bits_per_char
 def add(commands: Any) -> None:
     """Add the command to a parser."""
     demo = add_command(commands, "demo", _run, "train a character model and show what it learned")
-    demo.add_argument("--seconds", type=float, default=60.0, help="of training (default: 60)")
+    demo.add_argument(
+        "--seconds", type=float, default=60.0, help="duration of the training (default: 60)"
+    )
     demo.add_argument(
         "--out",
         default="fastrnn-demo",
         metavar="DIR",
-        help="for the results (default: %(default)s)",
+        help="directory of the results (default: %(default)s)",
     )
     demo.add_argument(
-        "--text", metavar="FILE", help="to train on (default: Python's own documentation)"
+        "--text", metavar="FILE", help="text to train on (default: Python's own documentation)"
     )
-    demo.add_argument("--seed", type=int, default=0, help="default: 0")
+    demo.add_argument("--seed", type=int, default=0, help="for reproducible results (default: 0)")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -52,7 +54,7 @@ def _run(args: argparse.Namespace) -> None:
     model.fit(text)
     model.save(model_file)
     if model.interrupted:
-        print("interrupted; going on with the model so far")
+        print("interrupted; continuing with the model so far")
 
     bits = {f"order-{n}": ngram_bits_per_char(train, validation, n) for n in (0, 2)}
     print("\nvalidation, bits per character")
@@ -76,7 +78,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _text(path: str | None) -> tuple[str, str]:
-    """Return what to train on: its name, and the text."""
+    """Return the name of the text to train on, and the text."""
     if path is not None:
         return path, read_text(path)
     try:

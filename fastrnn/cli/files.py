@@ -1,4 +1,4 @@
-"""What commands read: texts and tables."""
+"""Reading of the commands' input: texts and tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_text(path: str | None, encoding: str = "utf-8") -> str:
         raise ValueError(f"--encoding: expected one that Python knows, got {encoding!r}") from None
     text = text.removeprefix("\ufeff")  # a byte-order mark is not text
     if "\0" in text:
-        raise ValueError(f"{name}: is not text: it has NUL characters")
+        raise ValueError(f"{name}: is not text: it contains NUL characters")
     if not text:
         raise ValueError(f"{name}: is empty")
     return text
@@ -55,7 +55,7 @@ def read_table(path: str, encoding: str) -> dict[str, list[str]]:
     if not rows or len(set(header)) < len(header) or all(map(is_number, header)):
         raise ValueError(f"{path}: expected a header of distinct names, and a row or more")
     for i, row in enumerate(rows, 2):
-        # A blank line is a missing value: to leave it out would move all that follow.
+        # A blank line is a missing value; skipping it would shift all later rows.
         if len(row) != len(header):
             raise ValueError(f"{path}: row {i}: expected {len(header)} columns, got {len(row)}")
     return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))

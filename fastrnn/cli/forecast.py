@@ -15,7 +15,7 @@ from fastrnn.cli.files import is_number, read_table
 from fastrnn.cli.parser import CELL, add_command, add_options, made
 from fastrnn.forecast import Forecaster
 
-#: Shorter series are forecast within seconds, and in more epochs than anyone wants to read of.
+#: Shorter series take seconds, and too many epochs to print each.
 _LONG_SERIES = 20_000
 
 
@@ -27,17 +27,20 @@ def add(commands: Any) -> None:
         "--column",
         action="append",
         metavar="NAME",
-        help="may be repeated (default: all of numbers)",
+        help="column to forecast; may be repeated (default: all numeric columns)",
     )
     forecast.add_argument("--horizon", type=int, default=12, help="steps ahead (default: 12)")
     forecast.add_argument(
-        "--level", type=float, default=0.9, help="of the interval; 0 for none (default: 0.9)"
+        "--level",
+        type=float,
+        default=0.9,
+        help="level of the prediction interval; 0 for none (default: 0.9)",
     )
     forecast.add_argument(
         "--backtest", action="store_true", help="also report errors on the last fifth"
     )
     forecast.add_argument("--out", metavar="FILE", help="CSV file to write")
-    forecast.add_argument("--plot", metavar="FILE", help="PNG picture to write")
+    forecast.add_argument("--plot", metavar="FILE", help="PNG file to write")
     add_options(
         forecast,
         Forecaster,
@@ -46,11 +49,11 @@ def add(commands: Any) -> None:
         ("steps", int, "values that the network predicts at once"),
         CELL,
         ("hidden_size", int, "hidden units"),
-        ("lr", float, "learning rate at the start"),
-        ("epochs", int, "times through the series; by its length"),
-        ("seed", int, "for equal results"),
+        ("lr", float, "initial learning rate"),
+        ("epochs", int, "passes through the series (default: depends on its length)"),
+        ("seed", int, "for reproducible results"),
     )
-    forecast.add_argument("--log", action="store_true", help="work with logarithms")
+    forecast.add_argument("--log", action="store_true", help="model logarithms of the values")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -88,7 +91,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _series(path: str, names: Sequence[str] | None) -> dict[str, Any]:
-    """Return columns of a CSV file as numbers: these, or all that have a number in them."""
+    """Return columns of a CSV file as numbers: those named, or all that contain a number."""
     table = read_table(path, "utf-8")
     series = {}
     for name in names or table:

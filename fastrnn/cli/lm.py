@@ -22,32 +22,37 @@ def add(commands: Any) -> None:
         train,
         CharLM,
         CELL,
-        ("embedding_dim", int, "size of a character's vector"),
+        ("embedding_dim", int, "size of a character's embedding"),
         ("hidden_size", int, "hidden units"),
         ("num_layers", int, "recurrent layers"),
-        ("dropout", float, "probability"),
-        ("input_dropout", float, "probability, of the characters' vectors"),
-        ("weight_dropout", float, "probability, of recurrent weights"),
+        ("dropout", float, "dropout probability"),
+        ("input_dropout", float, "dropout probability of the embeddings"),
+        ("weight_dropout", float, "dropout probability of recurrent weights"),
         ("seq_len", int, "characters per chunk"),
-        ("batch_size", int, "streams side by side"),
-        ("lr", float, "learning rate at the start"),
-        ("clip_norm", float, "largest joint norm of the gradients"),
-        ("epochs", float, "times through the text; by the text's size"),
-        ("max_seconds", float, "longest time of training"),
-        ("validation_fraction", float, "of the text, at its end"),
-        ("seed", int, "for equal results"),
+        ("batch_size", int, "parallel streams"),
+        ("lr", float, "initial learning rate"),
+        ("clip_norm", float, "maximum global norm of the gradients"),
+        ("epochs", float, "passes through the text (default: depends on its length)"),
+        ("max_seconds", float, "time limit of the training"),
+        ("validation_fraction", float, "fraction of the text, at its end, to validate on"),
+        ("seed", int, "for reproducible results"),
     )
     train.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
     generate = add_command(lm_commands, "generate", _generate, "continue a prompt")
-    generate.add_argument("model", metavar="MODEL", help="what lm train wrote")
+    generate.add_argument("model", metavar="MODEL", help="file written by lm train")
     generate.add_argument("--prompt", default="", help="text to continue (default: none)")
     generate.add_argument("--length", type=int, default=500, help="characters (default: 500)")
     generate.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1 more cautious (default: 1)"
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="below 1 favours likely characters (default: 1)",
     )
-    generate.add_argument("--top-k", type=int, help="choose among the likeliest only")
-    generate.add_argument("--seed", type=int, help="for equal results")
+    generate.add_argument(
+        "--top-k", type=int, help="sample from this many most likely characters only"
+    )
+    generate.add_argument("--seed", type=int, help="for reproducible results")
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 from fastrnn.models.estimators import CELLS
 
-#: Of an option ``--cell``.
+#: The option ``--cell``, for :func:`add_options`.
 CELL = ("cell", str, f"one of {', '.join(CELLS)}")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises where argparse prints its usage and exits: one place reports errors."""
+    """A parser that raises instead of exiting, so that errors are reported in one place."""
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError."""
@@ -37,6 +37,6 @@ def add_options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any,
 
 
 def made(of: Any, args: argparse.Namespace) -> Any:
-    """Return the dataclass with what was passed on the command line."""
+    """Return the dataclass with the values passed on the command line."""
     names = {field.name for field in dataclasses.fields(of) if field.init}
     return of(**{name: value for name, value in vars(args).items() if name in names})

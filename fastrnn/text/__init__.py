@@ -1,4 +1,4 @@
-"""Texts: a character language model, and a classifier."""
+"""Text models: a character language model and a classifier."""
 
 from fastrnn.text._training import Record as Record
 from fastrnn.text.char_lm import CharLM as CharLM

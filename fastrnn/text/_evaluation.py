@@ -17,11 +17,11 @@ from fastrnn.models.network import Network
 from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
 
-#: Evaluation cuts a text into pieces of at least so many characters, run side by side, each after
+#: Evaluation cuts a text into pieces of at least `_PIECE` characters, run as one batch, each after
 #: a warm-up on the characters before it.
 _PIECE, _WARM_UP, _MAX_PIECES = 2000, 200, 64
 
-#: Characters scored between two updates of a model that adapts.
+#: Characters scored between two updates of an adapting model.
 _ADAPT_EVERY = 16
 
 
@@ -36,7 +36,7 @@ def mean_bits(net: Sequential, ids: Array) -> float:
     states: list[Any] | None = None
     if pieces > 1:
         _, states = network.apply(ids[starts + np.arange(-_WARM_UP, 0)[:, None]])
-        # The first piece has nothing before it: it has warmed up on something else.
+        # No characters precede the first piece: its warm-up read others.
         states = [_each(_first_zeroed, state) for state in states]
     for t in range(0, L, _WARM_UP):
         at = starts + np.arange(t, min(t + _WARM_UP, L))[:, None]
@@ -44,7 +44,7 @@ def mean_bits(net: Sequential, ids: Array) -> float:
         nats += cross_entropy(y, ids[at + 1]) * at.size
     rest = ids[pieces * L :]
     if len(rest) > 1:
-        # What the division left over goes on from the last piece.
+        # The remainder of the division continues the last piece.
         last = [_each(lambda s: s[:, -1:], state) for state in states or ()]
         y, _ = network.apply(rest[:-1, None], last)
         nats += cross_entropy(y, rest[1:, None]) * (len(rest) - 1)
@@ -61,9 +61,9 @@ def _first_zeroed(s: Array) -> Array:
 
 
 def adaptive_bits(net: Sequential, ids: Array, lr: float, clip_norm: float) -> float:
-    """Return bits per token of all but the first of `ids`, each chunk learned from once scored.
+    """Return bits per token of all but the first of `ids`, training on each chunk once scored.
 
-    The network itself stays as it is.
+    The network itself is not changed.
     """
     net = copy.deepcopy(net)
     recurrent: Any
@@ -73,7 +73,7 @@ def adaptive_bits(net: Sequential, ids: Array, lr: float, clip_norm: float) -> f
         elif layer.has_state:
             recurrent = layer
             recurrent.dropout = recurrent.weight_dropout = 0
-    # The loss of a training is that of each chunk before its step.
+    # `fit` measures the loss of each chunk before its optimizer step.
     history = estimators.fit(
         net, Adam(lr, clip_norm=clip_norm), "cross_entropy", ids[None, :-1], ids[None, 1:],
         batch_size=1, bptt=_ADAPT_EVERY, shuffle=False, verbose=0,
@@ -82,7 +82,7 @@ def adaptive_bits(net: Sequential, ids: Array, lr: float, clip_norm: float) -> f
 
 
 def sample(logits: Array, temperature: float, k: int, rng: np.random.Generator) -> int:
-    """Return one of the `k` likeliest, drawn from softmax(logits / temperature)."""
+    """Return one of the `k` most likely tokens, drawn from softmax(logits / temperature)."""
     likeliest = np.argsort(-logits, kind="stable")[:k]
     if temperature == 0:
         return int(likeliest[0])

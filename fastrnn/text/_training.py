@@ -1,4 +1,4 @@
-"""Callbacks of ``CharLM.fit``: the budget, the validation, and the display of both."""
+"""Callbacks of ``CharLM.fit``: budget, validation and progress."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Record(NamedTuple):
 
 
 class Budget(Callback):
-    """A callback that ends the training when its steps or its time are used up.
+    """A callback that stops the training when its steps or its time are used up.
 
     Parameters
     ----------
     lr : float
-        Learning rate at the start, from where it falls to 0 along half a cosine.
+        Initial learning rate, which decays to 0 along a half cosine.
     steps : float
         Optimizer steps; may be infinite.
     seconds : float
@@ -53,7 +53,7 @@ class Budget(Callback):
         return min(1.0, max(self._taken / self._steps, time_used))
 
     def lr(self, step: int) -> float:
-        """Return the current learning rate; the schedule of the optimizer."""
+        """Return the current learning rate, as the optimizer's schedule."""
         return self._rate(self.used)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
@@ -64,14 +64,14 @@ class Budget(Callback):
 
 
 class Validation(Callback):
-    """A callback that validates every so many characters, and keeps the best weights.
+    """A callback that validates at regular intervals, and keeps the best weights.
 
     Parameters
     ----------
     net : Sequential
         The network being trained.
     budget : Budget
-        Has to come before this callback.
+        Has to run before this callback.
     ids : (n,) array
         The validation part; may be empty.
     every : int
@@ -103,7 +103,7 @@ class Validation(Callback):
         return self._now[0]
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Count characters, and validate when it is time."""
+        """Count characters, and validate if due."""
         B, L, T = self._shape
         count = B * min((batch + 1) * T, L)
         self._now = self._epochs[0] + count, self._epochs[1] + logs["loss"] * count
@@ -143,7 +143,7 @@ class Progress(Callback):
         self._display = Display("char", units={"validation": "bits/char"})
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Begin the display."""
+        """Start the display."""
         self._display.begin("")
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:

@@ -22,19 +22,19 @@ from fastrnn.optim import Adam
 from fastrnn.text._evaluation import adaptive_bits, mean_bits, sample
 from fastrnn.text._training import Budget, Progress, Record, Validation
 
-#: The default budget: what takes a text of a megabyte to where its curve flattens (about 6 epochs),
-#: and no more epochs than this over a small one.
+#: The default budget: characters after which the learning curve of a megabyte of text flattens
+#: (about 6 epochs), and a limit of the epochs over a small text.
 _CHARACTERS = 6_000_000
 _MAX_EPOCHS = 50
 
-#: Where only time ends a training, it has as many epochs as it can count.
+#: The number of epochs of a training that only time limits.
 _MOST_EPOCHS = 2.0**53
 
-#: Rounds of training between two validations take as many characters as this many validation parts;
-#: a validation, forward only, then costs a small part of the time.
+#: Between two validations, training reads this many times as many characters as the validation part
+#: has; validation, which is forward only, then takes a small part of the time.
 _VALIDATE_EVERY = 5
 
-#: A small text gets fewer streams, so that the state is carried over this many chunks or more.
+#: A small text gets fewer streams, so that the state is carried over at least this many chunks.
 _CHUNKS_PER_STREAM = 8
 
 #: Names of the layers with weights in a file, by their position in the network.
@@ -53,9 +53,9 @@ def training_speed(model: CharLM, text: str) -> float:
     Parameters
     ----------
     model : CharLM
-        Fitted or loaded; its weights stay as they are.
+        Fitted or loaded; its weights are not changed.
     text : str
-        Characters that the model knows; repeated if it is short.
+        Characters of the vocabulary; repeated if it is short.
     """
     fit = model._fitted()
     T, B = fit.by.seq_len, fit.by.batch_size
@@ -97,11 +97,12 @@ class CharLM(estimators.Settings):
 
     Trained by truncated backpropagation through time (Williams and Peng 1990) on parallel streams:
     the text is cut into `batch_size` contiguous pieces, which are read side by side in chunks of
-    `seq_len`, and the state is carried from chunk to chunk. Adam, with the learning rate falling
-    to zero along a half cosine (Loshchilov and Hutter 2017) over the budget of time and epochs.
+    `seq_len`, and the state is carried from chunk to chunk. The optimizer is Adam, with its
+    learning rate decaying to 0 along a half cosine (Loshchilov and Hutter 2017) over the budget of
+    time and epochs.
 
-    The last `validation_fraction` of a text is not trained on, and the weights that did best on it
-    are kept. The alphabet is that of the whole text.
+    The last `validation_fraction` of a text is held out, and the weights that perform best on it
+    are kept. The vocabulary is that of the whole text.
 
     Parameters
     ----------
@@ -109,27 +110,27 @@ class CharLM(estimators.Settings):
         The recurrent layer, in lower case.
     embedding_dim, hidden_size, num_layers : int
     dropout : float
-        Probability, between recurrent layers and before the linear one.
+        Dropout probability between recurrent layers and before the linear layer.
     input_dropout : float
-        Probability, of the embedding's outputs.
+        Dropout probability of the embedding's outputs.
     weight_dropout : float
-        Probability of a recurrent weight to be left out of a chunk (DropConnect, as in Merity et
-        al. 2018), against overfitting of large models.
+        Probability of zeroing a recurrent weight during a chunk (DropConnect, as in Merity et al.
+        2018), which regularises large models.
     seq_len : int
-        Characters per chunk, through which gradients go back.
+        Characters per chunk, the length of truncated backpropagation.
     batch_size : int
-        Streams side by side; a small text gets fewer.
+        Number of parallel streams; a small text gets fewer.
     lr : float
-        Learning rate at the start.
+        Initial learning rate.
     clip_norm : float
-        Gradients are scaled to at most this joint norm.
+        Maximum global norm of the gradients.
     epochs : float, optional
-        How often to go through the training part. Default: with `max_seconds` as often as time
-        allows, otherwise 6 million characters' worth, but at most 50.
+        Number of passes through the training part. Default: with `max_seconds` as many as time
+        allows, otherwise as many as read 6 million characters, but at most 50.
     max_seconds : float, optional
-        End training after so many seconds. With it, results depend on the speed of the machine.
+        Time limit of the training. With it, results depend on the speed of the machine.
     validation_fraction : float
-        0 for none: then the last weights are kept.
+        If 0, there is no validation, and the last weights are kept.
     seed : int, optional
         For the initial weights and dropout. Default: fresh each time.
 
@@ -140,7 +141,7 @@ class CharLM(estimators.Settings):
     history : list of Record
         ``(seconds, characters, loss, validation_bits)`` at each validation.
     interrupted : bool
-        Whether the last `fit` was ended early by KeyboardInterrupt.
+        Whether KeyboardInterrupt ended the last `fit` early.
     """
 
     cell: str = "lstm"
@@ -186,7 +187,7 @@ class CharLM(estimators.Settings):
 
     @property
     def interrupted(self) -> bool:
-        """Whether the last `fit` was ended early by KeyboardInterrupt."""
+        """Whether KeyboardInterrupt ended the last `fit` early."""
         return self._interrupted
 
     # Training.
@@ -210,8 +211,8 @@ class CharLM(estimators.Settings):
         Raises
         ------
         ValueError
-            If there are not two characters or more to train on, and as many for validation; or
-            if the loss becomes NaN or infinite.
+            If there are fewer than two characters to train on or to validate on; or if the loss
+            becomes NaN or infinite.
         """
         _text(text, "text")
         verbose = _checks.verbosity(verbose)
@@ -288,18 +289,18 @@ class CharLM(estimators.Settings):
     def bits_per_char(self, text: str, *, adapt_lr: float | None = None) -> float:
         """Return the mean of -log2 p(character | the characters before it), from the second on.
 
-        A text of 4000 characters or more is read as parallel pieces of 2000 or more, each with only
-        the 200 characters before it, and all since then, as its past.
+        A text of 4000 characters or more is read in parallel pieces of 2000 or more; the context of
+        each piece starts 200 characters before it.
 
         Parameters
         ----------
         text : str
             Two characters or more, all of them in the vocabulary.
         adapt_lr : float, optional
-            Learning rate at which a copy of the model goes on learning from what has been scored,
-            as in dynamic evaluation (Mikolov et al. 2010; Krause et al. 2018), here by Adam, 16
-            characters at a time. The text is then one piece, and takes much longer. Try 3e-4.
-            Default: the weights stay as they are.
+            Learning rate of dynamic evaluation (Mikolov et al. 2010; Krause et al. 2018): a copy of
+            the model is trained on what has been scored, here with Adam every 16 characters. The
+            text is then read as one piece, which takes much longer. Try 3e-4. Default: no
+            adaptation.
         """
         fit = self._fitted()
         if len(_text(text, "text")) < 2:
@@ -322,14 +323,15 @@ class CharLM(estimators.Settings):
         Parameters
         ----------
         prompt : str
-            Characters of the vocabulary. Empty: as after a line break, or, where the vocabulary has
-            none, after its first character.
+            Characters of the vocabulary. If empty, generation starts as after a line break, or,
+            where the vocabulary has none, as after its first character.
         length : int
-            How many characters to write.
+            Number of characters to generate.
         temperature : float
-            Divides the logits: below 1 is more cautious, 0 always takes the likeliest character.
+            Divides the logits: below 1 favours likely characters, 0 always takes the most likely
+            one.
         top_k : int, optional
-            Choose among the likeliest `top_k` characters only.
+            Sample from the `top_k` most likely characters only.
         seed : int, optional
             Default: fresh each time.
 
@@ -361,17 +363,17 @@ class CharLM(estimators.Settings):
     # Files.
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file, which is replaced as a whole or left alone.
+        """Write the model to a safetensors file, atomically.
 
-        The file's metadata holds format, version, and as JSON the vocabulary and what was passed to
-        the constructor; there is no code in it.
+        The metadata hold format, version, and, as JSON, the vocabulary and the constructor's
+        arguments. The file holds no code.
         """
         fit = self._fitted()
         tensors = {}
         for name, array in fit.net.parameters().items():
             layer, _, weight = name.partition(".")
             tensors[f"{_FILE_NAMES[layer]}.{weight}"] = array
-        # One by one: JSON makes one character of two surrogates side by side.
+        # As a list: JSON would merge two adjacent surrogates into one character.
         header = fit.by._settings() | {"vocabulary": list(fit.vocabulary)}
         model_file.write(path, "CharLM", header, tensors)
 

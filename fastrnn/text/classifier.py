@@ -1,4 +1,4 @@
-"""A classifier of texts."""
+"""A text classifier."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fastrnn.models.history import History
 from fastrnn.models.sequential import Sequential
 
 _UNITS = {
-    #: A word with its inner apostrophes, or any other single sign.
+    #: A word with its inner apostrophes, or any other single symbol.
     "words": re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]"),
     "characters": re.compile(r"(?s)."),
 }
 
-#: Vectors start this much smaller than an Embedding's N(0, 1): next to those, which say nothing
-#: yet, what training adds would not be seen.
+#: Initial vectors are an Embedding's N(0, 1) scaled by this; otherwise their noise would outweigh
+#: what training adds.
 _EMBEDDING_SCALE = 0.1
 
 
@@ -40,7 +40,7 @@ class _Fit:
     net: Sequential
 
     def ids(self, texts: Sequence[str]) -> list[Array]:
-        """Return tokens as indices: 0 for all unknown ones, and for an empty text."""
+        """Return tokens as indices: 0 for unknown tokens, and for an empty text."""
         index = {token: i for i, token in enumerate(self.vocabulary, 1)}
         tokens = (self.by._tokens(text) or [""] for text in texts)
         return [np.array([index.get(token, 0) for token in of_text]) for of_text in tokens]
@@ -56,11 +56,11 @@ class _Fit:
 
 @dataclasses.dataclass(eq=False)
 class TextClassifier(estimators.Settings):
-    """Classes of texts: embedding, dropout, recurrent layer, dropout, linear, softmax.
+    """A text classifier: embedding, dropout, recurrent layers, dropout, linear, softmax.
 
-    Reads each text, of any length, as lower-case words or as characters; those seen less than
-    `min_count` times in training share one vector. Cross-entropy, Adam, with the learning rate
-    falling to 0 along half a cosine.
+    Each text, of any length, is read as lower-case words or as characters; those seen fewer than
+    `min_count` times in training share one vector. The loss is cross-entropy; the optimizer is
+    Adam, with its learning rate decaying to 0 along a half cosine.
 
     Parameters
     ----------
@@ -69,14 +69,14 @@ class TextClassifier(estimators.Settings):
         The recurrent layer, in lower case.
     embedding_dim, hidden_size, num_layers : int
     bidirectional : bool
-        Whether texts are also read from their end.
+        Whether texts are also read backwards.
     dropout : float
-        Probability, of the vectors, between layers and before the output.
+        Dropout probability of the embedding's outputs, between layers and before the linear layer.
     min_count : int
     max_length : int, optional
-        Words or characters of a text that are read, from its start. Default: all.
+        Number of words or characters to read, from the start of each text. Default: all.
     lr, clip_norm : float
-        Learning rate at the start, and the largest joint norm of the gradients.
+        Initial learning rate, and maximum global norm of the gradients.
     batch_size, epochs : int
     seed : int, optional
         For the initial weights, dropout and the order of texts. Default: fresh each time.
@@ -154,7 +154,7 @@ class TextClassifier(estimators.Settings):
         texts : sequence of str
         labels : (n,) array-like of str, int or bool
         validation_data : (texts, labels), optional
-            The loss on these is measured after each epoch; they are not trained on.
+            Data to evaluate after each epoch; they are not trained on.
         verbose : int
             As in :meth:`fastrnn.Sequential.fit`; 0 is silent.
 
@@ -166,9 +166,9 @@ class TextClassifier(estimators.Settings):
         Raises
         ------
         ValueError
-            If there are not two classes or more; or if the loss becomes NaN or infinite.
+            If there are fewer than two classes; or if the loss becomes NaN or infinite.
         TypeError
-            If texts or labels are of another type.
+            If texts or labels have another type.
         """
         checked = _texts(texts, "texts")
         given = _labels(labels, "labels", len(checked))
@@ -263,10 +263,10 @@ class TextClassifier(estimators.Settings):
     # Files.
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file, which is replaced as a whole or left alone.
+        """Write the model to a safetensors file, atomically.
 
-        The file's metadata holds as JSON the vocabulary, the classes and what was passed to the
-        constructor; there is no code in it.
+        The metadata hold, as JSON, the vocabulary, the classes and the constructor's arguments. The
+        file holds no code.
         """
         fit = self._fitted()
         fitted = {"vocabulary": fit.vocabulary, "classes": fit.classes.tolist()}

@@ -1,4 +1,4 @@
-"""N-gram models: the baseline that a character model has to beat."""
+"""N-gram models: the baseline for a character model."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ def ngram_bits_per_char(train: str, text: str, order: int) -> float:
     """Return bits per character of `text` under an n-gram model of `train`.
 
     Interpolated Witten-Bell (Chen and Goodman 1998, section 2.5), in the counts of PPM's escape
-    method C: p(c | h) = (count(hc) + D(h) p(c | h')) / (count(h) + D(h)), where D(h) is how many
-    distinct characters were seen after the context h, and h' is h without its oldest character.
-    Below the empty context lies the uniform distribution over the characters of both texts.
+    method C: p(c | h) = (count(hc) + D(h) p(c | h')) / (count(h) + D(h)), where D(h) is the number
+    of distinct characters seen after the context h, and h' is h without its oldest character. The
+    empty context backs off to the uniform distribution over the characters of both texts.
 
     Parameters
     ----------
     train : str
-        The model is fitted on this.
+        Text to fit the model on.
     text : str
-        What follows `train`. Its first character counts as context only, as in
+        Text to evaluate, which follows `train`. Its first character serves as context only, as in
         :meth:`fastrnn.text.CharLM.bits_per_char`.
     order : int
-        How many characters of context; 0 is the frequencies of single characters.
+        Number of characters of context; 0 uses the frequencies of single characters.
     """
     if len(train) <= order or len(text) < 2:
         raise ValueError(
@@ -34,7 +34,7 @@ def ngram_bits_per_char(train: str, text: str, order: int) -> float:
     alphabet, ids = np.unique(codes, return_inverse=True)
     V, n = len(alphabet), len(train)
     if V ** (order + 1) > np.iinfo(np.int64).max:
-        raise ValueError(f"order: {order} is too much for {V} distinct characters")
+        raise ValueError(f"order: {order} is too large for {V} distinct characters")
     p = np.full(len(text) - 1, 1 / V)
     context = np.zeros(len(ids), np.int64)
     for length in range(order + 1):
