@@ -615,7 +615,11 @@ def test_repr_and_copies(rng: np.random.Generator) -> None:
         ),
         (lambda: [Linear(2, 3), 3], TypeError, r"layers\[1\]: expected one of .*, got int"),
         (lambda: [Linear(2, 3), fastrnn.LSTMCell(3, 3)], TypeError, "got LSTMCell"),
-        (lambda: [Linear(2, 2)] * 2, ValueError, r"layers\[1\]: expected a layer of its own"),
+        (
+            lambda: [Linear(2, 2)] * 2,
+            ValueError,
+            r"layers\[1\]: expected distinct layers, got one twice",
+        ),
         (
             lambda: [Linear(2, 2), RNN(2, 2, **F64)],
             ValueError,
@@ -701,7 +705,11 @@ def test_compile_checks() -> None:
         (("sgd", "msa"), ValueError, "loss: expected one of"),
         (("sgd", "mse", "mae"), TypeError, "metrics: expected a list"),
         (("sgd", "mse", ["accuracy"]), ValueError, "metrics: expected a classification loss"),
-        (("sgd", "mse", ["cross_entropy"]), ValueError, "metrics: cross_entropy has other"),
+        (
+            ("sgd", "mse", ["cross_entropy"]),
+            ValueError,
+            "metrics: cross_entropy takes other targets",
+        ),
         (("sgd", "mse", ["nonsense"]), ValueError, "metrics: expected 'accuracy'"),
         (("sgd", "mse", ["mae", losses.mae]), ValueError, "metrics: expected distinct names"),
         (("sgd", "mse", [3]), TypeError, "metrics: expected names or functions, got int"),

@@ -298,7 +298,11 @@ def test_the_shortest_text() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"cell": "gpt"}, ValueError, "cell: expected one of 'rnn', 'lstm', 'gru', got 'gpt'"),
+        (
+            {"cell": "gpt"},
+            ValueError,
+            "cell: expected one of 'rnn', 'lstm', 'gru', 'indrnn', got 'gpt'",
+        ),
         ({"hidden_size": 0}, ValueError, "hidden_size: expected"),
         ({"embedding_dim": 1.5}, TypeError, "embedding_dim: expected"),
         ({"seq_len": -1}, ValueError, "seq_len: expected"),
@@ -693,5 +697,5 @@ def test_ngram_by_the_definition(order: int, rng: np.random.Generator) -> None:
 def test_ngram_refuses() -> None:
     with pytest.raises(ValueError, match="train, text: expected more than 2"):
         ngram_bits_per_char("ab", "cd", 2)
-    with pytest.raises(ValueError, match="order: 70 is too much"):
+    with pytest.raises(ValueError, match="order: 70 is too large"):
         ngram_bits_per_char("ab" * 100, "cd", 70)

@@ -29,11 +29,11 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
 
 def add_options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any, str]) -> None:
     """Add options for fields of a dataclass; `max_seconds` is ``--seconds``."""
-    usual = {field.name: field.default for field in dataclasses.fields(of)}
+    defaults = {field.name: field.default for field in dataclasses.fields(of)}
     for name, kind, text in rows:
         flag = "--" + name.replace("max_seconds", "seconds").replace("_", "-")
-        shown = text if usual[name] is None else f"{text} (default: {usual[name]})"
-        parser.add_argument(flag, type=kind, dest=name, default=usual[name], help=shown)
+        shown = text if defaults[name] is None else f"{text} (default: {defaults[name]})"
+        parser.add_argument(flag, type=kind, dest=name, default=defaults[name], help=shown)
 
 
 def made(of: Any, args: argparse.Namespace) -> Any:
