@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,17 +21,19 @@ _REALS = {"float32": "float", "float64": "double"}
 
 
 def compiled(source: str, *flags: str) -> ctypes.CDLL | None:
-    """Compile and load a C file of this folder; return None without a compiler."""
+    """Compile and load a C file of this folder; return None without a compiler.
+
+    Raise a CalledProcessError if the file does not compile.
+    """
     compiler = shutil.which("cc")
     if compiler is None:
         return None
-    with tempfile.TemporaryDirectory() as folder, suppress(subprocess.CalledProcessError):
+    with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "compiled.so"
         command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", *flags]
         path = Path(__file__).with_name(source)
         subprocess.run([*command, str(path), "-o", str(target)], check=True)
         return ctypes.CDLL(str(target))
-    return None
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -48,3 +49,11 @@ def test_overheads() -> None:
         assert "two threads wait at a barrier" in table
     # A difference of two timings may have any sign and size.
     assert all(ns.replace(",", "").lstrip("-").isdigit() for ns in table.values())
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler")
+def test_c_code_that_does_not_compile_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    limits = importlib.import_module("limits")
+    with pytest.raises(subprocess.CalledProcessError):
+        limits.compiled("limits.c")  # without the macros WIDTH and REAL
