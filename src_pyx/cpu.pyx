@@ -1,4 +1,4 @@
-"""Which of our instruction sets this CPU, under this operating system, can run."""
+"""The instruction sets of our variants that this CPU and operating system support."""
 
 cdef extern from "cpu.h":
     bint has_baseline()
@@ -7,6 +7,6 @@ cdef extern from "cpu.h":
 
 
 def features():
-    """Names of the instruction sets, best first."""
+    """Return the names of the instruction sets, best first."""
     found = (("avx512", has_avx512()), ("avx2", has_avx2()), ("baseline", has_baseline()))
     return tuple([name for name, has in found if has])

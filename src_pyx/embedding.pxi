@@ -1,4 +1,4 @@
-# The rows of a table, and their gradients. Included in kernels.pyx.
+# Embedding lookup and its gradient. Included in kernels.pyx.
 
 cimport numpy as cnp
 from libc.string cimport memcpy
@@ -9,7 +9,7 @@ from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vload, vs
 cdef ptrdiff_t first_from(
     const cnp.npy_intp *rows, ptrdiff_t count, ptrdiff_t least
 ) noexcept nogil:
-    """The index of the first of ascending `rows` that is at least `least`."""
+    """Return the index of the first of the ascending `rows` that is at least `least`."""
     cdef ptrdiff_t begin = 0, end = count, middle
     while begin < end:
         middle = (begin + end) // 2
@@ -21,12 +21,12 @@ cdef ptrdiff_t first_from(
 
 
 cdef struct Lookup:
-    # What the threads of one lookup share.
+    # A lookup, shared by its threads.
     const real *table       # (V, D)
     const cnp.npy_intp *x   # (n,)
     real *y                 # (n, D)
     ptrdiff_t V, D, n
-    Stray *strays           # one for each thread
+    Stray *strays           # one per thread
 
 
 cdef void look_up_share(int index, int count, void *what) noexcept nogil:
@@ -42,7 +42,7 @@ cdef void look_up_share(int index, int count, void *what) noexcept nogil:
 
 
 def take_rows(table, x, y):
-    """Write the row of `table` that each index in `x` stands for to `y`."""
+    """Write the rows of `table` with the indices `x` to `y`."""
     cdef Lookup s
     cdef int threads = 1
     cdef list held
@@ -67,7 +67,7 @@ def take_rows(table, x, y):
 
 
 cdef struct RowSums:
-    # What is added where.
+    # Rows of dy, added to sums by index.
     const cnp.npy_intp *x   # (n,)
     const real *dy          # (n, D)
     const cnp.npy_intp *rows    # (count,), or NULL
@@ -99,7 +99,7 @@ cdef void add_each(const RowSums *s, Stray *stray) noexcept nogil:
 
 
 def add_rows(x, dy, rows, sums):
-    """Add each row of `dy` (n, D) to the row of `sums` that stands for its index in `x`."""
+    """Add each row of `dy` (n, D) to the row of `sums` for its index in `x`."""
     cdef RowSums s
     cdef list held
     s.sums = numbers(sums, "sums", OUT)

@@ -1,7 +1,7 @@
-"""The compiled twin of ``fastrnn._kernels.reference``: the same names, the same arguments.
+"""The compiled twin of ``fastrnn._kernels.reference``, with the same names and parameters.
 
-Every function checks what it touches, at each call: see lib/arrays.pxi. T steps, B rows, I inputs,
-H hidden units in blocks of VL, P outputs: H, or fewer with a projection.
+Every function checks its arrays at each call: see lib/arrays.pxi. T steps, B rows of a batch, I
+inputs, H hidden units in blocks of VL, P outputs: H, or the size of a projection.
 """
 
 cimport numpy as cnp

@@ -1,4 +1,4 @@
-# The affine map of rows, and its gradients. Included in kernels.pyx.
+# The affine map y = W x + b of rows, and its gradients. Included in kernels.pyx.
 
 cimport numpy as cnp
 from libc.string cimport memcmp, memcpy, memset
@@ -9,27 +9,27 @@ from vec cimport (
 )
 
 cdef enum:
-    # Rows multiplied with all panels before the next ones: they are to stay in the L2 cache.
+    # Rows multiplied with all panels before the next rows: they fit into the L2 cache.
     ROWS_AT_ONCE = 128
 
 
 cdef class PackedLinear:
-    """An immutable copy of the weights of an affine map, as the kernels like them.
+    """An immutable copy of the weights of an affine map, in the layout of the kernels.
 
     Parameters
     ----------
     weights : pair of array
-        (O, I) and, or None for no bias, (O,).
+        Weight (O, I), and bias (O,) or None.
     """
 
     cdef object weight, bias    # copies
     cdef ptrdiff_t I, O
-    cdef Panels w, back         # the latter from first need on
+    cdef Panels w, back         # back: packed when first needed
     cdef Buffer w_memory, back_memory, init, zero
 
     def __cinit__(self, weights):
         weight, bias = weights
-        # The copies are checked, which nobody else can change.
+        # Check the copies: other threads may change the originals meanwhile.
         self.weight = weight = copied(weight, "weight")
         numbers(weight, "weight", IN)
         if cnp.PyArray_NDIM(<cnp.ndarray>weight) != 2 or cnp.PyArray_SIZE(<cnp.ndarray>weight) == 0:
@@ -49,7 +49,7 @@ cdef class PackedLinear:
             memcpy(self.init.data, data(self.bias), self.O * sizeof(real))
 
     cdef int need_back(self) except -1:
-        """Pack what gradients of the input read, at first need."""
+        """Pack the weights for gradients of the input, when first needed."""
         cdef Panels back
         cdef Buffer memory
         if self.back_memory is not None:
@@ -58,13 +58,13 @@ cdef class PackedLinear:
         memory = buffer_of(product_of(self.O, back.blocks, VL))
         back.w = memory.data
         pack_back(&back, &OUTPUT, data(self.weight), self.O, self.I)
-        # Memory may come with a garbage collection, in which another thread was first.
+        # The allocation may trigger a garbage collection, during which another thread packed them.
         if self.back_memory is None:
             self.back, self.back_memory = back, memory
         return 0
 
     def matches(self, weights):
-        """Whether these are still the same bits as `weights`."""
+        """Return whether the copy has the same bits as `weights`."""
         weight, bias = weights
         if (bias is None) != (self.bias is None):
             return False
@@ -72,7 +72,7 @@ cdef class PackedLinear:
 
 
 cdef bint same_bits(object copy, object array) noexcept:
-    """Whether an array still is as when it was copied."""
+    """Return whether an array is unchanged since it was copied."""
     return (
         is_plain(array, NPY_REAL, IN | cnp.NPY_ARRAY_C_CONTIGUOUS)
         and cnp.PyArray_SAMESHAPE(<cnp.ndarray>copy, <cnp.ndarray>array)
@@ -81,19 +81,19 @@ cdef bint same_bits(object copy, object array) noexcept:
 
 
 cdef struct RowMap:
-    # y = init + x w of n rows, whose last axes are contiguous.
+    # y = init + x w for n rows; the last axes are contiguous.
     Panels w
     const real *init
     const real *x
     ptrdiff_t x_row
     ptrdiff_t n
     real *y
-    ptrdiff_t units         # of y: all but the last vector of w are full
-    real *last              # room for the last group of panels: ROWS_AT_ONCE rows for each thread
+    ptrdiff_t units         # of y: O, or I for the gradient
+    real *last              # scratch for the last group of panels: ROWS_AT_ONCE rows per thread
 
 
 cdef inline ptrdiff_t last_width(const Panels *w) noexcept nogil:
-    """Blocks of the last group."""
+    """Return the number of blocks in the last group."""
     return w.width + (w.wider > 0)
 
 
@@ -113,7 +113,7 @@ cdef void map_panels(
 cdef void map_share(int index, int count, void *what) noexcept nogil:
     cdef RowMap *m = <RowMap *>what
     cdef ptrdiff_t begin = split_point(m.n, index, count), end = split_point(m.n, index + 1, count)
-    # Where units don't fill the last vector, it would reach into the next row.
+    # A partly filled last vector would overwrite the start of the next row: it goes via `last`.
     cdef ptrdiff_t full = m.w.blocks - (last_width(&m.w) if m.units % VL else 0)
     cdef Panels direct = some_panels(&m.w, 0, full)
     cdef Panels rest = some_panels(&m.w, full, m.w.blocks)
@@ -139,7 +139,7 @@ cdef int map_rows(
     const Panels *w, Buffer init, const real *x, ptrdiff_t x_row, real *y, ptrdiff_t n,
     ptrdiff_t units,
 ) except -1:
-    """y = init + x w; the caller has checked and, unless the call is brief, pinned the arrays."""
+    """Compute y = init + x w; the caller has checked and, if work >= BRIEF, pinned the arrays."""
     cdef RowMap m
     cdef int threads = 1
     if worth(n * units * w.K):
@@ -171,19 +171,19 @@ def linear(PackedLinear packed not None, x, y):
 
 
 cdef struct WeightSums:
-    # dweight = dy^T x of n rows, and dbias their sum.
+    # dweight = dy^T x over n rows, dbias = sum of the rows of dy.
     const real *x           # (n, I)
     const real *dy          # (n, O)
     ptrdiff_t n, I, O
     real *dweight           # (O, I)
     real *dbias             # (O,), or NULL
-    real *xs                # room for each thread: some vectors of x of ROWS_AT_ONCE rows,
-    real *sums              # and a tile's share of dweight, (O, WIDEST * VL)
+    real *xs                # scratch per thread: some vectors of ROWS_AT_ONCE rows of x,
+    real *sums              # and a tile's part of dweight, (O, WIDEST * VL)
     const real *zero
 
 
 cdef void sum_share(int index, int count, void *what) noexcept nogil:
-    """Each thread has some groups of vectors of x."""
+    """Sum the share of one thread: some groups of vectors of x."""
     cdef WeightSums *s = <WeightSums *>what
     cdef ptrdiff_t blocks = ceil_div(s.I, VL), groups = ceil_div(blocks, WIDEST)
     cdef ptrdiff_t group, begin, rows, b, o, width, from_, units, first = 0
@@ -207,7 +207,7 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
                 memset(
                     xs + b * width * VL + units, 0, (width * VL - units) * sizeof(real)
                 )
-            # The rows' own sum starts at 0 and is then added: see `accumulate` in panels.pxd.
+            # Sum these rows from 0, then add: see `accumulate` in panels.pxd.
             p.add = True
             p.a, p.a_row, p.a_k = s.dy + begin * s.O, 1, s.O
             p.w, p.w_k, p.w_vec = xs, width * VL, VL
@@ -242,7 +242,7 @@ cdef void sum_columns(const real *a, ptrdiff_t n, ptrdiff_t O, real *sums) noexc
 
 
 def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
-    """Gradients of a :func:`linear`."""
+    """Write the gradients of a :func:`linear`."""
     cdef WeightSums s
     cdef ptrdiff_t groups = ceil_div(ceil_div(packed.I, VL), WIDEST)
     cdef int threads = 1

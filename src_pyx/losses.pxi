@@ -11,11 +11,11 @@ from vec cimport (
 )
 
 cdef enum:
-    # Terms that are summed in one chain per lane, before they go into a sum of doubles.
+    # Terms summed in `real`, one chain per lane, before they are added to a sum of doubles.
     TERMS = 512
-    # Multiply-adds that take as long as one number of a loss of elements,
+    # Cost of one element of an elementwise loss, in multiply-adds,
     ELEMENT_WORK = 8
-    # and of a cross-entropy.
+    # and of one logit of a cross-entropy.
     LOGIT_WORK = 20
 
 cdef enum Kind:
@@ -26,13 +26,13 @@ cdef enum Kind:
 
 
 cdef inline vf loss_term(Kind kind, vf z, vf t, real delta, vf *grad) noexcept nogil:
-    """The loss of each element, and its derivative: the formulas are in ``_reference.losses``."""
+    """Return each element's loss and write its derivative: see the formulas of the functions."""
     cdef vf d = z - t, e
     if kind == MSE:
         grad[0] = d + d
         return d * d
     if kind == MAE:
-        # NaN stays, and 0 too.
+        # The sign of d; NaN stays NaN.
         e = choose(less(d, vset(0)), vset(-1), d * vset(0))
         grad[0] = choose(less(vset(0), d), vset(1), e)
         return absolute(d)
@@ -47,7 +47,7 @@ cdef inline vf loss_term(Kind kind, vf z, vf t, real delta, vf *grad) noexcept n
 cdef double sum_terms(
     Kind kind, const real *z, const real *t, real *grad, ptrdiff_t n, real factor, real delta
 ) noexcept nogil:
-    """The sum of the losses of n elements; `grad`, their derivatives, times `factor`."""
+    """Return the sum of n losses; write their derivatives times `factor` to `grad`."""
     cdef ptrdiff_t i, begin = 0, end
     cdef double found = 0
     cdef vf term, d, total
@@ -69,7 +69,7 @@ cdef double sum_terms(
 
 
 cdef double share_of(const real *w, ptrdiff_t count, ptrdiff_t each) noexcept nogil:
-    """1 over the sum of all weights, each being that of `each` elements; 0 if all are 0."""
+    """Return 1 over the sum of the weights, each of `each` elements; 0 if all weights are 0."""
     cdef double total = 0
     cdef ptrdiff_t i
     if w is NULL:
@@ -80,7 +80,7 @@ cdef double share_of(const real *w, ptrdiff_t count, ptrdiff_t each) noexcept no
 
 
 cdef struct Elements:
-    # What one loss of elements reads and writes.
+    # Arguments of an elementwise loss.
     Kind kind
     const real *z           # (count, each)
     const real *t           # (count, each)
@@ -91,7 +91,7 @@ cdef struct Elements:
 
 
 cdef double sum_elements(const Elements *s) noexcept nogil:
-    """The weighted mean of the losses."""
+    """Return the (weighted) mean of the losses."""
     cdef ptrdiff_t i
     cdef double found = 0, unit, factor
     cdef float_mode mode = flush_subnormals()
@@ -110,7 +110,7 @@ cdef double sum_elements(const Elements *s) noexcept nogil:
 
 
 cdef const real *weights_of(w, t, ptrdiff_t *count) except? NULL:
-    """Weights of the first axes of `t`, which was checked, and how many; NULL and 1 for None."""
+    """Check weights in the shape of leading axes of `t`, checked before; NULL, 1 for None."""
     cdef int axis
     cdef bint fits
     count[0] = 1
@@ -164,12 +164,12 @@ def huber(z, t, w, grad, *, double delta):
 
 
 def binary_cross_entropy(z, t, w, grad):
-    """log(1 + exp z) - t z; the exponent is never above 0, so that nothing overflows."""
+    """log(1 + exp z) - t z; the exponent is never above 0, so nothing overflows."""
     return elementwise(BINARY, z, t, w, grad, 0)
 
 
 cdef struct Logits:
-    # What the threads of one cross-entropy share.
+    # A cross-entropy, shared by its threads.
     const real *z           # (N, V)
     const cnp.npy_intp *t   # (N,)
     const real *w           # (N / each,), or NULL
@@ -177,16 +177,16 @@ cdef struct Logits:
     ptrdiff_t N, V, each
     double unit             # 1 over the sum of weights
     double *terms           # (N,)
-    real *rows              # room for a row of each thread
-    Stray *strays           # one for each thread
+    real *rows              # scratch: a row per thread
+    Stray *strays           # one per thread
 
 
 cdef double cross_entropy_row(
     const real *z, ptrdiff_t target, real *grad, ptrdiff_t V, real *row, double factor
 ) noexcept nogil:
-    """The loss of a row of logits, and its gradient times `factor`.
+    """Return the loss of a row of logits; write its gradient times `factor`.
 
-    `row` has room for it in whole vectors.
+    `row` is scratch for one row, in whole vectors.
     """
     cdef ptrdiff_t i, vectors = ceil_div(V, VL)
     cdef vf e, most, total = vset(0)
@@ -234,7 +234,7 @@ cdef void cross_entropy_share(int index, int count, void *what) noexcept nogil:
 
 
 cdef int take_logits(Logits *s, z, t, w, grad) except -1:
-    """Check what a cross-entropy reads and writes."""
+    """Check the arrays of a cross-entropy."""
     cdef int axes, axis
     cdef bint fits = are_integers(t)
     cdef ptrdiff_t count
@@ -279,7 +279,7 @@ def cross_entropy(z, t, w, grad):
         with nogil:
             pool.run(threads, cross_entropy_share, &s, False)
         held.clear()
-    # In order, whoever computed them.
+    # Summed in row order, so the result does not depend on the number of threads.
     for b in range(s.N):
         found += s.terms[b]
     refuse_strays(strays, threads, "target", f"whole numbers in 0..{s.V - 1}")

@@ -1,4 +1,4 @@
-# Steps of the optimizers: each number is read once and written once. Included in kernels.pyx.
+# Optimizer steps, each in one pass over its arrays. Included in kernels.pyx.
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
@@ -14,23 +14,23 @@ from fastrnn._kernels.row_gradient import RowGradient
 cdef enum:
     MOST_STATES = 3
     MOST_LANES = 16
-    # Numbers whose squares are summed in one chain per lane: a longer one would lose digits.
+    # Squares summed in one chain per lane: a longer chain would lose digits.
     SQUARES = 4096
-    # Multiply-adds that take as long as one number of an optimizer's step.
+    # Cost of one element of an optimizer step, in multiply-adds.
     STEP_WORK = 20
-    # Zeros that stand for a gradient's rows that are not there.
+    # Zeros that serve as the gradient of rows that a RowGradient lacks.
     NOTHING = 4096
 
 cdef real[NOTHING] nothing
 
 cdef struct Rule:
-    # What a step goes by; each function says what it reads.
+    # Hyperparameters; each optimizer uses some of them.
     real limit
     real factor
     real lr
     real weight_decay
-    real b1                 # what is kept of a mean,
-    real new1               # and what is taken of a new number
+    real b1                 # weight of the old moving average,
+    real new1               # and of the new value: 1 - b1
     real b2
     real new2
     real eps
@@ -51,11 +51,11 @@ cdef inline vf clipped(const Rule *r, const real *g) noexcept nogil:
 
 
 cdef inline vf pulled(const Rule *r, vf g, vf p) noexcept nogil:
-    """The gradient with the pull to 0."""
+    """Return the gradient with weight decay."""
     return g + vset(r.weight_decay) * p if r.weight_decay != 0 else g
 
 
-# Functions of whole vectors: `n` is a multiple of VL.
+# The rules work on whole vectors: `n` is a multiple of VL.
 
 cdef void sgd_rule(const Rule *r, const Parameter *of) noexcept nogil:
     cdef ptrdiff_t vector, i
@@ -72,7 +72,7 @@ cdef void sgd_rule(const Rule *r, const Parameter *of) noexcept nogil:
 
 
 cdef void adam_rule(const Rule *r, const Parameter *of) noexcept nogil:
-    """With a decoupled decay, what is left of p is in weight_decay."""
+    """If decoupled, `weight_decay` holds the factor of p, 1 - lr * weight_decay."""
     cdef ptrdiff_t vector, i
     cdef vf p, g, m, v
     for vector in range(of.n // VL):
@@ -126,22 +126,22 @@ cdef void adagrad_rule(const Rule *r, const Parameter *of) noexcept nogil:
 
 
 cdef struct Update:
-    # What the threads of one parameter's step share.
+    # The step of one parameter, shared by its threads.
     const Rule *rule
     rule_function step
     Parameter of
     int states
-    # Where the gradient is 0 but in some rows, these, and how many numbers a row has.
+    # Of a RowGradient: its rows, their count, and the elements per row; else NULL.
     const cnp.npy_intp *rows
     ptrdiff_t count
     ptrdiff_t width
-    bint skips              # where it is 0, nothing changes
+    bint skips              # where the gradient is 0, nothing changes
     ptrdiff_t work          # multiply-adds
-    Stray *strays           # one for each thread
+    Stray *strays           # one per thread
 
 
 cdef void update_part(const Update *u, ptrdiff_t begin, ptrdiff_t n, const real *g) noexcept nogil:
-    """n numbers from `begin` on, whose gradient is g."""
+    """Update n elements from `begin` on, with gradient g."""
     cdef ptrdiff_t full = n // VL * VL, rest = n - full, k
     cdef Parameter of
     cdef real[MOST_STATES + 2][MOST_LANES] last
@@ -150,7 +150,7 @@ cdef void update_part(const Update *u, ptrdiff_t begin, ptrdiff_t n, const real 
         of.s[k] = u.of.s[k] + begin
     u.step(u.rule, &of)
     if rest > 0:
-        # The last numbers, in a vector of their own.
+        # The rest, padded to a whole vector.
         begin += full
         of.p, of.g, of.n = last[0], last[1], VL
         vstore(last[0], vload_first(u.of.p + begin, rest))
@@ -167,7 +167,7 @@ cdef void update_part(const Update *u, ptrdiff_t begin, ptrdiff_t n, const real 
 cdef void update_rows(
     const Update *u, ptrdiff_t row, ptrdiff_t end, Stray *stray
 ) noexcept nogil:
-    """Rows from `row` to before `end`, some of which have a gradient."""
+    """Update the rows from `row` to before `end`, some of which have a gradient."""
     cdef ptrdiff_t k = first_from(u.rows, u.count, row), at, stop
     cdef cnp.npy_intp used
     while row < end:
@@ -208,12 +208,12 @@ cdef void update_share(int index, int count, void *what) noexcept nogil:
 cdef ptrdiff_t take_rows_of(
     grad, list held, const real **values, const cnp.npy_intp **rows, ptrdiff_t *width
 ) except -1:
-    """Check a RowGradient; how many rows it has. The kernels check each where they use it."""
+    """Check a RowGradient and return its number of rows; each row is checked where it is used."""
     cdef object of = grad.rows, given = grad.values
     cdef object shape = grad.shape
     cdef ptrdiff_t V, D, count, k
     cdef cnp.npy_intp last = -1, row
-    # Numbers of other kinds may run code of theirs when asked.
+    # Converting another type may run Python code.
     if type(shape) is not tuple or len(shape) != 2 or not all([type(n) is int for n in shape]):
         raise ValueError(f"grads.shape: expected two of int, got {shape!r}")
     V, D = shape
@@ -221,7 +221,7 @@ cdef ptrdiff_t take_rows_of(
     rows[0], count = indices(of, "grads.rows"), cnp.PyArray_SIZE(<cnp.ndarray>of)
     values[0], width[0] = matrix(given, "grads.values", count, D, IN), D
     held += (of, given)
-    # Asked before as well, so that an error leaves everything as it was.
+    # Checked here too, before anything is written: an error leaves all parameters unchanged.
     for k in range(count):
         row = read_once(rows[0] + k)
         if not last < row < V:
@@ -233,7 +233,7 @@ cdef ptrdiff_t take_rows_of(
 
 
 cdef int take_update(Update *u, p, grad, state, list held) except -1:
-    """Check a parameter, its gradient and its state, which has as many arrays as u says."""
+    """Check a parameter, its gradient and its `u.states` state arrays."""
     cdef int k
     u.of.p, u.of.n = numbers(p, "params", OUT), cnp.PyArray_SIZE(<cnp.ndarray>p)
     held.append(p)
@@ -258,8 +258,8 @@ cdef int take_update(Update *u, p, grad, state, list held) except -1:
 cdef int update(
     rule_function step, const Rule *rule, int states, bint skips, params, grads, all_states
 ) except -1:
-    """All parameters, after all were checked: an error leaves them as they were."""
-    # Lists of our own, which nobody else changes.
+    """Update all parameters, after checking all of them: an error leaves them unchanged."""
+    # Copies, which no other thread can change.
     cdef list p = list(params), g = list(grads), s = list(all_states), held = []
     cdef ptrdiff_t i, count = len(p), work = 0
     cdef int most = pool.most, threads
@@ -271,7 +271,7 @@ cdef int update(
         )
     for i in range(count):
         updates[i].rule, updates[i].step, updates[i].states = rule, step, states
-        # A NaN that comes from the norm is to get everywhere.
+        # A NaN factor (from the norm) must reach all elements.
         updates[i].skips = skips and rule.factor == rule.factor
         take_update(&updates[i], p[i], g[i], s[i], held)
         if updates[i].rows is not NULL:
@@ -298,7 +298,7 @@ def sgd(
     params, grads, states, *, double limit, double factor, double lr, double weight_decay,
     double momentum, bint nesterov,
 ):
-    """A step of gradient descent; with a momentum, `states` are (b,)."""
+    """Take a step of gradient descent; with momentum, `states` are (b,)."""
     cdef Rule r = Rule(limit, factor, lr, weight_decay, 0, 0, 0, 0, 0, momentum, nesterov)
     cdef bint skips = momentum == 0 and weight_decay == 0
     update(sgd_rule, &r, 1 if momentum != 0 else 0, skips, params, grads, states)
@@ -308,7 +308,7 @@ def adam(
     params, grads, states, *, double limit, double factor, double lr, double weight_decay,
     double b1, double b2, double eps, bint decoupled, double t,
 ):
-    """Step t, from 1, of Adam, or, if `decoupled`, of AdamW; `states` are (m, v)."""
+    """Take step t, counted from 1, of Adam, or of AdamW if `decoupled`; `states` are (m, v)."""
     cdef double unbias = (1 - b2**t) ** 0.5, left = 1 - lr * weight_decay
     cdef Rule r = Rule(
         limit, factor, lr * unbias / (1 - b1**t), left if decoupled else weight_decay, b1, 1 - b1,
@@ -321,7 +321,7 @@ def rmsprop(
     params, grads, states, *, double limit, double factor, double lr, double weight_decay,
     double alpha, double eps, double momentum, bint centered,
 ):
-    """A step of RMSprop; `states` are (v,), then a if `centered`, then b with a momentum."""
+    """Take a step of RMSprop; `states` are (v,), then a if `centered`, then b with momentum."""
     cdef Rule r = Rule(
         limit, factor, lr, weight_decay, 0, 0, alpha, 1 - alpha, eps, momentum, centered
     )
@@ -333,22 +333,22 @@ def adagrad(
     params, grads, states, *, double limit, double factor, double lr, double weight_decay,
     double eps,
 ):
-    """A step of Adagrad; `states` are (s,)."""
+    """Take a step of Adagrad; `states` are (s,)."""
     cdef Rule r = Rule(limit, factor, lr, weight_decay, 0, 0, 0, 0, eps, 0, False)
     update(adagrad_rule, &r, 1, weight_decay == 0 and eps > 0, params, grads, states)
 
 
 cdef struct Squares:
-    # What the threads of one sum share.
+    # A sum of squares, shared by its threads.
     const real *g
     ptrdiff_t n
     real limit
-    double *sums            # of so many numbers each
+    double *sums            # one per block of SQUARES elements
     const cnp.npy_intp *rows    # as in Update
     ptrdiff_t count
     ptrdiff_t width
-    ptrdiff_t V             # rows that there could be
-    Stray *strays           # one for each thread
+    ptrdiff_t V             # rows of the dense gradient
+    Stray *strays           # one per thread
 
 
 cdef real sum_squares(const real *g, ptrdiff_t n, real limit) noexcept nogil:
@@ -364,7 +364,7 @@ cdef real sum_squares(const real *g, ptrdiff_t n, real limit) noexcept nogil:
 cdef void rows_among_zeros(
     const Squares *s, ptrdiff_t begin, ptrdiff_t end, real *dense, Stray *stray
 ) noexcept nogil:
-    """Numbers from `begin` to before `end` of the dense gradient."""
+    """Write elements `begin` to before `end` of the gradient to `dense`."""
     cdef ptrdiff_t k = first_from(s.rows, s.count, begin // s.width), at, size
     cdef cnp.npy_intp row
     memset(dense, 0, SQUARES * sizeof(real))
@@ -393,14 +393,14 @@ cdef void squares_share(int index, int count, void *what) noexcept nogil:
         if s.rows is NULL:
             s.sums[block] = sum_squares(s.g + begin, end - begin, s.limit)
             continue
-        # The rows as they stand among zeros, for the same bits as of a dense gradient.
+        # Summed as if dense, for the same bits.
         rows_among_zeros(s, begin, end, dense, s.strays + index)
         s.sums[block] = sum_squares(dense, end - begin, s.limit)
     restore_mode(mode)
 
 
 cdef double sum_of_squares(grad, double limit) except? -1:
-    """Of one gradient."""
+    """Return the sum of squares of one gradient."""
     cdef Squares s
     cdef ptrdiff_t block
     cdef int threads = 1
@@ -416,7 +416,7 @@ cdef double sum_of_squares(grad, double limit) except? -1:
         held.append(grad)
     if worth(s.n):
         threads = pool.most
-    # Most gradients are one block, and few are of rows: memory only where it is needed.
+    # Most gradients are dense and a single block: allocate only what is needed.
     cdef Buffer sums = None, strays = None
     if s.n > SQUARES:
         sums = room(ceil_div(s.n, SQUARES), sizeof(double))
@@ -439,5 +439,5 @@ cdef double sum_of_squares(grad, double limit) except? -1:
 
 
 def squares(grads, *, double limit):
-    """The sum of squares of each gradient, all entries brought to within +-`limit`."""
+    """Return the sum of squares of each gradient, its entries clipped to +-`limit`."""
     return [sum_of_squares(grad, limit) for grad in grads]

@@ -1,4 +1,4 @@
-"""The threads that all kernels share: see pool.h. Kernels find them by the capsule ``pool``."""
+"""The thread pool of all kernel modules, exported as the capsule ``pool``: see pool.h."""
 
 from cpython.pycapsule cimport PyCapsule_New
 
@@ -20,7 +20,7 @@ cdef extern from * nogil:
     void pool_init()
     void pool_run(int count, work_function work, void *what, bint together)
 
-# Waking a thread takes 25 to 70 us, giving work to one awake 0.1 us, meeting it 0.02 to 0.3 us
+# Waking a thread takes 25 to 70 us, handing work to a spinning one 0.1 us, a barrier 0.02 to 0.3 us
 # (benchmarks/overheads.py on Zen 3 and 4); a core does 20 to 50 multiply-adds in a nanosecond.
 cdef thread_pool the_pool = thread_pool(pool_run, 1, 1000000, 15000, 60000, 0, 0, 0)
 pool_init()
@@ -28,12 +28,12 @@ pool = PyCapsule_New(&the_pool, "fastrnn._kernels._threads.pool", NULL)
 
 
 def set_num_threads(int n):
-    """Let kernels use at most so many threads, the caller's own included."""
+    """Let kernels use at most `n` threads, the caller's included."""
     the_pool.most = n
 
 
 def set_least_work(ptrdiff_t call, ptrdiff_t step, ptrdiff_t awake):
-    """Change from how much work on threads are used (for tests); returns what it was."""
+    """Set the least work for which threads are used, return the old values (for tests)."""
     before = the_pool.least_call, the_pool.least_step, the_pool.least_awake
     the_pool.least_call, the_pool.least_step, the_pool.least_awake = call, step, awake
     return before

@@ -1,7 +1,7 @@
 """Gated recurrent unit (Cho et al. 2014): h' = (1 - z) n + z h.
 
-Reset after: n = tanh(xn + r hn); slots n, r, z, hn, so that the products with x (n, r, z) and
-with h (r, z, hn) each write neighbours. Reset before: n = tanh(xn + U (r h)); slots n, r, z.
+Reset after: n = tanh(xn + r hn); slots n, r, z, hn, so the products with x (n, r, z) and with h
+(r, z, hn) each write adjacent slots. Reset before: n = tanh(xn + U (r h)); slots n, r, z.
 """
 
 from step cimport (
@@ -122,5 +122,5 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
 
 
 cdef inline Workspace gru_reset_before_workspace(bint *_given) noexcept nogil:
-    """Back: the gradient of r h."""
+    """Return the scratch sizes: backward, the gradient of r h."""
     return Workspace(forward=0, backward=1, chunk=0)

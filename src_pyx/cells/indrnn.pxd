@@ -1,6 +1,6 @@
-"""Independently recurrent network (Li et al. 2018): h' = act(W x + b + u h), each unit its own u.
+"""Independently recurrent network (Li et al. 2018): h' = act(W x + b + u h), u a vector.
 
-What recurs is elementwise, which is the scan's; the step is Elman's. One slot: h.
+The step is that of Elman's network: `recur` handles the elementwise recurrence. One slot: h.
 """
 
 from rnn cimport rnn_backward, rnn_forward

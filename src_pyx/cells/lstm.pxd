@@ -14,8 +14,8 @@ from vec cimport (
 )
 
 cdef enum:
-    C = 1           # the cell state among the states
-    # Among the vectors: weight_ci, weight_cf and weight_co; gain_c and bias_c.
+    C = 1           # index of the cell state
+    # Indices of vectors: weight_ci, weight_cf and weight_co; gain_c and bias_c.
     PEEPHOLE = 0
     NORM = 1
 
@@ -64,7 +64,7 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
 
 
 cdef inline vf d_output(const StepBack *s, ptrdiff_t u, ptrdiff_t b) noexcept nogil:
-    """Gradient of the output, block u of row b."""
+    """Return the gradient of the output, block u of row b."""
     cdef vf d = vload(s.d_out + u * s.d_panel + b * VL)
     if s.dy is not NULL:
         d = d + vload_first(s.dy + b * s.dy_row + u * VL, s.H - u * VL)
@@ -72,7 +72,7 @@ cdef inline vf d_output(const StepBack *s, ptrdiff_t u, ptrdiff_t b) noexcept no
 
 
 cdef inline void normalise_cell(const StepBack *s) noexcept nogil:
-    """c_hat anew, d_seen, the gradient of LN(c'), and dc_hat, what of it reaches c'."""
+    """Recompute c_hat; write d_seen, the gradient of LN(c'), and dc_hat, its part in that of c'."""
     cdef ptrdiff_t u, b, at, panel = s.kept_panel
     cdef real *c_hat = s.kept
     cdef real *d_seen = s.kept + s.kept_size
@@ -150,7 +150,7 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
 
 
 cdef inline void lstm_forward(const Step *s) noexcept nogil:
-    # One plain function for each, as the plain one is what has to be fast.
+    # Constant options, so that the plain variant pays nothing for them.
     if s.vectors[NORM] is not NULL:
         forward(s, s.vectors[PEEPHOLE] is not NULL, True)
     elif s.vectors[PEEPHOLE] is not NULL:
@@ -169,7 +169,7 @@ cdef inline void lstm_backward(const StepBack *s) noexcept nogil:
 
 
 cdef inline Workspace lstm_workspace(bint *given) noexcept nogil:
-    """With LN(c'): c_hat, and dc_hat back; for the sums c_hat and the gradient of LN(c')."""
+    """Return the scratch sizes with LN(c'): c_hat; dc_hat; and c_hat and d_seen for the sums."""
     return Workspace(
         forward=given[NORM], backward=given[NORM], chunk=2 if given[NORM] else 0
     )
@@ -190,7 +190,7 @@ cdef inline void lstm_sum_gradients(const ChunkSums *s) noexcept nogil:
 
 
 cdef inline void sum_peepholes(const ChunkSums *s, real *sums) noexcept nogil:
-    """i and f saw the old cell state, o the new one."""
+    """Sum the gradients of the peepholes: i and f see the old cell state, o the new one."""
     cdef ptrdiff_t u, b, v
     cdef const real *dz
     cdef const real *z

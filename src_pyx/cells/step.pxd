@@ -1,7 +1,7 @@
-"""What one step of a cell reads and writes, forward and back. B rows, H units in blocks of VL.
+"""Arguments of a cell's steps, forward and backward. B rows, H units in blocks of VL.
 
-Where several threads share a step, each has some of its blocks: pointers are to the first of them,
-H counts the units from there on, and only what a product goes over (h, dz_all) is whole.
+If threads share a step, each has some of the blocks: pointers are to the first of these, and H
+counts the units from there on. Only operands of products (h, dz_all) are complete.
 """
 
 from norm cimport Norm, normalise, normalise_back
@@ -17,11 +17,11 @@ cdef extern from "pool.h" nogil:
 cdef enum:
     MAX_GATES = 4       # slots of a cell
     MAX_STATES = 4
-    MAX_VECTORS = 2     # groups of weights that are one number a unit
+    MAX_VECTORS = 2     # groups of a cell's own weights (H,)
 
 cdef struct Workspace:
-    # Scratch that a cell needs: how many arrays of each kind.
-    ptrdiff_t forward       # (blocks, B, VL), of one step
+    # Number of scratch arrays of each kind that a cell needs.
+    ptrdiff_t forward       # (blocks, B, VL), for one step
     ptrdiff_t backward      # the same
     ptrdiff_t chunk         # (blocks, chunk * B, VL), written by steps for `sum_gradients`
 
@@ -30,108 +30,108 @@ cdef struct Step:
     ptrdiff_t H
     ptrdiff_t blocks
     ptrdiff_t slots
-    ptrdiff_t lanes         # numbers from slot to slot in the last block: see panels.pxd
-    real *z                 # in: input projection with biases; out: gates. (blocks, B, slots * VL)
+    ptrdiff_t lanes         # distance of slots in the last block: see panels.pxd
+    real *z                 # in: W x and biases; out: gates. (blocks, B, slots * VL)
     ptrdiff_t z_panel
-    const real *h           # old (B, P), where P is H unless there is a projection
-    const real *h_own       # the same from the first unit of these blocks on
+    const real *h           # in: old h (B, P)
+    const real *h_own       # h from the first unit of these blocks on
     ptrdiff_t h_row
-    real *out               # out (B, H), may be h
+    real *out               # out: new h, or input of the projection (B, H); may be h
     ptrdiff_t out_row
-    real *states[MAX_STATES]    # those behind h, from 1 on; in: old, out: new. (blocks, B, VL)
+    real *states[MAX_STATES]    # from 1 on; in: old, out: new. (blocks, B, VL)
     ptrdiff_t state_row
     ptrdiff_t state_panel
-    real *operand           # scratch (B, H): what the late product is with
+    real *operand           # scratch: operand of the late product (B, H)
     real *scratch           # the first of the cell's own arrays (blocks, B, VL)
-    ptrdiff_t scratch_size  # from one to the next
+    ptrdiff_t scratch_size  # of one such array
     ptrdiff_t scratch_panel
     const real *vectors[MAX_VECTORS]    # (blocks, count * VL), or NULL
-    Norm norm               # of the products with h
+    Norm norm               # of the product with h
     const Panels *w_hh
-    const Panels *w_late    # of a product that waits for gates
+    const Panels *w_late    # of the late product, which depends on gates
     const real *u           # of an elementwise recurrence (blocks, slots * VL), or NULL
-    int threads             # that share the step
-    barrier *others         # where they wait for each other
+    int threads             # sharing the step
+    barrier *others         # between these
 
 cdef struct StepBack:
     ptrdiff_t B
     ptrdiff_t H
     ptrdiff_t blocks
     ptrdiff_t slots
-    ptrdiff_t lanes         # as forward
+    ptrdiff_t lanes         # as in Step
     const real *z           # gates (blocks, B, slots * VL)
     ptrdiff_t z_panel
     const real *h_prev      # (B, P)
     ptrdiff_t h_row
-    const real *states[MAX_STATES]      # old ones, from 1 on (blocks, B, VL)
+    const real *states[MAX_STATES]      # old states, from 1 on (blocks, B, VL)
     ptrdiff_t state_panel
     const real *dy          # (B, H), or NULL for zeros
     ptrdiff_t dy_row
-    real *dz                # out: gradient before the activations (blocks, B, slots * VL)
+    real *dz                # out: gradient of the preactivations (blocks, B, slots * VL)
     const real *dz_all      # of all blocks
     ptrdiff_t dz_panel
-    const real *d_out       # in: of the output, but for dy. (blocks, B, VL), may be dh
-    real *dh                # out: of h_prev. (P blocks, B, VL)
+    const real *d_out       # in: gradient of the output, without dy (blocks, B, VL); may be dh
+    real *dh                # out: gradient of h_prev (P blocks, B, VL)
     ptrdiff_t dh_blocks
-    real *dstates[MAX_STATES]   # in: of new states, from 1 on; out: of old ones. (blocks, B, VL)
+    real *dstates[MAX_STATES]   # from 1 on; in: of new states, out: of old (blocks, B, VL)
     ptrdiff_t d_panel       # of d_out, dh, dstates and scratch
-    real *out               # out: the output, anew (B, H), or NULL
-    real *operand           # out: what the late product was with (B, H), anew
+    real *out               # out: the output, recomputed (B, H), or NULL
+    real *operand           # out: operand of the late product, recomputed (B, H)
     real *scratch           # the first of the cell's own arrays (blocks, B, VL)
     ptrdiff_t scratch_size
-    real *kept              # the first of those that `sum_gradients` reads (blocks, B, VL)
+    real *kept              # the first of the arrays for `sum_gradients` (blocks, B, VL)
     ptrdiff_t kept_size
     ptrdiff_t kept_panel
-    const real *vectors[MAX_VECTORS]    # as forward
-    Norm norm               # of the products with h
-    real *dzh               # out: gradient of those products, as dz
+    const real *vectors[MAX_VECTORS]    # as in Step
+    Norm norm               # of the product with h
+    real *dzh               # out: gradient of that product, laid out as dz
     const Panels *w_hh      # transposed
     const Panels *w_late    # transposed
-    const real *u           # as forward
+    const real *u           # as in Step
     int threads
     barrier *others
 
 cdef struct ChunkSums:
-    # What the gradients of a cell's vectors are summed from: some rows, some blocks.
+    # Arguments of a sum of the gradients of a cell's vectors, over some rows, for some blocks.
     ptrdiff_t rows
     ptrdiff_t blocks
     ptrdiff_t lanes         # of the last of these blocks
     const real *dz          # (blocks, rows, slots * VL)
     ptrdiff_t dz_panel
-    const real *z           # gates, as dz
+    const real *z           # gates, laid out as dz
     ptrdiff_t z_panel
-    const real *states[MAX_STATES]      # old ones, from 1 on (blocks, rows, VL)
+    const real *states[MAX_STATES]      # old states, from 1 on (blocks, rows, VL)
     ptrdiff_t state_panel
     const real *kept        # (blocks, rows, VL)
     ptrdiff_t kept_size
     ptrdiff_t kept_panel
-    real *sums[MAX_VECTORS]     # to add to: as the vectors, or NULL
+    real *sums[MAX_VECTORS]     # to add to, laid out as the vectors, or NULL
 
 cdef struct CellKernels:
-    # The functions of a cell: one call for each step, or for each chunk of steps.
+    # The functions of a cell, called once per step, or per chunk of steps.
     void (*forward)(const Step *) noexcept nogil
     void (*backward)(const StepBack *) noexcept nogil
     void (*sum_gradients)(const ChunkSums *) noexcept nogil     # of its vectors; NULL for none
-    Workspace (*workspace)(bint *given) noexcept nogil  # with these vectors; NULL: it needs none
+    Workspace (*workspace)(bint *given) noexcept nogil  # with these vectors; NULL for none
 
 
 cdef inline ptrdiff_t slot_lanes(ptrdiff_t units, ptrdiff_t lanes) noexcept nogil:
-    """Numbers from slot to slot in a block from which on there are so many units."""
+    """Return the distance of slots in a block, with `units` units from its first one on."""
     return VL if units >= VL else lanes
 
 
-# In a narrow block each vector reaches into the place of the next slots: all four are read before
-# one is written, and they are written from the first to the last.
+# In a narrow block each vector extends into the next slots: all four are read before any is
+# written, and they are written first to last.
 
 cdef inline void load_gates(
     const real *z, ptrdiff_t v, vf *a, vf *b, vf *c, vf *d
 ) noexcept nogil:
-    """Four slots of one row, `v` numbers apart."""
+    """Load the four slots of a row, `v` elements apart."""
     a[0], b[0], c[0], d[0] = vload(z), vload(z + v), vload(z + 2 * v), vload(z + 3 * v)
 
 
 cdef inline void store_gates(real *z, ptrdiff_t v, vf a, vf b, vf c, vf d) noexcept nogil:
-    """All four slots of one row, `v` numbers apart."""
+    """Store the four slots of a row, `v` elements apart."""
     vstore(z, a)
     vstore(z + v, b)
     vstore(z + 2 * v, c)
@@ -139,7 +139,7 @@ cdef inline void store_gates(real *z, ptrdiff_t v, vf a, vf b, vf c, vf d) noexc
 
 
 cdef inline void recur(const Step *s) noexcept nogil:
-    """z += h w, or LN(h w), or h u."""
+    """Add h w, LN(h w) or h u to z."""
     if s.u is not NULL:
         recur_elementwise(s)
     elif s.w_hh.w is not NULL:
@@ -147,7 +147,7 @@ cdef inline void recur(const Step *s) noexcept nogil:
 
 
 cdef inline void recur_late(const Step *s) noexcept nogil:
-    """The same with the product that waits for gates, whose operand the cell has written."""
+    """Add the late product, whose operand the cell has written."""
     multiply_state(s, s.w_late, s.operand, s.H)
 
 
@@ -156,7 +156,7 @@ cdef inline void multiply_state(
 ) noexcept nogil:
     cdef gemm_args p
     if s.threads > 1:
-        # All of h is there, and nobody reads any more what this step overwrites.
+        # The last step's h is complete, and nothing that this step overwrites is still being read.
         barrier_wait(s.others, s.threads)
     p.a, p.a_row, p.a_k = h, h_row, 1
     p.K = p.segment = w.K
@@ -190,7 +190,7 @@ cdef inline void recur_elementwise(const Step *s) noexcept nogil:
 
 
 cdef inline void clear_dh(const StepBack *s) noexcept nogil:
-    """dh = 0, for cells in which the old h goes nowhere but into the product."""
+    """Set dh to 0, for cells that use the old h only in the product."""
     cdef ptrdiff_t u, b
     for u in range(s.dh_blocks):
         for b in range(s.B):
@@ -198,7 +198,7 @@ cdef inline void clear_dh(const StepBack *s) noexcept nogil:
 
 
 cdef inline void recur_back(const StepBack *s, ptrdiff_t first, ptrdiff_t gates) noexcept nogil:
-    """dh += dz w, or dz u, for the dz of `gates` gates from slot `first` on."""
+    """Add dz w or dz u to dh, for `gates` gates from slot `first` on."""
     if s.u is not NULL:
         recur_back_elementwise(s, first, gates)
     elif s.w_hh.w is not NULL:
@@ -208,7 +208,7 @@ cdef inline void recur_back(const StepBack *s, ptrdiff_t first, ptrdiff_t gates)
 cdef inline void recur_late_back(
     const StepBack *s, ptrdiff_t first, ptrdiff_t gates, real *d
 ) noexcept nogil:
-    """The same for the late product: d (blocks, B, VL) is the gradient of its operand."""
+    """Add the gradient of the late product's operand to `d` (blocks, B, VL)."""
     multiply_back(s, s.w_late, first, gates, d)
 
 
@@ -262,7 +262,7 @@ cdef inline void sum_rows(
     real *sums, ptrdiff_t blocks, ptrdiff_t vectors, ptrdiff_t rows,
     const real *a, ptrdiff_t a_panel, const real *b, ptrdiff_t b_panel,
 ) noexcept nogil:
-    """sums += the sum over rows of a, or of a b unless that is NULL."""
+    """Add to `sums` the sum over rows of a b, or of a if b is NULL."""
     cdef ptrdiff_t block, v, row, at
     cdef vf total, term
     for block in range(blocks):

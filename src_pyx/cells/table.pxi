@@ -1,4 +1,4 @@
-# The only place that maps a cell's name to its compiled functions. Included in kernels.pyx.
+# Table of cells: their compiled functions by name. Included in kernels.pyx.
 
 from gru cimport (
     gru_backward, gru_forward, gru_reset_before_backward, gru_reset_before_forward,
@@ -18,13 +18,13 @@ cdef enum:
     MAX_CELLS = 32
 
 cdef Layout[MAX_CELLS] layouts
-# The index of each cell, and the names of its vectors (H,), in groups that are there or not.
+# The index of each cell in `layouts`, and the names of its vectors (H,), in optional groups.
 cdef dict LAYOUTS = {}
 cdef dict VECTORS = {}
 
 
 cdef Gates gates_of(cell, ptrdiff_t first, tuple names):
-    """Gates in the slots from `first` on."""
+    """Return the gates with these names, in the slots from `first` on."""
     cdef Gates gates = Gates(first=first, count=len(names), index=[0, 0, 0, 0])
     for slot, name in enumerate(names):
         gates.index[slot] = cell.gates.index(name)
@@ -32,17 +32,17 @@ cdef Gates gates_of(cell, ptrdiff_t first, tuple names):
 
 
 cdef int enter(str name, CellKernels run, dict data) except -1:
-    """Enter a cell: its functions, and as data
+    """Enter a cell: its functions, and as data:
 
     x, h, late : tuple of str
-        Gates that the products with x and with h go to, and the one that waits for gates (default:
-        there is none), in the order of their slots.
+        Gates of the products with x and with h, and of the late one, which depends on gates
+        (default: none), in the order of their slots.
     h_first : int
-        In which slot those of h begin, by default 0, as the others do.
+        First slot of the product with h; default: 0, as of the others.
     vectors : tuple of tuple of str
-        The cell's own weights (H,), in groups that are there or not. Default: none.
+        The cell's own weights (H,), in optional groups. Default: none.
     out_is_z : bool
-        Whether z ends as the output. Default: no.
+        Whether the step leaves the output in z. Default: no.
     """
     cdef Layout *layout = &layouts[len(LAYOUTS)]
     cell, x, h, h_first = CELLS[name], data["x"], data["h"], data.get("h_first", 0)
@@ -133,5 +133,5 @@ if CELLS.keys() != LAYOUTS.keys():
     raise ImportError(f"cells without compiled kernels: {sorted(CELLS.keys() - LAYOUTS.keys())}")
 
 
-# The "gates" of a projection: its outputs.
+# A projection's outputs, as its only "gate".
 cdef Gates OUTPUT = Gates(first=0, count=1, index=[0, 0, 0, 0])

@@ -1,5 +1,5 @@
-# Checks of the arrays that kernels read and write, made where they are read and written: between a
-# check in Python and a kernel there may be a callback or another thread. Included in kernels.pyx.
+# Checks of the arrays that kernels read and write, made in the kernels themselves: after a check in
+# Python, a callback or another thread may change them. Included in kernels.pyx.
 
 cimport numpy as cnp
 from cpython.weakref cimport PyWeakref_NewRef
@@ -21,7 +21,7 @@ cdef extern from *:
         return 0;
     }
     #endif
-    /* An index is read once, so that what was checked is what is used. */
+    /* Read an index once: the value checked is the value used. */
     #define FASTRNN_READ_ONCE(p) (*(const volatile npy_intp *)(p))
     """
     bint multiply_overflows "FASTRNN_MULTIPLY_OVERFLOWS"(
@@ -35,13 +35,13 @@ cdef extern from "numpy/arrayobject.h":
 cdef enum:
     IN = cnp.NPY_ARRAY_ALIGNED
     OUT = cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE
-    # Multiply-adds of a call so short, a few microseconds, that it keeps the GIL: letting go of it
-    # takes longer, and so does what must be done first, see `pin`.
+    # Multiply-adds (a few microseconds) below which a call keeps the GIL: releasing it, with the
+    # `pin` that this requires, would take longer.
     BRIEF = 32768
 
 
 cdef object refuse(object array, str name, str expected):
-    """Raise the error that says what was expected and what came."""
+    """Raise an error that names the array, what was expected and what came."""
     if not cnp.PyArray_Check(array):
         raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
     flags = array.flags
@@ -52,7 +52,7 @@ cdef object refuse(object array, str name, str expected):
 
 
 cdef inline bint is_plain(object array, int type_number, int access) noexcept:
-    """Whether it is an array of this type in native byte order, aligned, writeable for OUT."""
+    """Return whether it is an aligned array of this type, native byte order, writeable for OUT."""
     return (
         cnp.PyArray_Check(array)
         and cnp.PyArray_TYPE(<cnp.ndarray>array) == type_number
@@ -62,7 +62,7 @@ cdef inline bint is_plain(object array, int type_number, int access) noexcept:
 
 
 cdef inline bint is_flat(object array, int type_number, ptrdiff_t n, int access) noexcept:
-    """Whether it is plain and C-contiguous, and has `n` entries in whatever shape."""
+    """Return whether it is plain, C-contiguous and has `n` entries, in any shape."""
     return (
         is_plain(array, type_number, access | cnp.NPY_ARRAY_C_CONTIGUOUS)
         and cnp.PyArray_SIZE(<cnp.ndarray>array) == n
@@ -70,14 +70,14 @@ cdef inline bint is_flat(object array, int type_number, ptrdiff_t n, int access)
 
 
 cdef inline real *flat(object array, str name, ptrdiff_t n, int access) except? NULL:
-    """The numbers of a C-contiguous array of `n` entries."""
+    """Return the data of a C-contiguous array of `n` entries; raise if it is not one."""
     if not is_flat(array, NPY_REAL, n, access):
         refuse(array, name, f"a C-contiguous {real_name()} array of {n} numbers")
     return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
 cdef inline real *vector(object array, str name, ptrdiff_t n, int access) except? NULL:
-    """The numbers of a contiguous array (n,)."""
+    """Return the data of a contiguous array (n,); raise if it is not one."""
     if not (
         is_flat(array, NPY_REAL, n, access) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 1
     ):
@@ -86,14 +86,14 @@ cdef inline real *vector(object array, str name, ptrdiff_t n, int access) except
 
 
 cdef inline real *numbers(object array, str name, int access) except? NULL:
-    """The numbers of a C-contiguous array of any shape."""
+    """Return the data of a C-contiguous array of any shape; raise if it is not one."""
     if not is_plain(array, NPY_REAL, access | cnp.NPY_ARRAY_C_CONTIGUOUS):
         refuse(array, name, f"a C-contiguous {real_name()} array")
     return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
 cdef inline real *like(object array, str name, object other, int access) except? NULL:
-    """The numbers of a C-contiguous array in the shape of another that was checked."""
+    """Return the data of a C-contiguous array in the shape of a checked one; else raise."""
     if not (
         is_plain(array, NPY_REAL, access | cnp.NPY_ARRAY_C_CONTIGUOUS)
         and cnp.PyArray_SAMESHAPE(<cnp.ndarray>array, <cnp.ndarray>other)
@@ -105,7 +105,7 @@ cdef inline real *like(object array, str name, object other, int access) except?
 cdef inline real *matrix(
     object array, str name, ptrdiff_t rows, ptrdiff_t columns, int access
 ) except? NULL:
-    """The numbers of a C-contiguous array (rows, columns)."""
+    """Return the data of a C-contiguous array (rows, columns); raise if it is not one."""
     if not (
         is_plain(array, NPY_REAL, access | cnp.NPY_ARRAY_C_CONTIGUOUS)
         and cnp.PyArray_NDIM(<cnp.ndarray>array) == 2
@@ -117,7 +117,7 @@ cdef inline real *matrix(
 
 
 cdef inline real *rows_of(object array, str name, ptrdiff_t columns, int access) except? NULL:
-    """The numbers of an array (n, columns) whose last axis is contiguous."""
+    """Return the data of an array (n, columns), last axis contiguous; raise if it is not one."""
     cdef cnp.ndarray a
     cdef bint fits = False
     if is_plain(array, NPY_REAL, access) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 2:
@@ -140,7 +140,7 @@ cdef inline real *rows_of(object array, str name, ptrdiff_t columns, int access)
 cdef inline real *sequence(
     object array, str name, ptrdiff_t T, ptrdiff_t B, ptrdiff_t n, int access
 ) except? NULL:
-    """The numbers of an array (T, B, n) whose last axis is contiguous."""
+    """Return the data of an array (T, B, n), last axis contiguous; raise if it is not one."""
     cdef cnp.ndarray a
     cdef bint fits = False
     if is_plain(array, NPY_REAL, access) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 3:
@@ -159,7 +159,7 @@ cdef inline real *sequence(
 
 
 cdef inline bint are_integers(object array) noexcept:
-    """Whether it is a C-contiguous array of intp, by whatever name C has for that type."""
+    """Return whether it is a C-contiguous array of intp, or of the C type equivalent to it."""
     return (
         cnp.PyArray_Check(array)
         and cnp.PyTypeNum_ISSIGNED(cnp.PyArray_TYPE(<cnp.ndarray>array))
@@ -171,14 +171,14 @@ cdef inline bint are_integers(object array) noexcept:
 
 
 cdef inline const cnp.npy_intp *integers(object array, str name, ptrdiff_t n) except? NULL:
-    """The numbers of a C-contiguous array of `n` intp. Kernels check each where they use it."""
+    """Return the data of a C-contiguous array of `n` intp, each to be checked where it is used."""
     if not (are_integers(array) and cnp.PyArray_SIZE(<cnp.ndarray>array) == n):
         refuse(array, name, f"a C-contiguous intp array of {n} numbers")
     return <const cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
 cdef inline const cnp.npy_intp *indices(object array, str name) except? NULL:
-    """The numbers of a contiguous array (n,) of intp. Kernels check each where they use it."""
+    """Return the data of a contiguous array (n,) of intp, each to be checked where it is used."""
     if not (are_integers(array) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 1):
         refuse(array, name, "a C-contiguous intp array (n,)")
     return <const cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>array)
@@ -187,7 +187,7 @@ cdef inline const cnp.npy_intp *indices(object array, str name) except? NULL:
 cdef inline const char *booleans(
     object array, str name, ptrdiff_t T, ptrdiff_t B
 ) except NULL:
-    """The bytes of an array of booleans (T, B)."""
+    """Return the data of an array of booleans (T, B); raise if it is not one."""
     if not (
         is_plain(array, cnp.NPY_BOOL, IN)
         and cnp.PyArray_NDIM(<cnp.ndarray>array) == 2
@@ -199,7 +199,7 @@ cdef inline const char *booleans(
 
 
 cdef inline list pin_all(arrays):
-    """Pin those that are not None."""
+    """Pin the arrays that are not None."""
     return [pin(a) for a in arrays if a is not None]
 
 
@@ -208,18 +208,18 @@ cdef inline str real_name():
 
 
 cdef inline object copied(object array, str name):
-    """A C-contiguous copy."""
+    """Return a C-contiguous copy."""
     if not cnp.PyArray_Check(array):
         refuse(array, name, "")
     return cnp.PyArray_NewCopy(<cnp.ndarray>array, cnp.NPY_CORDER)
 
 
 cdef inline object pin(object array):
-    """Keep the memory of `array` from being resized, even by another thread.
+    """Keep `array` from being resized, even by another thread, as long as the result lives.
 
-    NumPy refuses to resize an array that has a weak reference, with ``refcheck=False`` too. Needed
-    wherever a kernel reads or writes memory of the caller's without the GIL; lasts as long as what
-    is returned. What is no array is left to the check that refuses it.
+    NumPy refuses to resize an array that has a weak reference, even with ``refcheck=False``.
+    Required wherever a kernel accesses the caller's memory without the GIL. Other objects are left
+    to the check that refuses them.
     """
     cdef object owner = array
     if not cnp.PyArray_Check(array):
@@ -233,13 +233,13 @@ cdef inline object pin(object array):
 
 
 cdef struct Stray:
-    # The first index out of range that a thread met.
-    ptrdiff_t at            # where it stands; -1: there was none
+    # The first out-of-range index that a thread found.
+    ptrdiff_t at            # its position; -1: none
     cnp.npy_intp value
 
 
 cdef Buffer no_strays(int threads):
-    """Room for what each thread finds: nothing so far."""
+    """Return an empty Stray for each thread."""
     cdef Buffer found = room(threads, sizeof(Stray))
     cdef int i
     for i in range(threads):
@@ -253,7 +253,7 @@ cdef inline void note_stray(Stray *found, ptrdiff_t at, cnp.npy_intp value) noex
 
 
 cdef int refuse_strays(Buffer found, int threads, str name, str expected) except -1:
-    """Raise the error of the first index out of range, if there was one."""
+    """Raise if an index is out of range, naming the first one."""
     cdef Stray *strays = <Stray *>found.data
     cdef ptrdiff_t at = -1
     cdef cnp.npy_intp value = 0
@@ -269,7 +269,7 @@ cdef int refuse_strays(Buffer found, int threads, str name, str expected) except
 cdef inline Py_ssize_t product_of(
     Py_ssize_t a, Py_ssize_t b, Py_ssize_t c=1, Py_ssize_t d=1
 ) except -1:
-    """a b c d; MemoryError if one is negative, or no memory can hold as many numbers."""
+    """Return a b c d; raise MemoryError if one is negative or the product overflows."""
     cdef Py_ssize_t n = 0
     if (
         a < 0 or b < 0 or c < 0 or d < 0

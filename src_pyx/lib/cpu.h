@@ -1,4 +1,4 @@
-/* What CPU and operating system support together: __builtin_cpu_supports asks both. */
+/* What CPU and operating system both support: __builtin_cpu_supports checks both. */
 #if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__i386__))
 #define SUPPORTS(feature) (__builtin_cpu_supports(feature) != 0)
 static int has_baseline(void) { return SUPPORTS("sse4.2") && SUPPORTS("popcnt"); }
@@ -8,7 +8,7 @@ static int has_avx512(void) {
            SUPPORTS("avx512vl");
 }
 #else
-/* Elsewhere there is one variant, for whatever the compiler takes as its baseline. */
+/* Elsewhere there is one variant, for the compiler's own baseline. */
 static int has_baseline(void) { return 1; }
 static int has_avx2(void) { return 0; }
 static int has_avx512(void) { return 0; }

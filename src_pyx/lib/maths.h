@@ -1,4 +1,4 @@
-/* What only losses and optimizers need of vectors. */
+/* Vector functions that only losses and optimizers use. */
 #ifndef FASTRNN_MATHS_H
 #define FASTRNN_MATHS_H
 
@@ -9,7 +9,7 @@
 #if FASTRNN_REAL_BITS == 32
 #define REAL_SQRT sqrtf
 #define ATANH_TERMS 7
-#define SMALLEST_EXP ((real)-87) /* e^x is subnormal, which counts as 0, soon below */
+#define SMALLEST_EXP ((real)-87) /* soon below, e^x is subnormal, flushed to 0 */
 #else
 #define REAL_SQRT sqrt
 #define ATANH_TERMS 16
@@ -18,31 +18,31 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 INLINE vf vsqrt(vf v) {
-    for (int i = 0; i < VL; i++) v[i] = REAL_SQRT(v[i]); /* becomes one instruction */
+    for (int i = 0; i < VL; i++) v[i] = REAL_SQRT(v[i]); /* compiles to one instruction */
     return v;
 }
 #else
 INLINE vf vsqrt(vf v) { return REAL_SQRT(v); }
 #endif
 
-/* exp(x) of x <= 0. */
+/* exp(x) for x <= 0. */
 INLINE vf vexp(vf x) {
     vf power, p = exp_reduced(at_least(x, SMALLEST_EXP), &power);
     return choose(less(x, vset(SMALLEST_EXP)), vset(0), power * p + power);
 }
 
-/* log(1 + x) of 0 <= x <= 1: 2 atanh(s) with s = x / (x + 2), by its series s + s^3 / 3 + s^5 / 5 ... As
- * s <= 1/3, what is cut off is under 1/5 of a unit in the last place. */
+/* log(1 + x) for 0 <= x <= 1: 2 atanh(s), s = x / (x + 2), by the series s + s^3 / 3 + s^5 / 5 ... As
+ * s <= 1/3, the truncation error is below 1/5 ulp. */
 INLINE vf vlog1p(vf x) {
     vf s = x / (x + (real)2), square = s * s, p = vset((real)(1. / (2 * ATANH_TERMS - 1)));
     for (int k = ATANH_TERMS - 2; k > 0; k--) p = p * square + (real)(1. / (2 * k + 1));
     return (s + s) * (square * p) + (s + s);
 }
 
-/* The larger of each; where either is NaN, b. */
+/* The elementwise maximum; b where either is NaN. */
 INLINE vf larger(vf a, vf b) { return choose(less(b, a), a, b); }
 
-/* The largest number of a vector without NaN. */
+/* The maximum of a vector without NaN. */
 INLINE real vlargest(vf v) {
     real part[VL], most;
     vstore(part, v);

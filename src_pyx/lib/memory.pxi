@@ -1,4 +1,4 @@
-# Memory for numbers, and the way into NumPy's. Included in kernels.pyx.
+# Memory of the kernels' own, and access to that of NumPy arrays. Included in kernels.pyx.
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
@@ -17,9 +17,9 @@ cdef extern from "vec.h" nogil:
 
 
 cdef enum:
-    # Memory of at least a few pages is kept for the next who asks: the system hands out fresh pages
-    # at the price of a fault each, a third to a half of a small layer's training
-    # (benchmarks/overheads.py). At most so many pieces and bytes in all: 32 MiB.
+    # Freed memory of at least a few pages is kept for reuse: page faults of fresh memory would take
+    # a third to a half of a small layer's training (benchmarks/overheads.py). At most MOST_SPARE
+    # pieces, 32 MiB in all, are kept.
     PIECE_BYTES = 65536
     MOST_SPARE = 32
     SPARE_BYTES = 33554432
@@ -34,7 +34,7 @@ cdef size_t spare_size = 0
 
 
 cdef Piece take_spare(int i) noexcept:
-    """Take one of those kept."""
+    """Remove and return a kept piece."""
     global spare_count, spare_size
     cdef Piece piece = spare[i]
     spare_count -= 1
@@ -45,7 +45,7 @@ cdef Piece take_spare(int i) noexcept:
 
 
 cdef Piece allocate(size_t size) noexcept:
-    """A piece of memory, at most a quarter larger than asked for; NULL if there is none."""
+    """Return memory of at least `size` bytes, at most a quarter more; NULL if there is none."""
     cdef int i
     for i in range(spare_count - 1 if size >= PIECE_BYTES else -1, -1, -1):
         if size <= spare[i].size <= size + size // 4:
@@ -54,7 +54,7 @@ cdef Piece allocate(size_t size) noexcept:
 
 
 cdef void release(Piece piece) noexcept:
-    """Give a piece back."""
+    """Keep a piece for reuse, or free it."""
     global spare_count, spare_size
     if not PIECE_BYTES <= piece.size <= SPARE_BYTES:
         PyMem_RawFree(piece.memory)
@@ -67,9 +67,9 @@ cdef void release(Piece piece) noexcept:
 
 
 cdef class Buffer:
-    """Numbers on a 64-byte boundary, from `buffer_of`.
+    """A 64-byte aligned array, made by `buffer_of`.
 
-    A debug build fills them with NaN and guards both ends.
+    A debug build fills it with NaN and guards both ends.
     """
 
     cdef Piece piece
@@ -108,7 +108,7 @@ cdef class Buffer:
 
 
 cdef Buffer buffer_of(Py_ssize_t count):
-    """Memory for so many numbers. Arguments of a constructor would be objects, which take time."""
+    """Return an uninitialised array. Not a constructor: its argument would be a Python object."""
     cdef Buffer buffer = Buffer.__new__(Buffer)
     buffer.take(count)
     return buffer
@@ -121,14 +121,14 @@ cdef Buffer zeros(Py_ssize_t count):
 
 
 cdef real *scratch(list memory, Py_ssize_t count) except NULL:
-    """Numbers that live as long as `memory`."""
+    """Return an uninitialised array that lives as long as `memory`."""
     cdef Buffer buffer = buffer_of(count)
     memory.append(buffer)
     return buffer.data
 
 
 cdef inline Buffer room(Py_ssize_t count, Py_ssize_t each):
-    """Memory for so many structs, or other numbers, of `each` bytes."""
+    """Return memory for `count` items of `each` bytes."""
     return buffer_of(product_of(count, (each + <Py_ssize_t>sizeof(real) - 1) // sizeof(real)))
 
 
@@ -137,5 +137,5 @@ cdef inline real *data(object array) noexcept:
 
 
 cdef inline ptrdiff_t stride(object array, int axis) noexcept:
-    """Stride of an axis, in numbers."""
+    """Return the stride of an axis, in elements."""
     return cnp.PyArray_STRIDE(<cnp.ndarray>array, axis) // <ptrdiff_t>sizeof(real)

@@ -1,19 +1,19 @@
 """Layer normalisation (Ba et al. 2016, eq. 4) of blocked rows: hat = (a - mean) / sqrt(var + eps).
 
-A row's units stand in some slots of all blocks; the padding of the last block is 0 before and
-after. Sums run over blocks, then slots, then lanes, whatever other rows there are.
+A row's units are in some slots of all blocks; the padding of the last block is 0 before and after.
+The order of sums is blocks, then slots, then lanes, and does not depend on the batch size.
 """
 
 from libc.math cimport sqrt
 from vec cimport NORM_EPS, VL, real, vf, vfirst, vload, vset, vstore, vsum
 
 cdef struct Norm:
-    # Of one product, whose slots are normalised in groups; or none, where gain is NULL.
+    # Layer normalisation of a product, in groups of slots; none if gain is NULL.
     const real *gain        # (blocks, slots * VL)
     real *hat               # (blocks, rows, slots * VL)
     ptrdiff_t hat_panel
     real *rstd             # (rows, slots): 1 / sqrt(var + eps) of a group, at its first slot
-    const ptrdiff_t *groups  # (slots,): neighbours of the same number are normalised together
+    const ptrdiff_t *groups  # (slots,): neighbours of the same group are normalised together
     ptrdiff_t slots
     const real *zero        # slots * VL zeros
 
@@ -21,7 +21,7 @@ cdef struct Norm:
 cdef inline real normalise_row(
     real *a, ptrdiff_t panel, ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H
 ) noexcept nogil:
-    """In place, `count` vectors of each block; returns the rstd."""
+    """Normalise `count` vectors of each block in place; return the rstd."""
     cdef ptrdiff_t u, v
     cdef real n = H * count, rstd
     cdef vf mean, d, total = vset(0)
@@ -46,7 +46,7 @@ cdef inline void normalise_row_back(
     real *d, ptrdiff_t d_panel, const real *hat, ptrdiff_t hat_panel, real rstd,
     ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H,
 ) noexcept nogil:
-    """In place, from the gradient of hat to that of what was normalised."""
+    """Turn the gradient of hat into that of the input of `normalise_row`, in place."""
     cdef ptrdiff_t u, v
     cdef real n = H * count
     cdef vf v_d, mean = vset(0), along = vset(0)
@@ -64,7 +64,7 @@ cdef inline void normalise_row_back(
 
 
 cdef inline ptrdiff_t group_end(const Norm *norm, ptrdiff_t slot, ptrdiff_t end) noexcept nogil:
-    """The slot behind the group that starts at `slot`."""
+    """Return the end of the group that starts at `slot`."""
     cdef ptrdiff_t last = slot + 1
     while last < end and norm.groups[last] == norm.groups[slot]:
         last += 1
@@ -75,7 +75,7 @@ cdef inline void normalise(
     const Norm *norm, ptrdiff_t first, ptrdiff_t count, ptrdiff_t rows, ptrdiff_t blocks,
     ptrdiff_t H, real *z, ptrdiff_t z_panel,
 ) noexcept nogil:
-    """Normalise the product that stands in hat, and add gain hat to z: `count` slots of each."""
+    """Normalise the product in hat, and add gain * hat to z: `count` slots of each."""
     cdef ptrdiff_t b, u, slot, end, at, size = norm.slots * VL
     for b in range(rows):
         slot = first
@@ -100,7 +100,7 @@ cdef inline void normalise_back(
     const Norm *norm, ptrdiff_t first, ptrdiff_t count, ptrdiff_t rows, ptrdiff_t blocks,
     ptrdiff_t H, const real *dz, real *d, ptrdiff_t dz_panel,
 ) noexcept nogil:
-    """d, laid out as dz: the gradient of the product, from that of gain hat."""
+    """Write to `d`, laid out as dz, the gradient of the product, from that of gain * hat."""
     cdef ptrdiff_t b, u, slot, end, at, size = norm.slots * VL
     for b in range(rows):
         for u in range(blocks):

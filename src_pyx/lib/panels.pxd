@@ -1,12 +1,12 @@
-"""Packed weights, and the matrix products with them: every tile of the project is called from here.
+"""Packed weights, and the matrix products with them, computed in register tiles.
 
-Units stand in blocks of VL, one vector each; the last block is filled up with zeros. Gate values
-are "blocked": (blocks, rows, slots * VL), where a slot is the place of one gate of a block. A panel
-holds what one tile reads, in the order in which it reads it: (groups, K, N * VL), where a group is
-N gates of one block, all or half of them, or N blocks where there is one gate only.
+Units are in blocks of VL, one vector each; the last block is padded with zeros. Gate values are
+"blocked": (blocks, rows, slots * VL), where a slot is the place of one gate in a block. A panel
+holds the weights of one tile in the order in which it reads them: (groups, K, N * VL), where a
+group is N gates of one block, all or half of them, or N blocks if there is only one gate.
 
-A last block of few units is narrow: its slots are not VL but `lanes` numbers apart, the number of
-its units, so that several gates share a vector. Its panel is the tail.
+A last block of few units is narrow: its slots are `lanes` elements apart, the number of its units,
+instead of VL, so several gates share a vector. Its panel is the tail.
 """
 
 from vec cimport (
@@ -19,28 +19,28 @@ cdef struct Panels:
     ptrdiff_t K
     ptrdiff_t blocks
     ptrdiff_t gates     # vectors of a block
-    ptrdiff_t first     # slot in which the first of them stands
-    ptrdiff_t lanes     # numbers from slot to slot in the last block, less than VL if it is narrow
+    ptrdiff_t first     # slot of the first of them
+    ptrdiff_t lanes     # distance of slots in the last block, less than VL if it is narrow
     ptrdiff_t width     # vectors of a group
-    ptrdiff_t groups    # of that width: in each block, or, with one gate only, in all
-    ptrdiff_t wider     # groups that come after those and have `width` + 1: with one gate only
+    ptrdiff_t groups    # of that width: in each block; with only one gate, in all
+    ptrdiff_t wider     # groups of `width` + 1 after those: with only one gate
 
 
 cdef inline ptrdiff_t ceil_div(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
-    """n / most, rounded up: into how many parts of at most `most` to cut n."""
+    """Return n / most, rounded up: the number of parts of at most `most`."""
     return (n + most - 1) // most
 
 
 cdef inline ptrdiff_t part(ptrdiff_t n, ptrdiff_t count, ptrdiff_t i) noexcept nogil:
-    """Size of part i when n is cut into `count` parts as equal as can be, larger ones last."""
+    """Return the size of part i of n in `count` nearly equal parts, larger ones last."""
     if count == 1:
-        # The division would take longer than a small step's products.
+        # A division would take longer than the products of a small step.
         return n
     return n // count + (i >= count - n % count)
 
 
 cdef inline ptrdiff_t tiles(ptrdiff_t N, ptrdiff_t rows) noexcept nogil:
-    """Into how many tiles of N vectors to cut some rows."""
+    """Return the number of tiles of N vectors for `rows` rows."""
     return 1 if rows <= MOST_ROWS[N] else ceil_div(rows, MAX_ROWS[N])
 
 
@@ -48,9 +48,9 @@ cdef inline void sweep(
     ptrdiff_t N, ptrdiff_t groups, ptrdiff_t rows, gemm_args *p,
     ptrdiff_t w_group, ptrdiff_t init_group, ptrdiff_t c_group,
 ) noexcept nogil:
-    """One product, of `rows` rows with `groups` groups of N vectors, a tile at a time.
+    """Multiply `rows` rows with `groups` groups of N vectors, a tile at a time.
 
-    What `p` points to moves on behind the groups, and a single row uses strides of `p` for groups.
+    The pointers in `p` advance past the groups; for a single row, its row strides are overwritten.
     """
     cdef ptrdiff_t _g, i, n, count
     cdef const real *a = p.a
@@ -84,7 +84,7 @@ cdef inline void sweep(
 cdef inline Panels panels_for(
     ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
 ) noexcept nogil:
-    """How panels of these sizes are laid out."""
+    """Return the layout of panels of these sizes."""
     cdef ptrdiff_t vectors = gates if gates > 1 else blocks, groups = ceil_div(vectors, WIDEST)
     cdef ptrdiff_t wider = vectors % groups
     return Panels(
@@ -93,29 +93,29 @@ cdef inline Panels panels_for(
 
 
 cdef inline ptrdiff_t tail(const Panels *w) noexcept nogil:
-    """Vectors of the last block's panel if it is a narrow one, else 0."""
+    """Return the vectors of the tail, 0 if the last block is not narrow."""
     return ceil_div(w.gates * w.lanes, VL) if w.gates > 1 and w.lanes < VL else 0
 
 
 cdef inline ptrdiff_t vectors(const Panels *w) noexcept nogil:
-    """Vectors of a row of all panels."""
+    """Return the vectors per row of all panels."""
     return (w.blocks - (tail(w) > 0)) * w.gates + tail(w)
 
 
 cdef inline ptrdiff_t split_point(ptrdiff_t n, int index, int count) noexcept nogil:
-    """Where part `index` of n begins when n is cut into `count` parts."""
+    """Return where part `index` of n begins, of `count` nearly equal parts."""
     return n // count * index + n % count * index // count
 
 
 cdef inline ptrdiff_t split_blocks(ptrdiff_t blocks, int index, int count) noexcept nogil:
-    """The same for blocks, which are cut only between groups."""
+    """Return where part `index` of the blocks begins: they are split only between groups."""
     cdef Panels w = panels_for(1, blocks, 1, 0, VL)
     cdef ptrdiff_t group = split_point(w.groups + w.wider, index, count)
     return group * w.width + max(0, group - w.groups)
 
 
 cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) noexcept nogil:
-    """The panels of some blocks, cut as by `split_blocks`."""
+    """Return the panels of blocks `begin` to before `end`, bounds from `split_blocks`."""
     cdef Panels found = w[0]
     cdef ptrdiff_t wide = w.groups * w.width
     found.w += begin * w.K * w.gates * VL
@@ -130,10 +130,10 @@ cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) 
 cdef inline void multiply(
     const Panels *w, ptrdiff_t rows, gemm_args *p, ptrdiff_t init_panel, ptrdiff_t c_panel,
 ) noexcept nogil:
-    """c = init + a w, blocked. `p` comes with a, init and c; init and c are those of slot 0.
+    """Compute c = init + a w, blocked. `p` has a, init and c; init and c point to slot 0.
 
-    It goes by pointer, and is used up: a copy would read in wide loads what was stored in narrow
-    ones, and wait for each.
+    `p` is passed by pointer and modified: copying it would stall, as wide loads of what was just
+    written in narrow stores cannot be forwarded.
     """
     cdef ptrdiff_t i, j, n = w.width, count, blocks, panel = w.K * w.gates * VL
     cdef ptrdiff_t narrow = tail(w), full = w.blocks - (narrow > 0)
@@ -179,10 +179,10 @@ cdef inline void accumulate(
     const Panels *dw, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t rows, const real *a,
     ptrdiff_t a_row, const real *dz, ptrdiff_t dz_row, ptrdiff_t dz_panel, const real *zero,
 ) noexcept nogil:
-    """dw += a^T dz over `rows` rows, from k = `begin` to `end`; `zero` is a vector of zeros.
+    """Compute dw += a^T dz over `rows` rows, for k from `begin` to `end`; `zero` is a zero vector.
 
-    The rows' own sum starts at 0 and is then added: one long chain would lose digits, as it grows
-    large beside its terms.
+    The sum of these rows starts at 0 and is then added: a single long chain would lose digits, as
+    it grows large relative to its terms.
     """
     cdef ptrdiff_t i, n = dw.width, run = dw.groups * n, panel = dw.K * dw.gates * VL
     cdef ptrdiff_t narrow = tail(dw), full = dw.blocks - (narrow > 0), count = end - begin

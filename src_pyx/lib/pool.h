@@ -1,9 +1,9 @@
-/* A pool of threads: started when first needed, asleep when idle, begun anew after a fork.
+/* A thread pool: started when first needed, asleep when idle, reset in the child of a fork.
  *
- * Work is a function that runs once for each index from 0 to count - 1. Run together, each has a thread
- * of its own at the same time, so that they can meet; 0 is the caller's. Run apart, they are taken by
- * whoever is free, and one whose thread has not woken up by then is the caller's too. While the pool is
- * taken, others run their work alone, with a count of 1.
+ * Work is a function, called once for each index from 0 to count - 1. If `together`, each index runs on
+ * its own thread, all at the same time, so they can wait at barriers; index 0 runs on the caller's. Else
+ * any thread takes the next index, the caller's too, without waiting for threads to wake up. While the
+ * pool is in use, other callers run their work alone, with a count of 1.
  */
 #ifndef FASTRNN_POOL_H
 #define FASTRNN_POOL_H
@@ -12,25 +12,25 @@
 
 typedef void (*work_function)(int index, int count, void *what);
 
-/* What kernels find through the capsule "fastrnn._kernels._threads.pool". */
+/* The content of the capsule "fastrnn._kernels._threads.pool". */
 typedef struct {
     void (*run)(int count, work_function work, void *what, int together);
     int most;             /* threads */
-    ptrdiff_t least_call; /* multiply-adds of a call from which on a second thread pays, */
-    ptrdiff_t least_step; /* and of one step where threads meet at each, */
-    ptrdiff_t least_awake; /* and of a call so soon after another that the threads are awake */
+    ptrdiff_t least_call; /* multiply-adds from which a second thread pays: in a call, */
+    ptrdiff_t least_step; /* in a step, if threads have a barrier at each, */
+    ptrdiff_t least_awake; /* and in a call so soon after another that threads are awake */
     long long ended;      /* when the last call ended, on the clock below */
-    int backoff_left;     /* calls for which they had better not wait for each other at each step, */
-    int backoff;          /* and for how many they did not, the last time */
+    int backoff_left;     /* coming calls without barriers at each step, */
+    int backoff;          /* and how many there were after the last late one */
 } thread_pool;
 
 #ifndef FASTRNN_POOL
-/* The pool, in each module of kernels: set when it is imported. */
+/* The pool, in each kernel module: set at import. */
 static thread_pool *pool;
 static inline void use_pool(thread_pool *shared) { pool = shared; }
 #endif
 
-/* Where the threads of one work wait for each other; `late` counts those that tried one's patience. */
+/* A barrier for the threads of one call; `late` counts waits so long that the thread yielded its CPU. */
 typedef struct {
     int arrived, rounds, late;
 } barrier;
@@ -53,11 +53,11 @@ static inline long long clock_now(void) {
 #define RELAX() ((void)0)
 #endif
 
-/* How often to look for another thread before letting go of the CPU: 700 pauses of 25 to 65 ns, about
- * what it costs to wake a thread. */
+/* How often to poll before yielding the CPU: 700 pauses of 25 to 65 ns, about as long as waking a
+ * thread takes. */
 #define PATIENCE 700
-/* Nanoseconds for which a thread looks for the next work, or the caller for the end of this, before it
- * sleeps: calls in a row find it awake, though its share was the smaller one. */
+/* Nanoseconds for which a thread polls for the next job, or the caller for the end of its own, before
+ * it sleeps: successive calls find threads awake, even those whose share was small. */
 #define AWAKE 100000
 
 #define LOOK(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
@@ -76,33 +76,33 @@ static inline void barrier_wait(barrier *b, int count) {
     }
 }
 
-#ifdef FASTRNN_POOL /* for the one module that has the pool */
+#ifdef FASTRNN_POOL /* for the one module that implements the pool */
 #include <pthread.h>
 #include <signal.h>
 
 #define MAX_THREADS 64
 #define LINE 64 /* bytes of a cache line */
 
-/* What threads look at without the lock, on one cache line, and what they write when they are done on
- * another. A ticket is the latest job's number, its count and how many of its indices are begun: who
- * can raise the last by one has an index of that job, whose `work` and `what` then are as it read them,
- * for a job ends only when all that are begun have ended. */
+/* What threads poll without the lock is on one cache line, what they write when done on another. A
+ * ticket packs the latest job's number, its count and how many of its indices are taken. A thread takes
+ * an index by incrementing the last with compare-and-swap; the `work` and `what` it has read then belong
+ * to that job, as a job ends only when all taken indices are done. */
 static struct {
     unsigned long long ticket;
     work_function work;
     void *what;
-    int asleep;                     /* threads that wait for `wake` */
+    int asleep;                     /* threads waiting for `wake` */
     char apart[LINE];
     int unfinished;                 /* indices of the latest job */
-    int waiting;                    /* whether the caller waits for `done` */
+    int waiting;                    /* whether the caller is waiting for `done` */
     char apart_too[LINE];
     pthread_mutex_t taken, lock;
     pthread_cond_t wake, done;
-    int threads;                    /* beside the caller's */
-    unsigned long long seen[MAX_THREADS]; /* the job before a thread's first one */
+    int threads;                    /* without the caller's */
+    unsigned long long seen[MAX_THREADS]; /* the last job posted before each thread started */
 #ifdef __linux__
     pthread_t ids[MAX_THREADS];
-    int cpus[MAX_THREADS];          /* where a thread ran last */
+    int cpus[MAX_THREADS];          /* where each thread ran last */
 #endif
 } pool;
 
@@ -113,8 +113,8 @@ static unsigned long long job_of(unsigned long long ticket) { return ticket >> 1
 static int count_of(unsigned long long ticket) { return ticket >> 8 & 255; }
 static int begun_of(unsigned long long ticket) { return ticket & 255; }
 
-/* Linux likes to wake a thread on the CPU of the one that wakes it, where it would wait for that one's
- * work to end. So a thread that ran there last is sent to the caller's other CPUs. */
+/* Linux tends to wake a thread on the CPU of the thread that wakes it, where it would wait for that
+ * one's work to end. So a thread that last ran there is moved to the caller's other CPUs. */
 static void pool_spread(int count) {
 #ifdef __linux__
     int here = sched_getcpu();
@@ -130,7 +130,7 @@ static void pool_spread(int count) {
 #endif
 }
 
-/* Look for a while whether there is another job than `seen`, or whether this one is finished. */
+/* Poll for AWAKE ns for a job other than `seen`, or for the end of a job. */
 static int pool_another(unsigned long long seen) { return job_of(LOOK(pool.ticket)) != seen; }
 static int pool_finished(unsigned long long job) { (void)job; return LOOK(pool.unfinished) == 0; }
 static int pool_look(int (*found)(unsigned long long), unsigned long long job) {
@@ -155,10 +155,10 @@ static void pool_reset(void) {
 
 static void pool_init(void) {
     pool_reset();
-    pthread_atfork(NULL, NULL, pool_reset); /* a child has none of the threads */
+    pthread_atfork(NULL, NULL, pool_reset); /* a forked child has none of the threads */
 }
 
-/* Do what is left to begin of a job, if it is still the latest. */
+/* Run the indices of a job that are not taken yet, if it is still the latest. */
 static void pool_help(unsigned long long job) {
     unsigned long long ticket = LOOK(pool.ticket);
     while (job_of(ticket) == job && begun_of(ticket) < count_of(ticket)) {
@@ -183,7 +183,7 @@ static void *pool_thread(void *argument) {
     unsigned long long seen = pool.seen[index];
     for (;;) {
         if (!pool_look(pool_another, seen)) {
-            /* Who posts a job either sees that a thread is asleep, or is seen here. */
+            /* Either the poster of a job sees this thread asleep, or this thread sees the job. */
             pthread_mutex_lock(&pool.lock);
             __atomic_add_fetch(&pool.asleep, 1, __ATOMIC_SEQ_CST);
             while (job_of(__atomic_load_n(&pool.ticket, __ATOMIC_SEQ_CST)) == seen)
@@ -202,11 +202,11 @@ static void *pool_thread(void *argument) {
     return NULL;
 }
 
-/* Start threads until there are `wanted`, or as many as can be had. */
+/* Start threads until there are `wanted`, or until it fails. */
 static void pool_start(int wanted) {
     sigset_t all, before;
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the interpreter's */
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the interpreter's threads */
     while (pool.threads < wanted) {
         int index = pool.threads + 1;
         pthread_t thread;

@@ -1,12 +1,12 @@
-/* The register tile: the one loop in which nearly all the time goes.
+/* The register tile: the loop in which nearly all the time is spent.
  *
  * A tile is R rows by N vectors of c = init + sum over k of a[row, k] * w[k, vector], each output one
- * chain of multiply-adds in the order of k; with `add`, that is added to what c was. The order is the
- * same in every tile, so an output's bits do not depend on which tile computed it.
+ * chain of multiply-adds in the order of k; with `add`, this is added to c. The order is the same in
+ * every tile, so an output's bits do not depend on which tile computed it.
  *
- * The accumulators are named one by one because GCC 12 keeps an array of them on the stack, which
- * costs most of the speed. R and N are constants wherever `tile` is inlined, so what they leave out
- * costs nothing.
+ * The accumulators are separate variables because GCC 12 keeps an array of them on the stack, which
+ * costs most of the speed. R and N are constants wherever `tile` is inlined, so code for unused rows and
+ * vectors is eliminated.
  */
 #ifndef FASTRNN_TILE_H
 #define FASTRNN_TILE_H
@@ -15,9 +15,9 @@
 
 /* One product. Strides count reals. */
 typedef struct {
-    const real *a; /* (rows, K), of which `segment` numbers at a time are neighbours */
+    const real *a; /* (rows, K), in contiguous segments of `segment` elements */
     ptrdiff_t a_row, a_k, a_segment;
-    ptrdiff_t a_rest; /* from where a last, shorter segment would start to where it does */
+    ptrdiff_t a_rest; /* shift of the start of a last, shorter segment */
     const real *w; /* (K, vectors) */
     ptrdiff_t w_k, w_vec, w_group;
     const real *init;
@@ -26,7 +26,7 @@ typedef struct {
     ptrdiff_t c_row, c_vec;
     ptrdiff_t K, segment;
     int add;
-    const real *w_tail; /* of a last group, whose number of vectors is its own; nothing is added there */
+    const real *w_tail; /* of a last group with its own number of vectors; `add` does not apply to it */
     const real *init_tail;
     real *c_tail;
 } gemm_args;
@@ -87,7 +87,7 @@ INLINE void tile(const int R, const int N, const gemm_args p) {
 #define TAIL_STORE(v) if (E > v) vstore(p.c_tail + v * p.c_vec, tail##v);
 
 /* One row of a batch against R groups of N vectors and a last one of E: a single row needs several
- * groups to have enough multiply-adds under way. The "rows" of init and c are the groups. */
+ * groups for enough independent multiply-adds. The "rows" of init and c are the groups. */
 INLINE void row_tile(const int R, const int N, const int E, const gemm_args p) {
     TILE_ROWS(TILE_DECLARE)
     TILE_ROWS(TILE_INIT)
@@ -114,7 +114,7 @@ typedef void (*tile_function)(const gemm_args *);
 
 #define TILE_DEFINE(R, N) \
     NOINLINE void tile_##R##x##N(const gemm_args *p) { tile(R, N, *p); }
-/* More rows than registers hold with all vectors: one half of those, then the other. */
+/* More rows than registers can hold with all N vectors: one half of the vectors, then the other. */
 #define HALVES_DEFINE(R, N) \
     NOINLINE void tile_##R##x##N(const gemm_args *p) { \
         gemm_args half = *p; \
@@ -132,10 +132,9 @@ typedef void (*tile_function)(const gemm_args *);
     TAILED_TILE_DEFINE(1, N, E) TAILED_TILE_DEFINE(2, N, E) \
     TAILED_TILE_DEFINE(3, N, E) TAILED_TILE_DEFINE(4, N, E)
 
-/* MAX_ROWS: what accumulators, weights and one broadcast leave room for in 32 registers with AVX-512,
- * 16 without. MOST_ROWS: where there are no more rows than that, one tile in halves beats two, which
- * both read all of the weights. WIDEST is the most vectors; with 3 of them, four gates go two at a
- * time. */
+/* MAX_ROWS: accumulators, weights and one broadcast fit into the registers: 32 with AVX-512, else 16.
+ * MOST_ROWS: up to as many rows, one tile in halves beats two tiles, which both read all the weights.
+ * WIDEST is the most vectors; if it is 3, four gates are computed in groups of two. */
 TILE_DEFINE(1, 1) TILE_DEFINE(2, 1) TILE_DEFINE(3, 1) TILE_DEFINE(4, 1)
 TILE_DEFINE(5, 1) TILE_DEFINE(6, 1) TILE_DEFINE(7, 1) TILE_DEFINE(8, 1)
 TILE_DEFINE(1, 2) TILE_DEFINE(2, 2) TILE_DEFINE(3, 2) TILE_DEFINE(4, 2)
@@ -159,14 +158,14 @@ static const int MOST_ROWS[WIDEST + 1] = {0, 8, 8, 8, 8};
 static const int MAX_ROWS[WIDEST + 1] = {0, 8, 6, 4};
 static const int MOST_ROWS[WIDEST + 1] = {0, 8, 6, 4};
 #endif
-/* Three gates have a tail of 1 or 2 vectors, four gates one of up to 3. */
+/* The tail of three gates has 1 or 2 vectors, that of four gates up to 3. */
 TAILED_TILES_DEFINE(3, 1) TAILED_TILES_DEFINE(3, 2)
 #if VECTOR_BYTES == 64
 TAILED_TILES_DEFINE(4, 1) TAILED_TILES_DEFINE(4, 2) TAILED_TILES_DEFINE(4, 3)
 #else
 TAILED_TILES_DEFINE(2, 1) TAILED_TILES_DEFINE(2, 2) TAILED_TILES_DEFINE(2, 3)
 #endif
-/* Groups of a `row_tile`. */
+/* Most groups of a `row_tile`. */
 #define MAX_GROUPS 4
 
 /* TILES[N][R] and ROW_TILES[N][groups]. */

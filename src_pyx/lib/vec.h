@@ -1,7 +1,7 @@
-/* Vectors of `real`: the one header that knows how wide a register is.
+/* Vectors of `real`: the one header that depends on the register width.
  *
- * FASTRNN_REAL_BITS (32 or 64) chooses the dtype, the compiler's own flags the width. Where a compiler
- * has no vector types, a vector is one number, and everything above works unchanged.
+ * FASTRNN_REAL_BITS (32 or 64) selects the dtype, the compiler's flags the width. Without vector types
+ * in the compiler, a vector is one number, and all code above this header works unchanged.
  */
 #ifndef FASTRNN_VEC_H
 #define FASTRNN_VEC_H
@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* <complex.h> takes this letter; here it is the input size. */
+/* <complex.h> defines I as a macro; here it is the input size. */
 #include <complex.h>
 #undef I
 
@@ -30,7 +30,7 @@ typedef int64_t whole;
 #error "FASTRNN_REAL_BITS must be 32 or 64"
 #endif
 
-/* What layer normalisation adds to a variance: NORM_EPS of _cells.py. */
+/* Added to variances by layer normalisation: NORM_EPS of fastrnn/_kernels/cells.py. */
 #define NORM_EPS ((real)1e-5)
 
 #ifndef FASTRNN_DEBUG
@@ -46,7 +46,7 @@ typedef int64_t whole;
 #else
 #define VECTOR_BYTES 16
 #endif
-/* Numbers in a vector. */
+/* Lanes of a vector. */
 #define VL (VECTOR_BYTES / (int)sizeof(real))
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -54,7 +54,7 @@ typedef int64_t whole;
 #define NOINLINE static __attribute__((noinline, unused))
 typedef real vf __attribute__((vector_size(VECTOR_BYTES)));
 typedef whole vi __attribute__((vector_size(VECTOR_BYTES)));
-/* The same in memory: any alignment of a real, and no promise about what else is there. */
+/* A vector in memory: aligned as a real only, and may alias anything. */
 typedef real vf_mem __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 INLINE vf vload(const real *p) { return *(const vf_mem *)p; }
 INLINE void vstore(real *p, vf v) { *(vf_mem *)p = v; }
@@ -77,8 +77,8 @@ INLINE vi less(vf a, vf b) { return -(vi)(a < b); }
 INLINE vi equal(vf a, vf b) { return -(vi)(a == b); }
 #endif
 
-/* The first n numbers of a vector only; the others read as 0 and are not written. vfirst: v with 0 in
- * place of the others. */
+/* Only the first n lanes of a vector: the others are read as 0 and not written. vfirst sets the others
+ * to 0. */
 #if VECTOR_BYTES == 64
 #if FASTRNN_REAL_BITS == 32
 #define MASKED(name) _mm512_##name##_ps
@@ -117,17 +117,17 @@ INLINE vf vfirst(vf v, ptrdiff_t n) {
 }
 #endif
 
-/* n numbers: rows are mostly too short for a call of memcpy to pay. */
+/* Copy n numbers: most rows are too short for a call of memcpy to pay. */
 INLINE void vcopy(real *to, const real *from, ptrdiff_t n) {
     for (; n > 0; n -= VL, to += VL, from += VL) vstore_first(to, vload_first(from, n), n);
 }
 
-/* a where the mask is set, else b. */
+/* a where the mask is set, b elsewhere. */
 INLINE vf choose(vi mask, vf a, vf b) {
     return as_real((mask & as_whole(a)) | (~mask & as_whole(b)));
 }
 
-/* The sum of all numbers of a vector, from the first to the last. */
+/* The sum of the lanes of a vector, first to last. */
 INLINE real vsum(vf v) {
     real part[VL], total = 0;
     vstore(part, v);
@@ -135,11 +135,11 @@ INLINE real vsum(vf v) {
     return total;
 }
 
-/* to[c, r] = from[r, c] for a square of at most VL by VL; `rows` and `columns` are those of `from`.
+/* to[c, r] = from[r, c] for a block of at most VL by VL; `rows` and `columns` are those of `from`.
  *
- * A whole one stays in registers: stage s swaps squares of s by s. What it makes of two vectors, FIRST
- * and SECOND, are the numbers with these indices, those of the second counting from VL on. (s % VL is
- * for compilers, which read stages that are never run.) */
+ * A full block is transposed in registers: stage s swaps squares of s by s. FIRST and SECOND are the
+ * shuffle indices of its two results; indices from VL on are into the second vector. (s % VL keeps them
+ * valid in stages that are compiled but never run.) */
 #if (defined(__clang__) || __GNUC__ >= 12) && VECTOR_BYTES >= 16
 #define HAS_SHUFFLE
 #define FIRST(j, s) ((j) & (s) ? VL + (j) - (s) : (j))
@@ -182,8 +182,8 @@ NOINLINE void transpose_square(
         for (ptrdiff_t c = 0; c < columns; c++) to[c * to_row + r] = from[r * from_row + c];
 }
 
-/* x, or `limit` where x is below it, or above it; NaN stays. x86's instructions return their second
- * operand where either is NaN. */
+/* x clipped from below, or from above, at `limit`; NaN stays NaN: the x86 instructions return their
+ * second operand where either is NaN. */
 #if VECTOR_BYTES == 64
 #define X86_BOUND(which, x, limit) REGISTER_CALL(_mm512_##which, __m512, x, limit)
 #elif VECTOR_BYTES == 32
@@ -205,9 +205,9 @@ INLINE vf at_most(vf x, real limit) { return choose(less(vset(limit), x), vset(l
 #endif
 
 /* IEEE 754 (2019), table 3.5: mantissa and exponent bias. ROUND is 1.5 * 2^mantissa: adding it rounds
- * to the nearest whole number and leaves that number in the low bits. LN2_HI has so few bits that
- * n * LN2_HI is exact for every n met here; LN2_HI + LN2_LO is ln 2 to twice the precision.
- * CERTAIN: exp(-CERTAIN) vanishes beside 1. OVERFLOW: 2^n is infinite from there on. */
+ * to the nearest integer and leaves it in the low bits. LN2_HI has few enough bits that n * LN2_HI is
+ * exact for every n that occurs here; LN2_HI + LN2_LO is ln 2 to twice the precision.
+ * CERTAIN: 1 + exp(-CERTAIN) rounds to 1. OVERFLOW: the least n with 2^n infinite. */
 #if FASTRNN_REAL_BITS == 32
 #define MANTISSA 23
 #define BIAS 127
@@ -229,11 +229,10 @@ INLINE vf at_most(vf x, real limit) { return choose(less(vset(limit), x), vset(l
 
 INLINE vf absolute(vf x) { return as_real(as_whole(x) & ~as_whole(vset((real)-0.0))); }
 
-/* exp(r) - 1 for r = x - n ln 2, and 2^n, for n = round(x / ln 2). With |r| <= ln(2) / 2 a Taylor series
- * is cut off under 1/5 of a unit in the last place; for float32, (exp(r) - 1 - r) / r^2 is the
- * polynomial of degree 4 whose largest error is least (Remez 1934), under 1/10 of a unit, in pairs
- * (Estrin 1960), which wait less for each other. 2^n is right for normal numbers, and infinite for the
- * next n. */
+/* exp(r) - 1 for r = x - n ln 2, and 2^n, for n = round(x / ln 2). As |r| <= ln(2) / 2, the
+ * truncation error of the Taylor series is below 1/5 ulp; for float32, (exp(r) - 1 - r) / r^2 is the
+ * minimax polynomial of degree 4 (Remez 1934), error below 1/10 ulp, evaluated in pairs (Estrin 1960)
+ * for shorter dependency chains. 2^n is exact for normal results, and infinite for the next n. */
 INLINE vf exp_reduced(vf x, vf *power) {
     vf shifted = x * LOG2_E + ROUND;
     vf n = shifted - ROUND;
@@ -276,11 +275,11 @@ INLINE vf vtanh(vf x) {
 /* max(x, 0); NaN stays NaN. */
 INLINE vf vrelu(vf x) { return choose(less(x, vset(0)), vset(0), x); }
 
-/* g, or 0 where r, which vrelu gave, is 0; as in torch. */
+/* g, or 0 where r, a result of vrelu, is 0; as in torch. */
 INLINE vf vrelu_grad(vf r, vf g) { return choose(equal(r, vset(0)), vset(0), g); }
 
-/* Subnormals are slow on many processors: a decaying state would slow every later step. Kernels take
- * them as 0. */
+/* Subnormals are slow on many processors: a decaying state would slow down all later steps. Kernels
+ * flush them to 0. */
 #if defined(__SSE2__)
 typedef unsigned int float_mode;
 INLINE float_mode flush_subnormals(void) {

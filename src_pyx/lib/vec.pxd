@@ -1,7 +1,7 @@
 """Vectors of `real` and the register tile, from vec.h and tile.h.
 
-Cython takes `vf` for a number, so `a + w * b` goes to the C compiler as it stands, and becomes one
-vector instruction there.
+Cython treats `vf` as a number, so `a + w * b` reaches the C compiler unchanged, which turns it into
+one vector instruction.
 """
 
 cdef extern from "vec.h" nogil:

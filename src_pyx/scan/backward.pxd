@@ -1,4 +1,4 @@
-"""The scan back over time, and the sums of weight gradients: what one of several threads does."""
+"""The scan back over time and the sums of weight gradients, one thread's share."""
 
 from libc.string cimport memset
 from norm cimport Norm, normalise_back
@@ -22,12 +22,12 @@ from vec cimport (
 
 
 cdef struct Backward:
-    # All that the threads of one backward share. Panels count from the first row of a chunk.
+    # A backward call, shared by its threads. Arrays of chunk * B rows start at a chunk's first row.
     const Weights *w
     ScanSums *sums
     Schedule schedule
     ptrdiff_t chunk         # steps whose weight gradients are summed together
-    bint by_blocks          # threads share each step's blocks; else each has rows of its own
+    bint by_blocks          # threads split each step's blocks; else the rows
     barrier others
     const real *tape_x
     const real *tape_h
@@ -43,24 +43,24 @@ cdef struct Backward:
     real *dstate_0[MAX_STATES]
     Resets resets
     real *dz                # (blocks, chunk * B, size)
-    real *dzh               # the same of the product with h, and with x: with layer normalisation
-    real *dzx               # apart from dz
+    real *dzh               # with layer normalisation: gradients of the products with h
+    real *dzx               # and with x, laid out as dz
     real *dxs               # (I blocks, chunk * B, VL)
     real *dys               # (B, P)
     real *dh                # (P blocks, B, VL)
     real *dstates[MAX_STATES]           # from 1 on: (blocks, B, VL)
-    real *operand           # of the late product (chunk * B, H)
-    real *hs                # old states, (chunk * B, P), or NULL where the tape has them
-    real *dr                # with a projection: gradient of its outputs (P blocks, chunk * B, VL),
-    real *d_out             # of its inputs (blocks, B, VL),
-    real *out               # and its inputs anew (chunk * B, H)
-    real *scratch           # of the cell: (blocks, B, VL) each
-    real *kept              # of the cell: (blocks, chunk * B, VL) each
+    real *operand           # operand of the late product (chunk * B, H)
+    real *hs                # old h (chunk * B, P), or NULL if the tape has them
+    real *dr                # with a projection: gradient of its output (P blocks, chunk * B, VL),
+    real *d_out             # of its input (blocks, B, VL),
+    real *out               # and its input, recomputed (chunk * B, H)
+    real *scratch           # the cell's: (blocks, B, VL) each
+    real *kept              # the cell's: (blocks, chunk * B, VL) each
     Norm x_norm
     Norm h_norm
 
 cdef struct BackwardShare:
-    # What one of `count` threads does: its rows, and its blocks.
+    # The share of one of `count` threads: rows b0 to b1, blocks u0 to u1.
     Backward *f
     int index
     int count
@@ -72,7 +72,7 @@ cdef struct BackwardShare:
     StepBack s
 
 cdef struct WeightProduct:
-    # One that has a weight gradient: dw += a^T dz.
+    # A product with a weight gradient: dw += a^T dz.
     const Panels *dw
     const real *a
     ptrdiff_t a_row
@@ -84,7 +84,7 @@ cdef struct WeightProduct:
 cdef inline void enter_backward(
     BackwardShare *mine, Backward *f, int index, int count
 ) noexcept nogil:
-    """Find out who has what, and point to it."""
+    """Determine the thread's share, and set up its pointers."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t B = f.schedule.B, N = f.schedule.N, most = f.chunk * B, u0 = 0, u1 = w.blocks, i
     cdef StepBack *s = &mine.s
@@ -122,7 +122,7 @@ cdef inline void enter_backward(
 cdef inline void enter_step_back(
     BackwardShare *mine, ptrdiff_t t, ptrdiff_t at, ptrdiff_t rows
 ) noexcept nogil:
-    """Point to so many rows of step t, in a chunk whose rows begin at `at` on the tape."""
+    """Set up step t for our first `rows` rows, in a chunk that begins at row `at` of the tape."""
     cdef Backward *f = mine.f
     cdef const Weights *w = f.w
     cdef StepBack *s = &mine.s
@@ -161,7 +161,7 @@ cdef inline void enter_step_back(
 cdef inline void leave_step_back(
     BackwardShare *mine, ptrdiff_t t, ptrdiff_t at, ptrdiff_t rows
 ) noexcept nogil:
-    """Write what the sums read of these rows, and reset the gradients of old states."""
+    """Store these rows' inputs of the sums, and zero gradients of states that were reset."""
     cdef Backward *f = mine.f
     cdef const Weights *w = f.w
     cdef ptrdiff_t b0 = mine.b0, place = step_offset(&f.schedule, t) + b0 - at, i, b
@@ -190,7 +190,7 @@ cdef inline void leave_step_back(
 cdef inline void take_old_state(
     const BackwardShare *mine, ptrdiff_t t, ptrdiff_t b, real *h
 ) noexcept nogil:
-    """The state (P,) of our row b before step t, those units of our blocks, out of z."""
+    """Copy this share's units of row b's old state (P,) before step t, from the tape's z."""
     cdef const Backward *f = mine.f
     cdef const Schedule *schedule = &f.schedule
     cdef ptrdiff_t first = mine.u0 * VL, n = min(mine.u1 * VL, f.w.P) - first
@@ -225,7 +225,7 @@ cdef inline void leave_backward(BackwardShare *mine) noexcept nogil:
 
 
 cdef inline void backward_share(int index, int count, void *what) noexcept nogil:
-    """What one of `count` threads does."""
+    """Run the share of one of `count` threads."""
     cdef Backward *f = <Backward *>what
     cdef BackwardShare mine
     cdef ptrdiff_t T = f.schedule.T, i, t, t0, n, at, rows
@@ -253,7 +253,7 @@ cdef inline void backward_share(int index, int count, void *what) noexcept nogil
 
 
 cdef inline void begin_backward(Backward *f) noexcept nogil:
-    """Take the gradients of the final states."""
+    """Load the gradients of the final states."""
     cdef ptrdiff_t i
     block_rows(&f.schedule, f.dh, f.dstate_n[0], f.w.P)
     for i in range(1, f.w.layout.states):
@@ -261,7 +261,7 @@ cdef inline void begin_backward(Backward *f) noexcept nogil:
 
 
 cdef inline ptrdiff_t cut(const Panels *dw, ptrdiff_t work) noexcept nogil:
-    """Rows of dw, whole tiles of them, that come to so much work."""
+    """Return how many rows of dw, in whole tiles, make up `work`."""
     cdef ptrdiff_t k = work // vectors(dw)
     return max(0, k // MAX_ROWS[WIDEST] * MAX_ROWS[WIDEST]) if k < dw.K else dw.K
 
@@ -269,7 +269,7 @@ cdef inline ptrdiff_t cut(const Panels *dw, ptrdiff_t work) noexcept nogil:
 cdef inline void sum_chunk(
     Backward *f, ptrdiff_t at, ptrdiff_t rows, int index, int count
 ) noexcept nogil:
-    """Add the weight gradients of some rows from place `at` on: thread `index` has its share."""
+    """Add the weight gradients of the rows from `at` on, the share of thread `index`."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t u0 = split_point(w.blocks, index, count)
     cdef ptrdiff_t u1 = split_point(w.blocks, index + 1, count)
@@ -283,7 +283,7 @@ cdef inline void sum_chunk(
     if w.u is not NULL:
         sum_elementwise(f, h, rows, u0, u1)
     if w.gain_x is not NULL:
-        # What comes of slots without a product is not used.
+        # Sums of slots without a product are ignored.
         sum_rows(
             f.sums.gain_x + u0 * w.size, u1 - u0, w.layout.slots, rows, dz, panel,
             f.x_norm.hat + u0 * f.x_norm.hat_panel + at * w.size, f.x_norm.hat_panel,
@@ -299,7 +299,7 @@ cdef inline void sum_chunk(
 cdef inline void sum_products(
     Backward *f, ptrdiff_t at, ptrdiff_t rows, const real *h, int index, int count
 ) noexcept nogil:
-    """Gradients of the matrices."""
+    """Sum the gradients of the matrices."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t most = f.chunk * f.schedule.B, panel = most * w.size, i, work = 0, before = 0
     cdef WeightProduct[4] products
@@ -333,7 +333,7 @@ cdef inline void sum_products(
 cdef inline void sum_elementwise(
     Backward *f, const real *h, ptrdiff_t rows, ptrdiff_t u0, ptrdiff_t u1
 ) noexcept nogil:
-    """Gradients of an elementwise recurrence: the sums of dz h, for some blocks."""
+    """Sum the gradients of an elementwise recurrence, dz h, for some blocks."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t size = w.size, panel = f.chunk * f.schedule.B * size, u, slot, b, n, v
     cdef const real *dz
@@ -352,7 +352,7 @@ cdef inline void sum_elementwise(
 cdef inline void sum_vectors(
     Backward *f, ptrdiff_t at, ptrdiff_t rows, ptrdiff_t u0, ptrdiff_t u1
 ) noexcept nogil:
-    """Gradients of the cell's own vectors, for some blocks."""
+    """Sum the gradients of the cell's own vectors, for some blocks."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t N = f.schedule.N, most = f.chunk * f.schedule.B, i
     cdef ChunkSums s
@@ -377,7 +377,7 @@ cdef inline void sum_vectors(
 cdef inline void input_gradients(
     Backward *f, ptrdiff_t t0, ptrdiff_t n, int index, int count
 ) noexcept nogil:
-    """dx of n steps from t0 on: thread `index` computes its share of their rows."""
+    """Compute dx of n steps from t0 on, thread `index`'s share of the rows."""
     cdef const Weights *w = f.w
     cdef const Schedule *schedule = &f.schedule
     cdef ptrdiff_t t, b, at = step_offset(schedule, t0)

@@ -1,4 +1,4 @@
-"""The scan over time: what one of several threads does of it."""
+"""The scan over time, one thread's share."""
 
 from libc.string cimport memcpy, memset
 from norm cimport Norm
@@ -14,12 +14,12 @@ from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vcopy
 
 
 cdef struct Forward:
-    # All that the threads of one forward share.
+    # A forward call, shared by its threads.
     const Weights *w
     Schedule schedule
-    ptrdiff_t chunk         # steps whose inputs are multiplied at once
+    ptrdiff_t chunk         # steps whose input products are computed at once
     bint keep
-    bint by_blocks          # threads share each step's blocks; else each has rows of its own
+    bint by_blocks          # threads split each step's blocks; else the rows
     barrier others
     const real *x
     ptrdiff_t x_t
@@ -30,27 +30,27 @@ cdef struct Forward:
     const real *state_0[MAX_STATES]     # (B, P) for h, (B, H) for others, or NULL for zeros
     real *state_n[MAX_STATES]
     Resets resets
-    real *xs                # rows that run, side by side: (chunk * B, I), or NULL for x as it is
+    real *xs                # running rows, gathered: (chunk * B, I); NULL: read x itself
     real *z                 # (blocks, chunk * B, size), or the tape's
     ptrdiff_t z_rows
-    real *h[2]              # (B, P), old and new; one and the same unless by blocks
-    ptrdiff_t h_row         # whole cache lines: no two threads write to one
+    real *h[2]              # (B, P), old and new; the same array unless by blocks
+    ptrdiff_t h_row         # in whole cache lines: no false sharing
     real *out               # (B, H), of a cell whose output is projected
     real *projected         # (P blocks, B, VL)
     real *states[MAX_STATES]            # from 1 on: (blocks, B, VL)
     real *operand           # (B, H)
-    real *scratch           # of the cell: (blocks, B, VL) each
+    real *scratch           # the cell's: (blocks, B, VL) each
     real *tape_h
     real *tape_states[MAX_STATES]       # (blocks, N, VL)
     Norm x_norm
     Norm h_norm
 
 cdef struct ForwardShare:
-    # What one of `count` threads does: its rows, its blocks, and the units of the output in these.
+    # The share of one of `count` threads: rows b0 to b1, blocks u0 to u1, output units n0 to n1.
     Forward *f
     int index
     int count
-    bint apart              # threads have rows of their own, and go on without each other
+    bint apart              # threads split the rows, without barriers
     ptrdiff_t b0
     ptrdiff_t b1
     ptrdiff_t u0
@@ -66,7 +66,7 @@ cdef struct ForwardShare:
 cdef inline void enter_forward(
     ForwardShare *mine, Forward *f, int index, int count
 ) noexcept nogil:
-    """Find out who has what, and point to it."""
+    """Determine the thread's share, and set up its pointers."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t B = f.schedule.B, u0 = 0, u1 = w.blocks, i
     cdef Step *s = &mine.s
@@ -105,18 +105,18 @@ cdef inline void enter_forward(
 cdef inline ptrdiff_t row_offset(
     const ForwardShare *mine, ptrdiff_t t, ptrdiff_t t0
 ) noexcept nogil:
-    """Where the rows of step t stand in z, xs and the norms, for a chunk that begins at t0."""
+    """Return the first row of step t in z, xs and the norms, for a chunk that begins at t0."""
     cdef const Schedule *schedule = &mine.f.schedule
     if mine.f.keep:
         return step_offset(schedule, t)
     if mine.apart:
-        # Threads are in different chunks at times: rows must keep to their own places.
+        # Threads may be in different chunks, so each row keeps a place of its own.
         return (t - t0) * schedule.B
     return step_offset(schedule, t) - step_offset(schedule, t0)
 
 
 cdef inline void take_inputs(ForwardShare *mine, ptrdiff_t t0, ptrdiff_t n) noexcept nogil:
-    """z, but for the recurrence, of n steps from t0 on."""
+    """Compute z of n steps from t0 on, without the recurrence."""
     cdef Forward *f = mine.f
     cdef ptrdiff_t B = f.schedule.B, size = f.w.size, rows
     cdef InputProduct *x = &mine.x
@@ -129,7 +129,7 @@ cdef inline void take_inputs(ForwardShare *mine, ptrdiff_t t0, ptrdiff_t n) noex
             multiply_inputs(x)
         return
     gather_inputs(mine, t0, n)
-    # By rows, each thread goes on with its own; else all of them are needed first.
+    # By rows, each thread needs only its own rows of z; else all of them.
     if f.by_blocks:
         barrier_wait(&f.others, mine.count)
     rows = step_offset(&f.schedule, t0 + n) - step_offset(&f.schedule, t0)
@@ -138,7 +138,7 @@ cdef inline void take_inputs(ForwardShare *mine, ptrdiff_t t0, ptrdiff_t n) noex
 
 
 cdef inline void gather_inputs(ForwardShare *mine, ptrdiff_t t0, ptrdiff_t n) noexcept nogil:
-    """The rows of x that run, side by side in xs."""
+    """Gather the running rows of x in xs."""
     cdef Forward *f = mine.f
     cdef ptrdiff_t t, b, rows, at, I = f.w.I
     for t in range(t0, t0 + n):
@@ -158,7 +158,7 @@ cdef inline void gather_inputs(ForwardShare *mine, ptrdiff_t t0, ptrdiff_t n) no
 cdef inline void multiply_gathered(
     ForwardShare *mine, ptrdiff_t at, ptrdiff_t rows
 ) noexcept nogil:
-    """Rows that stand side by side in xs, from place `at` on."""
+    """Multiply the gathered rows from `at` on."""
     cdef InputProduct *x = &mine.x
     x.T, x.B, x.x_b = 1, rows, x.w.K
     x.x = mine.f.xs + at * x.w.K
@@ -170,7 +170,7 @@ cdef inline void multiply_gathered(
 cdef inline void enter_step(
     ForwardShare *mine, ptrdiff_t t, ptrdiff_t at, ptrdiff_t rows, real *h
 ) noexcept nogil:
-    """Reset and keep the old states of so many rows, which stand at `at` in z."""
+    """Reset and record the old states of our first `rows` rows, which are at `at` in z."""
     cdef Forward *f = mine.f
     cdef const Weights *w = f.w
     cdef ptrdiff_t b0 = mine.b0, B = f.schedule.B, i, b, u
@@ -197,7 +197,7 @@ cdef inline void enter_step(
 cdef inline void forward_step(
     ForwardShare *mine, ptrdiff_t at, ptrdiff_t rows, const real *h, real *h_new
 ) noexcept nogil:
-    """From old states to new ones, of so many rows, which stand at `at` in z."""
+    """Compute the new states of our first `rows` rows, which are at `at` in z."""
     cdef Forward *f = mine.f
     cdef const Weights *w = f.w
     cdef Step *s = &mine.s
@@ -218,7 +218,7 @@ cdef inline void forward_step(
 cdef inline void leave_step(
     ForwardShare *mine, ptrdiff_t t, ptrdiff_t rows, const real *h
 ) noexcept nogil:
-    """Write y: the output of so many rows, and zeros for those that do not run."""
+    """Write y: the output of our first `rows` rows, zeros for those that do not run."""
     cdef Forward *f = mine.f
     cdef ptrdiff_t b, n = mine.n1 - mine.n0
     cdef real *y
@@ -249,7 +249,7 @@ cdef inline void leave_forward(ForwardShare *mine) noexcept nogil:
 
 
 cdef inline void forward_share(int index, int count, void *what) noexcept nogil:
-    """What one of `count` threads does."""
+    """Run the share of one of `count` threads."""
     cdef Forward *f = <Forward *>what
     cdef ForwardShare mine
     cdef ptrdiff_t T = f.schedule.T, i, t, t0, n, rows, at
@@ -275,7 +275,7 @@ cdef inline void forward_share(int index, int count, void *what) noexcept nogil:
 
 
 cdef inline void begin_forward(Forward *f) noexcept nogil:
-    """Take the initial states."""
+    """Load the initial states."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t b, i
     memset(f.h[0], 0, f.schedule.B * f.h_row * sizeof(real))

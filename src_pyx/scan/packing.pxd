@@ -1,4 +1,4 @@
-"""Weights in panels, and back; vectors in slots, and back; all that a layer's kernels read."""
+"""The packed weights of a layer: matrices in panels, vectors in slots; packing and unpacking."""
 
 from libc.string cimport memcpy, memset
 from norm cimport Norm
@@ -8,33 +8,33 @@ from vec cimport VL, real, transpose_square, vset, vstore
 
 
 cdef struct Gates:
-    # Gates that one product computes: `count` slots from `first` on, and the index of each gate in
-    # the rows of the weights.
+    # Gates of one product: `count` slots from `first` on, and the index of each gate in the rows of
+    # the weights.
     ptrdiff_t first
     ptrdiff_t count
     ptrdiff_t index[MAX_GATES]
 
 cdef struct Layout:
-    # A cell, as data.
+    # The structure of a cell.
     ptrdiff_t slots
     ptrdiff_t states
     Gates x                 # product with the input
     Gates h                 # product with the hidden state
-    Gates late              # product that waits for gates, or none
-    bint dense              # whether the recurrence is a matrix
-    bint elementwise        # or a number for each unit; or there is none
-    bint out_is_z           # whether z ends as the output, so that a tape needs no other
-    ptrdiff_t groups[MAX_GATES]         # slots of the same number are normalised together
-    ptrdiff_t vectors[MAX_VECTORS]      # how many vectors (H,) are in each group of such
+    Gates late              # product that depends on gates, or none
+    bint dense              # recurrent weights are a matrix,
+    bint elementwise        # or a vector; else there are none
+    bint out_is_z           # the step leaves the output in z: a tape needs no copy
+    ptrdiff_t groups[MAX_GATES]         # of each slot: slots of a group are normalised together
+    ptrdiff_t vectors[MAX_VECTORS]      # number of vectors (H,) in each group
     CellKernels run
 
 cdef struct Weights:
-    # What the kernels read: weights in panels, vectors in slots.
+    # The weights as the kernels read them: matrices in panels, vectors in slots.
     Layout layout
-    ptrdiff_t I, H, P, blocks, size     # size: numbers of a row in a block, slots * VL
-    ptrdiff_t lanes         # numbers from slot to slot in the last block
-    bint projects           # the output (H,) to (P,)
-    bint splits             # whether threads can share the blocks of a step
+    ptrdiff_t I, H, P, blocks, size     # size: slots * VL
+    ptrdiff_t lanes         # distance of slots in the last block
+    bint projects           # the output is projected from (H,) to (P,)
+    bint splits             # threads can split the blocks of a step
     Panels x, h, late, out
     Panels x_back, h_back, late_back, out_back
     real *bias              # (blocks, size)
@@ -46,7 +46,7 @@ cdef struct Weights:
     Workspace workspace
 
 cdef struct ScanSums:
-    # Sums of weight gradients, laid out as the weights.
+    # Sums of weight gradients, laid out as Weights.
     Panels x, h, late, out
     real *bias
     real *u
@@ -58,7 +58,7 @@ cdef struct ScanSums:
 cdef inline ptrdiff_t panel_offset(
     const Panels *w, ptrdiff_t block, ptrdiff_t gate, ptrdiff_t *row
 ) noexcept nogil:
-    """Where gate `gate` of block `block` starts in the packed weights; `row` is the stride of k."""
+    """Return where a gate of a block starts in the packed weights; `row`: stride of k."""
     cdef ptrdiff_t n = w.width, run = w.groups * n, group
     if tail(w) and block == w.blocks - 1:
         row[0] = tail(w) * VL
@@ -78,7 +78,7 @@ cdef inline ptrdiff_t panel_offset(
 cdef inline void pack(
     Panels *w, const Gates *gates, const real *weight, ptrdiff_t H
 ) noexcept nogil:
-    """Weights (G*H, K), for products with rows of K numbers."""
+    """Pack weights (G*H, K) for products with rows (K,)."""
     cdef ptrdiff_t block, gate, square, k, row, lanes
     cdef const real *rows
     cdef real *panel
@@ -102,7 +102,7 @@ cdef inline void pack(
 cdef inline void unpack(
     const Panels *w, const Gates *gates, real *weight, ptrdiff_t H
 ) noexcept nogil:
-    """The inverse of `pack`."""
+    """Unpack panels to weights (G*H, K), the inverse of `pack`."""
     cdef ptrdiff_t block, gate, square, k, row, lanes
     cdef const real *panel
     cdef real *rows
@@ -121,7 +121,7 @@ cdef inline void unpack(
 cdef inline void pack_back(
     Panels *w, const Gates *gates, const real *weight, ptrdiff_t H, ptrdiff_t units
 ) noexcept nogil:
-    """Weights (G*H, units), for products with blocked gate gradients."""
+    """Pack weights (G*H, units) for products with blocked gate gradients."""
     cdef ptrdiff_t block = 0, segment = gates.count * VL, k, lanes, gate, unit, row, given
     cdef real *panel
     while block < w.blocks:
@@ -142,14 +142,14 @@ cdef inline void pack_back(
 cdef inline ptrdiff_t unit_offset(
     ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, ptrdiff_t unit, ptrdiff_t H
 ) noexcept nogil:
-    """Where a unit of a slot stands in (blocks, slots * VL)."""
+    """Return the offset of a unit of a slot in (blocks, slots * VL)."""
     return unit // VL * slots * VL + slot * (VL if unit < H // VL * VL else lanes) + unit % VL
 
 
 cdef inline void add_vector(
     real *packed, ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, const real *vector, ptrdiff_t H
 ) noexcept nogil:
-    """Add a vector (H,) to one slot of (blocks, slots * VL)."""
+    """Add a vector (H,) to a slot of (blocks, slots * VL)."""
     cdef ptrdiff_t unit
     for unit in range(H):
         packed[unit_offset(slots, slot, lanes, unit, H)] += vector[unit]
@@ -158,7 +158,7 @@ cdef inline void add_vector(
 cdef inline void take_vector(
     const real *packed, ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, real *vector, ptrdiff_t H
 ) noexcept nogil:
-    """The inverse of `add_vector`."""
+    """Read a vector (H,) from a slot of (blocks, slots * VL)."""
     cdef ptrdiff_t unit
     for unit in range(H):
         vector[unit] = packed[unit_offset(slots, slot, lanes, unit, H)]
@@ -167,7 +167,7 @@ cdef inline void take_vector(
 cdef inline void add_gates(
     const Weights *w, real *packed, const Gates *gates, const real *vectors
 ) noexcept nogil:
-    """Add vectors (G*H,), or NULL for zeros, to the slots of their gates."""
+    """Add vectors (G*H,), NULL for zeros, to the slots of their gates."""
     cdef ptrdiff_t gate
     if vectors is NULL:
         return
@@ -181,7 +181,7 @@ cdef inline void add_gates(
 cdef inline void take_gates(
     const Weights *w, const real *packed, const Gates *gates, real *vectors
 ) noexcept nogil:
-    """The slots of some gates to (G*H,), unless that is NULL."""
+    """Read vectors (G*H,) from the slots of their gates, unless NULL."""
     cdef ptrdiff_t gate
     if vectors is NULL:
         return
@@ -193,7 +193,7 @@ cdef inline void take_gates(
 
 
 cdef inline Norm norm_of(const Weights *w, const real *gain) noexcept nogil:
-    """Layer normalisation of a product; where its values go is left open."""
+    """Return the layer normalisation of a product, without buffers."""
     cdef Norm norm
     memset(&norm, 0, sizeof(Norm))
     norm.gain, norm.zero = gain, w.zero
@@ -202,7 +202,7 @@ cdef inline Norm norm_of(const Weights *w, const real *gain) noexcept nogil:
 
 
 cdef inline Norm norm_at(const Norm *norm, ptrdiff_t row) noexcept nogil:
-    """The same from a row on."""
+    """Return the same from a row on."""
     cdef Norm found = norm[0]
     found.hat += row * norm.slots * VL
     found.rstd += row * norm.slots
@@ -210,7 +210,7 @@ cdef inline Norm norm_at(const Norm *norm, ptrdiff_t row) noexcept nogil:
 
 
 cdef inline Step new_step(const Weights *w, ptrdiff_t block) noexcept nogil:
-    """A step of the blocks from `block` on, whose arrays are left open."""
+    """Return a step of the blocks from `block` on, without its arrays."""
     cdef Step s
     cdef ptrdiff_t i
     memset(&s, 0, sizeof(Step))

@@ -1,4 +1,4 @@
-"""Products around the cell: the input's, ahead of the recurrence, and that of the output."""
+"""Products outside the recurrence: those of the inputs, and the projection of the output."""
 
 from libc.string cimport memset
 from norm cimport Norm, normalise
@@ -10,10 +10,10 @@ from vec cimport VL, gemm_args, real, vf, vfirst, vload, vload_first, vstore
 
 
 cdef struct InputProduct:
-    # z = bias + x w, or bias + LN(x w), of T steps of B rows; strides in numbers.
+    # z = bias + x w, or bias + LN(x w), of T steps of B rows; strides in elements.
     const Panels *w
     const real *bias
-    ptrdiff_t slots         # of z; those that x does not reach get their bias
+    ptrdiff_t slots         # of z; those without a product with x get the bias only
     ptrdiff_t H
     ptrdiff_t T
     ptrdiff_t B
@@ -57,7 +57,7 @@ cdef inline void multiply_inputs(const InputProduct *s) noexcept nogil:
 
 
 cdef inline void fill_bias(const InputProduct *s, ptrdiff_t first) noexcept nogil:
-    """The bias to the slots from `first` on, which the product does not write."""
+    """Write the bias to the slots from `first` on, which the product does not write."""
     cdef ptrdiff_t slot, block, t, b, at, size = s.slots * VL
     for slot in range(first, s.slots):
         for block in range(s.w.blocks):
@@ -80,7 +80,7 @@ cdef inline void normalise_inputs(const InputProduct *s, ptrdiff_t t) noexcept n
 cdef inline void project_output(
     const Weights *w, ptrdiff_t B, const real *out, real *blocked, real *h, ptrdiff_t h_row
 ) noexcept nogil:
-    """h = W out (Sak et al. 2014): (B, H) to (B, P), by way of blocks (P blocks, B, VL)."""
+    """Compute h = W out (Sak et al. 2014): (B, H) to (B, P), via blocks (P blocks, B, VL)."""
     cdef ptrdiff_t b, panel = B * VL
     cdef gemm_args p
     memset(blocked, 0, w.out.blocks * panel * sizeof(real))
@@ -97,7 +97,7 @@ cdef inline void project_output(
 cdef inline void project_back(
     const Weights *w, StepBack *s, real *dr, ptrdiff_t dr_panel, real *d_out
 ) noexcept nogil:
-    """dr = dh + dy, kept for the projection's own gradient; d_out = dr W."""
+    """Compute dr = dh + dy, kept for the gradient of W, and d_out = dr W."""
     cdef ptrdiff_t u, b
     cdef vf d
     cdef gemm_args p

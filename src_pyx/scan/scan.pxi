@@ -1,4 +1,4 @@
-# A scan of any cell over time, forward and back. Included in kernels.pyx.
+# The scan of any cell over time, forward and backward. Included in kernels.pyx.
 
 cimport numpy as cnp
 from backward cimport Backward, backward_share, begin_backward
@@ -20,29 +20,29 @@ import numpy as np
 from fastrnn._kernels.cells import CellConfig
 
 cdef enum:
-    # Bytes of gate values computed ahead of the recurrence: they are to stay in the L2 cache.
+    # Bytes of gate values computed ahead of the recurrence: they fit into the L2 cache.
     CHUNK_BYTES = 131072
-    # Rows of a chunk of BPTT: enough to pay for loading and storing the weight gradients.
+    # Rows of a chunk of BPTT: enough to amortise loading and storing the weight gradients.
     CHUNK_ROWS = 256
-    # Numbers in a cache line of 64 bytes.
+    # Elements in a cache line of 64 bytes.
     LINE = 64 // sizeof(real)
 
-# A step behind the end of anything, so near that differences don't overflow.
+# A step later than any sequence's end, but small enough that differences cannot overflow.
 FAR = 1 << 60
 
 
 cdef class Packed:
-    """An immutable copy of a layer's weights, as the kernels like them."""
+    """An immutable copy of a layer's weights, in the layout of the kernels."""
 
     cdef readonly object cell, config
-    cdef tuple names            # of all weights that the cell can have
-    cdef tuple vectors          # those of the cell's own vectors
+    cdef tuple names            # of all weights the cell can have
+    cdef tuple vectors          # of the cell's own vectors
     cdef tuple copies
-    cdef dict named             # the copies by name, of those that are there
+    cdef dict named             # the copies that are not None, by name
     cdef list memory
     cdef Weights w
 
-    # In __cinit__, which runs once: memory that kernels are reading is never replaced.
+    # __cinit__ runs only once, so memory that kernels are reading is never replaced.
     def __cinit__(self, cell, config, weights):
         cdef Weights *w = &self.w
         if not isinstance(config, CellConfig):
@@ -60,7 +60,7 @@ cdef class Packed:
         w.layout = layouts[<int>LAYOUTS[self.cell.name]]
         w.I, w.H, w.P = config.input_size, config.hidden_size, config.output_size
         w.blocks, w.size = ceil_div(w.H, VL), w.layout.slots * VL
-        # The last block is narrow where its gates go together, unless that saves no vector.
+        # The last block is narrow if its gates are computed together and this saves a vector.
         w.lanes = w.H - (w.blocks - 1) * VL
         if w.layout.late.count or "gain_ih" in self.named or (
             1 < w.layout.x.count == ceil_div(w.layout.x.count * w.lanes, VL)
@@ -71,7 +71,7 @@ cdef class Packed:
         w.splits = not w.projects and w.gain_x is NULL and w.late.w is NULL
 
     cdef int _pack_all(self) except -1:
-        """The matrices."""
+        """Pack the matrices."""
         cdef Weights *w = &self.w
         w.x = self._pack(&w.layout.x, "weight_ih")
         if w.layout.dense:
@@ -87,7 +87,7 @@ cdef class Packed:
         return 0
 
     cdef int _pack_vectors(self) except -1:
-        """Biases, gains, an elementwise recurrence, and the cell's own vectors."""
+        """Pack biases, gains, an elementwise recurrence, and the cell's own vectors."""
         cdef Weights *w = &self.w
         cdef ptrdiff_t i
         cdef bint[MAX_VECTORS] given
@@ -115,13 +115,13 @@ cdef class Packed:
         return 0
 
     cdef real *_zeros(self, ptrdiff_t slots) except NULL:
-        """Zeros (blocks, slots * VL)."""
+        """Return zeros (blocks, slots * VL)."""
         cdef Buffer buffer = zeros(product_of(self.w.blocks, slots, VL))
         self.memory.append(buffer)
         return buffer.data
 
     cdef int _add(self, real *packed, str of_x, str of_h) except -1:
-        """Add vectors (G*H,), those that are there, to the slots of their gates."""
+        """Add vectors (G*H,) that exist to the slots of their gates."""
         cdef Weights *w = &self.w
         cdef const real *vectors = data(self.named.get(of_h))
         add_gates(w, packed, &w.layout.x, data(self.named.get(of_x)))
@@ -143,7 +143,7 @@ cdef class Packed:
         return w
 
     cdef Panels _pack_back(self, Gates *gates, str name, ptrdiff_t H):
-        """For products with gradients of H units in blocks."""
+        """Pack a matrix for products with blocked gradients of H units."""
         cdef bint padded = gates.count > 1 and self.w.lanes == VL
         cdef ptrdiff_t K = gates.count * (ceil_div(H, VL) * VL if padded else H)
         cdef ptrdiff_t units = self.named[name].shape[1]
@@ -152,7 +152,7 @@ cdef class Packed:
         return w
 
     cdef int need_back(self, bint of_x) except -1:
-        """Pack what BPTT reads, at first need; also what dx is a product with."""
+        """Pack the weights for BPTT when first needed; if `of_x`, also those for dx."""
         cdef Weights *w = &self.w
         if of_x and w.x_back.w is NULL:
             w.x_back = self._pack_back(&w.layout.x, "weight_ih", w.H)
@@ -161,12 +161,12 @@ cdef class Packed:
         if w.layout.dense and w.h_back.w is NULL:
             if w.layout.late.count:
                 w.late_back = self._pack_back(&w.layout.late, "weight_hh", w.H)
-            # The last one: it says that all are there.
+            # Last, as it marks the others as present.
             w.h_back = self._pack_back(&w.layout.h, "weight_hh", w.H)
         return 0
 
     def matches(self, weights):
-        """Whether these are still the same bits as `weights`."""
+        """Return whether the copy has the same bits as `weights`."""
         cdef cnp.ndarray mine
         for copy, theirs in zip(self.copies, weights, strict=True):
             if copy is None or theirs is None:
@@ -184,7 +184,7 @@ cdef class Packed:
 
 
 cdef tuple copies_of(weights, tuple names):
-    """Copies of weights, C-contiguous arrays of this module's dtype; None stays."""
+    """Return copies of weights, C-contiguous arrays of this module's dtype or None."""
     cdef list copies = []
     weights = tuple(weights)
     if len(weights) > len(names):
@@ -211,7 +211,7 @@ cdef int check_shapes(dict shapes, dict named) except -1:
 
 
 cdef class NormBuffers:
-    """What layer normalisation of a product makes of some rows."""
+    """The buffers of layer normalisation of a product, for some rows."""
 
     cdef Buffer hat         # (blocks, rows, size)
     cdef Buffer rstd        # (rows, slots)
@@ -224,7 +224,7 @@ cdef class NormBuffers:
         self.rstd = buffer_of(product_of(rows, w.layout.slots))
 
     cdef Norm norm(self, const Weights *w, const real *gain) noexcept:
-        """Layer normalisation of a product, whose values go here."""
+        """Return the layer normalisation of a product, with these buffers."""
         cdef Norm norm = norm_of(w, gain)
         norm.hat, norm.hat_panel = self.hat.data, self.rows * w.size
         norm.rstd = self.rstd.data
@@ -267,7 +267,7 @@ cdef class Gradients:
         return w
 
     def arrays(self):
-        """The sums in new arrays, in the weights' order, shapes and layouts."""
+        """Return the sums in new arrays, in the weights' order, shapes and layouts."""
         cdef Weights *w = &self.packed.w
         cdef ScanSums *sums = &self.sums
         cdef ptrdiff_t i
@@ -294,7 +294,7 @@ cdef class Gradients:
         return grads
 
     cdef int _take(self, const real *sums, of_x, of_h) except -1:
-        """The slots of some gates to (G*H,), those that are not None."""
+        """Read vectors (G*H,) that are not None from the slots of their gates."""
         cdef Weights *w = &self.packed.w
         take_gates(w, sums, &w.layout.x, data(of_x))
         take_gates(w, sums, &w.layout.h, data(of_h))
@@ -307,10 +307,10 @@ cdef inline object new_like(cnp.ndarray array):
 
 
 cdef class Tape:
-    """What a `forward` kept for `backward`: copies of its inputs, and each step's values."""
+    """The tape of a :func:`forward` for :func:`backward`: inputs, and each step's values."""
 
-    # Rows of all steps stand behind each other, N in all.
-    cdef readonly Packed packed     # None in one that `forward` did not make
+    # The rows of all steps are consecutive, N in all.
+    cdef readonly Packed packed     # None if not made by `forward`
     cdef Schedule schedule
     cdef list memory        # of the schedule
     cdef object reset       # (T, B) or None
@@ -338,7 +338,7 @@ cdef class Tape:
 
 
 cdef Schedule new_schedule(ptrdiff_t T, ptrdiff_t B, spans, list memory):
-    """Which rows run when; `spans` as in `forward`. To `memory` is added what must stay alive."""
+    """Return which rows run at which step; `memory` gets the buffers to keep alive."""
     cdef Schedule schedule = Schedule(
         T=T, B=B, N=product_of(T, B), offsets=NULL, order=NULL
     )
@@ -346,7 +346,7 @@ cdef Schedule new_schedule(ptrdiff_t T, ptrdiff_t B, spans, list memory):
         return schedule
     if not is_flat(spans, cnp.NPY_INT64, 2 * B, IN) or cnp.PyArray_NDIM(spans) != 2:
         refuse(spans, "spans", f"a C-contiguous int64 array (2, {B})")
-    # Steps so near that no difference overflows; and nobody else can change these.
+    # Clipped so that no difference overflows, and copies, which no other thread can change.
     begin, end = np.clip(spans, -FAR, FAR)
     if not (
         (begin == begin[0]).all() and begin[0] <= 0 or (end == end[0]).all() and end[0] >= T
@@ -366,7 +366,7 @@ cdef Schedule new_schedule(ptrdiff_t T, ptrdiff_t B, spans, list memory):
 
 
 cdef tuple tuple_of(states, str name, ptrdiff_t count):
-    """So many states in a tuple, which nobody changes during the call."""
+    """Return `count` states as a tuple, which cannot change during the call."""
     cdef tuple given = tuple(states)
     if len(given) != count:
         raise ValueError(f"{name}: expected {count} arrays, got {len(given)}")
@@ -376,7 +376,7 @@ cdef tuple tuple_of(states, str name, ptrdiff_t count):
 cdef int take_states(
     const Weights *w, const real **to, tuple states, str name, ptrdiff_t B, int access
 ) except -1:
-    """Take states, or their gradients: (B, P) for h, (B, H) for others; one to read may be None."""
+    """Check states or their gradients: (B, P) for h, (B, H) for others; inputs may be None."""
     cdef ptrdiff_t i
     for i in range(w.layout.states):
         if states[i] is not None or access != IN:
@@ -385,7 +385,7 @@ cdef int take_states(
 
 
 cdef ptrdiff_t multiply_adds(const Weights *w, ptrdiff_t rows) noexcept nogil:
-    """Of so many rows, one step of each."""
+    """Return the multiply-adds of one step of each of `rows` rows."""
     cdef Py_ssize_t work = 0
     if multiply_overflows(rows, w.x.gates * w.blocks * VL * (w.I + w.P), &work):
         return PY_SSIZE_T_MAX
@@ -411,7 +411,7 @@ def forward(
     f.chunk = CHUNK_BYTES // (product_of(B, w.size, w.blocks) * <ptrdiff_t>sizeof(real))
     f.chunk = max(1, min(f.chunk, T))
     if reset is not None:
-        # A copy, which nobody changes during the call.
+        # A copy, which no other thread can change.
         booleans(reset, "reset", T, B)
         reset = reset.copy()
         memory.append(reset)
@@ -424,7 +424,7 @@ def forward(
     if tape is not None:
         tape.reset, tape.memory = reset, memory
     pins = None if work < HOLDS_GIL else pin_all((x, y, *state, *state_n))
-    # Nothing that runs Python comes after these: what is checked here is what is used.
+    # No Python code runs after these checks, so nothing checked can change before its use.
     f.x, f.x_t, f.x_b = sequence(x, "x", T, B, w.I, IN), stride(x, 0), stride(x, 1)
     if y is not None:
         f.y, f.y_t, f.y_b = sequence(y, "y", T, B, w.P, OUT), stride(y, 0), stride(y, 1)
@@ -443,7 +443,7 @@ def forward(
 cdef int allocate_forward(
     Packed packed, Forward *f, Tape tape, bint gathers, list memory
 ) except -1:
-    """Memory of a forward, from the tape if there is one."""
+    """Allocate the memory of a forward, that of the tape included."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t B = f.schedule.B, i
     cdef NormBuffers x_norm = None, h_norm = None
@@ -477,17 +477,17 @@ cdef int allocate_forward(
 
 
 def segment_steps(B, least):
-    """At least how many steps, and `least`, to go back through at once with B rows."""
+    """Return a segment length of at least `least` steps for B rows."""
     for value, name in ((B, "B"), (least, "least")):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
-    # Python's integers: as large a number of steps as anybody likes.
+    # Python integers: `least` may be larger than any C integer.
     chunk = max(1, CHUNK_ROWS // B)
     return -(-least // chunk) * chunk
 
 
 def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients not None):
-    """Backpropagation through time (Werbos 1990)."""
+    """Backpropagate through time (Werbos 1990)."""
     cdef Packed packed = tape.packed
     if packed is None:
         raise ValueError("tape: expected one that `forward` made")
@@ -510,7 +510,7 @@ def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients n
     cdef int threads = threads_for(w, &f.schedule, work, tape.reset is not None, &f.by_blocks)
     allocate_backward(&f, tape, dx is not None, memory)
     pins = None if work < HOLDS_GIL else pin_all((dy, dx, *dstate_n, *dstate))
-    # Nothing that runs Python comes after these: what is checked here is what is used.
+    # No Python code runs after these checks, so nothing checked can change before its use.
     if dy is not None:
         f.dy, f.dy_t, f.dy_b = sequence(dy, "dy", T, B, w.P, IN), stride(dy, 0), stride(dy, 1)
     if dx is not None:
@@ -527,7 +527,7 @@ def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients n
 
 
 cdef int allocate_backward(Backward *f, Tape tape, bint has_dx, list memory) except -1:
-    """Point to the tape, and allocate memory."""
+    """Set up the pointers to the tape, and allocate memory."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t B = f.schedule.B, most = product_of(f.chunk, B), i
     f.tape_x, f.tape_h, f.tape_z = tape.x.data, tape.h.data, tape.z.data

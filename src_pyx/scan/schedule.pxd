@@ -1,4 +1,4 @@
-"""Which rows run when, and the ways between the order of the caller's rows and ours."""
+"""Which rows run at which step, and conversion between the caller's order of rows and ours."""
 
 from libc.string cimport memset
 from panels cimport ceil_div, split_point
@@ -6,17 +6,17 @@ from vec cimport VL, real, vcopy
 
 
 cdef struct Schedule:
-    # Which rows of a batch run at which step. They are taken in `order`, those that run longest
-    # first, so that the rows of a step are always the first ones; step t has the places
-    # step_offset(t) to step_offset(t + 1) in all that is kept of it.
+    # Which rows of a batch run at which step. Rows are sorted, longest first, so the running rows
+    # of a step are always the first ones; on a tape, step t has the rows step_offset(t) to
+    # step_offset(t + 1).
     ptrdiff_t T
     ptrdiff_t B
-    ptrdiff_t N                     # rows of all steps together
-    const ptrdiff_t *offsets        # (T + 1,), or NULL where every row runs at every step
-    const ptrdiff_t *order          # (B,), or NULL for as they come
+    ptrdiff_t N                     # rows of all steps in total
+    const ptrdiff_t *offsets        # (T + 1,), or NULL if all rows run at all steps
+    const ptrdiff_t *order          # (B,), the caller's index of each row; NULL: the same
 
 cdef struct Resets:
-    # Where the state is zeroed before a step: (T, B) booleans, or NULL for nowhere.
+    # Where the state is zeroed before a step: (T, B) booleans; NULL: nowhere.
     const char *at
     ptrdiff_t t_stride
     ptrdiff_t b_stride
@@ -27,23 +27,23 @@ cdef inline ptrdiff_t step_offset(const Schedule *s, ptrdiff_t t) noexcept nogil
 
 
 cdef inline ptrdiff_t step_rows(const Schedule *s, ptrdiff_t t) noexcept nogil:
-    """How many rows run at step t."""
+    """Return the number of rows that run at step t."""
     return step_offset(s, t + 1) - step_offset(s, t)
 
 
 cdef inline ptrdiff_t caller_row(const Schedule *s, ptrdiff_t b) noexcept nogil:
-    """The caller's index of our row b."""
+    """Return the caller's index of our row b."""
     return b if s.order is NULL else s.order[b]
 
 
 cdef inline ptrdiff_t split_rows(const Schedule *s, int index, int count) noexcept nogil:
-    """Where share `index` of the rows begins, each having about as many steps to run."""
+    """Return where share `index` of the rows begins; shares have about equal numbers of steps."""
     cdef ptrdiff_t b = 0, t, sum = 0, wanted = split_point(s.N, index, count)
     if s.offsets is NULL:
         return split_point(s.B, index, count)
     if index == count:
         return s.B
-    # Rows are sorted by their steps, and row b runs wherever more than b rows run.
+    # Row b runs at each step at which more than b rows run, as rows are sorted.
     while sum < wanted and b < s.B:
         for t in range(s.T):
             sum += step_rows(s, t) > b
@@ -54,7 +54,7 @@ cdef inline ptrdiff_t split_rows(const Schedule *s, int index, int count) noexce
 cdef inline void block_rows(
     const Schedule *s, real *blocked, const real *of, ptrdiff_t n
 ) noexcept nogil:
-    """The caller's rows (B, n) to blocks (blocks, B, VL) in our order; NULL stands for zeros."""
+    """Copy the caller's rows (B, n), NULL for zeros, to blocks (blocks, B, VL) in our order."""
     cdef ptrdiff_t block, b
     memset(blocked, 0, ceil_div(n, VL) * s.B * VL * sizeof(real))
     if of is NULL:
@@ -70,7 +70,7 @@ cdef inline void block_rows(
 cdef inline void unblock_row(
     real *to, const real *blocked, ptrdiff_t panel, ptrdiff_t n
 ) noexcept nogil:
-    """One row of blocks to n numbers side by side."""
+    """Copy one row of blocks to n contiguous elements."""
     cdef ptrdiff_t block
     for block in range(ceil_div(n, VL)):
         vcopy(to + block * VL, blocked + block * panel, min(VL, n - block * VL))
@@ -79,7 +79,7 @@ cdef inline void unblock_row(
 cdef inline bint is_reset(
     const Resets *resets, const Schedule *s, ptrdiff_t t, ptrdiff_t b
 ) noexcept nogil:
-    """Whether our row b is reset before step t."""
+    """Return whether our row b is reset before step t."""
     return (
         resets.at is not NULL
         and resets.at[t * resets.t_stride + caller_row(s, b) * resets.b_stride] != 0
@@ -90,7 +90,7 @@ cdef inline void reset_rows(
     const Resets *resets, const Schedule *s, ptrdiff_t t, ptrdiff_t begin, ptrdiff_t end,
     real *states, ptrdiff_t panel, ptrdiff_t blocks, ptrdiff_t stride, ptrdiff_t n,
 ) noexcept nogil:
-    """Zero our rows `begin` to `end` that are reset before step t: n numbers of each block."""
+    """Zero our rows `begin` to `end` that are reset before step t: n elements of each block."""
     cdef ptrdiff_t b, block
     for b in range(begin, end):
         if is_reset(resets, s, t, b):

@@ -1,4 +1,4 @@
-"""Who does what when a call is shared by threads."""
+"""How a call is split among threads."""
 
 from packing cimport Weights
 from panels cimport Panels, ceil_div, some_panels, split_blocks, tiles, vectors
@@ -22,42 +22,42 @@ cdef extern from "pool.h" nogil:
     long long clock_now()
 
 cdef enum:
-    # Rows that are enough for a thread of its own: with fewer, tiles are half empty.
+    # Least rows per thread: with fewer, tiles are half empty.
     OWN_ROWS = 3
-    # Twice the rows of a tile that multiplies for as long as its weights take from the L2 cache.
+    # Twice the rows for which a tile computes as long as its weights take from the L2 cache.
     LEAST_COST = 7
-    # Weights of a step, in bytes, that two cores had better not both read: more than their own
-    # caches hold.
+    # Bytes of a step's weights from which on they exceed a core's own caches: each core should read
+    # only its share.
     LARGE_WEIGHTS = 2097152
-    # Where other programs have the CPUs, threads that wait for each other at each step lose a time
-    # slice at each: after a call in which one in so many waits was long (one in ten is usual), the
-    # next calls go without; each time twice as many.
+    # If other programs use the CPUs, each barrier may cost a time slice. After a call in which more
+    # than one in LATE barriers was late (one in ten is usual), the next calls go without barriers,
+    # twice as many each time.
     LATE = 3
     MOST_BACKOFF = 256
-    # Multiply-adds from which on a call lets other Python threads run meanwhile.
+    # Multiply-adds from which on a call releases the GIL.
     HOLDS_GIL = 800000
-    # Nanoseconds between calls in a row, which find threads awake, and those after which a thread
-    # must have lost its CPU during a step.
+    # Nanoseconds after a call in which threads are still awake, and those after which a thread must
+    # have lost its CPU during a step.
     IN_A_ROW = 20000
     LOST = 200000
 
 
 cdef inline bint worth(ptrdiff_t work) noexcept nogil:
-    """Whether so many multiply-adds are worth another thread."""
+    """Return whether `work` multiply-adds are worth another thread."""
     if pool.most == 1 or work < pool.least_awake:
         return False
     return work >= pool.least_call or clock_now() - pool.ended < IN_A_ROW
 
 
 cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil:
-    """What the tiles of so many rows cost, each 2 for a row or LEAST_COST, whichever is more."""
+    """Return the cost of the tiles of `rows` rows, per tile 2 a row, but at least LEAST_COST."""
     cdef ptrdiff_t count = tiles(w.width, rows)
     cdef ptrdiff_t n = rows // count, larger = rows % count
     return larger * max(2 * n + 2, LEAST_COST) + (count - larger) * max(2 * n, LEAST_COST)
 
 
 cdef inline bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads) noexcept nogil:
-    """Whether blocks come out in more even shares than rows, by 5 %, for barriers cost as well."""
+    """Return whether splitting blocks is at least 5 % cheaper than rows: barriers cost too."""
     cdef ptrdiff_t most = 0
     cdef Panels mine
     cdef int i
@@ -75,7 +75,7 @@ cdef inline bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads)
 cdef inline int threads_for(
     const Weights *w, const Schedule *s, ptrdiff_t work, bint has_reset, bint *by_blocks
 ) noexcept nogil:
-    """Into how many threads to split a call, and whether by blocks of units rather than by rows."""
+    """Return the number of threads for a call, and whether they split blocks rather than rows."""
     cdef ptrdiff_t gates = w.x.gates * w.blocks * VL, most = pool.most
     cdef bint can_split_blocks = (
         w.splits and s.offsets is NULL and not has_reset and ceil_div(w.blocks, WIDEST) >= most
@@ -96,7 +96,7 @@ cdef inline int threads_for(
 
 
 cdef inline int threads_for_step(const Weights *w, ptrdiff_t work) noexcept nogil:
-    """Into how many threads to split a single step of so many multiply-adds, by blocks."""
+    """Return the number of threads for a single step, which split blocks."""
     if not w.splits or not worth(work) or ceil_div(w.blocks, WIDEST) < pool.most:
         return 1
     if work < pool.least_call and pool.backoff_left:
@@ -106,7 +106,7 @@ cdef inline int threads_for_step(const Weights *w, ptrdiff_t work) noexcept nogi
 
 
 cdef inline void update_backoff(bint late) noexcept nogil:
-    """Say how threads that need each other got on."""
+    """Record whether the last call with barriers was late."""
     if late:
         pool.backoff_left = pool.backoff = min(2 * pool.backoff + 4, MOST_BACKOFF)
     else:

@@ -1,4 +1,4 @@
-# One step at a time. Included in kernels.pyx.
+# Streams: one step at a time. Included in kernels.pyx.
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
@@ -15,7 +15,7 @@ import numpy as np
 
 
 cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexcept:
-    """The numbers of an array that is (B, n), or (n,) for B = 1, as it is; else NULL."""
+    """Return the data of an array (B, n), or (n,) if B = 1, that needs no conversion; else NULL."""
     if not cnp.PyArray_CheckExact(array):
         return NULL
     cdef cnp.ndarray found = <cnp.ndarray>array
@@ -33,7 +33,7 @@ cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexc
 
 
 cdef struct StepShare:
-    # A step that threads share by blocks.
+    # A step whose blocks are split among threads.
     Step s
     InputProduct x
     real *y
@@ -41,7 +41,7 @@ cdef struct StepShare:
 
 
 cdef void step_share(int index, int count, void *what) noexcept nogil:
-    """The blocks of one of `count` threads."""
+    """Run the share of one of `count` threads."""
     cdef StepShare *all = <StepShare *>what
     cdef const Weights *w = all.w
     cdef ptrdiff_t u0 = split_blocks(w.blocks, index, count)
@@ -69,14 +69,14 @@ cdef void step_share(int index, int count, void *what) noexcept nogil:
 
 
 cdef class Stepper:
-    """Steps a layer, one time step at a time, over states of its own."""
+    """A layer's state, advanced one time step at a time."""
 
     cdef object weights, kernels, convert
-    cdef object copy            # the exclusive Copy of the weights that is in use, or None
+    cdef object copy            # the exclusive Copy of the weights, or None
     cdef readonly tuple state
     cdef Packed packed
     cdef list memory
-    cdef object pinned          # the states
+    cdef object pinned          # keeps the states from being resized
     cdef real *states           # (count, B, padded)
     cdef real *z
     cdef real *operand
@@ -111,7 +111,7 @@ cdef class Stepper:
         self._refresh()
 
     cdef int _refresh(self) except -1:
-        """Take the weights as they are now."""
+        """Fetch the current weights."""
         cdef Packed packed = self.weights.packed(self.kernels)
         cdef const Weights *w = &packed.w
         cdef ptrdiff_t padded = w.blocks * VL, i
@@ -152,7 +152,7 @@ cdef class Stepper:
         cdef float_mode mode
         self.x.x = x
         if threads > 1:
-            # The old h, and x, which may be y, are read until the last thread is done.
+            # The old h, and x, which may overlap y, are read until the last thread is done.
             all.s, all.x, all.y, all.w = self.s, self.x, self.out, w
             pool.run(threads, step_share, &all, False)
             for b in range(self.B):
@@ -171,7 +171,7 @@ cdef class Stepper:
         restore_mode(mode)
 
     def step(self, x_t, out=None):
-        """Advance by one step, `x_t` (B, I) or (I,); returns the output, in `out` if given."""
+        """Advance by one step, `x_t` (B, I) or (I,); return the output, in `out` if given."""
         if self.busy:
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
         self.busy = True
