@@ -463,7 +463,7 @@ def test_state_and_reset(rng: np.random.Generator, backend: str) -> None:
     ):  # fmt: skip
         with pytest.raises(error, match="reset: expected"):
             model(x, reset=wrong)
-    with pytest.raises(ValueError, match="state: expected 2 of them"):
+    with pytest.raises(ValueError, match="state: expected 2 states"):
         model(x, state[:1])
     with pytest.raises(TypeError, match="state: expected a list"):
         model(x, 3)  # type: ignore[arg-type]

@@ -205,7 +205,7 @@ class Chain(Layer):
         data = Data(signature, *signature.padded(x, "x", ("B", "T"), lengths))
         if state is not None and len(expect_sequence(state, "state")) != states:
             raise ValueError(
-                f"state: expected {states} of them, one for each recurrent layer, got {len(state)}"
+                f"state: expected {states} states, one for each recurrent layer, got {len(state)}"
             )
         B, T = data.x.shape[:2]
         if reset is not None:

@@ -99,8 +99,8 @@ def _in_its_shape(method: Callable[[Data, Array], T_out]) -> Callable[[Data, Arr
 class Data:
     """N sequences: an array, or, with `starts`, all concatenated and followed by a row of zeros.
 
-    `x` and `y` are held as the caller gave them where they are of the right kind; what is written
-    to them later is seen, and checked again by the kernels. The others are copies.
+    `x` and `y` are the caller's arrays where no conversion is needed; the kernels check their
+    values again, since they may be changed meanwhile. The others are copies.
 
     Attributes
     ----------
