@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -75,7 +74,7 @@ def _temporary(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     if not given or (os.path.exists(target) and not os.path.isfile(target)):
         raise OSError(f"{given!r} is not a regular file")
     folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(8).hex()}.tmp")
     try:
         yield target, temporary
     except OSError as error:

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from fastrnn._kernels import reference
 from fastrnn._kernels.interface import Kernels
 
 #: Compiled kernel sets, best first; each is one extension module per dtype in ``fastrnn._kernels``.
@@ -105,6 +104,9 @@ def set_num_threads(n: int) -> None:
 @cache
 def _kernels(name: str, dtype: np.dtype[Any]) -> Kernels:
     if name == REFERENCE:
+        # Imported when it is first used, as the compiled ones are.
+        from fastrnn._kernels import reference
+
         return reference
     return cast(Kernels, importlib.import_module(f"fastrnn._kernels.{name}_{dtype.name}"))
 

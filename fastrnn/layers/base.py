@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
 
@@ -67,6 +66,8 @@ class Layer:
                 "one to change it"
             )
         if kind._closed and name[0] != "_" and not hasattr(kind, name):
+            import difflib  # here, as import fastrnn would take 2 % longer with it
+
             known_ones = (n for n in dir(kind) if isinstance(getattr(kind, n), property))
             near = difflib.get_close_matches(name, known_ones, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

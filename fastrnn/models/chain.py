@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models.data import Data
 from fastrnn.models.network import Network, SequentialTape
-from fastrnn.models.stream import ModelStream
+
+if TYPE_CHECKING:
+    from fastrnn.models.stream import ModelStream
 
 
 class Chain(Layer):
@@ -228,6 +230,8 @@ class Chain(Layer):
         ValueError
             If a layer is bidirectional.
         """
+        from fastrnn.models.stream import ModelStream
+
         return ModelStream(self._network, _checks.size(batch_size, "batch_size"))
 
     def summary(self) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fastrnn import _checks, losses, optim
 from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models import architecture, evaluation
-from fastrnn.models.callback import Callback
 from fastrnn.models.chain import Chain, expect_sequence
 from fastrnn.models.data import Data
 from fastrnn.models.evaluation import Objective
 from fastrnn.models.exclusive import Exclusive
-from fastrnn.models.history import History
 from fastrnn.models.metrics import get_metric
-from fastrnn.models.progress import ProgressBar
-from fastrnn.models.trainer import Plan, Trainer
+
+if TYPE_CHECKING:
+    from fastrnn.models.callback import Callback
+    from fastrnn.models.history import History
 
 
 class Sequential(Chain):
@@ -184,6 +184,11 @@ class Sequential(Chain):
             If arguments don't fit the model or each other; or if the loss becomes NaN or infinite.
             The message then names epoch and batch, and ``model.history`` holds the epochs before.
         """
+        # Imported when it is first needed: inference starts faster without.
+        from fastrnn.models.callback import Callback
+        from fastrnn.models.progress import ProgressBar
+        from fastrnn.models.trainer import Plan, Trainer
+
         with self._fitting:
             for i, callback in enumerate(expect_sequence(callbacks, "callbacks")):
                 if not isinstance(callback, Callback):
