@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +20,7 @@ def drawn_factors(
     return factors
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class DropoutTape:
+class DropoutTape(NamedTuple):
     """What ``Dropout.backward`` needs: the factor of each element; None if all are 1."""
 
     factors: Array | None

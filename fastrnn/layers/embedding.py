@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +15,7 @@ from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Stateless, dtype_shown
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class EmbeddingTape:
+class EmbeddingTape(NamedTuple):
     """What ``Embedding.backward`` needs: a copy of the indices, shape and dtype of the table."""
 
     x: Array

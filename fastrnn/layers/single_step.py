@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,7 @@ from fastrnn._types import Array
 from fastrnn.layers.recurrent import CellLayer
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class CellTape:
+class CellTape(NamedTuple):
     """What a cell's ``backward`` needs from its ``forward``. Opaque; belongs to the caller."""
 
     scan: scans.ScanTape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock  # what threading.Lock is, and imported sooner
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +100,7 @@ def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
 
 def _chained(steppers: Sequence[CellStepper], buffers: Sequence[Array], convert: Convert) -> Any:
     """Return a step of stacked layers, each of which writes to a buffer that the next reads."""
-    turn = threading.Lock()
+    turn = allocate_lock()
 
     def step(x_t: Any, out: Array | None = None) -> Array:
         # Locked before anything is read: two threads would overwrite each other's buffers.

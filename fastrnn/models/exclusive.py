@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock  # what threading.Lock is, and imported sooner
 from typing import Any
 
 
@@ -20,7 +20,7 @@ class Exclusive:
     __slots__ = ("_lock", "_message")
 
     def __init__(self, message: str) -> None:
-        self._lock, self._message = threading.Lock(), message
+        self._lock, self._message = allocate_lock(), message
 
     def refuse_if_taken(self) -> None:
         """Raise if the lock is held."""

@@ -10,15 +10,14 @@ from fastrnn import _checks, losses, optim
 from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
-from fastrnn.models import architecture, evaluation
+from fastrnn.models import architecture
 from fastrnn.models.chain import Chain, expect_sequence
 from fastrnn.models.data import Data
-from fastrnn.models.evaluation import Objective
 from fastrnn.models.exclusive import Exclusive
-from fastrnn.models.metrics import get_metric
 
 if TYPE_CHECKING:
     from fastrnn.models.callback import Callback
+    from fastrnn.models.evaluation import Objective
     from fastrnn.models.history import History
 
 
@@ -104,6 +103,9 @@ class Sequential(Chain):
             outputs and targets of a batch: (B, ...), (B, T, ...) per step, or, where some are
             padding or have weight 0, (n, ...) of the others. Each is averaged over batches.
         """
+        from fastrnn.models.evaluation import Objective
+        from fastrnn.models.metrics import get_metric
+
         chosen = losses.get(loss)
         named = [get_metric(m, chosen) for m in expect_sequence(metrics, "metrics")]
         names = [name for name, _ in named]
@@ -260,6 +262,8 @@ class Sequential(Chain):
         objective, _ = self._compiled()
         data = self._data(X, y, lengths, sample_weight)
         batch_size = _checks.size(batch_size, "batch_size")
+        from fastrnn.models import evaluation
+
         return evaluation.measure(self._network, objective, data, batch_size)
 
     def predict(self, X: Any, batch_size: int = 256, lengths: Any = None) -> Any:
@@ -278,6 +282,8 @@ class Sequential(Chain):
             0 past a sequence's length.
         """
         data = Data.of(self._network.signature, X, lengths)
+        from fastrnn.models import evaluation
+
         return evaluation.predict(self._network, data, _checks.size(batch_size, "batch_size"))
 
     def _compiled(self) -> tuple[Objective, optim.Optimizer]:

@@ -6,7 +6,7 @@ schedule, such as :class:`CosineDecay`, in place of a number.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.optim.adagrad import Adagrad as Adagrad
 from fastrnn.optim.adam import Adam as Adam
@@ -15,10 +15,15 @@ from fastrnn.optim.base import Optimizer as Optimizer
 from fastrnn.optim.base import clip_norm as clip_norm
 from fastrnn.optim.rmsprop import RMSprop as RMSprop
 from fastrnn.optim.sgd import SGD as SGD
-from fastrnn.schedules import CosineDecay as CosineDecay
-from fastrnn.schedules import ExponentialDecay as ExponentialDecay
-from fastrnn.schedules import StepDecay as StepDecay
-from fastrnn.schedules import WarmUp as WarmUp
+
+if TYPE_CHECKING:
+    from fastrnn.schedules import CosineDecay as CosineDecay
+    from fastrnn.schedules import ExponentialDecay as ExponentialDecay
+    from fastrnn.schedules import StepDecay as StepDecay
+    from fastrnn.schedules import WarmUp as WarmUp
+
+#: Schedules, which are imported when one is first asked for.
+_LAZY = frozenset({"CosineDecay", "ExponentialDecay", "StepDecay", "WarmUp"})
 
 NAMES: dict[str, type[Optimizer]] = {
     "sgd": SGD,
@@ -44,3 +49,15 @@ def get(optimizer: str | Optimizer) -> Optimizer:
             f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}"
         )
     return optimizer
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fastrnn.optim' has no attribute {name!r}")
+    from fastrnn import schedules
+
+    return getattr(schedules, name)
