@@ -7,6 +7,7 @@ import numbers
 import operator
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
@@ -138,9 +139,36 @@ def shape_text(shape: Sequence[int | str]) -> str:
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
+def pinned(*values: Any) -> list[weakref.ref[Array]]:
+    """Return weak references to the owners of the memory of all arrays among `values`.
+
+    NumPy does not resize an array that has a weak reference, not even with ``refcheck=False``. So
+    as long as these are held, no other thread can free the memory that a view refers to, or that
+    NumPy reads without the GIL.
+    """
+    pins = []
+    for value in values:
+        if isinstance(value, np.ndarray):
+            owner: Any = value
+            while isinstance(owner.base, np.ndarray):
+                owner = owner.base
+            pins.append(weakref.ref(owner))
+        elif isinstance(value, list | tuple):
+            pins += pinned(*value)
+    return pins
+
+
+def copied(array: Array) -> Array:
+    """Return a C-contiguous copy of a caller's array, which no other thread resizes meanwhile."""
+    _pins = pinned(array)
+    return np.array(array, order="C")
+
+
 def asarray(value: Any, name: str) -> Array:
     """Return `value` as an array of any dtype; raise if it is ragged."""
     try:
+        if isinstance(value, np.ndarray) and type(value) is not np.ndarray and value.flags.owndata:
+            return copied(value)
         return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: expected an array, got a ragged sequence") from None
@@ -178,6 +206,7 @@ def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     if _plain(value, dtype):
         return value
     values = numeric(value, name)
+    _pins = pinned(values)
     if values.dtype != dtype:
         return np.ascontiguousarray(values, dtype=dtype).reshape(values.shape)
     readable = values.flags.aligned and all(s % values.itemsize == 0 for s in values.strides)
@@ -207,6 +236,7 @@ def whole_numbers(value: Any, name: str) -> Array:
     integers = asarray(value, name)
     if integers.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an array of whole numbers, got dtype {integers.dtype}")
+    _pins = pinned(integers)
     if not np.can_cast(integers.dtype, np.intp):
         # A clipped value is still out of every range.
         integers = integers.clip(max=np.iinfo(np.intp).max)
@@ -226,6 +256,7 @@ def indices(value: Any, name: str, below: int, least: int = 0) -> Array:
     integers = asarray(value, name)
     if integers.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an array of whole numbers, got dtype {integers.dtype}")
+    _pins = pinned(integers)
     if integers.size and (integers.min() < least or integers.max() >= below):
         wrong = integers.min() if integers.min() < least else integers.max()
         raise ValueError(f"{name}: expected whole numbers in {least}..{below - 1}, got {wrong}")
@@ -349,15 +380,18 @@ def lengths(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
     """Return the number of steps of each row, (B,) int64; `shape` is (B,), or () unbatched."""
     if value is None:
         return None
-    steps = indices(value, "lengths", T + 1, 1)
-    return expect_shape(steps, "lengths", shape).reshape(-1).astype(np.int64)
+    steps = indices(copied(asarray(value, "lengths")), "lengths", T + 1, 1)
+    return expect_shape(steps, "lengths", shape).reshape(-1).astype(np.int64, copy=False)
 
 
 def reset(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
-    """Return where states are zeroed, (T, B) booleans; `shape` is (B,), or () unbatched."""
+    """Return where states are zeroed, (T, B) booleans; `shape` is (B,), or () unbatched.
+
+    It is a copy.
+    """
     if value is None:
         return None
-    flags = asarray(value, "reset")
+    flags = copied(asarray(value, "reset"))
     if flags.dtype != np.bool_:
         raise TypeError(f"reset: expected an array of booleans, got dtype {flags.dtype}")
     return expect_shape(flags, "reset", (T, *shape)).reshape(T, -1)

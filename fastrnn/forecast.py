@@ -475,7 +475,7 @@ class Forecaster(estimators.Settings):
         if len(series) < least:
             said = f"{least} values" + " (window + steps)" * (least == self.window + self.steps)
             raise ValueError(f"{name}: expected at least {said}, got {len(series)}")
-        series = series.astype(np.float64).reshape(len(series), -1)
+        series = _checks.copied(series).astype(np.float64, copy=False).reshape(len(series), -1)
         wrong = ~np.isfinite(series) | (series <= 0 if self.log else False)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]

@@ -231,6 +231,7 @@ def _forward(
 ) -> tuple[Array, Any, ScanTape]:
     given = {"x": x, **dict(zip(WEIGHTS, weights, strict=True))}
     given = {n: a for n, a in given.items() if a is not None or not n.startswith("bias")}
+    _pins = _checks.pinned(*given.values())
     promoted = np.result_type(np.float32, *(_checks.numeric(a, n) for n, a in given.items()))
     dtype = np.dtype(np.float32 if promoted == np.float32 else np.float64)
     x = _checks.shaped(x, "x", dtype, ("T", "B", "I"))

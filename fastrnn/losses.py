@@ -47,6 +47,7 @@ class Loss(ABC):
         grad : array
             In the shape of `output`.
         """
+        _pins = _checks.pinned(output, target, weight)
         z = _checks.floats(output, "output")
         if z.size == 0:
             shape = _checks.shape_text(z.shape)

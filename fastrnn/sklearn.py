@@ -217,6 +217,7 @@ def _sequences(X: Any) -> list[Array] | None:
     if not dimensions <= {1, 2}:
         return None
     arrays = [_checks.numeric(x, f"X[{i}]") for i, x in enumerate(X)]
+    _pins = _checks.pinned(arrays)
     all_float32 = all(a.dtype == np.float32 for a in arrays)
     sequences: list[Array] = []
     for i, a in enumerate(arrays):
@@ -295,6 +296,7 @@ class SequenceRegressor(RegressorMixin, _SequenceEstimator):  # type: ignore[mis
         x, inputs = self._fit_inputs(X, reset=reset)
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
         check_consistent_length(x, y)
+        _pins = _checks.pinned(y)
         rows = y.reshape(len(y), -1)
         mean, deviation = scale = _scale(rows) if reset else self._target_scale
         _checks.expect_shape(rows, "y", (len(y), len(mean)))

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import layers
+from fastrnn import _checks, layers
+from fastrnn._kernels import dispatch
+from fastrnn._kernels.stepping import converter
 
 T, B, I, H, V = 5, 3, 4, 19, 11
 
@@ -368,3 +370,108 @@ def test_a_stream_in_two_threads(cell, backend, make_layer, num_layers, same_bit
     assert "two threads" in str(error)
     assert same_bits(stream.state, want.state)
     assert same_bits(stream.step(y), want.step(y))
+
+
+# -- arrays that another thread resizes -----------------------------------------------------------
+
+
+class Resizing:
+    """Kernels during whose calls the owners of the views that they are given are resized."""
+
+    def __init__(self, kernels: Any, owners: dict[str, np.ndarray], viewed: set[str]) -> None:
+        self._kernels, self._owners, self._viewed = kernels, owners, viewed
+
+    def __getattr__(self, name: str) -> Any:
+        kernel = getattr(self._kernels, name)
+        return self._resized(kernel) if name in KERNELS else kernel
+
+    def _resized(self, kernel: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            given = [a for arg in args for a in (arg if isinstance(arg, list | tuple) else [arg])]
+            for name, owner in self._owners.items():
+                if any(isinstance(a, np.ndarray) and a.base is owner for a in given):
+                    self._viewed.add(name)
+                    with pytest.raises(ValueError, match="resize"):
+                        owner.resize(owner.size * 1000, refcheck=False)
+            return kernel(*args, **options)
+
+        return call
+
+
+KERNELS = {"forward", "backward", "linear", "linear_backward", "take_rows", "add_rows"}
+
+
+def resized_everywhere(monkeypatch: Any, **owners: np.ndarray) -> set[str]:
+    """Let kernels try to resize these arrays; return names of those of which they got views."""
+    viewed: set[str] = set()
+    real = dispatch.kernels
+    wrapped = {d: Resizing(real(d), owners, viewed) for d in _checks.DTYPES}
+    monkeypatch.setattr(dispatch, "kernels", lambda dtype: wrapped[dtype])
+    return viewed
+
+
+def arguments(layer: Any, x: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Return an input of the layer's dtype, and states if it has any."""
+    integers = x.dtype.kind == "i"
+    x = np.array(x, None if integers else layer.dtype or np.float32)
+    if not layer.has_state:
+        return x, ()
+    lead = (*(() if not layer.stackable else (len(layer._weights),)), x.shape[-2])
+    return x, tuple(np.zeros((*lead, H), x.dtype) for _ in layer.cell.states)
+
+
+def first_of(y: Any) -> np.ndarray:
+    return y[0] if isinstance(y, tuple) else y
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_views_are_not_resized(made, batch_first, monkeypatch, same_bits):
+    """Nor are the states, of which each scan reads a view."""
+    layer, x = made
+    layer.eval()
+    if hasattr(layer, "batch_first"):
+        layer.batch_first = batch_first
+        x = np.ascontiguousarray(x.swapaxes(0, 1)) if batch_first else x
+    x, states = arguments(layer, x)
+    if layer.has_state and layer.stackable and batch_first:
+        states = tuple(np.zeros((len(layer._weights), len(x), H), x.dtype) for _ in states)
+    options = [states if len(states) > 1 else states[0]] if states else []
+    expected = layer.forward(x, *options)[0]
+    owners = {"x": x} | {f"state {i}": s for i, s in enumerate(states)}
+    viewed = resized_everywhere(monkeypatch, **owners)
+    y, *_, tape = layer.forward(x, *options)
+    assert same_bits(first_of(y), first_of(expected))
+    assert viewed >= owners.keys() - {"x"}
+    dy = first_of(y).copy()
+    with monkeypatch.context() as patch:
+        resized_everywhere(patch, dy=dy)
+        layer.backward(tape, (dy, *y[1:]) if isinstance(y, tuple) else dy)
+    for array in (*owners.values(), dy):  # the call is over, the tape is not
+        array.resize(1, refcheck=False)
+        assert array.shape == (1,)
+
+
+def test_a_row_of_a_stream_is_not_resized():
+    x, out = np.zeros(I, np.float32), np.zeros(H, np.float32)
+    x_row, out_row, result, pins = converter(1, I, H, np.dtype(np.float32))(x, out)
+    assert x_row.base is x
+    assert out_row.base is out
+    assert result is out
+    for array in (x, out):
+        with pytest.raises(ValueError, match="resize"):
+            array.resize(10_000, refcheck=False)
+    del pins
+    for array in (x, out):
+        array.resize(1, refcheck=False)
+
+
+def test_a_subclass_that_owns_its_memory(made, same_bits):
+    class Mine(np.ndarray):
+        pass
+
+    layer, x = made
+    x, _ = arguments(layer, x)
+    mine = np.ndarray.__new__(Mine, x.shape, x.dtype)
+    mine[...] = x
+    assert same_bits(output(layer, mine), output(layer, x))
+    mine.resize(1, refcheck=False)

@@ -271,11 +271,48 @@ def test_arrays_of_another_shape_in_the_middle(what: str, numbers: Any, backend:
 
     def resize(model: Any) -> None:
         with pytest.raises(ValueError, match="resize"):
-            array.resize((1, 1))
+            array.resize((1, 1), refcheck=False)
         array.shape = (12, 14, array.shape[-1])
 
     with pytest.raises((ValueError, IndexError)):
         numbers_model().fit(X, y, batch_size=8, callbacks=[Act(resize)], verbose=0)
+
+
+@pytest.mark.parametrize("use", ["fit", "evaluate", "predict", "forward", "failed fit"])
+def test_arrays_may_be_resized_afterwards(use: str, numbers: Any, backend: str) -> None:
+    X, y = numbers[0].copy(), numbers[1].astype(np.float32)
+    model = numbers_model()
+    kept: Any = None
+    if use == "forward":
+        kept = model.forward(X)
+        model.backward(kept[1], y)
+    elif use == "predict":
+        kept = model.predict(X)
+    elif use == "evaluate":
+        model.evaluate(X, y)
+    elif use == "fit":
+        kept = model.fit(X, y, batch_size=8, verbose=0)
+    else:
+        with pytest.raises(ValueError, match="lr: expected"):
+            model.fit(X, y, callbacks=[Act(lambda m: setattr(m.optimizer, "lr", -1.0), 0)])
+    for array in (X, y):
+        array.resize(1, refcheck=False)
+        assert array.shape == (1,)
+
+
+@pytest.mark.parametrize("what", ["tokens", "numbers"])
+def test_data_pin_their_arrays(what: str, request: Any) -> None:
+    """They hold views of what the caller gave, in parts of the data too."""
+    X, y = (a.copy() for a in request.getfixturevalue(what))
+    y = y.astype(np.float32) if what == "numbers" else y
+    model = tokens_model() if what == "tokens" else numbers_model()
+    part = model._data(X, y).part(slice(0, 3))
+    for array in (X, y):
+        with pytest.raises(ValueError, match="resize"):
+            array.resize(1, refcheck=False)
+    del part
+    for array in (X, y):
+        array.resize(1, refcheck=False)
 
 
 @pytest.mark.parametrize("value", ["fast", None, -1.0, float("nan"), float("inf"), 1j])

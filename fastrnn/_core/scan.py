@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._kernels.interface import Kernels, KernelTape, PackedWeights, WeightGradients
@@ -122,7 +123,7 @@ def forward(
     kept: Checkpoints | KernelTape | None
     if keep and checkpoint_every is not None:
         steps = kernels.segment_steps(x.shape[1], min(checkpoint_every, len(x)))
-        x, reset = x if owned else x.copy(), None if reset is None else reset.copy()
+        x, reset = x if owned else _checks.copied(x), None if reset is None else reset.copy()
         kept = Checkpoints(x, spans, reset, steps, [])
         _forward_checkpointed(kernels, packed, kept, state, y, state_n)
     else:
@@ -229,6 +230,7 @@ def _backward_checkpointed(
     gradients: WeightGradients,
 ) -> None:
     """Rerun each segment, the last one first, and backpropagate through it."""
+    _pins = _checks.pinned(dy, dstate_n)
     kernels = tape.kernels
     scratch = [np.empty_like(d) for d in dstate]
     for (steps, spans, reset), state in zip(

@@ -31,9 +31,9 @@ from fastrnn._types import Array
 #: For optimizers: dense, in the shape of the parameter, or for a few of its rows.
 Gradient = Array | RowGradient
 
-#: ``convert(x_t, out) -> (x, y, result)``: (B, I) to read, (B, P) to write, and the latter's memory
-#: in the shape to return.
-Convert = Callable[[Any, Any], tuple[Array, Array, Array]]
+#: ``convert(x_t, out) -> (x, y, result, pins)``: (B, I) to read, (B, P) to write, the latter's
+#: memory in the shape to return, and what keeps the caller's arrays from being resized meanwhile.
+Convert = Callable[[Any, Any], tuple[Array, Array, Array, Any]]
 
 
 class PackedWeights(Protocol):

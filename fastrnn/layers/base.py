@@ -299,7 +299,10 @@ class Layer:
         # torch converts a tensor only if it is detached from the graph.
         values = {n: v.detach() if hasattr(v, "detach") else v for n, v in mapping.items()}
         # Copied before any is written: the values may be this layer's own arrays.
-        checked = {n: _checks.shaped(values[n], n, a.dtype, a.shape).copy() for n, a in own.items()}
+        checked = {
+            n: _checks.copied(_checks.shaped(values[n], n, a.dtype, a.shape))
+            for n, a in own.items()
+        }
         for name, array in own.items():
             array[...] = checked[name]
 

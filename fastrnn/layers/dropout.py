@@ -82,6 +82,7 @@ class Dropout(Layer):
         factors = None
         if self.training and self.p > 0:
             factors = drawn_factors(self._rng, self.p, x.shape, x.dtype)
+        _pins = None if factors is None else _checks.pinned(x)
         return x if factors is None else x * factors, DropoutTape(factors, x.shape, x.dtype)
 
     def backward(self, tape: DropoutTape, dy: Any) -> tuple[Array, dict[str, Array]]:
@@ -103,6 +104,7 @@ class Dropout(Layer):
         if not isinstance(tape, DropoutTape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         dy = _checks.shaped(dy, "dy", tape.dtype, tape.shape)
+        _pins = None if tape.factors is None else _checks.pinned(dy)
         return dy if tape.factors is None else dy * tape.factors, {}
 
     def _start(self, rng: np.random.Generator) -> None:

@@ -171,11 +171,12 @@ class Embedding(Layer):
         y : (*x.shape, embedding_dim) array
         tape : EmbeddingTape
         """
-        x = _checks.whole_numbers(x, "x").copy()
+        x = _checks.copied(_checks.whole_numbers(x, "x"))
         return self._rows(x), EmbeddingTape(x, self._table.shape, self.dtype)
 
     def _rows(self, x: Array) -> Array:
         """Return the rows with these indices, whose range the kernel checks."""
+        _pins = _checks.pinned(x)
         y = np.empty((*x.shape, self.embedding_dim), self.dtype)
         rows = y.reshape(-1, self.embedding_dim)
         dispatch.kernels(self.dtype).take_rows(self._table.array, x.reshape(-1), rows)
@@ -197,6 +198,7 @@ class Embedding(Layer):
         grads : dict of str to array
             ``weight``; zero in rows that were not looked up.
         """
+        _pins = _checks.pinned(dy)
         x, dy = self._checked(tape, dy)
         # np.zeros is lazy: only pages that are written to cost time.
         weight = np.zeros(self._table.shape, self.dtype)
@@ -209,6 +211,7 @@ class Embedding(Layer):
         """Sum the gradients of each row; for an update, only of rows that were looked up."""
         if not for_update:
             return self.backward(tape, dy)
+        _pins = _checks.pinned(dy)
         x, dy = self._checked(tape, dy)
         tokens = np.sort(x)
         # As np.unique, without its overhead.

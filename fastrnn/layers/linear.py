@@ -166,6 +166,7 @@ class Linear(Layer):
         if x.ndim == 2:
             kernels.linear(packed, x, y)
         else:
+            _pins = _checks.pinned(x)
             kernels.linear(packed, x.reshape(-1, I), y.reshape(-1, O))
         return y, kernels, packed
 
@@ -179,7 +180,7 @@ class Linear(Layer):
         """
         x = self._checked(x)
         y, kernels, packed = self._run(x)
-        return y, _NewTape(kernels, packed, self._kind, x.copy())
+        return y, _NewTape(kernels, packed, self._kind, _checks.copied(x))
 
     def backward(self, tape: LinearTape, dy: Any) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of the input and of the weights.
@@ -202,6 +203,7 @@ class Linear(Layer):
             raise ValueError("tape: is from the forward of another layer")
         O, I, bias, dtype = self._kind
         x = tape.x
+        _pins = _checks.pinned(dy)
         dy = np.ascontiguousarray(_checks.shaped(dy, "dy", dtype, (*x.shape[:-1], O)))
         dx = np.empty(x.shape, dtype)
         grads: dict[str, Array] = {"weight": np.empty((O, I), dtype)}

@@ -417,12 +417,16 @@ class Recurrent(CellLayer):
         self, x: Array, batch_first: bool, state: Any, lengths: Array | None, reset: Array | None,
         keep: bool, checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape | None]:  # fmt: skip
-        steps = _time_first(x, batch_first)
+        # A single scan reads x itself, which the kernels pin; all else reads views of it.
+        itself = len(self._scan_weights) == 1 and not batch_first and x.ndim == 3
+        _pins = None if itself else _checks.pinned(x)
+        steps = x if itself else _time_first(x, batch_first)
         T, B, _ = steps.shape
         batch = (B,) if x.ndim == 3 else ()
         D, P = self._directions, self._sizes[0]
         y = np.empty((*x.shape[:-1], D * P), x.dtype) if self._return_sequences else None
-        states, state_n = self._rows(state, "state", batch), self._new_rows(B)
+        states, _state_pins = self._rows(state, "state", batch)
+        state_n = self._new_rows(B)
         weights: Sequence[Weights] = self._scan_weights
         weight_factors, factors = self._whole, self._passed_on
         if keep and self._training:
@@ -523,13 +527,15 @@ class Recurrent(CellLayer):
         self._expect_own(tape.stack.scans)
         _, B, _ = tape.stack.scans[0].shape
         batch = (B,) if len(tape.x_shape) == 3 else ()
-        dh, *rest = self._rows(dstate, "dstate", batch)
+        (dh, *rest), _dstate_pins = self._rows(dstate, "dstate", batch)
+        itself = len(self._scan_weights) == 1 and not batch_first and bool(batch)
+        _pins = None if itself and self._return_sequences else _checks.pinned(dy)
         if dy is not None:
             D, P = self._directions, self._sizes[0]
             lead = tape.x_shape[:-1] if self._return_sequences else batch
             dy = _checks.shaped(dy, "dy", self._dtype, (*lead, D * P))
             if self._return_sequences:
-                dy = _time_first(dy, batch_first)
+                dy = dy if itself else _time_first(dy, batch_first)
             else:
                 top = np.zeros((len(self._scan_weights), B, P), self._dtype)
                 for d in range(D):
@@ -555,13 +561,19 @@ class Recurrent(CellLayer):
                     of_scan[k] = _times(of_scan[k], factors)
         return dx, self._state(dstate_0, batch), self._named(grads)
 
-    def _rows(self, state: Any, name: str, batch: tuple[int, ...]) -> Sequence[Array | None]:
-        """Return the caller's state as arrays (L*D, B, P or H), None where None was given."""
+    def _rows(
+        self, state: Any, name: str, batch: tuple[int, ...]
+    ) -> tuple[Sequence[Array | None], Any]:
+        """Return the caller's state as arrays (L*D, B, P or H), None where None was given.
+
+        Also what pins them as long as views of them are in use.
+        """
         if state is None:
-            return (None,) * len(self._cell.states)
+            return (None,) * len(self._cell.states), None
         shapes = [(len(self._scan_weights), *batch, n) for n in self._sizes]
         given = _checks.states(state, name, self._cell.states, self._dtype, shapes)
-        return given if batch else [None if s is None else s[:, None] for s in given]
+        pins = _checks.pinned(given)
+        return given if batch else [None if s is None else s[:, None] for s in given], pins
 
     def _new_rows(self, B: int) -> list[Array]:
         """Return empty arrays for the states."""

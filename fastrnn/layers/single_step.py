@@ -72,9 +72,10 @@ class SingleStep(CellLayer):
         x = _checks.array(x, "x", self.dtype)
         lead = () if x.ndim == 1 else ("B",)
         _checks.expect_shape(x, "x", (*lead, self.input_size))
+        _pins = _checks.pinned(x)
         steps = x.reshape(1, -1, self.input_size)
         state_n = self._new_rows(steps.shape[1])
-        states = self._rows(state, "state", x)
+        states, _state_pins = self._rows(state, "state", x)
         scan = scans.forward(self._weights[""], steps, states, None, state_n, keep=keep)
         return self._state(state_n, x), None if scan is None else CellTape(scan, x.shape)
 
@@ -104,7 +105,7 @@ class SingleStep(CellLayer):
         dx = np.empty(tape.x_shape, self.dtype)
         steps = dx.reshape(1, -1, self.input_size)
         dstate_0 = self._new_rows(steps.shape[1])
-        dstate_n = self._rows(dstate, "dstate", dx)
+        dstate_n, _pins = self._rows(dstate, "dstate", dx)
         grads = scans.backward(
             tape.scan,
             kind=self._weights[""].kind,
@@ -115,12 +116,16 @@ class SingleStep(CellLayer):
         )
         return dx, self._state(dstate_0, dx), self._named([grads])
 
-    def _rows(self, state: Any, name: str, x: Array) -> list[Array | None]:
-        """Return the caller's state as arrays (B, H), None where None was given."""
+    def _rows(self, state: Any, name: str, x: Array) -> tuple[list[Array | None], Any]:
+        """Return the caller's state as arrays (B, H), None where None was given.
+
+        Also what pins them as long as views of them are in use.
+        """
         names = self._cell.states
         shapes = [(*x.shape[:-1], self.hidden_size)] * len(names)
         given = _checks.states(state, name, names, self.dtype, shapes)
-        return [None if s is None else s.reshape(-1, self.hidden_size) for s in given]
+        pins = _checks.pinned(given)
+        return [None if s is None else s.reshape(-1, self.hidden_size) for s in given], pins
 
     def _new_rows(self, B: int) -> list[Array]:
         """Return empty arrays for the states."""

@@ -74,6 +74,7 @@ y_t : array
         shapes = [(len(layers), *layers[0].shape) for layers in self._states]
         dtype = self._states[0][0].dtype
         given = _checks.states(value, "state", self._names, dtype, shapes)
+        _pins = _checks.pinned(given)
         for layers, values in zip(self._states, given, strict=True):
             for layer, mine in enumerate(layers):
                 mine[...] = 0 if values is None else values[layer]
@@ -108,7 +109,7 @@ def _chained(steppers: Sequence[CellStepper], buffers: Sequence[Array], convert:
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
         try:
             # Checked before any layer advances: a refused step changes no state.
-            x, y, result = convert(x_t, out)
+            x, y, result, _pins = convert(x_t, out)
             for stepper, source, target in zip(steppers, (x, *buffers), (*buffers, y), strict=True):
                 stepper.step(source, target)
             return result

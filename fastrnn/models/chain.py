@@ -193,6 +193,7 @@ class Chain(Layer):
         """
         signature = self._network.signature
         dy = _checks.array(dy, "dy", signature.dtype)
+        _pins = _checks.pinned(dy)
         per_step = signature.per_step and dy.ndim == 3
         dx, grads = self._network.apply_backward(tape, dy.swapaxes(0, 1) if per_step else dy)
         return None if dx is None else dx.swapaxes(0, 1), grads
@@ -204,14 +205,15 @@ class Chain(Layer):
         signature, states = self._network.signature, self._network.states
         if isinstance(x, list | tuple):
             x = np.asarray(x) if lengths is not None or _even(x) else x
-        data = Data(signature, *signature.padded(x, "x", ("B", "T"), lengths))
+        pins = _checks.pinned(x)
+        data = Data(signature, *signature.padded(x, "x", ("B", "T"), lengths), pins=pins)
         if state is not None and len(expect_sequence(state, "state")) != states:
             raise ValueError(
                 f"state: expected {states} states, one for each recurrent layer, got {len(state)}"
             )
         B, T = data.x.shape[:2]
         if reset is not None:
-            reset = _checks.asarray(reset, "reset")
+            reset = _checks.copied(_checks.asarray(reset, "reset"))
             if reset.dtype != np.bool_:
                 raise TypeError(f"reset: expected an array of booleans, got dtype {reset.dtype}")
             reset = _checks.expect_shape(reset, "reset", (B, T)).swapaxes(0, 1)

@@ -113,6 +113,8 @@ class Data:
     weight : array or None
         (N,), or per step like `x`.
     was_list : bool
+    pins : sequence of weak references
+        Keep the caller's arrays from being resized.
     """
 
     signature: Signature
@@ -122,6 +124,7 @@ class Data:
     y: Array | None = None
     weight: Array | None = None
     was_list: bool = False
+    pins: Sequence[Any] = ()
 
     def __len__(self) -> int:
         return len(self.x if self.starts is None else self.starts)
@@ -134,8 +137,9 @@ class Data:
     @classmethod
     def of(cls, signature: Signature, X: Any, lengths: Any = None) -> Self:
         """Return inputs alone: of an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
+        pins = _checks.pinned(X)
         if not isinstance(X, list | tuple):
-            return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths))
+            return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths), pins=pins)
         if lengths is not None:
             raise ValueError("lengths: expected None with a list of arrays, which have their own")
         if not X:
@@ -149,7 +153,8 @@ class Data:
 
     def with_targets(self, loss: Loss, y: Any, sample_weight: Any) -> Self:
         """Return the same with targets, and with weights or None."""
-        s = self.signature
+        s, pins = self.signature, [*self.pins, *_checks.pinned(y)]
+        _weight_pins = _checks.pinned(sample_weight)
         y = self._per_step(y, "y") if s.per_step else y
         shape = (*(y.shape[: self._lead] if s.per_step else (len(self),)), s.outputs)
         weight = None
@@ -158,7 +163,7 @@ class Data:
             weight = np.array(self._weights(sample_weight, loss.target_shape(shape)))
         found = replace(self, weight=weight)
         target = loss.checked_target(y, shape, s.dtype, "y", found._weight_of_targets())
-        return replace(found, y=target)
+        return replace(found, y=target, pins=pins)
 
     def _weights(self, sample_weight: Any, shape: tuple[int, ...]) -> Array:
         """Return weights of sequences, or of steps where targets of `shape` are per step."""

@@ -77,8 +77,10 @@ class ModelStream(Bound):
             if out is None
             else _checks.writable(out, "out", s.dtype, shape)
         )
-        x = x.reshape(B, *x.shape[len(lead) :])
-        targets = (*self._buffers, y.reshape(B, s.outputs))
+        # Stages read and write the caller's arrays themselves; a single row, by views of them.
+        _pins = None if lead else _checks.pinned(x, y)
+        x = x if lead else x[None]
+        targets = (*self._buffers, y if lead else y[None])
         for stage, target in zip(self._stages, targets, strict=True):
             stage.step(x, target)
             x = target

@@ -49,6 +49,7 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     """
     limit = _checks.real(max_norm, "max_norm", "a number above 0", lambda v: v > 0)
     _expect_arrays(grads, "grads")
+    _pins = _checks.pinned(*grads.values())
     with np.errstate(over="ignore", invalid="ignore"):
         norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
         factor = _clip_factor(norm, limit)
@@ -235,6 +236,7 @@ class Optimizer(ABC):
         self.apply(own, checked)
         for name, p in params.items():
             if own[name] is not p:
+                _pins = _checks.pinned(p)
                 p[...] = own[name]
 
     def apply(self, params: Mapping[str, Array], grads: Mapping[str, Gradient]) -> None:
@@ -338,8 +340,7 @@ class Optimizer(ABC):
             raise TypeError(f"state_dict: expected a mapping, got {type(mapping).__name__}")
         slots = self._slots or ()
         given = {
-            n: np.array(_checks.numeric(v, f"state_dict {n}"), order="C")
-            for n, v in mapping.items()
+            n: _checks.copied(_checks.numeric(v, f"state_dict {n}")) for n, v in mapping.items()
         }
         steps = _steps_of(given.pop("steps", None), "steps")
         names = [n.partition(".")[2] for n in given if slots and n.partition(".")[0] == slots[0]]
@@ -467,4 +468,4 @@ class Optimizer(ABC):
 
 def _contiguous(a: Array) -> Array:
     """Return an aligned, C-contiguous array: `a` itself, or a copy."""
-    return a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C")
+    return a if a.flags.c_contiguous and a.flags.aligned else _checks.copied(a)

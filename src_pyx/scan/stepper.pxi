@@ -201,7 +201,7 @@ cdef class Stepper:
                 if y_data is not NULL and cnp.PyArray_NDIM(<cnp.ndarray>out) != ndim:
                     y_data = NULL
         if y_data is NULL:
-            x, y, out = self.convert(x_t, out)
+            x, y, out, converted = self.convert(x_t, out)
             x_data = matrix(x, "x_t", self.B, self.I, IN)
             y_data = matrix(y, "out", self.B, self.P, OUT)
         work = multiply_adds(&self.packed.w, self.B)

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from fastrnn import _checks
+from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
 
 #: Dtypes that kernels are built for.
 REALS = (np.dtype(np.float32), np.dtype(np.float64))
+
+T_in = ParamSpec("T_in")
+T_out = TypeVar("T_out")
+
+
+def pinning(kernel: Callable[T_in, T_out]) -> Callable[T_in, T_out]:
+    """Make a kernel pin its arrays, so that no other thread resizes them meanwhile."""
+
+    @wraps(kernel)
+    def pinned(*args: T_in.args, **options: T_in.kwargs) -> T_out:
+        _pins = _checks.pinned(*map(_arrays_of, (*args, *options.values())))
+        return kernel(*args, **options)
+
+    return pinned
+
+
+def _arrays_of(value: Any) -> Any:
+    """Return the arrays of a gradient of rows, also of those in a sequence; others as they are."""
+    if isinstance(value, RowGradient):
+        return value.rows, value.values
+    return [*map(_arrays_of, value)] if isinstance(value, list | tuple) else value
 
 
 def refuse(array: Any, name: str, expected: str) -> None:

@@ -8,6 +8,7 @@ from fastrnn._kernels.reference import arrays
 from fastrnn._types import Array
 
 
+@arrays.pinning
 def take_rows(table: Array, x: Array, y: Array) -> None:
     """Write the rows of `table` with the indices `x` to `y`."""
     dtype = arrays.real_type(table, "table")
@@ -22,6 +23,7 @@ def take_rows(table: Array, x: Array, y: Array) -> None:
 
 
 # Infinity and NaN raise no warning, as in the compiled twin.
+@arrays.pinning
 @np.errstate(over="ignore", invalid="ignore")
 def add_rows(x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
     """Add each row of `dy` (n, D) to the row of `sums` for its index in `x`."""

@@ -38,6 +38,7 @@ def _unpacked(packed: PackedAffine) -> tuple[Array, Array | None]:
 
 
 # Infinity and NaN raise no warning, as in the compiled twin.
+@arrays.pinning
 @np.errstate(over="ignore", invalid="ignore")
 def linear(packed: PackedAffine, x: Array, y: Array) -> None:
     """Write x W^T + b to y, each row by a product of its own."""
@@ -50,6 +51,7 @@ def linear(packed: PackedAffine, x: Array, y: Array) -> None:
         y += bias
 
 
+@arrays.pinning
 @np.errstate(over="ignore", invalid="ignore")
 def linear_backward(
     packed: PackedAffine,

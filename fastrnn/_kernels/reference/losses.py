@@ -11,6 +11,7 @@ from fastrnn._types import Array
 quiet = np.errstate(over="ignore", invalid="ignore")
 
 
+@arrays.pinning
 @quiet
 def mse(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """(z - t)^2."""
@@ -20,6 +21,7 @@ def mse(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     return _mean(d * d, w, grad)
 
 
+@arrays.pinning
 @quiet
 def mae(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """|z - t|, whose derivative is 0 where both are equal."""
@@ -29,6 +31,7 @@ def mae(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     return _mean(np.abs(d), w, grad)
 
 
+@arrays.pinning
 @quiet
 def huber(z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> float:
     """(z - t)^2 / 2 up to delta, delta (|z - t| - delta / 2) beyond."""
@@ -39,6 +42,7 @@ def huber(z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> 
     return _mean((d - grad * grad.dtype.type(0.5)) * grad, w, grad)
 
 
+@arrays.pinning
 @quiet
 def binary_cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """log(1 + exp z) - t z; the exponent is never above 0, so nothing overflows."""
@@ -49,6 +53,7 @@ def binary_cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> fl
     return _mean(np.log1p(e) + np.maximum(z, 0) - z * t, w, grad)
 
 
+@arrays.pinning
 @quiet
 def cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """log(sum_v exp z_v) - z_t of each row z (..., V), with t (...) of intp.

@@ -19,6 +19,7 @@ BLOCK = 16384
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
+@arrays.pinning
 @quiet
 def squares(grads: Sequence[Gradient], *, limit: float) -> list[float]:
     """Return the sum of squares of each gradient, its entries clipped to +-`limit`."""
@@ -30,6 +31,7 @@ def squares(grads: Sequence[Gradient], *, limit: float) -> list[float]:
     ]
 
 
+@arrays.pinning
 @quiet
 def sgd(
     params: Sequence[Array],
@@ -55,6 +57,7 @@ def sgd(
         p -= lr * d
 
 
+@arrays.pinning
 @quiet
 def adam(
     params: Sequence[Array],
@@ -87,6 +90,7 @@ def adam(
         p -= rate * (m / (np.sqrt(v) + eps * unbias))
 
 
+@arrays.pinning
 @quiet
 def rmsprop(
     params: Sequence[Array],
@@ -123,6 +127,7 @@ def rmsprop(
         p -= lr * d
 
 
+@arrays.pinning
 @quiet
 def adagrad(
     params: Sequence[Array],

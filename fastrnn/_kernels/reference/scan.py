@@ -18,7 +18,7 @@ from fastrnn._kernels.interface import (
     WeightCache,
     WeightGradients,
 )
-from fastrnn._kernels.reference.arrays import REALS, is_plain, refuse, same_bits
+from fastrnn._kernels.reference.arrays import REALS, is_plain, pinning, refuse, same_bits
 from fastrnn._kernels.reference.product import Product, product, product_back
 from fastrnn._kernels.reference.rows import (
     check_sequence,
@@ -133,6 +133,7 @@ class Tape:
 
 
 # Infinity and NaN raise no warning, as in the compiled twin.
+@pinning
 @np.errstate(over="ignore", invalid="ignore")
 def forward(
     packed: PackedWeights,
@@ -188,6 +189,7 @@ def forward(
     return tape
 
 
+@pinning
 @np.errstate(over="ignore", invalid="ignore")
 def backward(
     tape: KernelTape,
@@ -261,7 +263,7 @@ class Stepper:
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
         try:
             packed = self._weights.packed(self._kernels)
-            x, y, result = self._convert(x_t, out)
+            x, y, result, _pins = self._convert(x_t, out)
             forward(packed, x[None], self._state, y[None], self._state)
         finally:
             self._lock.release()
