@@ -340,6 +340,13 @@ def test_other_states_loaded_in_the_middle(numbers: Any, backend: str) -> None:
                   callbacks=[Act(lambda m: m.optimizer.load_state_dict(state))])  # fmt: skip
 
 
+def test_a_callback_whose_state_dict_was_overwritten() -> None:
+    callback = EarlyStopping("loss")
+    vars(callback)["state_dict"] = ReduceLROnPlateau("loss").state_dict
+    with pytest.raises(ValueError, match=r"state: missing \['stopped', 'weights'\]"):
+        callback.load_state_dict({"best": 1.0, "wait": 0})
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [

@@ -79,7 +79,7 @@ class Monitor(Callback):
         """Return the state; raise if an entry of :meth:`state_dict` is missing."""
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
-        missing = sorted(self.state_dict().keys() - state.keys())
+        missing = sorted(type(self).state_dict(self).keys() - state.keys())
         if missing:
             raise ValueError(f"state: missing {missing}")
         return state
