@@ -139,6 +139,9 @@ def test_the_base_of_a_weight(made):
         base.shape = (1, *base.shape)
         with pytest.raises(ValueError, match="expected"):
             output(twin, x)
+        for clone in (copy.deepcopy, pickle.dumps):
+            with pytest.raises(ValueError, match="expected the base of the layer's parameter"):
+                clone(twin)
 
 
 @pytest.mark.parametrize("clone", ["pickle", "buffers", "deepcopy", "memory map"])

@@ -45,7 +45,7 @@ class Table:
         self._pin = weakref.ref(self._array)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Table, (self._array,)
+        return Table, (self.array,)
 
     def share(self) -> Array:
         """Return a view, so that reshaping it does not reshape the table."""
