@@ -11,7 +11,7 @@ from fastrnn import _checks
 from fastrnn._core import scan as scans
 from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._types import Array
-from fastrnn.layers.recurrent import CellLayer
+from fastrnn.layers.cell_layer import CellLayer
 
 
 class CellTape(NamedTuple):
