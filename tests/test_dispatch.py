@@ -11,6 +11,7 @@ import pytest
 
 import fastrnn
 from fastrnn._core import config
+from fastrnn._kernels import dispatch
 
 #: Hides modules, as if they had not been built.
 HIDE = """
@@ -216,3 +217,12 @@ def test_backend_runs_what_it_says(backend):
         assert name == "fastrnn._kernels.reference"
     else:
         assert name == f"fastrnn._kernels.{backend}_float32"
+
+
+@pytest.mark.parametrize("name", [n for n in fastrnn.backends() if n != "reference"])
+def test_other_dtypes_have_no_kernels(name):
+    with (
+        fastrnn.use_backend(name),
+        pytest.raises(ValueError, match="dtype: expected float32 or float64, got int32"),
+    ):
+        dispatch.kernels(np.dtype(np.int32))

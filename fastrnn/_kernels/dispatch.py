@@ -108,6 +108,8 @@ def _kernels(name: str, dtype: np.dtype[Any]) -> Kernels:
         from fastrnn._kernels import reference
 
         return reference
+    if dtype.name not in DTYPES:  # of an array that was retyped after it was checked
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
     return cast(Kernels, importlib.import_module(f"fastrnn._kernels.{name}_{dtype.name}"))
 
 

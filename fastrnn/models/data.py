@@ -161,9 +161,9 @@ class Data:
         if sample_weight is not None:
             # A copy: kernels do not check again that weights are finite and not negative.
             weight = np.array(self._weights(sample_weight, loss.target_shape(shape)))
-        found = replace(self, weight=weight)
-        target = loss.checked_target(y, shape, s.dtype, "y", found._weight_of_targets())
-        return replace(found, y=target, pins=pins)
+        weighted = replace(self, weight=weight)
+        target = loss.checked_target(y, shape, s.dtype, "y", weighted._weight_of_targets())
+        return replace(weighted, y=target, pins=pins)
 
     def _weights(self, sample_weight: Any, shape: tuple[int, ...]) -> Array:
         """Return weights of sequences, or of steps where targets of `shape` are per step."""
