@@ -66,7 +66,7 @@ class Layer:
                 "one to change it"
             )
         if kind._closed and name[0] != "_" and not hasattr(kind, name):
-            import difflib  # here, as import fastrnn would take 2 % longer with it
+            import difflib  # only an error needs it, and import fastrnn is to stay light
 
             known_ones = (n for n in dir(kind) if isinstance(getattr(kind, n), property))
             near = difflib.get_close_matches(name, known_ones, 1)
