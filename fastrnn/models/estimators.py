@@ -36,6 +36,9 @@ class Settings(model_file.Model):
     #: The check of each of the constructor's arguments.
     _CHECKS: ClassVar[Mapping[str, Check]]
 
+    #: What scikit-learn takes it for: "classifier", or None.
+    _estimator_type: ClassVar[str | None] = None
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Check settings, and refuse unknown attributes of the library's own classes."""
         kind = type(self)
@@ -48,6 +51,63 @@ class Settings(model_file.Model):
             expected = f"expected one of {', '.join(self._CHECKS)}"
             raise AttributeError(f"{kind.__name__}.{name}: is not a setting, {expected}")
         super().__setattr__(name, value)
+
+    # scikit-learn's, with which ``clone``, pipelines, cross-validation and grid searches work.
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments, as scikit-learn's estimators do.
+
+        Parameters
+        ----------
+        deep : bool
+            Has no effect, as no setting is an estimator.
+        """
+        _checks.flag(deep, "deep")
+        return self._settings()
+
+    def set_params(self, **params: Any) -> Self:
+        """Change settings; all of them, or, if one is refused, none.
+
+        Parameters
+        ----------
+        **params
+            Arguments of the constructor.
+
+        Returns
+        -------
+        Settings
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no such setting, or a value is refused.
+        """
+        before = self._settings()
+        for name in params:
+            if name not in before:
+                expected = f"expected one of {', '.join(before)}"
+                raise ValueError(f"{type(self).__name__}.{name}: is not a setting, {expected}")
+        try:
+            for name, value in params.items():
+                setattr(self, name, value)
+        except Exception:
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn asks of an estimator before it uses one."""
+        from sklearn.base import BaseEstimator
+
+        tags = BaseEstimator().__sklearn_tags__()
+        tags.estimator_type = self._estimator_type
+        tags.target_tags.required = self._estimator_type is not None
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return getattr(self, "_fit", None) is not None
 
     def _unfitted(self) -> Self:
         """Return an unfitted copy, whatever a subclass's constructor takes."""

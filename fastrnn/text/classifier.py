@@ -109,6 +109,8 @@ class TextClassifier(estimators.Settings):
     _history: History | None = dataclasses.field(default=None, init=False, repr=False)
     _fit: _Fit | None = dataclasses.field(default=None, init=False, repr=False)
 
+    _estimator_type: ClassVar = "classifier"
+
     _CHECKS: ClassVar = {
         "unit": lambda value, name: _checks.choice(value, name, _UNITS),
         "cell": estimators.cell,
