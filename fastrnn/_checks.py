@@ -67,8 +67,32 @@ def flag(value: Any, name: str) -> bool:
 def choice(value: Any, name: str, among: Iterable[str]) -> str:
     """Return `value`, if it is one of `among`."""
     if not isinstance(value, str) or value not in among:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, among))}, got {value!r}")
+        hint = near(value, among)
+        expected = f"{name}: expected one of {', '.join(map(repr, among))}"
+        raise ValueError(f"{expected}, got {value!r}{hint}")
     return value
+
+
+def near(value: Any, among: Iterable[str]) -> str:
+    """Return ``"; did you mean 'adam'?"`` for the name that `value` resembles; else nothing.
+
+    Spelling counts, and so do names in other libraries: ``CrossEntropyLoss``,
+    ``sparse_categorical_crossentropy``, ``mean_squared_error``.
+    """
+    import difflib  # only an error needs it, and import fastrnn is to stay light
+
+    if not isinstance(value, str):
+        return ""
+    letters = {"".join(filter(str.isalnum, name.lower())): name for name in among}
+    own = "".join(filter(str.isalnum, value.lower()))
+    initials = "".join(word[0] for word in value.lower().split("_") if word)
+    inside = [n for n in letters if min(len(n), len(own)) > 2 and (n in own or n.startswith(own))]
+    found = [
+        *(n for n in (own, initials) if n in letters),
+        *sorted(inside, key=len, reverse=True),
+        *difflib.get_close_matches(own, letters, 1),
+    ]
+    return f"; did you mean {letters[found[0]]!r}?" if found else ""
 
 
 def real(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:

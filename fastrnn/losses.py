@@ -323,10 +323,8 @@ NAMES: dict[str, Loss] = {
 
 def get(loss: str | Loss) -> Loss:
     """Return the loss of this name, or `loss` itself."""
-    if isinstance(loss, str) and loss in NAMES:
-        return NAMES[loss]
     if isinstance(loss, str):
-        raise ValueError(f"loss: expected one of {', '.join(map(repr, NAMES))}, got {loss!r}")
+        return NAMES[_checks.choice(loss, "loss", NAMES)]
     if not isinstance(loss, Loss):
         raise TypeError(f"loss: expected a name or a Loss, got {type(loss).__name__}")
     return loss

@@ -66,11 +66,8 @@ class Layer:
                 "one to change it"
             )
         if kind._closed and name[0] != "_" and not hasattr(kind, name):
-            import difflib  # only an error needs it, and import fastrnn is to stay light
-
             known_ones = (n for n in dir(kind) if isinstance(getattr(kind, n), property))
-            near = difflib.get_close_matches(name, known_ones, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = _checks.near(name, known_ones)
             raise AttributeError(
                 f"{kind.__name__}.{name}: there is no such attribute, setting it would have no "
                 f"effect{hint}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models.history import History
@@ -113,7 +114,7 @@ class Callback:
             if name not in known:
                 raise AttributeError(
                     f"{kind.__name__}.{name}: there is no such attribute, setting it would have no "
-                    "effect"
+                    f"effect{_checks.near(name, known)}"
                 )
         check = self._options.get(name)
         super().__setattr__(name, value if check is None else check(value, name))

@@ -12,6 +12,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.losses import Loss, checked_weight
+from fastrnn.models import weighting
 
 #: Shuffled sequences are grouped by length within windows of this many batches.
 _WINDOW = 50
@@ -164,6 +165,29 @@ class Data:
         weighted = replace(self, weight=weight)
         target = loss.checked_target(y, shape, s.dtype, "y", weighted._weight_of_targets())
         return replace(weighted, y=target, pins=pins)
+
+    def with_class_weights(self, loss: Loss, class_weight: Any) -> Self:
+        """Return the same with weights multiplied by those of the targets' classes."""
+        assert self.y is not None
+        s = self.signature
+        counted = np.ones(self.y.shape[: self._lead if s.per_step else 1], np.bool_)
+        given = self.weight
+        if s.per_step and self.lengths is not None:
+            if self.starts is None:
+                counted = np.arange(self.y.shape[1]) < self.lengths[:, None]
+            else:  # of a part, only its own steps
+                own = slice(self.starts[0], self.starts[-1] + self.lengths[-1])
+                counted[...] = False
+                counted[own] = True
+                if given is not None and self._weighs_rows:
+                    of_rows, given = given, np.zeros(counted.shape, s.dtype)
+                    given[own] = of_rows.repeat(self.lengths)
+        if given is not None:
+            given = given.reshape(*given.shape, *[1] * (counted.ndim - given.ndim))
+            counted = counted & (given > 0)
+        weight = weighting.of_targets(class_weight, loss, self.y, s.outputs, counted)
+        weight = weight.astype(s.dtype)
+        return replace(self, weight=weight if given is None else weight * given)
 
     def _weights(self, sample_weight: Any, shape: tuple[int, ...]) -> Array:
         """Return weights of sequences, or of steps where targets of `shape` are per step."""

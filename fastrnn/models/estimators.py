@@ -49,7 +49,8 @@ class Settings(model_file.Model):
             raise AttributeError(f"{kind.__name__}.{name}: is read-only, it is set by fit")
         elif name[0] != "_" and "_CHECKS" in vars(kind):
             expected = f"expected one of {', '.join(self._CHECKS)}"
-            raise AttributeError(f"{kind.__name__}.{name}: is not a setting, {expected}")
+            hint = _checks.near(name, self._CHECKS)
+            raise AttributeError(f"{kind.__name__}.{name}: is not a setting, {expected}{hint}")
         super().__setattr__(name, value)
 
     # scikit-learn's, with which ``clone``, pipelines, cross-validation and grid searches work.

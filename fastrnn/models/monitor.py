@@ -57,7 +57,8 @@ class Monitor(Callback):
     def _better(self, logs: Logs) -> bool:
         """Return whether the quantity has improved; count the epochs since it last did."""
         if self.monitor not in logs:
-            raise ValueError(f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}")
+            hint = _checks.near(self.monitor, logs)
+            raise ValueError(f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}{hint}")
         gained = logs[self.monitor] - self.best
         better = (gained if self._more_is_better else -gained) > self.min_delta
         if better:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from fastrnn import _checks, losses, optim
 from fastrnn._files import model_file
@@ -125,10 +125,11 @@ class Sequential(Chain):
         validation_split: float = 0.0,
         lengths: Any = None,
         shuffle: bool = True,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | None = (),
         verbose: int = 1,
         *,
         sample_weight: Any = None,
+        class_weight: Literal["balanced"] | Mapping[int, float] | None = None,
         bptt: int | None = None,
         stateful: bool = False,
     ) -> History:
@@ -163,6 +164,11 @@ class Sequential(Chain):
         sample_weight : (N,) array-like, or as `y` per step, optional
             Weights of sequences or steps in the loss, as in :mod:`fastrnn.losses`: the loss of a
             batch is sum(w l) / sum(w).
+        class_weight : "balanced" or dict of int to float, optional
+            Weights of the classes, which multiply `sample_weight`: a dict has those of some
+            classes, the others have 1; "balanced" weighs a class by n / (classes that occur * its
+            number of targets), as scikit-learn does. For cross_entropy, and for
+            binary_cross_entropy of one output. Validation data are not weighted by class.
         bptt : int, optional
             Truncated backpropagation through time (Williams and Peng 1990): sequences are trained
             on in pieces of at most this many steps, one optimizer step each, with the state carried
@@ -192,7 +198,7 @@ class Sequential(Chain):
         from fastrnn.models.trainer import Plan, Trainer
 
         with self._fitting:
-            for i, callback in enumerate(expect_sequence(callbacks, "callbacks")):
+            for i, callback in enumerate(expect_sequence(callbacks or (), "callbacks")):
                 if not isinstance(callback, Callback):
                     raise TypeError(
                         f"callbacks[{i}]: expected a Callback, got {type(callback).__name__}"
@@ -201,6 +207,8 @@ class Sequential(Chain):
             stateful = _checks.flag(stateful, "stateful")
             data = self._data(X, y, lengths, sample_weight)
             data, validation = self._split(data, validation_data, validation_split)
+            if class_weight is not None:
+                data = data.with_class_weights(objective.loss, class_weight)
             plan = Plan(
                 epochs=_checks.size(epochs, "epochs"),
                 batch_size=_checks.size(batch_size, "batch_size"),
@@ -213,7 +221,7 @@ class Sequential(Chain):
                 self, self._network, objective, optimizer, self._rng, data, validation, plan
             )
             self.history = trainer.history
-            trainer.run([*([ProgressBar(verbose == 1)] if verbose else []), *callbacks])
+            trainer.run([*([ProgressBar(verbose == 1)] if verbose else []), *(callbacks or ())])
             return trainer.history
 
     def _split(self, data: Data, validation_data: Any, split: Any) -> tuple[Data, Data | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastrnn import _checks
 from fastrnn.optim.adagrad import Adagrad as Adagrad
 from fastrnn.optim.adam import Adam as Adam
 from fastrnn.optim.adam import AdamW as AdamW
@@ -36,14 +37,10 @@ NAMES: dict[str, type[Optimizer]] = {
 
 def get(optimizer: str | Optimizer) -> Optimizer:
     """Return a new optimizer of this name, with the defaults, or `optimizer` itself."""
-    if isinstance(optimizer, str) and optimizer in NAMES:
-        make: Any = NAMES[optimizer]
+    if isinstance(optimizer, str):
+        make: Any = NAMES[_checks.choice(optimizer, "optimizer", NAMES)]
         default: Optimizer = make()
         return default
-    if isinstance(optimizer, str):
-        raise ValueError(
-            f"optimizer: expected one of {', '.join(map(repr, NAMES))}, got {optimizer!r}"
-        )
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
             f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}"
