@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from fastrnn import _frames
 from fastrnn._types import Array
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -189,16 +190,13 @@ def copied(array: Array) -> Array:
 
 
 def asarray(value: Any, name: str) -> Array:
-    """Return `value` as an array of any dtype; raise if it is ragged."""
-    try:
-        if isinstance(value, np.ndarray) and type(value) is not np.ndarray and value.flags.owndata:
-            return copied(value)
-        return np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name}: expected an array, got a ragged sequence") from None
-    except (TypeError, RuntimeError) as error:  # a tensor that refuses to be converted
-        kind = type(value).__name__
-        raise TypeError(f"{name}: expected an array, got {kind}: {error}") from None
+    """Return `value` as an array of any dtype; raise if it is ragged, or values are missing."""
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        subclass = type(value) is not np.ndarray
+        array = copied(value) if subclass and value.flags.owndata else np.asarray(value)
+        if array.dtype != object:
+            return array
+    return _frames.values(value, name)
 
 
 def numeric(value: Any, name: str) -> Array:
@@ -209,11 +207,18 @@ def numeric(value: Any, name: str) -> Array:
     TypeError
         If it does not hold real numbers.
     ValueError
-        If it is ragged.
+        If it is ragged, or values are missing.
     """
+    return _of_kind(value, name, "fiub", "real numbers")
+
+
+def _of_kind(value: Any, name: str, kinds: str, expected: str) -> Array:
+    """Return `value` as an array of a dtype of one of these kinds."""
     values = asarray(value, name)
-    if values.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected an array of real numbers, got dtype {values.dtype}")
+    found = None if type(value) is np.ndarray else _frames.not_numbers(value)
+    if found is not None or values.dtype.kind not in kinds:
+        found = found or f"dtype {values.dtype}"
+        raise TypeError(f"{name}: expected an array of {expected}, got {found}")
     return values
 
 
@@ -257,9 +262,7 @@ def whole_numbers(value: Any, name: str) -> Array:
     """
     if _plain(value, _INTP):
         return value
-    integers = asarray(value, name)
-    if integers.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected an array of whole numbers, got dtype {integers.dtype}")
+    integers = _of_kind(value, name, "iu", "whole numbers")
     _pins = pinned(integers)
     if not np.can_cast(integers.dtype, np.intp):
         # A clipped value is still out of every range.
@@ -277,9 +280,7 @@ def indices(value: Any, name: str, below: int, least: int = 0) -> Array:
     ValueError
         If it is ragged, or one is out of range.
     """
-    integers = asarray(value, name)
-    if integers.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected an array of whole numbers, got dtype {integers.dtype}")
+    integers = _of_kind(value, name, "iu", "whole numbers")
     _pins = pinned(integers)
     if integers.size and (integers.min() < least or integers.max() >= below):
         wrong = integers.min() if integers.min() < least else integers.max()
@@ -354,6 +355,8 @@ def writable(value: Any, name: str, dtype: np.dtype[Any], shape: Sequence[int]) 
     """Return `value` itself, if kernels can write to it."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(value).__name__}")
+    if np.ma.is_masked(value):
+        asarray(value, name)  # raises
     if value.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {value.dtype}")
     if not (value.flags.writeable and value.flags.aligned and value.flags.c_contiguous):

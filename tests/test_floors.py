@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 #: The modules and folders of each layer of the package, the lowest first.
 FLOORS = (
-    "_checks _types _version",
+    "_checks _frames _types _version",
     "_kernels",
     "_core",
     "layers losses optim schedules functional layouts _files",

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastrnn.models.estimators import CELLS
+from fastrnn.models.estimators import CELLS, holdout
 from fastrnn.optim import Adam
 from fastrnn.sklearn import SequenceClassifier, SequenceRegressor
 
@@ -226,6 +226,33 @@ def test_memory_mapped(kind: Any, cell: str, tmp_path: Any) -> None:
         model.partial_fit(X, y)
         mapped.partial_fit(X, y)
     assert mapped.loss_curve_ == model.loss_curve_
+
+
+def test_holdout_is_stratified_and_loses_no_class() -> None:
+    for n in range(2, 40):
+        for fraction in (0.01, 0.1, 0.5, 0.9):
+            rng = np.random.default_rng(n)
+            train, held = holdout(rng.normal(size=n), fraction, rng)
+            assert len(held) == min(max(round(fraction * n), 1), n - 1)
+            assert sorted([*train, *held]) == list(range(n))
+            classes = np.array(["a", "b", "c"])[rng.integers(0, 3, n)]
+            if len(set(classes)) == n:
+                continue
+            train, held = holdout(classes, fraction, rng)
+            assert sorted([*train, *held]) == list(range(n))
+            assert len(held) == min(max(round(fraction * n), 1), n - len(set(classes)))
+            assert set(classes[train]) == set(classes)
+            for c in set(classes):
+                count = (classes == c).sum()
+                share = min(count * len(held) / n, count - 1)
+                of = (classes[held] == c).sum()
+                assert np.floor(share) <= of <= count - 1
+                assert fraction > 0.5 or abs(of - share) <= 1
+    for only in ([1], [1, 2, 3], ["a", "b"]):
+        with pytest.raises(ValueError, match="X: expected more than"):
+            holdout(np.array(only), 0.5, rng)
+    drawn = [holdout(np.zeros(20, int), 0.1, np.random.default_rng(seed))[1] for seed in range(30)]
+    assert len({tuple(held) for held in drawn}) > 20
 
 
 def test_pickles_are_small() -> None:

@@ -204,7 +204,7 @@ class Chain(Layer):
         """Return the arguments of a call, checked; `reset` time first."""
         signature, states = self._network.signature, self._network.states
         if isinstance(x, list | tuple):
-            x = np.asarray(x) if lengths is not None or _even(x) else x
+            x = _checks.asarray(x, "x") if lengths is not None or _even(x) else x
         pins = _checks.pinned(x)
         data = Data(signature, *signature.padded(x, "x", ("B", "T"), lengths), pins=pins)
         if state is not None and len(expect_sequence(state, "state")) != states:

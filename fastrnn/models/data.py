@@ -344,7 +344,7 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
 
 def _rows(value: Any, name: str) -> Any:
     """Return a list unchanged, anything else as an array: pandas indexes by label, not row."""
-    sequences = value if isinstance(value, list | tuple) else np.asarray(value)
+    sequences = value if isinstance(value, list | tuple) else _checks.asarray(value, name)
     if isinstance(sequences, np.ndarray) and sequences.ndim == 0:
         raise TypeError(f"{name}: expected an array or a list, got {value!r}")
     return sequences

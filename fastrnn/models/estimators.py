@@ -173,6 +173,48 @@ def last_step_net(
     return Sequential([*first, recurrent, *head], seed=for_training)
 
 
+def holdout(target: Array, fraction: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Split rows into those to train on and those held out, at random.
+
+    Parameters
+    ----------
+    target : (n, ...) array
+        Of one axis and not floats, it holds classes: each gives its share of the rows held out,
+        but always keeps one to train on.
+    fraction : float
+        Of the rows held out, above 0 and under 1; at least one is.
+    rng : Generator
+
+    Returns
+    -------
+    train, held : (n - m,) and (m,) arrays of int
+        Indices, in order.
+
+    Raises
+    ------
+    ValueError
+        If nothing can be held out: n is 1, or each row is the only one of its class.
+    """
+    n = len(target)
+    classes = target if target.ndim == 1 and target.dtype.kind != "f" else np.zeros(n)
+    _, of, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    if n <= len(counts):
+        raise ValueError(f"X: expected more than {n} sequences, to hold out {fraction:g} of them")
+    wanted = min(max(round(fraction * n), 1), n - len(counts))
+    share = counts * (wanted / n)
+    taken = np.minimum(np.floor(share).astype(int), counts - 1)
+    while (left := wanted - taken.sum()) > 0:
+        # To those furthest below their share, ties at random.
+        due = np.where(taken < counts - 1, share - taken, -np.inf) + rng.random(len(counts)) * 1e-9
+        taken[np.argsort(-due)[: min(left, np.count_nonzero(taken < counts - 1))]] += 1
+    order = rng.permutation(n)
+    rank = np.empty(n, int)
+    for k in range(len(counts)):
+        rank[order[of[order] == k]] = np.arange(counts[k])
+    held = rank < taken[of]
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
 def fit(
     net: Sequential, optimizer: Adam, loss: str, x: Any, y: Any, *, metrics: Sequence[str] = (),
     **options: Any,

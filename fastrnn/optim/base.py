@@ -136,6 +136,8 @@ def _expect_arrays(value: Any, name: str) -> None:
             raise TypeError(
                 f"{name} {key}: expected a writeable NumPy array, got {type(a).__name__}"
             )
+        if np.ma.is_masked(a):
+            _checks.asarray(a, f"{name} {key}")  # raises
 
 
 class Optimizer(ABC):

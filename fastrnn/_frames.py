@@ -1,0 +1,212 @@
+"""Frames, series and masked arrays, known by what they have: nothing is imported for them.
+
+pandas, polars and pyarrow objects are meant, and whatever else has the same methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from fastrnn._types import Array
+
+#: What pandas uses for a value that is missing, besides None.
+_MISSING = ("NAType", "NaTType")
+
+_NO_VALUE = (type(None), type(np.ma.masked))
+
+#: The dtypes of labels, in pandas and polars.
+_CATEGORICAL = ("CategoricalDtype", "Categorical", "Enum")
+
+
+def is_frame(value: Any) -> bool:
+    """Return whether `value` is a table with named columns, of pandas or polars."""
+    return hasattr(type(value), "to_numpy") and hasattr(value, "dtypes") and len(value.shape) == 2
+
+
+def is_series(value: Any) -> bool:
+    """Return whether `value` is a column or an index of pandas, or a column of polars."""
+    return hasattr(type(value), "to_numpy") and hasattr(value, "dtype")
+
+
+def column_names(value: Any) -> list[str] | None:
+    """Return the names of a frame's columns; None for anything else, and if none is a str.
+
+    Raises
+    ------
+    TypeError
+        If only some are.
+    """
+    if not is_frame(value):
+        return None
+    names = list(value.columns)
+    others = sorted({type(name).__name__ for name in names if not isinstance(name, str)})
+    if not others:
+        return names
+    if any(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"columns: expected names that are all str, or none of them, got {others[0]} beside str"
+        )
+    return None
+
+
+def refuse_keyed(value: Any, name: str) -> None:
+    """Raise TypeError if `value` would yield its keys, names or letters where items are wanted."""
+    if is_frame(value):
+        if value.shape[1] != 1:
+            columns = ", ".join(map(repr, list(value.columns)[:5]))
+            raise TypeError(
+                f"{name}: expected a sequence, got a frame of {value.shape[1]} columns: pass one "
+                f"of {columns}"
+            )
+    elif isinstance(value, str | bytes | Mapping | Set):
+        raise TypeError(f"{name}: expected a sequence, got a {type(value).__name__}")
+
+
+def items(value: Any, name: str) -> list[Any]:
+    """Return the items of an iterable, a series, or a frame of one column, as a list.
+
+    Raises
+    ------
+    TypeError
+        If it is not iterable, or as :func:`refuse_keyed` does.
+    """
+    refuse_keyed(value, name)
+    if is_frame(value):
+        return list(next(_columns(value)))
+    if not isinstance(value, Iterable) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        raise TypeError(f"{name}: expected a sequence, got {type(value).__name__}")
+    return list(value)
+
+
+def values(value: Any, name: str, *, missing: str = "raise") -> Array:
+    """Return `value` as an array of any dtype; objects that are all numbers become numbers.
+
+    Parameters
+    ----------
+    value : array-like
+        Frames and series, masked arrays, and lists of them too.
+    name : str
+        For messages.
+    missing : {"raise", "nan"}
+        What is done with masked values, None and NA among numbers: "nan" returns NaN there, and
+        float64.
+
+    Raises
+    ------
+    ValueError
+        If values are missing, or it is ragged.
+    TypeError
+        If it refuses to be converted.
+    """
+    value = _unwrapped(value, name, missing)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected an array, got a ragged sequence") from None
+    except (TypeError, RuntimeError) as error:  # a tensor that refuses to be converted
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected an array, got {kind}: {error}") from None
+    return _numbers(array, name, missing) if array.dtype == object else array
+
+
+def not_numbers(value: Any) -> str | None:
+    """Return what a frame or series holds besides numbers; None if nothing, and for all else."""
+    if is_frame(value):
+        for label, column in zip(value.columns, _columns(value), strict=True):
+            kind = not_numbers(column)
+            if kind is not None:
+                return f"{kind} in column {label!r}"
+    elif is_series(value):
+        if type(value.dtype).__name__ in _CATEGORICAL:
+            return f"dtype {value.dtype}"
+        if len(value) and values(value, "", missing="nan").dtype.kind not in "fiub":
+            return f"dtype {value.dtype}"
+    elif hasattr(value, "toarray"):  # SciPy's
+        return f"a sparse {type(value).__name__}: pass its toarray()"
+    return None
+
+
+def _unwrapped(value: Any, name: str, missing: str) -> Any:
+    """Return a masked array, frame or series, and those in a list, as arrays, else `value`."""
+    if isinstance(value, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(value)
+        return _filled(np.array(np.ma.getdata(value)), mask, name, missing, "masked")
+    if is_frame(value):
+        return _of_frame(value, name, missing)
+    if is_series(value):
+        return _of_series(value, name, missing)
+    if isinstance(value, list | tuple):
+        special = {kind for kind in set(map(type, value)) if _may_be_wrapped(kind)}
+        if special:
+            return [
+                _unwrapped(v, f"{name}[{i}]", missing) if type(v) in special else v
+                for i, v in enumerate(value)
+            ]
+    return value
+
+
+def _may_be_wrapped(kind: type) -> bool:
+    return issubclass(kind, list | tuple | np.ma.MaskedArray) or hasattr(kind, "to_numpy")
+
+
+def _columns(frame: Any) -> Iterator[Any]:
+    if hasattr(frame, "iter_columns"):  # polars
+        yield from frame.iter_columns()
+    else:
+        yield from (frame.iloc[:, i] for i in range(frame.shape[1]))
+
+
+def _of_frame(frame: Any, name: str, missing: str) -> Array:
+    if all(isinstance(dtype, np.dtype) and dtype.kind != "O" for dtype in frame.dtypes):
+        return np.asarray(frame)
+    columns = [
+        _of_series(column, f"{name} column {label!r}", missing)
+        for label, column in zip(frame.columns, _columns(frame), strict=True)
+    ]
+    if not columns:
+        return np.empty(frame.shape)
+    if len({column.dtype.kind in "fiub" for column in columns}) > 1:
+        columns = [column.astype(object) for column in columns]
+    return np.stack(columns, axis=1)
+
+
+def _of_series(series: Any, name: str, missing: str) -> Array:
+    array = np.asarray(series)
+    if array.dtype == object:
+        array = _numbers(array, name, missing)
+    if isinstance(series.dtype, np.dtype):
+        return array  # NaN is a number there
+    gone = series.isna() if hasattr(series, "isna") else series.is_null()
+    return _filled(array, np.asarray(gone), name, missing, "missing")
+
+
+def _filled(array: Array, gone: Array, name: str, missing: str, how: str) -> Array:
+    """Return an array with NaN where values are gone."""
+    if not gone.any():
+        return array
+    if missing == "raise" or array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected no {how} values, got {np.count_nonzero(gone)}")
+    return np.where(gone, np.nan, array.astype(np.float64))
+
+
+def _numbers(array: Array, name: str, missing: str) -> Array:
+    """Return an array of objects as one of numbers, if all that are not missing are numbers."""
+    objects = array.ravel().tolist() if array.ndim else []
+    kinds = set(map(type, objects))
+    missed = {kind for kind in kinds if kind in _NO_VALUE or kind.__name__ in _MISSING}
+    if any(not issubclass(k, Real | np.bool_) and k.__name__ != "Decimal" for k in kinds - missed):
+        return array
+    gone = np.array([type(value) in missed for value in objects], bool)
+    if gone.all():
+        return array  # nothing tells of numbers; and where it is empty
+    numbers = np.array([0 if g else v for g, v in zip(gone.tolist(), objects, strict=True)])
+    if numbers.dtype == object:
+        try:
+            numbers = numbers.astype(np.float64)
+        except OverflowError:
+            return array
+    return _filled(numbers, gone, name, missing, "missing").reshape(array.shape)

@@ -1,0 +1,235 @@
+"""pandas, polars and masked arrays, wherever arrays are taken."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _checks, _frames, functional, losses, optim
+
+pd: Any = pytest.importorskip("pandas")
+pl: Any = pytest.importorskip("polars")
+
+MASKED = np.ma.masked_equal(np.array([1.0, 2.0, 3.0]), 2.0)
+NAN = float("nan")
+
+#: Values with something missing in them: what it is, and what "nan" makes of it.
+GONE = {
+    "masked": (MASKED, [1, NAN, 3]),
+    "masked in a list": ([1.0, np.ma.masked, 3], [1, NAN, 3]),
+    "masked arrays in a list": ([MASKED, MASKED], [[1, NAN, 3]] * 2),
+    "masked integers": (np.ma.array([1, 2], mask=[0, 1]), [1, NAN]),
+    "Int64": (pd.Series([1, None], dtype="Int64"), [1, NAN]),
+    "Float64": (pd.Series([1.5, None], dtype="Float64"), [1.5, NAN]),
+    "boolean": (pd.Series([True, None], dtype="boolean"), [1, NAN]),
+    "an extension array": (pd.array([1, None]), [1, NAN]),
+    "series in a list": ([pd.Series([1, None], dtype="Int64")], [[1, NAN]]),
+    "objects": (np.array([1, None, 2.5], object), [1, NAN, 2.5]),
+    "NA in a list": ([1, pd.NA], [1, NAN]),
+    "a frame": (pd.DataFrame({"a": pd.array([1, None]), "b": [0.5, 2]}), [[1, 0.5], [NAN, 2]]),
+    "polars integers": (pl.Series([1, None]), [1, NAN]),
+    "polars floats": (pl.Series([1.5, None]), [1.5, NAN]),
+    "polars booleans": (pl.Series([True, None]), [1, NAN]),
+    "a polars frame": (pl.DataFrame({"a": [1, None], "b": [0.5, 2]}), [[1, 0.5], [NAN, 2]]),
+}
+
+#: Complete values, and the array that they are.
+WHOLE = {
+    "nothing masked": (np.ma.array([1.0, 2], mask=[0, 0]), np.array([1.0, 2])),
+    "Int64": (pd.Series([1, 2], dtype="Int64"), np.array([1, 2])),
+    "boolean": (pd.Series([True, False], dtype="boolean"), np.array([True, False])),
+    "strings": (pd.Series(["a", "b"], dtype="string"), np.array(["a", "b"], object)),
+    "categories": (pd.Series(["a", "b"], dtype="category"), np.array(["a", "b"], object)),
+    "an index": (pd.Index([3, 4]), np.array([3, 4])),
+    "a frame of two kinds": (
+        pd.DataFrame({"a": pd.array([1, 2]), "b": np.float32([0.5, 1])}),
+        np.array([[1, 0.5], [2, 1]]),
+    ),
+    "a frame of two names": (pd.DataFrame(np.eye(2), columns=["a", "a"]), np.eye(2)),
+    "a frame of float32": (pd.DataFrame(np.eye(2, dtype="f")), np.eye(2, dtype="f")),
+    "a frame of objects": (pd.DataFrame({"a": [1, 2]}, dtype=object), np.array([[1], [2]])),
+    "a frame with labels": (
+        pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+        np.array([[1, "x"], [2, "y"]], object),
+    ),
+    "an empty frame": (pd.DataFrame(index=range(3)), np.empty((3, 0))),
+    "polars": (pl.Series([1, 2]), np.array([1, 2])),
+    "polars categories": (
+        pl.Series(["a", "b"], dtype=pl.Categorical),
+        np.array(["a", "b"], object),
+    ),
+    "a polars frame": (pl.DataFrame({"a": [1, 2], "b": [0.5, 1]}), np.array([[1, 0.5], [2, 1]])),
+    "objects": (np.array([1, 2.5, True], object), np.array([1, 2.5, 1])),
+    "decimals": ([Decimal("1.5"), 2], np.array([1.5, 2])),
+    "objects that are not numbers": (np.array([1, "a"], object), np.array([1, "a"], object)),
+}
+
+
+@pytest.mark.parametrize("kind", GONE)
+def test_what_is_missing_is_refused_or_nan(kind: str) -> None:
+    value, expected = GONE[kind]
+    with pytest.raises(ValueError, match=r"^x.*: expected no (missing|masked) values, got \d"):
+        _frames.values(value, "x")
+    array = _frames.values(value, "x", missing="nan")
+    assert array.dtype == np.float64
+    np.testing.assert_array_equal(array, expected)
+    for check in (_checks.asarray, _checks.numeric, _checks.whole_numbers, _checks.floats):
+        with pytest.raises(ValueError, match=r"^x.*: expected no (missing|masked) values"):
+            check(value, "x")
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_values(kind: str) -> None:
+    value, expected = WHOLE[kind]
+    array = _frames.values(value, "x")
+    assert type(array) is np.ndarray
+    assert array.dtype == expected.dtype
+    np.testing.assert_array_equal(array, expected)
+    nan = _frames.values(value, "x", missing="nan")
+    assert nan.dtype == expected.dtype
+    np.testing.assert_array_equal(nan, expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (pd.Series([1, 2], dtype="category"), "got dtype category"),
+        (pd.DataFrame({"a": pd.Categorical([1, 2])}), "got dtype category in column 'a'"),
+        (pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), "got dtype str in column 'b'"),
+        (pd.Series(pd.date_range("2020", periods=2)), "got dtype datetime64"),
+        (pl.Series(["1", "2"], dtype=pl.Enum(["1", "2"])), "got dtype Enum"),
+        (pl.DataFrame({"a": ["x"]}), "got dtype String in column 'a'"),
+    ],
+)
+def test_labels_are_no_numbers(value: Any, said: str) -> None:
+    for check, wanted in ((_checks.numeric, "real"), (_checks.whole_numbers, "whole")):
+        with pytest.raises(TypeError, match=f"^x: expected an array of {wanted} numbers, {said}"):
+            check(value, "x")
+
+
+def test_sparse_matrices() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    for kind in ("csr_array", "coo_matrix"):
+        with pytest.raises(TypeError, match=rf"^x: .*got a sparse {kind}: pass its toarray\(\)"):
+            _checks.numeric(getattr(sparse, kind)(np.eye(3)), "x")
+
+
+def test_missing_labels_are_refused() -> None:
+    for labels in (pd.Series(["a", None]), pl.Series(["a", None]), pd.Categorical(["a", None])):
+        for missing in ("raise", "nan"):
+            with pytest.raises(ValueError, match=r"^y: expected no missing values, got 1"):
+                _frames.values(labels, "y", missing=missing)
+
+
+def test_column_names() -> None:
+    assert _frames.column_names(pd.DataFrame({"b": [1], "a": [2]})) == ["b", "a"]
+    assert _frames.column_names(pl.DataFrame({"b": [1], "a": [2]})) == ["b", "a"]
+    for other in (pd.DataFrame(np.eye(2)), np.eye(2), [[1]], {"a": [1]}, pd.Series([1], name="a")):
+        assert _frames.column_names(other) is None
+    with pytest.raises(TypeError, match="columns: expected names that are all str, or none"):
+        _frames.column_names(pd.DataFrame({"a": [1], 2: [2]}))
+
+
+@pytest.mark.parametrize("of", [pd, pl])
+def test_items(of: Any) -> None:
+    for value in (["a", "b"], of.Series(["a", "b"]), of.DataFrame({"t": ["a", "b"]}), iter("ab")):
+        assert _frames.items(value, "texts") == ["a", "b"]
+    for keyed, said in (
+        (of.DataFrame({"t": ["a"], "u": ["b"]}), "got a frame of 2 columns: pass one of 't', 'u'"),
+        ({"a": 1}, "got a dict"),
+        ({"a"}, "got a set"),
+        ("ab", "got a str"),
+        (3, "got int"),
+        (np.array(3), "got ndarray"),
+    ):
+        with pytest.raises(TypeError, match=f"^texts: expected a sequence, {said}"):
+            _frames.items(keyed, "texts")
+
+
+def a_model() -> fastrnn.Sequential:
+    layers = [fastrnn.GRU(2, 3, return_sequences=False, seed=0), fastrnn.Linear(3, 1, seed=0)]
+    model = fastrnn.Sequential(layers, seed=0)
+    model.compile("sgd", "mse")
+    return model
+
+
+X = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+Y = X[:, -1, 0]
+W = np.ones(4, np.float32)
+LENGTHS = np.array([3, 2, 3, 1])
+
+
+def loaded(layer: Any, name: str, value: Any) -> None:
+    layer.load_state_dict({**layer.state_dict(), name: value})
+
+
+def updated(value: Any) -> None:
+    optim.SGD(0.1).step({"w": np.ones(3, np.float32)}, {"w": value})
+
+
+#: Calls that take an array, and one that they take.
+DOORS: dict[str, tuple[Any, Any]] = {
+    "layer": (lambda x: fastrnn.GRU(2, 3)(x), X),
+    "layer, state": (lambda h: fastrnn.GRU(2, 3)(X, h), np.ones((1, 3, 3), np.float32)),
+    "layer, lengths": (lambda n: fastrnn.GRU(2, 3)(X, lengths=n), np.array([4, 2, 3])),
+    "layer, reset": (lambda r: fastrnn.GRU(2, 3)(X, reset=r), np.eye(4, 3) > 0),
+    "embedding": (lambda x: fastrnn.Embedding(5, 2)(x), LENGTHS),
+    "linear": (lambda x: fastrnn.Linear(2, 3)(x), X),
+    "load_state_dict": (
+        lambda b: loaded(fastrnn.Linear(2, 3), "bias", b),
+        np.ones(3, np.float32),
+    ),
+    "stream": (lambda x: fastrnn.GRU(2, 3).stream().step(x), X[0, :1]),
+    "functional": (
+        lambda w: functional.rnn(X, np.zeros((3, 3), "f"), np.ones((3, 2), "f"), w),
+        np.ones((3, 3), np.float32),
+    ),
+    "pack_rnn": (lambda w: fastrnn.layouts.pack_rnn(np.ones((3, 2)), w), np.ones((3, 3))),
+    "loss": (lambda y: losses.mse(y, Y), Y),
+    "loss, target": (lambda t: losses.mse(Y, t), Y),
+    "loss, classes": (lambda t: losses.cross_entropy(X[:, 0], t), LENGTHS % 2),
+    "loss, weight": (lambda w: losses.mse(Y, Y, w), W),
+    "optimizer": (updated, np.ones(3, np.float32)),
+    "parameter": (
+        lambda w: optim.SGD(0.1).step({"w": w}, {"w": np.ones(3)}),
+        np.ones(3, np.float32),
+    ),
+    "fit": (lambda x: a_model().fit(x, Y, verbose=0), X),
+    "fit, y": (lambda y: a_model().fit(X, y, verbose=0), Y),
+    "fit, weight": (lambda w: a_model().fit(X, Y, sample_weight=w, verbose=0), W),
+    "fit, lengths": (lambda n: a_model().fit(X, Y, lengths=n, verbose=0), LENGTHS),
+    "fit, list": (lambda x: a_model().fit([x, X[0]], Y[:2], verbose=0), X[1]),
+    "predict": (lambda x: a_model().predict(x), X),
+    "evaluate": (lambda y: a_model().evaluate(X, y), Y),
+    "call": (lambda x: a_model()(x), X),
+    "call, list": (lambda x: a_model()([x, X[0]]), X[1]),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_masked_arrays_are_refused_everywhere(door: str) -> None:
+    call, array = DOORS[door]
+    call(array)
+    mask = np.zeros(array.shape, bool)
+    call(np.ma.array(array, mask=mask))
+    mask.flat[-1] = True
+    before = array.copy()
+    with pytest.raises(ValueError, match="expected no masked values, got 1"):
+        call(np.ma.array(array, mask=mask))
+    np.testing.assert_array_equal(array, before)
+
+
+def test_rows_of_frames_are_taken_in_order() -> None:
+    """By position, whatever the index says."""
+    index = [7, 0, 3, 1]
+    for y in (pd.Series(Y, index), pl.Series(Y), pd.DataFrame({"y": Y}, index), pl.DataFrame(Y)):
+        model, other = a_model(), a_model()
+        model.fit(X, y, verbose=0, batch_size=2, sample_weight=pd.Series(W, index))
+        other.fit(X, Y, verbose=0, batch_size=2, sample_weight=W)
+        np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    frames = [pd.DataFrame(x, columns=["a", "b"]) for x in X]
+    np.testing.assert_array_equal(model.predict(frames), model.predict(X))
