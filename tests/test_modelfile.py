@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -344,3 +346,148 @@ def test_only_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     atomic.remove_left_over(tmp_path / "m")
     assert set(os.listdir(tmp_path)) == kept
+
+
+# What can't be written.
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return a set of folders; those added have no space left."""
+    folders: set[str] = set()
+    usual = os.open
+
+    def open_(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_CREAT and os.path.dirname(os.fsdecode(path)) in folders:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return usual(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", open_)
+    return folders
+
+
+def test_a_full_disk_is_found_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left") as info:
+        atomic.check_writable(tmp_path / "m")
+    assert info.value.filename == str(tmp_path / "m")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="owners")
+def test_another_users_file_in_a_shared_folder_is_found_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    atomic.check_writable(tmp_path / "m")
+    tmp_path.chmod(0o1777)
+    with pytest.raises(PermissionError):
+        atomic.check_writable(tmp_path / "m")
+    atomic.check_writable(tmp_path / "new")
+
+
+@pytest.mark.parametrize("path", ["", ".", "folder/"])
+def test_no_file(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="is not a regular file"):
+        atomic.check_writable(path)
+
+
+@pytest.mark.parametrize("length", [255, 143, 101])
+def test_long_names(length: int, tmp_path: Path) -> None:
+    names = ["m" * length, "m" * (length - 1) + "n"]
+    names.append("é" * (length // 2))
+    for name in names:
+        atomic.check_writable(tmp_path / name)
+        atomic.write(tmp_path / name, b"data")
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+    kept = atomic.kept(tmp_path / names[0], lambda path: atomic.write(path, b"other"))
+    assert kept is not None
+    assert Path(kept).read_bytes() == b"other"
+    assert Path(kept).parent == tmp_path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="knows no other way to tell who is alive")
+def test_what_is_left_of_a_long_name_is_removed(tmp_path: Path) -> None:
+    script = """if True:
+        import os, sys
+        from fastrnn._files import atomic
+        os.fsync = lambda _: os._exit(1)
+        atomic.write(sys.argv[1], b"data")"""
+    path = str(tmp_path / ("m" * 255))
+    subprocess.run([sys.executable, "-P", "-c", script, path])
+    assert len(os.listdir(tmp_path)) == 1
+    atomic.remove_left_over(tmp_path / "other")
+    assert len(os.listdir(tmp_path)) == 1
+    atomic.remove_left_over(path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_could_not_be_written_is_kept(
+    tmp_path: Path, full: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    path = folder / "m.safetensors"
+    path.write_bytes(b"before")
+    path.chmod(0o600)
+
+    def write(path: str) -> None:
+        atomic.write(path, b"data")
+
+    beside = atomic.kept(path, write)
+    assert beside is not None
+    assert Path(beside).parent == folder
+    assert Path(beside).name.startswith("m.")
+    assert beside.endswith(".safetensors")
+    assert os.name == "nt" or os.stat(beside).st_mode & 0o777 == 0o600
+    assert atomic.kept(path, write, beside) == beside
+    full.add(str(folder))
+    away = atomic.kept(path, write, beside)
+    assert away is not None
+    assert Path(away).name == path.name
+    assert Path(away).parent.parent == other
+    assert Path(away).read_bytes() == Path(beside).read_bytes() == b"data"
+    full.add(str(other))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(other))
+    assert atomic.kept(path, write, beside) is None
+    assert path.read_bytes() == b"before"
+    assert {*os.listdir(folder)} == {path.name, Path(beside).name}
+
+
+def test_a_checkpoint_that_fails_does_not_end_the_training(
+    tmp_path: Path, full: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+
+    class Fill(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any) -> None:
+            full.clear()
+            if epoch in (1, 2):
+                full.add(str(folder))
+
+    def train(path: Path, epochs: int) -> dict[str, list[float]]:
+        model = Sequential([Embedding(4, 2), LSTM(2, 3), Linear(3, 4)], seed=1)
+        model.compile("adam", "cross_entropy")
+        callbacks = [Checkpoint(path), Fill()]
+        return model.fit(TOKENS, TOKENS, epochs=epochs, callbacks=callbacks, verbose=0).history
+
+    said = r"m: No space left on device; the training goes on, its state is kept in .*other"
+    with pytest.warns(RuntimeWarning, match=said) as told:
+        train(folder / "m", 3)
+    assert len(told) == 1
+    (kept,) = other.glob("*/m")
+    assert train(kept, 4) == train(tmp_path / "whole", 4)
+    full.clear()
+    with pytest.warns(RuntimeWarning):
+        train(folder / "n", 4)
+    assert train(folder / "n", 4) == train(tmp_path / "whole", 4)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from fastrnn import _checks
@@ -19,35 +21,114 @@ _NEW = (
     | getattr(os, "O_BINARY", 0)
 )
 
+#: Temporary names show at most this many bytes of the file's own: they have to fit wherever it does
+#: (names may have 255 bytes, on encrypted file systems 143).
+_SHOWN = 100
+
+#: A block that :func:`check_writable` writes, so that it finds a full disk.
+_BLOCK = bytes(4096)
+
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file atomically: to a temporary file beside it, which then replaces it.
 
     Any number of threads and processes may write one path: each file is whole, and the last one
-    stays. A file that is replaced keeps its mode, and a link stays a link.
+    stays. A file that is replaced keeps its mode and, where that is allowed, its owner and group; a
+    link stays a link.
     """
     with _temporary(path) as (target, temporary):
-        with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
-            with suppress(FileNotFoundError):
-                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_new(temporary, data, like=target)
         os.replace(temporary, target)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise the OSError that :func:`write` would raise."""
-    with _temporary(path) as (_, temporary):
-        os.close(os.open(temporary, _NEW, 0o666))
+    """Raise the OSError that :func:`write` would raise, as far as that can be known before."""
+    with _temporary(path) as (target, temporary):
+        _write_new(temporary, _BLOCK, like=target)
+        with suppress(FileNotFoundError):
+            file, folder = os.stat(target), os.stat(os.path.dirname(target))
+            # In a folder such as /tmp, nobody can replace another user's file.
+            if folder.st_mode & stat.S_ISVTX and hasattr(os, "geteuid"):
+                user = os.geteuid()
+                if user not in (0, file.st_uid, folder.st_uid):
+                    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), target)
+
+
+def kept(
+    path: str | os.PathLike[str], write: Callable[[str], None], already: str | None = None
+) -> str | None:
+    """Keep what could not be written to `path`: write it to another file, and return its path.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that could not be written.
+    write : callable
+        Writes to a path.
+    already : str, optional
+        A path that this function returned before, to be tried first.
+
+    Returns
+    -------
+    str or None
+        The path of a file beside `path`, or else in a new folder of the directory for temporary
+        files; None if neither can be written.
+    """
+    import tempfile
+
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    stem, suffix = os.path.splitext(name)
+    shown = stem if name == _short(name) else _short(name)
+    if already:
+        with suppress(OSError):
+            write(already)
+            return already
+    beside = os.path.join(folder, f"{shown}.{os.urandom(4).hex()}{suffix[:_SHOWN]}")
+    with suppress(OSError):
+        _write_new(beside, b"", like=target)  # a file that is replaced keeps its mode
+        return _written(beside, write)
+    with suppress(OSError):
+        private = tempfile.mkdtemp(prefix="fastrnn-")
+        try:
+            return _written(os.path.join(private, name), write)
+        except OSError:
+            os.rmdir(private)
+    return None
+
+
+def _written(path: str, write: Callable[[str], None]) -> str:
+    """Write a file and return its path; if that fails, remove what there is of it."""
+    try:
+        write(path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    return path
+
+
+def _write_new(path: str, data: bytes, like: str) -> None:
+    """Write a new file, with owner, group and mode of the file `like`, if that exists."""
+    with os.fdopen(os.open(path, _NEW, 0o666), "wb") as file:
+        with suppress(FileNotFoundError):
+            of = os.stat(like)
+            if hasattr(os, "chown"):
+                with suppress(OSError):
+                    os.chown(path, of.st_uid, of.st_gid)
+            os.chmod(path, stat.S_IMODE(of.st_mode))
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove_left_over(path: str | os.PathLike[str]) -> None:
     """Remove temporary files of processes that were killed while writing this file."""
     folder, name = os.path.split(os.path.realpath(path))
+    start = f".{_short(name)}."
     for entry in os.listdir(folder):
-        if entry.startswith(f".{name}.") and entry.endswith(".tmp"):
-            process = entry.removeprefix(f".{name}.").split(".")[0]
+        if entry.startswith(start) and entry.endswith(".tmp"):
+            process = entry.removeprefix(start).split(".")[0]
             if process.isdigit() and not _alive(int(process)):
                 with suppress(OSError):
                     os.unlink(os.path.join(folder, entry))
@@ -66,15 +147,21 @@ def _alive(process: int) -> bool:
     return True
 
 
+def _short(name: str) -> str:
+    """Return the name, or of a long one a checksum, which stands for it in names of other files."""
+    data = os.fsencode(name)
+    return name if len(data) <= _SHOWN else f"{zlib.crc32(data):08x}"
+
+
 @contextmanager
 def _temporary(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """Yield the real path and a temporary one beside it; errors name the path that was given."""
     given = _checks.path(path)
     target = os.path.realpath(given)
-    if not given or (os.path.exists(target) and not os.path.isfile(target)):
+    if not os.path.basename(given) or (os.path.exists(target) and not os.path.isfile(target)):
         raise OSError(f"{given!r} is not a regular file")
     folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(8).hex()}.tmp")
+    temporary = os.path.join(folder, f".{_short(name)}.{os.getpid()}.{os.urandom(8).hex()}.tmp")
     try:
         yield target, temporary
     except OSError as error:

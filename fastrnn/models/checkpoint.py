@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,6 +71,10 @@ class Checkpoint(Keeper):
     killed while writing leaves the previous file. A training that has ended is not repeated; remove
     the file to start over.
 
+    A file that can't be written before the training is an error. If that happens later (the disk is
+    full, the folder is gone), the training goes on: a warning says once where the state is kept
+    instead, and every later write tries `path` again.
+
     Parameters
     ----------
     path : str or path-like
@@ -91,6 +96,9 @@ class Checkpoint(Keeper):
 
     path: str
     every: int | None
+
+    #: Where the state is kept after a write that failed: "" before that, None if nowhere.
+    _kept: str | None = ""
 
     def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
         self.path, self.every = path, every  # type: ignore[assignment]
@@ -118,7 +126,16 @@ class Checkpoint(Keeper):
         self._write()
 
     def _write(self) -> None:
-        write(self.path, self._of_now().state_dict())
+        state = self._of_now().state_dict()
+        try:
+            write(self.path, state)
+        except OSError as error:
+            kept = atomic.kept(self.path, lambda path: write(path, state), self._kept)
+            if kept != self._kept:
+                self._kept = kept
+                where = f"is kept in {kept}" if kept else "can't be kept elsewhere either"
+                said = f"{self.path}: {error.strerror or error}; the training goes on, its state"
+                warnings.warn(f"{said} {where}", RuntimeWarning, stacklevel=2)
 
     def _of_now(self) -> Resumable:
         if self.training is None:
