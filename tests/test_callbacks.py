@@ -409,6 +409,25 @@ def test_resumed_to_the_same_bits(
     assert weights(again) == weights(whole)
 
 
+def test_a_metric_of_all_outputs_is_resumed(tmp_path: Path, data: Any) -> None:
+    def worst(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        assert y_true.shape == y_pred.shape == (22, 5)
+        return float(abs(y_true - y_pred).max())
+
+    def model() -> Sequential:
+        made = small()
+        made.compile("adam", "mse", [worst])
+        return made
+
+    options = {"epochs": 2, "batch_size": 4, "verbose": 0}
+    expected = model().fit(*data, **options)
+    path = tmp_path / "c"
+    with pytest.raises(RuntimeError, match="crash"):
+        model().fit(*data, callbacks=[Checkpoint(path, every=1), Crash(3)], **options)
+    resumed = model().fit(*data, callbacks=[Checkpoint(path), Crash(99)], **options)
+    assert resumed.history == expected.history
+
+
 def test_resumed_streams(tmp_path: Path, rng: np.random.Generator) -> None:
     X = rng.integers(0, V, (12, 5))
     options = {"epochs": 3, "batch_size": 2, "stateful": True, "verbose": 0}

@@ -406,11 +406,12 @@ def test_metrics(rng: np.random.Generator) -> None:
     X, y = rng.standard_normal((9, 4, F)), rng.standard_normal((9, 1))
     model = sums_model()
 
-    def worst(output: np.ndarray, target: np.ndarray) -> float:
-        return float(abs(output - target).max())
+    def worst(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        assert y_true.shape == y_pred.shape == (9,)
+        return float(abs(y_pred - y_true).max())
 
     model.compile("sgd", "huber", ["mse", losses.mae, worst])
-    measured = model.evaluate(X, y)
+    measured = model.evaluate(X, y, batch_size=4)
     d = model.predict(X) - y
     assert measured["mse"] == pytest.approx((d**2).mean())
     assert measured["mae"] == pytest.approx(abs(d).mean())
@@ -421,13 +422,13 @@ def test_metrics(rng: np.random.Generator) -> None:
     model = tokens_model()
     tokens = ragged(rng, 5)
 
-    def size(output: np.ndarray, target: np.ndarray) -> float:
-        assert output.shape == (len(target), V)
-        return len(target)
+    def size(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        assert y_pred.shape == (len(y_true), V)
+        return len(y_true)
 
-    def whole(output: np.ndarray, target: np.ndarray) -> float:
-        """Count sequences without any error; depends on the order (B, T)."""
-        return float((output.argmax(-1) == target).all(axis=1).sum())
+    def whole(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        """Count sequences without any error; depends on the order (N, T)."""
+        return float((y_pred.argmax(-1) == y_true).all(axis=1).sum())
 
     even = rng.integers(0, V, (3, 7))
     targets = model.predict(even).argmax(-1)
@@ -441,6 +442,77 @@ def test_metrics(rng: np.random.Generator) -> None:
     hits = np.concatenate([model.predict([x])[0].argmax(-1) == x for x in tokens])
     assert measured["accuracy"] == pytest.approx(hits.mean())
     assert measured["size"] == len(hits)
+
+
+def test_metrics_are_of_all_the_data(rng: np.random.Generator) -> None:
+    """Not means of batches: in evaluation, validation and training, in the order of the data."""
+    X, y = rng.standard_normal((11, 4, F)), rng.standard_normal(11)
+    seen: list[Any] = []
+
+    def r2(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        seen.append((y_true, y_pred))
+        return float(1 - ((y_true - y_pred) ** 2).sum() / ((y_true - y_true.mean()) ** 2).sum())
+
+    model = sums_model()
+    model.compile(optim.SGD(0.0), "mse", [r2, "mae"])  # the weights stay as they are
+    expected = r2(y, model.predict(X)[:, 0])
+    weight = np.array([1, 1, 0, 2, 1, 1, 1, 1, 0, 1, 1.0])
+    history = model.fit(
+        X, y, epochs=2, batch_size=4, validation_data=(X, y), shuffle=False, verbose=0
+    )
+    assert list(history.history) == ["loss", "r2", "mae", "val_loss", "val_r2", "val_mae"]
+    for name in ("r2", "val_r2"):
+        assert history.history[name] == pytest.approx([expected] * 2, rel=1e-12)
+    some = model.evaluate(X, y, batch_size=3, sample_weight=weight)["r2"]
+    assert some == pytest.approx(r2(y[weight > 0], model.predict(X)[weight > 0, 0]), rel=1e-12)
+    ragged = [x[: 1 + i % 4] for i, x in enumerate(X)]
+    seen.clear()
+    model.evaluate(ragged, y, batch_size=3)
+    np.testing.assert_array_equal(seen[0][0], y)
+    np.testing.assert_array_equal(seen[0][1], model.predict(ragged)[:, 0])
+
+
+@pytest.mark.parametrize("bptt", [None, 3])
+def test_metrics_per_step(bptt: int | None, rng: np.random.Generator) -> None:
+    shapes: list[Any] = []
+
+    def hits(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        shapes.append((y_true.shape, y_pred.shape))
+        return float((y_pred.argmax(-1) == y_true).mean())
+
+    model = tokens_model()
+    model.compile(optim.SGD(0.0), "cross_entropy", [hits, "accuracy"])
+    even, uneven = rng.integers(0, V, (5, 6)), ragged(rng, 5)
+    total = sum(map(len, uneven))
+    for data, shape in ((even, (30,) if bptt else (5, 6)), (uneven, (total,))):
+        shapes.clear()
+        logs = model.fit(data, data, batch_size=2, bptt=bptt, verbose=0).last
+        assert shapes == [(shape, (*shape, V))]
+        assert logs["hits"] == pytest.approx(logs["accuracy"], rel=1e-12)
+        assert model.evaluate(data, data)["hits"] == pytest.approx(logs["hits"], rel=1e-12)
+
+
+def test_metrics_that_are_no_metrics(rng: np.random.Generator) -> None:
+    model = sums_model()
+
+    def backwards(output: Any, target: Any) -> float:
+        return 0.0
+
+    def pairs(y_true: Any, y_pred: Any) -> Any:
+        return y_true, y_pred
+
+    told = (
+        r"metrics: expected backwards\(y_true, y_pred\), as in .*, got backwards\(output, target\)"
+    )
+    with pytest.raises(ValueError, match=told):
+        model.compile("sgd", "mse", [backwards])
+    model.compile("sgd", "mse", [pairs])
+    with pytest.raises(
+        TypeError, match=r"expected pairs\(y_true, y_pred\) to return a number, got"
+    ):
+        model.evaluate(np.zeros((2, 3, F)), np.zeros(2))
+    model.compile("sgd", "mse", None)
+    assert model.metrics == ()
 
 
 def test_nan_is_an_error_that_says_where(rng: np.random.Generator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from fastrnn._types import Array
 from fastrnn.losses import Loss
 from fastrnn.models.data import Batch, Data
-from fastrnn.models.metrics import Metric
+from fastrnn.models.metrics import Metric, OfAll, Outputs
 from fastrnn.models.network import Network
 
 
@@ -22,13 +23,26 @@ class Objective:
     loss: Loss
     metrics: Mapping[str, Metric]
 
+    @cached_property
+    def of_all(self) -> Mapping[str, OfAll]:
+        """The metrics that are functions of all outputs."""
+        return {n: metric for n, metric in self.metrics.items() if isinstance(metric, OfAll)}
+
 
 class Means:
-    """Weighted means over batches: of the loss, and of each metric."""
+    """Weighted means over batches: of the loss, and of metrics; others are of all outputs.
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    Parameters
+    ----------
+    objective : Objective
+    whole : bool
+        Whether batches hold sequences rather than pieces of them.
+    """
+
+    def __init__(self, objective: Objective, *, whole: bool = True) -> None:
+        self.objective, self.whole = objective, whole
         self.total, self.sums = 0.0, [0.0] * (1 + len(objective.metrics))
+        self.outputs: list[Outputs] = []  #: Kept for metrics that are of all.
 
     def add(self, y: Array, batch: Batch) -> tuple[float, Array]:
         """Add a batch with outputs `y`; return its loss and the gradient of the loss."""
@@ -39,16 +53,26 @@ class Means:
             total = float(y.size // y.shape[-1])
         self.total += total
         self.sums[0] += value * total
-        for i, metric in enumerate(self.objective.metrics.values(), 1):
-            if total:
-                self.sums[i] += metric(y, batch.target, batch.weight) * total
+        if total and self.objective.metrics:
+            for i, metric in enumerate(self.objective.metrics.values(), 1):
+                if not isinstance(metric, OfAll):
+                    self.sums[i] += metric(y, batch.target, batch.weight) * total
+            if self.objective.of_all:
+                self.outputs.append(Outputs.of(y, batch.target, batch.weight, self.whole))
         return value, dy
 
+    def so_far(self) -> dict[str, float]:
+        """Return the means, by name, without metrics that are of all outputs."""
+        names, of = ("loss", *self.objective.metrics), self.total or 1.0
+        of_all = self.objective.of_all
+        return {n: s / of for n, s in zip(names, self.sums, strict=True) if n not in of_all}
+
     def logs(self, prefix: str = "") -> dict[str, float]:
-        """Return the means, by name."""
-        names = ("loss", *self.objective.metrics)
-        of = self.total or 1.0
-        return {prefix + name: s / of for name, s in zip(names, self.sums, strict=True)}
+        """Return loss and metrics, by name."""
+        logs = self.so_far()
+        for name, metric in self.objective.of_all.items():
+            logs[name] = metric(self.outputs)
+        return {prefix + name: logs[name] for name in ("loss", *self.objective.metrics)}
 
 
 def measure(
@@ -56,7 +80,9 @@ def measure(
 ) -> dict[str, float]:
     """Return loss and metrics over all data, without dropout."""
     means = Means(objective)
-    for rows in data.by_length(batch_size):
+    # A function of all outputs sees them in the order of the data.
+    batches = data.rows(batch_size, None) if objective.of_all else data.by_length(batch_size)
+    for rows in batches:
         batch = data.batch(rows)
         with np.errstate(over="ignore", invalid="ignore"):
             y, _ = network.apply(batch.x, lengths=batch.lengths)

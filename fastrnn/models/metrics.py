@@ -2,25 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.losses import NAMES, BinaryCrossEntropy, CrossEntropy, Elementwise, Loss
 
-Metric = Callable[[Array, Array, Array | None], float]
+#: The mean over a batch of outputs, given targets and weights.
+Mean = Callable[[Array, Array, Array | None], float]
+
+#: First arguments of functions that take the outputs before the targets.
+_OUTPUTS = {"y_pred", "pred", "preds", "predictions", "output", "outputs", "input", "logits"}
+_TARGETS = {"y_true", "true", "target", "targets", "label", "labels"}
+
+
+class OfAll:
+    """A function of all targets and all outputs: ``f(y_true, y_pred)``, as in scikit-learn.
+
+    Parameters
+    ----------
+    name : str
+    function : callable
+    """
+
+    def __init__(self, name: str, function: Callable[[Array, Array], Any]) -> None:
+        self.name, self._function = name, function
+
+    def __call__(self, batches: Sequence[Outputs]) -> float:
+        """Return the metric over these batches; NaN if there is nothing in them."""
+        if not batches:
+            return float("nan")
+        if len({b.y_pred.shape[1:-1] for b in batches}) > 1 or not all(b.whole for b in batches):
+            batches = [b.flat() for b in batches]
+        y_true = np.concatenate([b.y_true for b in batches])
+        y_pred = np.concatenate([b.y_pred for b in batches])
+        if y_pred.shape[-1] == 1:
+            y_true, y_pred = y_true.reshape(y_pred.shape[:-1]), y_pred[..., 0]
+        value = self._function(y_true, y_pred)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"metrics: expected {self.name}(y_true, y_pred) to return a number, got {value!r}"
+            ) from None
+
+
+class Outputs(NamedTuple):
+    """Targets and outputs of a batch, with the sequences first.
+
+    `whole` means that all sequences are there with all steps; else steps, (n, ...), without those
+    that are padding or have weight 0.
+    """
+
+    y_true: Array
+    y_pred: Array
+    whole: bool
+
+    @classmethod
+    def of(cls, z: Array, t: Array, w: Array | None, whole: bool) -> Self:
+        """Return those of a batch, time first, with these weights."""
+        per_step = z.ndim == 3
+        if per_step:
+            z, t = z.swapaxes(0, 1), t.swapaxes(0, 1)
+            w = w if w is None or w.ndim == 1 else w.swapaxes(0, 1)
+        counted = None if w is None else w > 0
+        if counted is not None and not counted.all():
+            z, t, whole = z[counted], t[counted], whole and not per_step
+        return cls(t, z, whole)
+
+    def flat(self) -> Self:
+        """Return the same with steps side by side."""
+        if self.y_pred.ndim < 3:
+            return self
+        y_true, y_pred = (a.reshape(-1, *a.shape[2:]) for a in self[:2])
+        return self._replace(y_true=y_true, y_pred=y_pred)
+
+
+Metric = Mean | OfAll
 
 
 def get_metric(metric: Any, loss: Loss) -> tuple[str, Metric]:
-    """Return the metric's name, and a function that returns its mean over a batch.
+    """Return the metric's name, and what computes it.
 
     Parameters
     ----------
     metric : str or callable
-        ``"accuracy"``, the name of a loss, a loss, or ``f(output, target) -> float``.
+        ``"accuracy"``, the name of a loss, a loss, or ``f(y_true, y_pred) -> float``.
     loss : Loss
         The training loss, which determines what outputs and targets are.
     """
@@ -32,9 +103,10 @@ def get_metric(metric: Any, loss: Loss) -> tuple[str, Metric]:
         return "accuracy", _classes if isinstance(loss, CrossEntropy) else _signs
     if isinstance(metric, str):
         if metric not in NAMES:
+            hint = _checks.near(metric, ["accuracy", *NAMES])
             raise ValueError(
                 f"metrics: expected 'accuracy', {', '.join(map(repr, NAMES))} or a function, "
-                f"got {metric!r}"
+                f"got {metric!r}{hint}"
             )
         name, metric = metric, NAMES[metric]
     else:
@@ -45,20 +117,23 @@ def get_metric(metric: Any, loss: Loss) -> tuple[str, Metric]:
         return name, partial(_of_loss, metric)
     if not callable(metric):
         raise TypeError(f"metrics: expected names or functions, got {type(metric).__name__}")
-    return name, partial(_of_valid, metric)
+    _expect_targets_first(metric, name)
+    return name, OfAll(name, metric)
+
+
+def _expect_targets_first(function: Any, name: str) -> None:
+    """Raise if the names of the arguments tell that outputs come before targets."""
+    code = getattr(function, "__code__", None)
+    arguments = [] if code is None else [*code.co_varnames[: code.co_argcount][:2]]
+    if len(arguments) == 2 and arguments[0] in _OUTPUTS and arguments[1] in _TARGETS:
+        raise ValueError(
+            f"metrics: expected {name}(y_true, y_pred), as in Keras and scikit-learn, got "
+            f"{name}({', '.join(arguments)})"
+        )
 
 
 def _of_loss(loss: Loss, z: Array, t: Array, w: Array | None) -> float:
     return loss.compute(z, t, w)[0]
-
-
-def _of_valid(function: Any, z: Array, t: Array, w: Array | None) -> float:
-    if z.ndim == 3:  # per step, where the user has the batch first
-        z, t = z.swapaxes(0, 1), t.swapaxes(0, 1)
-        w = None if w is None else w.swapaxes(0, 1)
-    if w is not None:
-        z, t = z[w > 0], t[w > 0]
-    return float(function(z, t))
 
 
 def _classes(z: Array, t: Array, w: Array | None) -> float:

@@ -88,7 +88,7 @@ class Sequential(Chain):
         self,
         optimizer: str | optim.Optimizer = "adam",
         loss: str | losses.Loss = "cross_entropy",
-        metrics: Sequence[Any] = (),
+        metrics: Sequence[Any] | None = (),
     ) -> None:
         """Configure the model for training.
 
@@ -99,21 +99,27 @@ class Sequential(Chain):
         loss : {"mse", "mae", "huber", "cross_entropy", "binary_cross_entropy"} or Loss
             The last two take logits: the model needs no softmax or sigmoid.
         metrics : sequence of str or callable
-            ``"accuracy"``, names of losses, or functions ``f(output, target) -> float`` of the
-            outputs and targets of a batch: (B, ...), (B, T, ...) per step, or, where some are
-            padding or have weight 0, (n, ...) of the others. Each is averaged over batches.
+            ``"accuracy"``, names of losses, which weigh as the loss does, or functions
+            ``f(y_true, y_pred) -> float``, as in Keras and scikit-learn, which get no weights.
+
+            A function is called with all targets and all outputs, not batch by batch: of an
+            epoch's training, as they came, once at its end; of validation and :meth:`evaluate`, in
+            the order of the data. They are (N, ...), or per step (N, T, ...); without sequences of
+            weight 0; and, where steps are padding or have weight 0, where lengths differ between
+            batches, and in training with `bptt`, (n, ...), all other steps side by side. An O of 1
+            is left out. Outputs are those of the model: logits for the cross-entropies.
         """
         from fastrnn.models.evaluation import Objective
         from fastrnn.models.metrics import get_metric
 
         chosen = losses.get(loss)
-        named = [get_metric(m, chosen) for m in expect_sequence(metrics, "metrics")]
+        named = [get_metric(m, chosen) for m in expect_sequence(metrics or (), "metrics")]
         names = [name for name, _ in named]
         if len({"loss", *names}) <= len(names):
             raise ValueError(f"metrics: expected distinct names other than 'loss', got {names}")
         self._fitting.refuse_if_taken()
         self._optimizer = optim.get(optimizer)
-        self._objective, self._metrics = Objective(chosen, dict(named)), tuple(metrics)
+        self._objective, self._metrics = Objective(chosen, dict(named)), tuple(metrics or ())
 
     def fit(
         self,
@@ -184,7 +190,7 @@ class Sequential(Chain):
         History
             ``history.history["loss"]``, one number per epoch: the mean over its batches, each
             measured before its optimizer step; ``["val_loss"]`` with validation; and likewise each
-            metric.
+            metric. Outputs that a metric of all outputs needs are kept in memory for an epoch.
 
         Raises
         ------

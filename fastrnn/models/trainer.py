@@ -18,6 +18,7 @@ from fastrnn.models.callback import Callback, Keeper, Logs, Model, Progress
 from fastrnn.models.data import Batch, Data, pieces
 from fastrnn.models.evaluation import Means, Objective, measure
 from fastrnn.models.history import History
+from fastrnn.models.metrics import Outputs
 from fastrnn.models.network import Network
 from fastrnn.models.progress import ProgressBar
 from fastrnn.optim import Optimizer
@@ -85,7 +86,7 @@ class Trainer:
         self.model, self.network = model, network
         self.objective, self.optimizer, self.rng = objective, optimizer, rng
         self.data, self.validation, self.plan = data, validation, plan
-        self.means = Means(objective)
+        self.means = self._no_means()
         self.history = History()
         self.callbacks: list[Callback] = []
         self.progress = Progress(plan.epochs, len(data), plan.steps(data))
@@ -133,6 +134,10 @@ class Trainer:
                 layer.training = mode
             self._end(begun)
 
+    def _no_means(self) -> Means:
+        """Return the means of an epoch that begins."""
+        return Means(self.objective, whole=self.plan.bptt is None)
+
     def _end(self, begun: Sequence[Callback]) -> None:
         """Call ``on_train_end``, and drop the callbacks' references to the training."""
         try:
@@ -165,7 +170,7 @@ class Trainer:
             self.batch += 1
             if end:
                 self._publish()
-                logs = self.means.logs()
+                logs = self.means.so_far()
                 for hook in end:
                     hook(self.batch - 1, logs)
         logs = self.means.logs()
@@ -183,7 +188,7 @@ class Trainer:
         self.history.add(epoch, logs)
         self.epoch, self.batch = epoch + 1, 0
         self.order = self.rng.bit_generator.state
-        self.means = Means(self.objective)
+        self.means = self._no_means()
         self.state = None
         self._publish()
         for callback in self.callbacks:
@@ -252,6 +257,7 @@ class Trainer:
             "order": self.order,
             "total": self.means.total,
             "sums": self.means.sums,
+            "outputs": [tuple(outputs) for outputs in self.means.outputs],
             "state": self.state,
             "history": self.history.history,
             "epochs": self.history.epoch,
@@ -290,6 +296,7 @@ class Trainer:
         optimizer = self.optimizer
         epoch, batch = (_checks.size(state[name], name, 0) for name in ("epoch", "batch"))
         sums = [float(value) for value in state["sums"]]
+        outputs = [Outputs(*of_batch) for of_batch in state.get("outputs", ())]
         history, epochs = dict(state["history"]), list(state["epochs"])
         if len(sums) != len(self.means.sums) or any(len(v) > len(epochs) for v in history.values()):
             raise ValueError("history: expected as many numbers as metrics and epochs")
@@ -311,6 +318,7 @@ class Trainer:
             state["state"],
         )
         self.means.total, self.means.sums = float(state["total"]), sums
+        self.means.outputs = outputs
         self.history.history, self.history.epoch = history, epochs
         self.model.stop_training = bool(state["stop"])
 
