@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -21,7 +19,6 @@ from fastrnn.callbacks import (
     Callback,
     Checkpoint,
     EarlyStopping,
-    History,
     ProgressBar,
     ReduceLROnPlateau,
 )
@@ -253,90 +250,6 @@ def test_options_are_checked_when_set(tmp_path: Path) -> None:
     mine.anything = 3  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="patience: expected"):
         mine.patience = -1
-
-
-# Progress, pictures.
-
-
-def test_progress_as_lines(data: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    model = small()
-    model.fit(*data, epochs=2, validation_split=0.2, verbose=2)
-    model.fit(*data, callbacks=[ProgressBar()], verbose=0)
-    model.fit(*data, verbose=0)
-    model.fit(*data, epochs=9, batch_size=3)  # all at nearly the same time
-    out, err = capsys.readouterr()
-    lines = err.splitlines()
-    assert out == ""
-    assert len(lines) == 4
-    assert lines[0].startswith("epoch 1/2  ")
-    assert lines[3].startswith("epoch 9/9  ")
-    for said in ("loss ", "mae ", "val_loss ", "val_mae ", " seq/s"):
-        assert said in lines[1]
-
-
-def test_progress_as_lines_within_an_epoch(
-    data: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fastrnn.models.progress, "_SECONDS_PER_LINE", 0.0)
-    small().fit(*data, batch_size=11)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert " 50%  loss " in lines[1]
-    assert lines[1].endswith(" s left")
-
-
-def test_progress_as_a_bar(
-    data: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    small().fit(*data, epochs=2, batch_size=4)
-    err = capsys.readouterr().err
-    assert "epoch 1/2 " in err
-    assert "epoch 2/2 100%|" in err
-    assert "loss " in err
-
-
-@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
-@pytest.mark.parametrize("size", [(0, 0), (24, 100)])
-def test_progress_on_a_terminal(
-    size: tuple[int, int], data: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A new pseudo-terminal has no size."""
-    import fcntl
-    import termios
-
-    master, slave = os.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
-    with open(slave, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        small().fit(*data, batch_size=4)
-        seen, end = b"", b"epoch 1/1 100%|"
-        # A terminal returns its input in pieces.
-        while end not in seen and select.select([master], [], [], 10)[0]:
-            seen += os.read(master, 10_000)
-        assert end in seen
-    os.close(master)
-
-
-def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    history = small().fit(*data, epochs=3, validation_split=0.2, verbose=0)
-    assert repr(history).startswith("History(epochs=3, last={'loss': ")
-    pytest.importorskip("matplotlib").use("agg")
-    figure = history.plot()
-    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "mae"]
-    drawn = [line.get_ydata() for line in figure.axes[0].lines]
-    np.testing.assert_array_equal(drawn, [history.history["loss"], history.history["val_loss"]])
-    assert len(history.plot(["mae"]).axes) == len(history.plot("mae").axes) == 1
-    figure.savefig(tmp_path / "h.png")
-    for names in (["nonsense"], []):
-        with pytest.raises(ValueError, match="names: expected some of"):
-            history.plot(names)
-    with pytest.raises(ValueError, match="names: expected some of"):
-        History().plot()
-    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"needs matplotlib: pip install 'fastrnn\[plot\]'"):
-        history.plot()
 
 
 # Checkpoints.

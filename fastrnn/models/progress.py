@@ -1,24 +1,44 @@
-"""Display of a training's progress on stderr."""
+"""Display of progress on stderr."""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any, ClassVar
 
 from fastrnn import _checks
 from fastrnn.models.callback import Callback, Logs, Options
 
-#: Where stderr is not a terminal, a line of progress is printed this often.
-_SECONDS_PER_LINE = 5.0
-
 #: A bar is redrawn this often, as in tqdm.
 _SECONDS_PER_DRAWING = 0.1
 
+#: In a pipe, work without a title prints a line this often, and less often the longer it takes:
+#: after this fraction of the time taken so far.
+_SECONDS_PER_LINE, _FRACTION_PER_LINE = 5.0, 0.1
+
+#: A terminal that does not tell its size is taken to have that of the VT100.
+_TERMINAL = os.terminal_size((80, 24))
+
+#: Shapes of a bar, from the widest to the narrowest.
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+_NO_BAR = "{desc}{percentage:3.0f}%{postfix}"
+_NO_TITLE = "{percentage:3.0f}%{postfix}"
+
+#: Cells of a bar in tqdm where the width is unlimited, and the fewest that are worth their place.
+_CELLS, _FEWEST_CELLS = 10, 5
+
 
 class Display:
-    """Progress on stderr: bars on a terminal, else lines.
+    """Progress on stderr: bars in a terminal or a notebook, else lines.
+
+    Progress that can't be written, for want of a stderr or of somebody who reads it, is left out:
+    it never ends the work.
 
     Parameters
     ----------
@@ -34,18 +54,20 @@ class Display:
         self, item: str, *, units: Mapping[str, str] | None = None, within: bool = True
     ) -> None:
         self._item, self._units, self._within = item, dict(units or {}), within
-        self._terminal = sys.stderr.isatty()
-        self._bar: Any = None
-        self._title = self._line = ""
+        self._stream = sys.stderr if hasattr(sys.stderr, "write") else None
+        self._bar: _Bar | None = None
+        self._title = ""
         self._start, self._begun_at, self._done_before = 0.0, 0, 0.0
-        self._next = time.perf_counter() + _SECONDS_PER_LINE
+        self._next = math.inf  #: When to show the progress again.
 
     def begin(self, title: str, count: int = 0, done: float = 0.0) -> None:
-        """Start a bar.
+        """Start a bar, or the time of a line.
 
         Parameters
         ----------
         title : str
+            Such as ``"epoch 1/10"``, which is one line in a pipe. Work without a title also prints
+            lines in between.
         count : int
             Items already done.
         done : float
@@ -53,12 +75,14 @@ class Display:
         """
         self._start = time.perf_counter()
         self._title, self._begun_at, self._done_before = title, count, done
-        if self._within and self._terminal:
-            shape = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-            self._bar = bar(shape, total=1.0, initial=done, desc=f"{title} " if title else "")
+        self._next = math.inf
+        if self._within and _redraws(self._stream):
             self._next = self._start
+            self._write(self._begin_bar, done)
+        elif self._within and not title:
+            self._next = self._start + _SECONDS_PER_LINE
 
-    def update(self, count: int, done: float, numbers: Mapping[str, float]) -> None:
+    def update(self, count: int, done: float, numbers: Mapping[str, Any]) -> None:
         """Show the progress, unless it was shown just now.
 
         Parameters
@@ -71,81 +95,206 @@ class Display:
             Quantities such as losses, by name.
         """
         now = time.perf_counter()
-        if not self._within or now < self._next:
+        if now < self._next:
             return
-        said = self._said(numbers, count, now)
+        said, speed = self._said(numbers), self._speed(count, now)
         if self._bar is not None:
             self._next = now + _SECONDS_PER_DRAWING
-            self._bar.set_postfix_str(said, refresh=False)
-            self._bar.update(done - self._bar.n)
+            self._write(self._bar.draw, done, said, speed)
         else:
-            since = max(done - self._done_before, 1e-9)
-            left = (now - self._start) * (1 - done) / since
-            self._say(f"{done:4.0%}  {said}, {left:.0f} s left", now)
+            taken = now - self._start
+            self._next = now + max(_SECONDS_PER_LINE, _FRACTION_PER_LINE * taken)
+            left = taken * (1 - done) / max(done - self._done_before, 1e-9)
+            self._write_line(f"{done:4.0%}", [*said, speed, f"{left:.0f} s left"])
 
-    def end(self, count: int, numbers: Mapping[str, float]) -> None:
+    def end(self, count: int, numbers: Mapping[str, Any]) -> None:
         """Show the whole as done."""
         now = time.perf_counter()
-        said = self._said(numbers, count, now)
-        if self._bar is not None:
-            self._bar.set_postfix_str(said, refresh=False)
-            self._bar.update(1 - self._bar.n)
-            self._close_bar()
+        said, speed = self._said(numbers), self._speed(count, now)
+        title = f"{self._title or '100%'}  {now - self._start:.1f} s"
+        self._next = math.inf
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            self._write(bar.finish, title, said, speed)
         else:
-            whole = "" if self._title else "100%  "
-            self._say(f"{whole}{now - self._start:.1f} s  {said}", now)
+            self._write_line(title, [*said, speed])
 
     def close(self) -> None:
-        """Close an unfinished bar, and print a pending line."""
-        self._close_bar()
-        self._print_line()
+        """Close an unfinished bar."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            self._write(bar.close)
 
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def _begin_bar(self, done: float) -> None:
+        self._bar = _Bar(self._stream, f"{self._title} " if self._title else "", done)
 
-    def _said(self, numbers: Mapping[str, float], count: int, now: float) -> str:
-        speed = (count - self._begun_at) / max(now - self._start, 1e-9)
-        said = [
-            f"{name} {value:.4g} {self._units.get(name, '')}".rstrip()
+    def _said(self, numbers: Mapping[str, Any]) -> list[str]:
+        return [
+            f"{name} {_number(value)} {self._units.get(name, '')}".rstrip()
             for name, value in numbers.items()
         ]
-        return ", ".join([*said, f"{speed:,.0f} {self._item}/s"])
 
-    def _say(self, said: str, now: float) -> None:
-        """Print a line, or, if one was printed just now, hold it back until :meth:`close`."""
-        self._line = f"{self._title}  {said}".lstrip()
-        if now >= self._next or not self._within:
-            self._next = now + _SECONDS_PER_LINE
-            self._print_line()
+    def _speed(self, count: int, now: float) -> str:
+        return f"{(count - self._begun_at) / max(now - self._start, 1e-9):,.0f} {self._item}/s"
 
-    def _print_line(self) -> None:
-        if self._line:
-            print(self._line, file=sys.stderr, flush=True)
-        self._line = ""
+    def _write_line(self, title: str, said: Sequence[str]) -> None:
+        columns = _size(self._stream).columns if _is_terminal(self._stream) else math.inf
+        self._write(_write_line, self._stream, _wrapped(title, said, columns))
+
+    def _write(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Write to stderr; be silent from now on if it is closed or nobody reads it."""
+        if self._stream is None:
+            return
+        try:
+            write(*arguments)
+        except (OSError, ValueError):
+            self._stream, self._next = None, math.inf
+            self.close()
 
 
-def bar(shape: str, **options: Any) -> Any:
-    """Return a tqdm bar of this format on stderr, as wide as the terminal."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+class _Bar:
+    """A bar of tqdm in which the numbers have the first place."""
 
-    tqdm_bar = tqdm(bar_format=shape, dynamic_ncols=True, file=sys.stderr, **options)
-    if (tqdm_bar.ncols or 80) < 1:  # The terminal's size is unknown: tqdm would cut all off.
-        tqdm_bar.ncols, tqdm_bar.nrows, tqdm_bar.dynamic_ncols = 80, 24, None
-    return tqdm_bar
+    def __init__(self, stream: Any, title: str, done: float) -> None:
+        self._stream = stream
+        options = {"colour": None} if os.environ.get("NO_COLOR") else {}
+        size = _size(stream)
+        self._bar = _tqdm()(
+            total=1.0, initial=done, desc=_encodable(title, stream), bar_format=_BAR, file=stream,
+            ncols=size.columns, nrows=size.lines, **options,
+        )  # fmt: skip
+
+    def draw(self, done: float, said: list[str], speed: str) -> None:
+        shorter = [(_NO_TITLE, said[:n]) for n in range(len(said), -1, -1)]
+        self._fit(done, [*_with_bar(said, speed), (_NO_BAR, said), *shorter])
+        # tqdm's own locking would leave all bars locked if Ctrl-C came while it draws.
+        with self._bar.get_lock():
+            self._bar.refresh(nolock=True)
+
+    def finish(self, title: str, said: list[str], speed: str) -> None:
+        """Close the bar; if the numbers need more than its line, lines take its place."""
+        self._bar.leave = self._fit(1.0, _with_bar(said, speed))
+        self._bar.close()
+        if not self._bar.leave:
+            _write_line(self._stream, _wrapped(title, said, _size(self._stream).columns))
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _fit(self, done: float, shapes: Iterable[tuple[str, list[str]]]) -> bool:
+        """Take the first shape that is narrow enough; return whether there is one."""
+        bar, columns = self._bar, _size(self._stream).columns
+        if bar.disable:  # by TQDM_DISABLE
+            return True
+        bar.n = done
+        for bar.bar_format, said in shapes:
+            bar.postfix, bar.ncols = _encodable(", ".join(said), self._stream), None
+            if bar.gui:  # a widget has room
+                return True
+            spare = _CELLS - _FEWEST_CELLS if bar.bar_format == _BAR else 0
+            fits = _width(str(bar)) - spare <= columns
+            bar.ncols = columns
+            if fits:
+                return True
+        return False
+
+
+def _with_bar(said: list[str], speed: str) -> list[tuple[str, list[str]]]:
+    return [(_BAR, [*said, speed]), (_BAR, said)]
+
+
+@cache
+def _tqdm() -> Any:
+    with warnings.catch_warnings():
+        # In a notebook without ipywidgets, where tqdm's bar is one of text.
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    class Bar(tqdm):  # type: ignore[misc]
+        # tqdm's thread redraws bars that are seldom updated. It would stay for ever, and
+        # warn where a process with threads forks.
+        monitor_interval = 0
+
+    return Bar
+
+
+def _redraws(stream: Any) -> bool:
+    """Return whether a line can be drawn again: on a terminal and in a notebook."""
+    if type(stream).__module__.partition(".")[0] == "ipykernel":
+        return True
+    return _is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _size(stream: Any) -> os.terminal_size:
+    """Return columns and lines for bars: all but those of a new line and of an echoed ``^C``."""
+    size = _TERMINAL
+    with suppress(AttributeError, OSError, ValueError):
+        told = os.get_terminal_size(stream.fileno())
+        size = told if min(told) > 0 and _is_terminal(stream) else size
+    return os.terminal_size((size.columns - 2, size.lines - 1))
+
+
+def _write_line(stream: Any, line: str) -> None:
+    """Write a line between the bars that there may be, at once: other threads write, too."""
+    line = _encodable(line, stream)
+    if "tqdm" in sys.modules:
+        _tqdm().write(line, file=stream)
+    else:
+        stream.write(line + "\n")
+    with suppress(AttributeError):
+        stream.flush()
+
+
+def _wrapped(title: str, said: Sequence[str], columns: float) -> str:
+    """Join by commas, in lines of at most this width if what is said allows it."""
+    lines, space = [title], "  "
+    for text in said:
+        if _width(lines[-1] + space + text) < columns:  # and a comma
+            lines[-1] += space + text
+        else:
+            lines[-1] += space.rstrip()
+            lines.append(f"  {text}")
+        space = ", "
+    return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes in a terminal."""
+    from tqdm.utils import disp_len  # type: ignore[import-untyped]
+
+    return int(disp_len(text))
+
+
+def _number(value: Any) -> str:
+    try:
+        return f"{value:.4g}"
+    except (TypeError, ValueError):  # of a callback's own
+        return str(value)
+
+
+def _encodable(text: str, stream: Any) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class ProgressBar(Callback):
-    """Progress on stderr: a bar for each epoch on a terminal, else lines.
+    """Progress on stderr: for each epoch a bar in a terminal or a notebook, else a line.
 
-    ``fit(verbose=1)`` is the same as having one among the callbacks.
+    ``fit(verbose=1)`` is the same as having one among the callbacks. The bars are tqdm's, which
+    heeds ``NO_COLOR`` and variables of its own such as ``TQDM_DISABLE``.
 
     Parameters
     ----------
     batches : bool
-        Whether to show progress within an epoch; lines are then printed every few seconds and at
-        the end of the training. Otherwise a line is printed after each epoch.
+        Whether to show progress within an epoch. Otherwise a line is printed after each epoch,
+        in a terminal and a notebook as well.
     """
 
     _options: ClassVar[Options] = {"batches": _checks.flag}
@@ -179,7 +328,7 @@ class ProgressBar(Callback):
             self._display.end(self.progress.samples, logs)
 
     def on_train_end(self, logs: Logs) -> None:
-        """Close the bar of an unfinished epoch, and print a pending line."""
+        """Close the bar of an unfinished epoch."""
         if self._display is not None:
             self._display.close()
         self._display = None

@@ -165,8 +165,8 @@ class Sequential(Chain):
             batched with those of similar length, to reduce padding.
         callbacks : sequence of Callback
         verbose : int
-            0: silent. 1: progress on stderr, as a bar on a terminal, else a line every few seconds.
-            2: a line for each epoch.
+            0: silent. 1: progress on stderr, for each epoch a bar in a terminal or a notebook, else
+            a line. 2: a line for each epoch.
         sample_weight : (N,) array-like, or as `y` per step, optional
             Weights of sequences or steps in the loss, as in :mod:`fastrnn.losses`: the loss of a
             batch is sum(w l) / sum(w).
