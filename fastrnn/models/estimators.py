@@ -148,10 +148,14 @@ def last_step_net(
     num_layers: int = 1,
     bidirectional: bool = False,
     dropout: float = 0.0,
+    return_sequences: bool = False,
     dtype: Any = np.float32,
     seed: int | None = None,
 ) -> Sequential:
-    """Return a network of `first`, recurrent layers, dropout, and a linear map of the last step."""
+    """Return a network of `first`, recurrent layers, dropout, and a linear map of the last step.
+
+    With `return_sequences`, it is of each step.
+    """
     _checks.fraction(dropout, "dropout")
     num_layers = _checks.size(num_layers, "num_layers")
     for_recurrent, for_dropout, for_linear, for_training = seeds(seed, 4)
@@ -161,7 +165,7 @@ def last_step_net(
         num_layers,
         dropout=dropout if num_layers > 1 else 0.0,
         bidirectional=bidirectional,
-        return_sequences=False,
+        return_sequences=return_sequences,
         dtype=dtype,
         seed=for_recurrent,
     )
@@ -241,6 +245,11 @@ def softmax(logits: Array) -> Array:
     p = np.exp(z - z.max(axis=-1, keepdims=True))
     probabilities: Array = p / p.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def sigmoid(logits: Array) -> Array:
+    """Return 1 / (1 + exp(-z)), in float64."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64))))
 
 
 def adam(lr: float, clip_norm: float, examples: int, batch_size: int, epochs: int) -> Adam:

@@ -1,0 +1,216 @@
+"""Inputs of the estimators: checked, and scaled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from fastrnn import _checks, _frames
+from fastrnn._types import Array
+from fastrnn.models.scaling import mean_and_deviation
+
+#: float32 is kept, everything else becomes float64, as elsewhere in scikit-learn.
+_DTYPES = [np.float64, np.float32]
+
+_FROM_FRAME = "fastrnn.sklearn.from_frame(df, group=..., features=[...], target=...)"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Properties of the inputs to `fit`.
+
+    Attributes
+    ----------
+    features : int
+        F, over time.
+    dtype : dtype
+    table : bool
+        Whether they were given as a table (n, T).
+    mean, deviation : (F,) array
+    """
+
+    features: int
+    dtype: np.dtype[Any]
+    table: bool
+    mean: Array
+    deviation: Array
+
+    @classmethod
+    def of(cls, sequences: Any, table: bool, standardize: bool, weight: Array | None) -> Self:
+        """Return those of sequences; each of their steps has its sequence's weight, > 0."""
+        F = sequences[0].shape[1]
+        scale = np.zeros(F), np.ones(F)
+        if standardize:
+            weight = None if weight is None else weight.repeat(steps(sequences))
+            scale = mean_and_deviation(joined(sequences), weight)
+        return cls(F, sequences[0].dtype, table, *scale)
+
+    def scaled(self, sequences: Any) -> Any:
+        """Return sequences as the network takes them."""
+        F = sequences[0].shape[1]
+        if self.features != F:
+            hint = ""
+            if all(len(x) == self.features for x in sequences):
+                swapped = "[x.T for x in X]" if isinstance(sequences, list) else "X.swapaxes(1, 2)"
+                hint = f": features by steps? pass steps by features, {swapped}"
+            raise ValueError(
+                f"X: expected {self.features} features over time, as in fit, got {F}{hint}"
+            )
+        if isinstance(sequences, list):
+            return [((x - self.mean) / self.deviation).astype(self.dtype) for x in sequences]
+        return ((sequences - self.mean) / self.deviation).astype(self.dtype)
+
+
+def steps(sequences: Any) -> Array:
+    """Return the number of steps of each sequence."""
+    if isinstance(sequences, np.ndarray):
+        return np.full(len(sequences), sequences.shape[1])
+    return np.array([len(x) for x in sequences])
+
+
+def joined(sequences: Any) -> Array:
+    """Return the steps of all sequences, one after the other."""
+    if isinstance(sequences, np.ndarray):
+        return sequences.reshape(-1, *sequences.shape[2:])
+    return np.concatenate(sequences)
+
+
+def taken(sequences: Any, rows: Array) -> Any:
+    """Return some of the sequences, or of their targets."""
+    if isinstance(sequences, np.ndarray):
+        return sequences[rows]
+    return [sequences[i] for i in rows]
+
+
+def checked(X: Any, estimator: Any, *, reset: bool, as_table: bool) -> tuple[Any, bool]:
+    """Return `X` as (n, T, F) or a list of (T_i, F), and whether it is a table (n, T).
+
+    Parameters
+    ----------
+    X : array-like
+    estimator : BaseEstimator
+        scikit-learn keeps number and names of columns in it, or compares them.
+    reset : bool
+        Whether they are kept rather than compared.
+    as_table : bool
+        Whether it was fitted to a table.
+    """
+    if _frames.is_frame(X):
+        _expect_steps(X)
+    elif not hasattr(X, "toarray"):  # scikit-learn refuses sparse ones, which may be dicts
+        _frames.refuse_keyed(X, "X")
+    if np.ma.is_masked(X):
+        _checks.asarray(X, "X")  # raises
+    if _frames.is_series(X) or (getattr(X, "ndim", 0) == 1 and X.dtype == object):
+        X = list(X)  # an array of arrays, or a column of them
+    sequences: Any = _listed(X, estimator)
+    if sequences is None and getattr(X, "ndim", 2) >= 3:
+        sequences = _array(X, estimator, allow_nd=True)
+        _checks.expect_shape(sequences, "X", ("n", "T", "F"))
+    if sequences is not None:
+        if reset or not as_table:
+            _compare_columns(X, sequences, estimator, reset)
+        return sequences, False
+    table = _array(X, estimator)
+    if reset or as_table:
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    return table[:, :, None], True
+
+
+def _array(X: Any, estimator: Any, **options: Any) -> Array:
+    """Return `X` as scikit-learn checks it, with a hint where it is padded with NaN."""
+    try:
+        array: Array = check_array(X, dtype=_DTYPES, input_name="X", estimator=estimator, **options)
+    except ValueError as error:
+        padded = "NaN" in str(error) and _ends_in_nan(_frames.values(X, "X", missing="nan"))
+        raise ValueError(f"{error}{_PADDED if padded else ''}") from None
+    return array
+
+
+_PADDED = (
+    "\nSequences end in NaN: if they are padded with it, pass a list of sequences of their own "
+    "lengths, [x[:n] for x, n in zip(X, lengths)]."
+)
+
+
+def _ends_in_nan(array: Array) -> bool:
+    """Return whether NaN is found in the last steps of sequences and nowhere else."""
+    if array.dtype.kind != "f":
+        return False
+    nan = np.isnan(array.reshape(*array.shape[:2], -1))
+    ended = np.logical_and.accumulate(np.all(nan, axis=-1)[:, ::-1], axis=1)[:, ::-1]
+    return bool(ended.any() and not nan[~ended].any())
+
+
+def _expect_steps(frame: Any) -> None:
+    """Raise unless the columns of a frame are steps of one feature, rather than features.
+
+    Names of steps are neither str nor tuple, such as dates, or differ in numbers alone.
+    """
+    names = [str(name) for name in frame.columns if isinstance(name, str | tuple)]
+    if names and (
+        len({re.sub(r"\d+", "0", name) for name in names}) > 1
+        or not all(re.search(r"\d", name) for name in names)
+    ):
+        raise ValueError(
+            f"X: expected sequences, got a frame with the columns {names[:5]}. If its rows are "
+            f"steps, make sequences of it: X, y = {_FROM_FRAME}. If each row is a sequence of one "
+            "feature, pass its to_numpy(), or names of columns that differ in a number only"
+        )
+
+
+def _listed(X: Any, estimator: Any) -> list[Array] | None:
+    """Return sequences (T_i, F) of one dtype if X is a list of such or of (T_i,), else None."""
+    if not isinstance(X, list | tuple):
+        return None
+    if not len(X):
+        raise ValueError(
+            "Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by "
+            f"{type(estimator).__name__}."
+        )
+    dimensions = {len(x.shape) if _frames.is_frame(x) else np.ndim(x) for x in X}
+    if dimensions == {1} and len({len(x) for x in X}) == 1:
+        return None  # a table (n, T) in rows
+    if not dimensions <= {1, 2}:
+        return None
+    arrays = [_checks.numeric(x, f"X[{i}]") for i, x in enumerate(X)]
+    _pins = _checks.pinned(arrays)
+    all_float32 = all(a.dtype == np.float32 for a in arrays)
+    sequences: list[Array] = []
+    for i, a in enumerate(arrays):
+        a = a.astype(np.float32 if all_float32 else np.float64)
+        a = _checks.expect_shape(a[:, None] if a.ndim == 1 else a, f"X[{i}]", ("T", "F"))
+        _checks.expect_shape(
+            a, f"X[{i}]", ("T", sequences[0].shape[1] if sequences else a.shape[1])
+        )
+        if not np.isfinite(a).all():
+            hint = _PADDED if _ends_in_nan(a[None]) else ""
+            raise ValueError(f"X[{i}]: expected finite numbers, got NaN or infinity{hint}")
+        sequences.append(a)
+    return sequences
+
+
+def _compare_columns(X: Any, sequences: Sequence[Array], estimator: Any, reset: bool) -> None:
+    """Keep number and names of features, or compare them with those kept."""
+    first = X[0] if isinstance(X, list | tuple) else sequences[0]
+    names = _frames.column_names(first)
+    if reset or sequences[0].shape[1] == estimator.n_features_in_:
+        validate_data(
+            estimator,
+            first if names is not None else sequences[0],
+            reset=reset,
+            skip_check_array=True,
+        )
+    if isinstance(X, list | tuple):
+        for i, x in enumerate(X):
+            if _frames.column_names(x) != names:
+                raise ValueError(
+                    f"X[{i}]: expected the columns of X[0], in their order, {names}, "
+                    f"got {_frames.column_names(x)}"
+                )

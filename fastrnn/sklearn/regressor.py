@@ -1,0 +1,147 @@
+"""Regression of sequences."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.utils import check_array
+
+from fastrnn import _checks
+from fastrnn._types import Array
+from fastrnn.models.scaling import mean_and_deviation
+from fastrnn.sklearn._estimator import SequenceEstimator
+
+
+class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
+    """A sequence regressor: recurrent layers, and a linear map of the last step.
+
+    The loss is the mean squared error of standardised targets; the optimizer is Adam.
+
+    Parameters are those of :class:`SequenceClassifier`, except `class_weight`. Early stopping goes
+    by R^2.
+
+    Attributes
+    ----------
+    net_ : fastrnn.Sequential
+    loss_curve_ : list of float
+        Training loss of each epoch.
+    n_iter_ : int
+        Epochs of the last `fit`.
+    validation_scores_ : list of float or None
+        R^2 of the sequences held out, after each epoch of the last `fit` with early stopping.
+    best_validation_score_ : float or None
+        That of the weights that were kept.
+    n_features_in_ : int
+        F; for a two-dimensional X its columns, T.
+    feature_names_in_ : (n_features_in_,) array of str
+        Where X had columns with names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.sklearn import SequenceRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(200, 10, 2))  # 200 sequences of 10 steps and 2 features
+    >>> y = X[:, -3:, 0].sum(axis=1)
+    >>> model = SequenceRegressor(hidden_size=16, random_state=0).fit(X, y)
+    >>> model.predict(X[:5]).shape
+    (5,)
+    >>> model.score(X, y) > 0.9
+    True
+    """
+
+    _loss = "mse"
+    _target_scale: tuple[Array, Array]
+    _single: bool
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train from scratch; with `warm_start`, from the weights of the fit before.
+
+        Parameters
+        ----------
+        X : (n, T, F) or (n, T) array-like, or list of (T_i, F) or (T_i,) array-like
+            Without F, there is one feature over time. A list may be of frames with the same
+            columns.
+        y : (n,) or (n, K) array-like
+            With `return_sequences`, (n, T) or (n, T, K), or a list of (T_i,) or (T_i, K).
+        sample_weight : (n,) array-like, optional
+            Of each sequence, in scaling and loss. Those of weight 0 are left out.
+
+        Returns
+        -------
+        SequenceRegressor
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If settings or data do not fit; nothing is changed then.
+        """
+        return self._fit(X, y, sample_weight, partly=False)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one more epoch, on these sequences; otherwise as :meth:`fit`.
+
+        Data are scaled as in the first call.
+        """
+        return self._fit(X, y, sample_weight, partly=True)
+
+    def _target(self, y: Any, X: Any) -> Array:
+        y = self._each_step(y, X) if self._per_step else self._one_each(y)
+        target: Array = check_array(
+            y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self
+        )
+        return target
+
+    def _encoded(
+        self, y: Array, weight: Array | None, fresh: bool, **options: Any
+    ) -> tuple[Array, int, Array | None]:
+        _pins = _checks.pinned(y)
+        rows = y.reshape(len(y), -1)
+        if fresh:
+            self._target_scale = mean_and_deviation(rows, weight)
+            self._single = y.ndim == 1
+        mean, deviation = self._target_scale
+        _checks.expect_shape(rows, "y", (len(y), len(mean)))
+        return ((rows - mean) / deviation).astype(self._inputs.dtype), len(mean), weight
+
+    def _score_of(self, outputs: Array, target: Array, weight: Array | None) -> float:
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(target, outputs, sample_weight=weight))
+
+    def predict(self, X: Any) -> Any:
+        """Return a prediction for each sequence.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`
+
+        Returns
+        -------
+        (n,) or (n, K) array
+            With `return_sequences`, (n, T) or (n, T, K), or, for a list, a list of (T_i,) or
+            (T_i, K).
+        """
+        outputs, x = self._outputs(X)
+        return self._apart(self._decoded(outputs), x)
+
+    def _decoded(self, outputs: Array) -> Array:
+        mean, deviation = self._target_scale
+        y = outputs * deviation + mean
+        return y[:, 0] if self._single else y
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R^2, as scikit-learn's regressors do; with `return_sequences`, of all steps."""
+        if not self._per_step:
+            return float(super().score(X, y, sample_weight))
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(**self._of_steps(X, y, sample_weight)))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

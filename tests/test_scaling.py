@@ -1,0 +1,53 @@
+"""Mean and deviation of data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrnn.models.scaling import mean_and_deviation
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_of_weighted_rows_is_that_of_repeated_ones(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(3, 2, (50, 4)).astype(dtype)
+    times = rng.integers(1, 5, 50)
+    mean, deviation = mean_and_deviation(rows)
+    np.testing.assert_allclose(mean, rows.mean(axis=0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(deviation, rows.std(axis=0, dtype=np.float64), rtol=1e-12)
+    repeated = mean_and_deviation(rows.repeat(times, axis=0))
+    for scale in (1.0, 1e-300, 1e300):
+        np.testing.assert_allclose(mean_and_deviation(rows, times * scale), repeated, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n", [1, 2, 10, 10_000])
+@pytest.mark.parametrize("value", [0.0, 14.62, 0.1, -1e30, 1e-30])
+def test_a_constant_column_has_deviation_1(value: float, n: int, dtype: Any) -> None:
+    rows = np.full((n, 2), value, dtype)
+    for weight in (None, np.full(n, 0.3), np.linspace(0.1, 1, n)):
+        mean, deviation = mean_and_deviation(rows, weight)
+        assert deviation.tolist() == [1, 1]
+        np.testing.assert_allclose(mean, rows[0], rtol=1e-12)
+
+
+def test_the_bound_is_scikit_learns() -> None:
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    rng = np.random.default_rng(0)
+    for n in (10, 100, 1000):
+        for noise in 10.0 ** np.arange(-18, -5):
+            rows = 14.62 + rng.normal(size=(n, 1)) * noise
+            theirs = preprocessing.StandardScaler().fit(rows).scale_
+            np.testing.assert_allclose(mean_and_deviation(rows)[1], theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e200, 1.7e308])
+def test_sizes_whose_squares_are_no_numbers(size: float) -> None:
+    rows = np.array([[1.0, 5], [-1, 5], [0.5, 5]])
+    mean, deviation = mean_and_deviation(rows * [size, 1])
+    expected = mean_and_deviation(rows)
+    np.testing.assert_allclose(mean / [size, 1], expected[0], rtol=1e-9)
+    np.testing.assert_allclose(deviation / [size, 1], expected[1], rtol=1e-9)
