@@ -18,6 +18,7 @@ from fastrnn._types import Array
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _INTP = np.dtype(np.intp)
+_MAY_BE_0 = frozenset({"B", "N"})
 
 
 def dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
@@ -322,19 +323,23 @@ def rows(value: Any, B: int) -> Array | slice:
     return chosen.reshape(-1).astype(np.intp)
 
 
-def expect_shape(given: Array, name: str, shape: Sequence[int | str]) -> Array:
-    """Return `given`, if it has `shape`; a letter in `shape` stands for any size of at least 1."""
+def expect_shape(given: Array, name: str, shape: Sequence[int | str], hint: str = "") -> Array:
+    """Return `given`, if it has `shape`; a letter in `shape` stands for any size of at least 1.
+
+    N and B, sizes of data and of batches, may be 0. `hint` is added to the error.
+    """
     if given.shape == shape:
         return given
     fits = len(given.shape) == len(shape) and all(
-        have >= 1 if isinstance(want, str) else have == want
+        have >= (want not in _MAY_BE_0) if isinstance(want, str) else have == want
         for have, want in zip(given.shape, shape, strict=True)
     )
     if not fits:
-        free = sorted({want for want in shape if isinstance(want, str)})
+        free = sorted({want for want in shape if isinstance(want, str)} - _MAY_BE_0)
         where = f" with {', '.join(free)} >= 1" if free else ""
         raise ValueError(
-            f"{name}: expected shape {shape_text(shape)}{where}, got {shape_text(given.shape)}"
+            f"{name}: expected shape {shape_text(shape)}{where}, got "
+            f"{shape_text(given.shape)}{hint}"
         )
     return given
 
@@ -407,18 +412,31 @@ def lengths(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
     """Return the number of steps of each row, (B,) int64; `shape` is (B,), or () unbatched."""
     if value is None:
         return None
-    steps = indices(copied(asarray(value, "lengths")), "lengths", T + 1, 1)
+    given = copied(asarray(value, "lengths"))
+    if given.size == 0 == math.prod(shape):  # NumPy takes [] for real numbers
+        given = given.astype(np.int64)
+    steps = indices(given, "lengths", T + 1, 1)
     return expect_shape(steps, "lengths", shape).reshape(-1).astype(np.int64, copy=False)
 
 
-def reset(value: Any, T: int, shape: tuple[int, ...]) -> Array | None:
+def reset(value: Any, T: int, shape: tuple[int, ...], *, batch_first: bool = False) -> Array | None:
     """Return where states are zeroed, (T, B) booleans; `shape` is (B,), or () unbatched.
 
-    It is a copy.
+    It is a copy. `batch_first` takes (B, T), as models do; layers never do.
     """
     if value is None:
         return None
+    wanted = (*shape, T) if batch_first else (T, *shape)
+    names = "(T,)" if not shape else "(B, T)" if batch_first else "(T, B)"
     flags = copied(asarray(value, "reset"))
     if flags.dtype != np.bool_:
-        raise TypeError(f"reset: expected an array of booleans, got dtype {flags.dtype}")
-    return expect_shape(flags, "reset", (T, *shape)).reshape(T, -1)
+        raise TypeError(
+            f"reset: expected an array of booleans {names} = {shape_text(wanted)}, True where the "
+            f"state is zeroed, got dtype {flags.dtype}"
+        )
+    hint = ""
+    if flags.shape == wanted[::-1] and shape:
+        always = "batch first" if batch_first else "time first, with batch_first too"
+        hint = f"; it looks transposed: a reset is {names} here, {always}"
+    expect_shape(flags, "reset", wanted, hint)
+    return flags.T if batch_first else flags.reshape(T, -1)

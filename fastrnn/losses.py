@@ -7,6 +7,7 @@ Each loss is a class, and under its lower-case name an instance with the default
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -44,18 +45,17 @@ class Loss(ABC):
         Returns
         -------
         value : float
+            NaN, as in torch, if `output` is empty: a batch of no rows.
         grad : array
             In the shape of `output`.
         """
         _pins = _checks.pinned(output, target, weight)
         z = _checks.floats(output, "output")
-        if z.size == 0:
-            shape = _checks.shape_text(z.shape)
-            raise ValueError(f"output: expected shape (...) with all sizes >= 1, got {shape}")
         w = None
         if weight is not None:
             w = checked_weight(weight, self.target_shape(z.shape), z.dtype)
-        return self.compute(z, self._taken(target, z.shape, z.dtype, "target", w), w)
+        t = self._taken(target, z.shape, z.dtype, "target", w)
+        return self.compute(z, t, w) if z.size else (math.nan, np.empty_like(z))
 
     def __call__(self, output: Any, target: Any, weight: Any = None) -> float:
         """Return the loss."""
@@ -255,16 +255,18 @@ class CrossEntropy(_Compiled):
     """Softmax cross-entropy of logits and class indices: log(sum_v exp z_v) - z_target, in nats.
 
     As ``torch.nn.CrossEntropyLoss`` with the classes on the last axis: `output` is (..., V), and
-    `target` (...) whole numbers in 0..V-1. The largest logit is subtracted first, so no exp
-    overflows.
+    `target` (...) or (..., 1) whole numbers in 0..V-1. One-hot targets and soft labels, (..., V),
+    are refused: ``target.argmax(-1)`` gives the classes of the former. The largest logit is
+    subtracted first, so no exp overflows.
     """
 
     __slots__ = ()
 
     def target_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the output without its last axis, the classes."""
-        if not shape:
-            raise ValueError("output: expected shape (..., V) with all sizes >= 1, got ()")
+        if not shape or not shape[-1]:
+            got = _checks.shape_text(shape)
+            raise ValueError(f"output: expected shape (..., V) with V >= 1, got {got}")
         return shape[:-1]
 
     def checked_target(
@@ -291,11 +293,29 @@ class CrossEntropy(_Compiled):
         name: str,
         weight: Array | None,
     ) -> Array:
+        wanted = self.target_shape(shape)
+        if type(target) is not np.ndarray or target.shape != wanted:
+            _expect_indices(target, name, shape)
         t = _checks.whole_numbers(target, name)
-        return _checks.expect_shape(t, name, self.target_shape(shape))
+        t = t[..., 0] if t.shape == (*wanted, 1) else t
+        return _checks.expect_shape(t, name, wanted)
 
     def _run(self, kernels: Kernels, z: Array, t: Array, w: Array | None, grad: Array) -> float:
         return kernels.cross_entropy(z, t, w, grad)
+
+
+def _expect_indices(target: Any, name: str, shape: tuple[int, ...]) -> None:
+    """Raise if targets are one-hot rows or probabilities of outputs of `shape`, not indices."""
+    t = _checks.asarray(target, name)
+    if t.shape != shape or shape[-1] == 1 or t.dtype.kind not in "fiub":
+        return
+    expected = f"{name}: expected class indices, shape {_checks.shape_text(shape[:-1])}, got"
+    # Padding may be rows of zeros.
+    if ((t == 0) | (t == 1)).all() and (t.sum(axis=-1) <= 1).all():
+        raise ValueError(
+            f"{expected} one-hot rows, shape {_checks.shape_text(shape)}: pass {name}.argmax(-1)"
+        )
+    raise ValueError(f"{expected} shape {_checks.shape_text(shape)}; soft labels are not supported")
 
 
 def _counting(where: Array, weight: Array | None) -> Array:

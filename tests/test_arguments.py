@@ -71,7 +71,6 @@ SHAPES = [
     (T, B, I + 1),
     (T, B, 0),
     (0, B, I),
-    (T, 0, I),
     (0, I),
     (T, I - 1),
 ]
@@ -167,11 +166,10 @@ def test_ragged(layer):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_shape_of_x(layer, shape, batch_first):
     layer.batch_first = batch_first
+    if shape == (0, B, I) and batch_first:
+        shape = (B, 0, I)
     lead = "T" if len(shape) == 2 else "B, T" if batch_first else "T, B"
-    free = "T" if len(shape) == 2 else "B, T"
-    told = (
-        rf"^x: expected shape \({lead}, {I}\) with {free} >= 1, got \({', '.join(map(str, shape))}"
-    )
+    told = rf"^x: expected shape \({lead}, {I}\) with T >= 1, got \({', '.join(map(str, shape))}"
     with pytest.raises(ValueError, match=told):
         layer(np.ones(shape))
     with pytest.raises(ValueError, match=told):
@@ -371,6 +369,70 @@ def test_nonlinearity(nonlinearity):
         )
 
 
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("adem", "adam"),
+        ("RMSProp", "rmsprop"),
+        ("CrossEntropyLoss", "cross_entropy"),
+        ("sparse_categorical_crossentropy", "cross_entropy"),
+        ("binary_crossentropy", "binary_cross_entropy"),
+        ("mean_squared_error", "mse"),
+        ("hubr", "huber"),
+        ("acc", "accuracy"),
+        ("nothing like these", None),
+        (3, None),
+    ],
+)
+def test_names_that_are_near(given, near):
+    names = ["accuracy", *fastrnn.losses.NAMES, *fastrnn.optim.NAMES]
+    with pytest.raises(ValueError, match="^name: expected one of 'accuracy', .*, got ") as error:
+        fastrnn._checks.choice(given, "name", names)
+    hint = "" if near is None else f"; did you mean {near!r}?"
+    assert str(error.value).endswith(f"got {given!r}{hint}")
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: fastrnn.RNN(2, 3, nonlinearity="Tanh"), "'tanh'"),
+        (lambda: setattr(fastrnn.LSTM(2, 3), "droput", 0), "'dropout'"),
+        (lambda: setattr(fastrnn.callbacks.EarlyStopping(), "patiance", 0), "'patience'"),
+        (lambda: fastrnn.optim.get("adamx"), "'adam'"),
+        (lambda: fastrnn.losses.get("MSELoss"), "'mse'"),
+    ],
+)
+def test_near_names_are_told(call, told):
+    with pytest.raises((ValueError, AttributeError), match=rf"did you mean {told}\?"):
+        call()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_resets_say_what_they_take(layer, batch_first, same_bits):
+    """Layers take (T, B), whatever the layout of x; models (B, T)."""
+    layer.batch_first = batch_first
+    x, reset = np.ones((T, B, I), layer.dtype), np.arange(T * B).reshape(T, B) % 4 == 0
+    given = x.swapaxes(0, 1) if batch_first else x
+    y, state = layer(given, reset=reset)
+    told = r"reset: expected an array of booleans \(T, B\) = \(5, 3\), True where .*, got dtype int"
+    with pytest.raises(TypeError, match=told):
+        layer(given, reset=reset.astype(int))
+    told = r"reset: expected shape \(5, 3\), got \(3, 5\); it looks transposed: .* \(T, B\) here"
+    with pytest.raises(ValueError, match=told):
+        layer.forward(given, reset=reset.T)
+    with pytest.raises(TypeError, match=r"booleans \(T,\) = \(5,\)"):
+        layer(x[:, 0], reset=[0] * T)
+    model = fastrnn.Sequential([layer])
+    assert same_bits(model(x.swapaxes(0, 1), reset=reset.T).swapaxes(0, 1).copy(),
+                     (y.swapaxes(0, 1) if batch_first else y).copy())  # fmt: skip
+    with pytest.raises(
+        ValueError, match=r"\(3, 5\), got \(5, 3\); it looks transposed: .*\(B, T\)"
+    ):
+        model(x.swapaxes(0, 1), reset=reset)
+    with pytest.raises(TypeError, match=r"booleans \(B, T\) = \(3, 5\)"):
+        model(x.swapaxes(0, 1), reset=reset.T.astype(np.uint8))
+
+
 def test_huge(layer):
     """More than fits into memory: an error rather than a crash, and the layer still works."""
     few = np.ones(I, layer.dtype)
@@ -487,7 +549,7 @@ def test_shapes_of_functions(cell, functions, arrays):
     rows = len(cell.gates) * H
     cases = [
         ((x[0], state, w_ih, w_hh), r"x: expected shape \(T, B, I\)"),
-        ((x[:0], state, w_ih, w_hh), r"x: expected shape \(T, B, I\) with B, I, T >= 1"),
+        ((x[:0], state, w_ih, w_hh), r"x: expected shape \(T, B, I\) with I, T >= 1"),
         ((x[..., 1:], state, w_ih, w_hh), rf"weight_ih: expected shape \({rows}, {I - 1}\)"),
         ((x, state, w_ih[1:], w_hh), rf"weight_ih: expected shape \({rows}, {I}\)"),
         ((x, state, w_ih, w_hh[1:]), rf"weight_hh: expected shape \({rows}, {H}\)"),

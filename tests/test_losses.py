@@ -192,7 +192,15 @@ def test_arguments_stay_as_they_are(rng: np.random.Generator) -> None:
         (np.zeros((2, 3)), [-1, 0], ValueError, r"target: expected .* got -1"),
         (np.zeros((2, 3)), [0, 1, 2], ValueError, r"target: expected shape \(2,\), got \(3,\)"),
         (np.zeros((2, 3)), [0.0, 1.0], TypeError, "target: expected an array of whole numbers"),
-        (np.zeros((0, 3)), np.zeros(0, int), ValueError, "output: expected shape"),
+        (np.zeros((3, 0)), np.zeros(3, int), ValueError, "output: expected shape"),
+        (
+            np.zeros((2, 3)),
+            np.eye(3)[:2],
+            ValueError,
+            r"one-hot rows, .*: pass target.argmax\(-1\)",
+        ),
+        (np.zeros((2, 3)), np.eye(3, dtype=int)[:2], ValueError, "got one-hot rows"),
+        (np.zeros((2, 3)), np.full((2, 3), 0.5), ValueError, "soft labels are not supported"),
         (1.0, 0, ValueError, "output: expected shape"),
         (np.zeros((2, 3), complex), [0, 1], TypeError, "output: expected an array of real"),
     ],
@@ -336,3 +344,11 @@ def test_sequences_of_weight_0_in_fit(
     if name != "mse":
         with pytest.raises(ValueError, match=r"^y: expected"):
             model.fit(X, given, shuffle=False, verbose=0)
+
+
+def test_targets_may_have_an_axis_of_one(rng: np.random.Generator) -> None:
+    z, target = rng.standard_normal((3, 4, 5)), rng.integers(0, 5, (3, 4))
+    value, grad = cross_entropy.value_and_grad(z, target)
+    again, same = cross_entropy.value_and_grad(z, target[..., None])
+    assert value == again
+    np.testing.assert_array_equal(grad, same)

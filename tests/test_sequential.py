@@ -716,7 +716,8 @@ X34, Y3 = np.zeros((3, 4, F)), np.zeros(3)
     ("arguments", "error", "message"),
     [
         ({"X": np.zeros((3, 4))}, ValueError, r"X: expected shape \(N, T, 3\)"),
-        ({"X": np.zeros((0, 4, F))}, ValueError, r"X: expected shape \(N, T, 3\) .*>= 1"),
+        ({"X": np.zeros((0, 4, F))}, ValueError, "X: expected one sequence or more, got none"),
+        ({"X": np.zeros((3, 0, F))}, ValueError, r"X: expected shape \(N, T, 3\) .*T >= 1"),
         ({"X": []}, ValueError, "X: expected one sequence or more"),
         ({"X": [np.zeros((2, F)), np.zeros((0, F)), Y3]}, ValueError, r"X\[1\]: expected shape"),
         ({"X": [X34[0]] * 3, "lengths": [1, 2, 3]}, ValueError, "lengths: expected None with a li"),

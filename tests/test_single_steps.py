@@ -99,7 +99,7 @@ def test_config_makes_the_same_step(single, x, same_bits):
 
 def test_arguments(single, cell, x):
     _, tape = single.forward(x)
-    for shape in ((), (I + 1,), (B, I + 1), (0, I), (1, B, I)):
+    for shape in ((), (I + 1,), (B, I + 1), (B, 0), (1, B, I)):
         with pytest.raises(ValueError, match=rf"^x: expected shape \((B, )?{I},?\).*, got"):
             single(np.ones(shape))
     bad = np.ones((B, H + 1)) if len(cell.states) == 1 else (np.ones((B, H + 1)), None)

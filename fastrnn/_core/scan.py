@@ -49,17 +49,24 @@ class Checkpoints:
     states: list[Sequence[Array | None]]
 
 
+class Nothing:
+    """What is kept of a batch of no rows, which never reaches the kernels."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True, repr=False)
 class ScanTape(Bound):
     """What `backward` needs from a `forward`: the kernels that ran, and what they kept.
 
-    `kept` is the kernels' tape, or checkpoints; `kind` is that of the weights, `shape` that of x.
+    `kept` is the kernels' tape, or checkpoints, or nothing; `kind` is that of the weights, `shape`
+    that of x.
     """
 
     kind: Kind
     kernels: Kernels
     packed: PackedWeights
-    kept: KernelTape | Checkpoints
+    kept: KernelTape | Checkpoints | Nothing
     shape: tuple[int, int, int]
     reverse: bool
 
@@ -120,8 +127,10 @@ def forward(
     if reverse:
         x, reset = x[::-1], None if reset is None else reset[::-1]
         y = None if y is None else y[::-1]
-    kept: Checkpoints | KernelTape | None
-    if keep and checkpoint_every is not None:
+    kept: Checkpoints | KernelTape | Nothing | None
+    if not x.size:  # a batch of no rows, whose outputs are empty
+        kept = Nothing() if keep else None
+    elif keep and checkpoint_every is not None:
         steps = kernels.segment_steps(x.shape[1], min(checkpoint_every, len(x)))
         x, reset = x if owned else _checks.copied(x), None if reset is None else reset.copy()
         kept = Checkpoints(x, spans, reset, steps, [])
@@ -172,6 +181,8 @@ def backward(
     if isinstance(tape.kept, Checkpoints):
         _expect_shapes(tape, dy, dx)
         _backward_checkpointed(tape, tape.kept, dy, dstate_n, dx, dstate, gradients)
+    elif isinstance(tape.kept, Nothing):
+        _expect_shapes(tape, dy, dx)
     else:
         try:
             tape.kernels.backward(tape.kept, dy, dstate_n, dx, dstate, gradients)

@@ -162,7 +162,7 @@ def backward(
 def _segment_steps(weights: Weights, x: Array) -> int:
     """Return how many steps inference takes at a time."""
     step_bytes: int = x.shape[1] * weights.config.output_size * x.itemsize
-    return max(1, _SEGMENT_BYTES // step_bytes)
+    return max(1, _SEGMENT_BYTES // max(1, step_bytes))
 
 
 def _of_scan(states: Sequence[Array | None], k: int) -> list[Array | None]:

@@ -212,11 +212,7 @@ class Chain(Layer):
                 f"state: expected {states} states, one for each recurrent layer, got {len(state)}"
             )
         B, T = data.x.shape[:2]
-        if reset is not None:
-            reset = _checks.copied(_checks.asarray(reset, "reset"))
-            if reset.dtype != np.bool_:
-                raise TypeError(f"reset: expected an array of booleans, got dtype {reset.dtype}")
-            reset = _checks.expect_shape(reset, "reset", (B, T)).swapaxes(0, 1)
+        reset = _checks.reset(reset, T, (B,), batch_first=True)
         return data, state, reset
 
     def stream(self, batch_size: int = 1) -> ModelStream:

@@ -144,7 +144,9 @@ class Data:
         if lengths is not None:
             raise ValueError("lengths: expected None with a list of arrays, which have their own")
         if not X:
-            raise ValueError("X: expected one sequence or more, got an empty list")
+            shape = (0, 1) if signature.features == 0 else (0, 1, signature.features)
+            kind = signature.dtype if signature.features else np.intp
+            return cls(signature, np.empty(shape, kind), was_list=True)
         items = [signature.array(x, f"X[{i}]", ("T",)) for i, x in enumerate(X)]
         sizes = np.array([len(x) for x in items])
         if (sizes == sizes[0]).all():
@@ -156,6 +158,9 @@ class Data:
         """Return the same with targets, and with weights or None."""
         s, pins = self.signature, [*self.pins, *_checks.pinned(y)]
         _weight_pins = _checks.pinned(sample_weight)
+        if not len(self):
+            raise ValueError("X: expected one sequence or more, got none")
+        given = y
         y = self._per_step(y, "y") if s.per_step else y
         shape = (*(y.shape[: self._lead] if s.per_step else (len(self),)), s.outputs)
         weight = None
@@ -163,7 +168,15 @@ class Data:
             # A copy: kernels do not check again that weights are finite and not negative.
             weight = np.array(self._weights(sample_weight, loss.target_shape(shape)))
         weighted = replace(self, weight=weight)
-        target = loss.checked_target(y, shape, s.dtype, "y", weighted._weight_of_targets())
+        try:
+            target = loss.checked_target(y, shape, s.dtype, "y", weighted._weight_of_targets())
+        except (ValueError, TypeError) as error:
+            if s.per_step or not self._has_steps(given):
+                raise
+            raise type(error)(
+                f"{error}; for targets of each step, give the recurrent layers "
+                "return_sequences=True"
+            ) from None
         return replace(weighted, y=target, pins=pins)
 
     def with_class_weights(self, loss: Loss, class_weight: Any) -> Self:
@@ -207,6 +220,23 @@ class Data:
         assert self.lengths is not None
         return np.append(self.weight.repeat(self.lengths), self.weight.dtype.type(1))
 
+    def _hint(self, shape: tuple[int, ...]) -> str:
+        """Return a hint for an error where `shape`, of a sequence's targets, has no steps."""
+        if shape not in ((), (1,), (self.signature.outputs,)):
+            return ""
+        return (
+            "; for one target for the sequence, give the last recurrent layer "
+            "return_sequences=False"
+        )
+
+    def _has_steps(self, y: Any) -> bool:
+        """Return whether these targets seem to be one for each step."""
+        if self.starts is None:
+            shape = np.shape(y)
+            return len(shape) > 1 and shape[:2] == self.x.shape[:2]
+        assert self.lengths is not None
+        return [*map(np.size, y)] == self.lengths.tolist() if isinstance(y, list | tuple) else False
+
     @property
     def _lead(self) -> int:
         """The number of leading axes of data per step: sequences and steps."""
@@ -219,7 +249,8 @@ class Data:
             raise ValueError(f"{name}: expected {N} sequences as in X, got {len(value)}")
         if self.starts is None:
             array = _checks.numeric(value, name)
-            _checks.expect_shape(array, name, (*self.x.shape[:2], *array.shape[2:]))
+            wanted = (*self.x.shape[:2], *array.shape[2:])
+            _checks.expect_shape(array, name, wanted, self._hint(array.shape[1:]))
             if self.lengths is not None:
                 array = np.array(array)
                 array[np.arange(array.shape[1]) >= self.lengths[:, None]] = 0
@@ -227,10 +258,12 @@ class Data:
         assert self.lengths is not None
         items = [_checks.numeric(v, f"{name}[{i}]") for i, v in enumerate(value)]
         if not isinstance(value, list | tuple):  # padded
-            _checks.expect_shape(items[0], f"{name}[0]", ("T", *items[0].shape[1:]))
+            shape = items[0].shape
+            _checks.expect_shape(items[0], f"{name}[0]", ("T", *shape[1:]), self._hint(shape))
             items = [v[:n] for v, n in zip(items, self.lengths, strict=True)]
         for i, (v, n) in enumerate(zip(items, self.lengths, strict=True)):
-            _checks.expect_shape(v, f"{name}[{i}]", (n, *items[0].shape[1:]))
+            wanted = (int(n), *items[0].shape[1:])
+            _checks.expect_shape(v, f"{name}[{i}]", wanted, self._hint(v.shape))
         return _end_to_end(items)
 
     @property
