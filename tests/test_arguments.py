@@ -386,7 +386,7 @@ def test_nonlinearity(nonlinearity):
 )
 def test_names_that_are_near(given, near):
     names = ["accuracy", *fastrnn.losses.NAMES, *fastrnn.optim.NAMES]
-    with pytest.raises(ValueError, match="^name: expected one of 'accuracy', .*, got ") as error:
+    with pytest.raises(ValueError, match=r"^name: expected one of 'accuracy', .*, got ") as error:
         fastrnn._checks.choice(given, "name", names)
     hint = "" if near is None else f"; did you mean {near!r}?"
     assert str(error.value).endswith(f"got {given!r}{hint}")
@@ -396,7 +396,7 @@ def test_names_that_are_near(given, near):
     ("call", "told"),
     [
         (lambda: fastrnn.RNN(2, 3, nonlinearity="Tanh"), "'tanh'"),
-        (lambda: setattr(fastrnn.LSTM(2, 3), "droput", 0), "'dropout'"),
+        (lambda: setattr(fastrnn.LSTM(2, 3), "hiden_size", 0), "'hidden_size'"),
         (lambda: setattr(fastrnn.callbacks.EarlyStopping(), "patiance", 0), "'patience'"),
         (lambda: fastrnn.optim.get("adamx"), "'adam'"),
         (lambda: fastrnn.losses.get("MSELoss"), "'mse'"),
@@ -413,7 +413,7 @@ def test_resets_say_what_they_take(layer, batch_first, same_bits):
     layer.batch_first = batch_first
     x, reset = np.ones((T, B, I), layer.dtype), np.arange(T * B).reshape(T, B) % 4 == 0
     given = x.swapaxes(0, 1) if batch_first else x
-    y, state = layer(given, reset=reset)
+    y, _ = layer(given, reset=reset)
     told = r"reset: expected an array of booleans \(T, B\) = \(5, 3\), True where .*, got dtype int"
     with pytest.raises(TypeError, match=told):
         layer(given, reset=reset.astype(int))

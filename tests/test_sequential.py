@@ -771,6 +771,40 @@ def test_targets_per_step_are_checked(X: Any, y: Any, error: type[Exception], me
         model.evaluate(X, y)
 
 
+@pytest.mark.parametrize("form", ["array", "list"])
+def test_targets_with_and_without_steps(form: str, rng: np.random.Generator) -> None:
+    """Where they differ from the outputs by the axis of time, the error says so."""
+    X: Any = [rng.standard_normal((n, F)) for n in (4, 2, 3)]
+    per_step: Any = [np.zeros(len(x)) for x in X]
+    if form == "array":
+        X, per_step = np.zeros((3, 4, F)), np.zeros((3, 4))
+    one = sums_model()
+    each = Sequential([RNN(F, 8, **F64), Linear(8, 1, **F64)], seed=0)
+    for model in (one, each):
+        model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"y: .*; for targets of each .* return_sequences=True"):
+        one.fit(X, per_step, verbose=0)
+    for y in (np.zeros(3), [0.0, 1.0, 2.0], np.zeros((3, 1))):
+        with pytest.raises(ValueError, match=r"y.*; for one target .* return_sequences=False"):
+            each.fit(X, y, verbose=0)
+    with pytest.raises(ValueError, match=r"y: expected shape \(3, 1\), got \(3, 7\)$"):
+        one.fit(X, np.zeros((3, 7)), verbose=0)
+
+
+def test_targets_of_classes(rng: np.random.Generator) -> None:
+    model = tokens_model()
+    model.compile("sgd", "cross_entropy")
+    x = rng.integers(0, V, (3, 5))
+    assert model.evaluate(x, x[..., None]) == model.evaluate(x, x)
+    uneven = ragged(rng, 3)
+    assert model.evaluate(uneven, [t[:, None] for t in uneven]) == model.evaluate(uneven, uneven)
+    for X, one_hot in ((x, np.eye(V)[x]), (uneven, [np.eye(V)[t] for t in uneven])):
+        with pytest.raises(ValueError, match=r"one-hot rows, shape .*: pass y\.argmax\(-1\)"):
+            model.evaluate(X, one_hot)
+    with pytest.raises(ValueError, match="soft labels are not supported"):
+        model.evaluate(x, np.full((3, 5, V), 1 / V))
+
+
 def test_compile_checks() -> None:
     model = sums_model()
     for arguments, error, message in [
