@@ -1,6 +1,40 @@
-"""RNN, LSTM and GRU for CPUs, forward and backpropagation through time."""
+"""RNN, LSTM and GRU for CPUs, forward and backpropagation through time.
 
-from typing import Any
+Layers have the names, arguments, shapes and weights of ``torch.nn``, and work on NumPy arrays:
+
+>>> import numpy as np
+>>> import fastrnn
+>>> lstm = fastrnn.LSTM(input_size=8, hidden_size=32, seed=0)
+>>> x = np.random.default_rng(0).normal(size=(100, 4, 8))  # (time, batch, input)
+>>> y, (h, c) = lstm(x)  # inference
+>>> y.shape
+(100, 4, 32)
+>>> y, state, tape = lstm.forward(x)  # training: keep a tape ...
+>>> dx, dstate, grads = lstm.backward(tape, dy=np.ones_like(y))  # ... and go back through time
+>>> fastrnn.optim.Adam(lr=1e-3).step(lstm.parameters(), grads)
+
+Whole models have the methods of Keras, with the batch first:
+
+>>> X = np.random.default_rng(0).normal(size=(100, 20, 8))  # (batch, time, input)
+>>> labels = (X[:, -1, 0] > 0).astype(int)
+>>> model = fastrnn.Sequential(
+...     [fastrnn.GRU(8, 16, return_sequences=False), fastrnn.Linear(16, 2)], seed=0
+... )
+>>> model.compile("adam", "cross_entropy", metrics=["accuracy"])
+>>> history = model.fit(X, labels, epochs=2, validation_split=0.2, verbose=0)
+>>> model.predict(X).shape
+(100, 2)
+
+Layers, :class:`Sequential`, :func:`load`, backends and threads are here; the rest is in modules:
+
+- :mod:`~fastrnn.losses`, :mod:`~fastrnn.optim`, :mod:`~fastrnn.schedules`,
+  :mod:`~fastrnn.callbacks`: how to train;
+- :mod:`~fastrnn.text`, :mod:`~fastrnn.forecast`, :mod:`~fastrnn.sklearn`: models for texts and
+  time series, and scikit-learn's estimators;
+- :mod:`~fastrnn.functional`, :mod:`~fastrnn.layouts`: one's own arrays of weights.
+"""
+
+from types import ModuleType as _ModuleType
 
 from fastrnn import losses as losses
 from fastrnn import optim as optim
@@ -16,16 +50,26 @@ from fastrnn.layers import *  # noqa: F403
 from fastrnn.models.sequential import Sequential as Sequential
 
 #: Modules that are imported when they are first asked for.
-_LAZY = frozenset({"callbacks", "forecast", "functional", "sklearn", "text"})
+_LAZY = frozenset({"callbacks", "forecast", "functional", "layouts", "schedules", "text"})
+
+#: Likewise, each with the package that it needs: a star import must neither need nor hide that.
+_EXTRAS = frozenset({"sklearn"})
+
+#: All public names, save `models`, which holds none of its own.
+__all__ = sorted({*(n for n in globals() if n[0] != "_"), *_LAZY} - {"models"})
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_EXTRAS})
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+def __getattr__(name: str) -> _ModuleType:
+    if name not in _LAZY and name not in _EXTRAS:
         raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
     from importlib import import_module
 
-    return import_module(f"fastrnn.{name}")
+    try:
+        return import_module(f"fastrnn.{name}")
+    except ImportError as error:
+        # As for hasattr and help, which only look: `import fastrnn.sklearn` says the same.
+        raise AttributeError(str(error)) from error

@@ -192,8 +192,8 @@ def copied(array: Array) -> Array:
 
 def asarray(value: Any, name: str) -> Array:
     """Return `value` as an array of any dtype; raise if it is ragged, or values are missing."""
-    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-        subclass = type(value) is not np.ndarray
+    subclass = type(value) is not np.ndarray
+    if not subclass or (isinstance(value, np.ndarray) and not _frames.is_masked_array(value)):
         array = copied(value) if subclass and value.flags.owndata else np.asarray(value)
         if array.dtype != object:
             return array
@@ -360,7 +360,7 @@ def writable(value: Any, name: str, dtype: np.dtype[Any], shape: Sequence[int]) 
     """Return `value` itself, if kernels can write to it."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(value).__name__}")
-    if np.ma.is_masked(value):
+    if _frames.is_masked_array(value):
         asarray(value, name)  # raises
     if value.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {value.dtype}")

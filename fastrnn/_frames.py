@@ -5,6 +5,7 @@ pandas, polars and pyarrow objects are meant, and whatever else has the same met
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Set
 from numbers import Real
 from typing import Any
@@ -13,10 +14,8 @@ import numpy as np
 
 from fastrnn._types import Array
 
-#: What pandas uses for a value that is missing, besides None.
-_MISSING = ("NAType", "NaTType")
-
-_NO_VALUE = (type(None), type(np.ma.masked))
+#: The types of a value that is missing in pandas, besides None, and in a masked array.
+_MISSING = ("NoneType", "NAType", "NaTType", "MaskedConstant")
 
 #: The dtypes of labels, in pandas and polars.
 _CATEGORICAL = ("CategoricalDtype", "Categorical", "Enum")
@@ -30,6 +29,11 @@ def is_frame(value: Any) -> bool:
 def is_series(value: Any) -> bool:
     """Return whether `value` is a column or an index of pandas, or a column of polars."""
     return hasattr(type(value), "to_numpy") and hasattr(value, "dtype")
+
+
+def is_masked_array(value: Any) -> bool:
+    """Return whether `value` is a masked array, without ``numpy.ma``, which NumPy loads late."""
+    return _is_masked_type(type(value))
 
 
 def column_names(value: Any) -> list[str] | None:
@@ -132,7 +136,7 @@ def not_numbers(value: Any) -> str | None:
 
 def _unwrapped(value: Any, name: str, missing: str) -> Any:
     """Return a masked array, frame or series, and those in a list, as arrays, else `value`."""
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked_array(value):
         mask = np.ma.getmaskarray(value)
         return _filled(np.array(np.ma.getdata(value)), mask, name, missing, "masked")
     if is_frame(value):
@@ -150,7 +154,12 @@ def _unwrapped(value: Any, name: str, missing: str) -> Any:
 
 
 def _may_be_wrapped(kind: type) -> bool:
-    return issubclass(kind, list | tuple | np.ma.MaskedArray) or hasattr(kind, "to_numpy")
+    return issubclass(kind, list | tuple) or _is_masked_type(kind) or hasattr(kind, "to_numpy")
+
+
+def _is_masked_type(kind: type) -> bool:
+    ma = sys.modules.get("numpy.ma")
+    return ma is not None and issubclass(kind, ma.MaskedArray)
 
 
 def _columns(frame: Any) -> Iterator[Any]:
@@ -197,7 +206,7 @@ def _numbers(array: Array, name: str, missing: str) -> Array:
     """Return an array of objects as one of numbers, if all that are not missing are numbers."""
     objects = array.ravel().tolist() if array.ndim else []
     kinds = set(map(type, objects))
-    missed = {kind for kind in kinds if kind in _NO_VALUE or kind.__name__ in _MISSING}
+    missed = {kind for kind in kinds if kind.__name__ in _MISSING}
     if any(not issubclass(k, Real | np.bool_) and k.__name__ != "Decimal" for k in kinds - missed):
         return array
     gone = np.array([type(value) in missed for value in objects], bool)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn import _checks, _frames
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.interface import Gradient, Kernels
 from fastrnn._kernels.row_gradient import RowGradient
@@ -136,8 +136,8 @@ def _expect_arrays(value: Any, name: str) -> None:
             raise TypeError(
                 f"{name} {key}: expected a writeable NumPy array, got {type(a).__name__}"
             )
-        if np.ma.is_masked(a):
-            _checks.asarray(a, f"{name} {key}")  # raises
+        if _frames.is_masked_array(a):
+            _checks.asarray(a, f"{name} {key}")  # raises where values are masked
 
 
 class Optimizer(ABC):
