@@ -71,6 +71,17 @@ def rnn(
         If a shape does not fit the others, or there is no such nonlinearity.
     TypeError
         If an argument does not hold real numbers.
+
+    Examples
+    --------
+    >>> from fastrnn import functional as F
+    >>> rng = np.random.default_rng(0)
+    >>> weights = {"weight_ih": rng.normal(size=(5, 3)), "weight_hh": rng.normal(size=(5, 5))}
+    >>> x, h0 = rng.normal(size=(7, 2, 3)), np.zeros((2, 5))
+    >>> y, h_n, tape = F.rnn(x, h0, **weights)
+    >>> dx, dh0, grads = F.rnn_backward(tape, dy=2 * y)  # of the loss sum(y**2)
+    >>> y.shape, h_n.shape, grads["weight_hh"].shape
+    ((7, 2, 5), (2, 5), (5, 5))
     """
     cell = CELLS[f"rnn_{_checks.nonlinearity(nonlinearity)}"]
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
@@ -148,6 +159,16 @@ def lstm(
         The state after the last step.
     tape : ScanTape
         For :func:`lstm_backward`.
+
+    Examples
+    --------
+    >>> from fastrnn import functional as F
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(7, 2, 3))
+    >>> y, (h_n, c_n), tape = F.lstm(x, None, rng.normal(size=(20, 3)), rng.normal(size=(20, 5)))
+    >>> dx, (dh0, dc0), grads = F.lstm_backward(tape, dstate=(np.ones_like(h_n), None))
+    >>> y.shape, grads["weight_ih"].shape
+    ((7, 2, 5), (20, 3))
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     return _forward(CELLS["lstm"], x, "state", state, weights, lengths, reset)
@@ -205,6 +226,16 @@ def gru(
         The state after the last step.
     tape : ScanTape
         For :func:`gru_backward`.
+
+    Examples
+    --------
+    >>> from fastrnn import functional as F
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(7, 2, 3))
+    >>> y, h_n, tape = F.gru(x, None, rng.normal(size=(15, 3)), rng.normal(size=(15, 5)))
+    >>> dx, dh0, grads = F.gru_backward(tape, dy=np.ones_like(y))
+    >>> y.shape, grads["weight_ih"].shape
+    ((7, 2, 5), (15, 3))
     """
     cell = CELLS["gru" if _checks.flag(reset_after, "reset_after") else "gru_reset_before"]
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)

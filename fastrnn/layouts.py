@@ -49,6 +49,17 @@ def pack_rnn(W_xh: Any, W_hh: Any, b_h: Any = None, *, layout: str = "columns") 
         If a shape does not fit the others, or `layout` is not one of these.
     TypeError
         If an argument does not hold real numbers.
+
+    Examples
+    --------
+    >>> from fastrnn.functional import rnn, rnn_backward
+    >>> rng = np.random.default_rng(0)
+    >>> W_xh, W_hh, b_h = rng.normal(size=(5, 3)), rng.normal(size=(5, 5)), np.zeros((5, 1))
+    >>> y, h_n, tape = rnn(np.ones((7, 2, 3)), None, **fastrnn.layouts.pack_rnn(W_xh, W_hh, b_h))
+    >>> dx, dh0, grads = rnn_backward(tape, dy=np.ones_like(y))
+    >>> dW_xh, dW_hh, db_h = fastrnn.layouts.unpack_rnn(grads, keepdims=True)
+    >>> dW_xh.shape, dW_hh.shape, db_h.shape
+    ((5, 3), (5, 5), (5, 1))
     """
     weight_hh = _columns(W_hh, "W_hh", layout)
     H = len(weight_hh)
@@ -129,6 +140,15 @@ def pack_lstm(
     ------
     ValueError, TypeError
         As :func:`pack_rnn` does.
+
+    Examples
+    --------
+    >>> W_f, W_i, W_C, W_o = np.random.default_rng(0).normal(size=(4, 5, 8))  # over [h, x]
+    >>> weights = fastrnn.layouts.pack_lstm(W_f, W_i, W_C, W_o)
+    >>> {name: w.shape for name, w in weights.items()}
+    {'weight_ih': (20, 3), 'weight_hh': (20, 5)}
+    >>> np.array_equal(fastrnn.layouts.unpack_lstm(weights)[0], W_f)
+    True
     """
     given = {"W_f": W_f, "W_i": W_i, "W_C": W_C, "W_o": W_o}
     gates = {name: _columns(value, name, layout) for name, value in given.items()}

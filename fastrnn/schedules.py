@@ -27,6 +27,13 @@ class StepDecay:
         Optimizer steps between decays.
     gamma : float
         Factor of each decay, above 0.
+
+    Examples
+    --------
+    >>> schedule = fastrnn.schedules.StepDecay(0.1, step_size=1000, gamma=0.5)
+    >>> [schedule(step) for step in (0, 999, 1000, 2000)]
+    [0.1, 0.1, 0.05, 0.025]
+    >>> optimizer = fastrnn.optim.Adam(lr=schedule)
     """
 
     lr: float
@@ -54,6 +61,12 @@ class ExponentialDecay:
     gamma : float
         Factor over each `steps` optimizer steps, above 0.
     steps : int
+
+    Examples
+    --------
+    >>> schedule = fastrnn.schedules.ExponentialDecay(0.1, gamma=0.25, steps=1000)
+    >>> [schedule(step) for step in (0, 500, 1000)]
+    [0.1, 0.05, 0.025]
     """
 
     lr: float
@@ -83,6 +96,12 @@ class CosineDecay:
     steps : int
         Optimizer steps until `final` is reached.
     final : float
+
+    Examples
+    --------
+    >>> schedule = fastrnn.schedules.CosineDecay(0.1, steps=1000, final=0.01)
+    >>> [round(schedule(step), 3) for step in (0, 500, 1000, 2000)]
+    [0.1, 0.055, 0.01, 0.01]
     """
 
     lr: float
@@ -114,6 +133,12 @@ class WarmUp:
         Optimizer steps until it is reached.
     start : float
         Fraction of the rate at the start, 0 to 1.
+
+    Examples
+    --------
+    >>> schedule = fastrnn.schedules.WarmUp(fastrnn.schedules.CosineDecay(0.1, 1000), steps=100)
+    >>> [round(schedule(step), 3) for step in (0, 50, 100, 600, 1100)]
+    [0.0, 0.05, 0.1, 0.05, 0.0]
     """
 
     after: float | Schedule

@@ -37,6 +37,15 @@ class Layer:
         Whether dropout is on in `forward`. Default: True.
     trainable : bool
         Whether `fit` changes the weights. Default: True.
+
+    Examples
+    --------
+    >>> lstm = fastrnn.LSTM(3, 5, dropout=0.1, num_layers=2, seed=0)
+    >>> isinstance(lstm, fastrnn.Layer), lstm.training, lstm.eval().training
+    (True, True, False)
+    >>> lstm.trainable = False  # fit leaves it as it is
+    >>> twin = fastrnn.LSTM(3, 5, num_layers=2)
+    >>> twin.load_state_dict(lstm.state_dict())
     """
 
     #: Whether a model can hold the layer, which must then run over whole sequences.

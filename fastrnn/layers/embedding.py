@@ -89,6 +89,15 @@ class Embedding(Layer):
     seed : int, optional
         For the initial `weight` (num_embeddings, embedding_dim), which is N(0, 1). Default: a fresh
         seed.
+
+    Examples
+    --------
+    >>> embedding = fastrnn.Embedding(10, 3, seed=0)
+    >>> y = embedding([[1, 2, 1], [4, 9, 0]])
+    >>> y.shape
+    (2, 3, 3)
+    >>> np.array_equal(y[0, 0], y[0, 2])
+    True
     """
 
     def __init__(

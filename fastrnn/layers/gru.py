@@ -38,6 +38,16 @@ class GRU(Recurrent, cells=CELLS):
         without `reset_after`, gain LN(W_hn (r h)) + b_hn is added instead.
     return_sequences, weight_dropout, dtype, seed, init
         As in :class:`fastrnn.RNN`.
+
+    Examples
+    --------
+    >>> gru = fastrnn.GRU(3, 5, seed=0)
+    >>> x = np.random.default_rng(0).normal(size=(7, 2, 3))  # (time, batch, input)
+    >>> y, h = gru(x)
+    >>> first, h = gru(x[:4])  # in pieces, with the same bits
+    >>> rest, h = gru(x[4:], h)
+    >>> np.array_equal(np.concatenate([first, rest]), y)
+    True
     """
 
     def __init__(
@@ -94,6 +104,14 @@ class GRUCell(SingleStep, cells=CELLS):
         As in :class:`fastrnn.RNNCell`.
     reset_after : bool
         As in :class:`GRU`.
+
+    Examples
+    --------
+    >>> cell = fastrnn.GRUCell(3, 5, seed=0)
+    >>> h, tape = cell.forward(np.ones((2, 3)))
+    >>> dx, dh, grads = cell.backward(tape, dstate=np.ones_like(h))
+    >>> dx.shape, dh.shape, grads["weight_ih"].shape
+    ((2, 3), (2, 5), (15, 3))
     """
 
     def __init__(

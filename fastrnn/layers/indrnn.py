@@ -40,6 +40,13 @@ class IndRNN(Recurrent, cells=CELLS):
         If an argument is out of range.
     TypeError
         If an argument has the wrong type.
+
+    Examples
+    --------
+    >>> rnn = fastrnn.IndRNN(3, 5, num_layers=2, seed=0)
+    >>> y, h = rnn(np.ones((7, 2, 3)))
+    >>> y.shape, h.shape, rnn.parameters()["weight_hh_l0"].shape
+    ((7, 2, 5), (2, 2, 5), (5,))
     """
 
     _shown: ClassVar[dict[str, Any]] = {**Recurrent._shown, "nonlinearity": "relu"}

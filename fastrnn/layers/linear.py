@@ -66,6 +66,15 @@ class Linear(Layer):
     seed : int, optional
         For the initial `weight` (out_features, in_features) and `bias` (out_features,), which are
         uniform in +-1/sqrt(in_features). Default: a fresh seed.
+
+    Examples
+    --------
+    >>> linear = fastrnn.Linear(3, 2, seed=0)
+    >>> linear(np.ones((4, 7, 3))).shape
+    (4, 7, 2)
+    >>> linear.load_state_dict({"weight": [[1, 0, 0], [0, 1, 1]], "bias": [0, 10]})
+    >>> linear([1, 2, 3])
+    array([ 1., 15.], dtype=float32)
     """
 
     def __init__(

@@ -48,6 +48,19 @@ class LSTM(Recurrent, cells=CELLS):
     forget_bias : float, optional
         Initial bias of the forget gate, the sum of `bias_ih` and `bias_hh`; Jozefowicz et al.
         (2015) recommend 1. Default: as drawn by `init`.
+
+    Examples
+    --------
+    >>> lstm = fastrnn.LSTM(3, 5, batch_first=True, bidirectional=True, seed=0)
+    >>> x = np.random.default_rng(0).normal(size=(2, 7, 3))  # (batch, time, input)
+    >>> y, (h, c) = lstm(x, lengths=[7, 4])
+    >>> y.shape, h.shape, c.shape
+    ((2, 7, 10), (2, 2, 5), (2, 2, 5))
+    >>> bool((y[1, 4:] == 0).all())  # past the second sequence's end
+    True
+    >>> last = fastrnn.LSTM(3, 5, num_layers=2, return_sequences=False, seed=0)
+    >>> last(np.ones((7, 2, 3)))[0].shape
+    (2, 5)
     """
 
     def __init__(
@@ -130,6 +143,15 @@ class LSTMCell(SingleStep, cells=CELLS):
     ----------
     input_size, hidden_size, bias, dtype, seed
         As in :class:`fastrnn.RNNCell`.
+
+    Examples
+    --------
+    >>> cell = fastrnn.LSTMCell(3, 5, seed=0)
+    >>> x = np.ones((2, 3))
+    >>> h, c = cell(x)
+    >>> h, c = cell(x, (h, c))
+    >>> h.shape, c.shape
+    ((2, 5), (2, 5))
     """
 
     def __init__(

@@ -61,6 +61,18 @@ class RNN(Recurrent, cells=CELLS):
     -----
     UserWarning
         If there is dropout but only one layer.
+
+    Examples
+    --------
+    >>> rnn = fastrnn.RNN(3, 5, nonlinearity="relu", seed=0)
+    >>> x = np.random.default_rng(0).normal(size=(7, 2, 3))  # (time, batch, input)
+    >>> y, h = rnn(x)
+    >>> y.shape, h.shape
+    ((7, 2, 5), (1, 2, 5))
+    >>> y, h, tape = rnn.forward(x)
+    >>> dx, dh, grads = rnn.backward(tape, dy=2 * y)  # of the loss sum(y**2)
+    >>> list(grads)
+    ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
     """
 
     def __init__(
@@ -113,6 +125,15 @@ class RNNCell(SingleStep, cells=CELLS):
     dtype : float32 or float64
     seed : int, optional
         For the initial weights, which are uniform in +-1/sqrt(H). Default: a fresh seed.
+
+    Examples
+    --------
+    >>> cell = fastrnn.RNNCell(3, 5, seed=0)
+    >>> h = np.zeros((2, 5))
+    >>> for x in np.ones((7, 2, 3)):
+    ...     h = cell(x, h)
+    >>> h.shape
+    (2, 5)
     """
 
     def __init__(

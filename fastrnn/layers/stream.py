@@ -22,6 +22,18 @@ class Stream(Bound):
 
     A stream stays on the backend on which it was made, and uses the layer's current weights. Use a
     stream from one thread at a time.
+
+    Examples
+    --------
+    >>> gru = fastrnn.GRU(3, 5, seed=0)
+    >>> stream = gru.stream(batch_size=2)
+    >>> x = np.random.default_rng(0).normal(size=(7, 2, 3))
+    >>> y = np.stack([stream.step(x_t) for x_t in x])
+    >>> np.array_equal(y, gru(x)[0])
+    True
+    >>> stream.reset(rows=[0])  # a new sequence in row 0
+    >>> np.array_equal(stream.step(x[0])[0], y[0, 0])
+    True
     """
 
     __slots__ = {

@@ -95,6 +95,22 @@ class Callback:
         ``epochs``, ``steps`` (per epoch; None if that varies) and ``samples``.
     progress : Progress
         Progress of the training.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 6, 2))
+    >>> y = X[:, -1, :1]
+    >>> model = fastrnn.Sequential(
+    ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
+    ... )
+    >>> model.compile("adam", "mse")
+
+    >>> class Stop(fastrnn.callbacks.Callback):
+    ...     def on_epoch_end(self, epoch, logs):
+    ...         logs["epochs"] = epoch + 1  # recorded in the history
+    ...         self.model.stop_training = epoch == 2
+    >>> model.fit(X, y, epochs=10, callbacks=[Stop()], verbose=0).history["epochs"]
+    [1, 2, 3]
     """
 
     _options: ClassVar[Options] = {}

@@ -87,6 +87,22 @@ class Checkpoint(Keeper):
         In ``fit``, if the file is damaged, or from a training with another model, loss, optimizer,
         data, batch size or the like. The learning rate is taken from the file, the number of epochs
         is not.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> X = np.random.default_rng(0).normal(size=(40, 6, 2))
+    >>> y = X[:, -1, :1]
+    >>> model = fastrnn.Sequential(
+    ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
+    ... )
+    >>> model.compile("adam", "mse")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     keep = fastrnn.callbacks.Checkpoint(os.path.join(folder, "training"))
+    ...     history = model.fit(X, y, epochs=2, callbacks=[keep], verbose=0)
+    ...     history = model.fit(X, y, epochs=5, callbacks=[keep], verbose=0)  # goes on after the 2
+    >>> len(history.epoch)
+    5
     """
 
     _options: ClassVar[Options] = {

@@ -16,6 +16,19 @@ class History:
         The epochs, from 0.
     interrupted : bool
         Whether KeyboardInterrupt ended the training.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 6, 2))
+    >>> y = X[:, -1, :1]
+    >>> model = fastrnn.Sequential(
+    ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
+    ... )
+    >>> model.compile("adam", "mse")
+
+    >>> history = model.fit(X, y, epochs=3, validation_split=0.2, verbose=0)
+    >>> list(history.history), len(history.history["val_loss"])
+    (['loss', 'val_loss'], 3)
     """
 
     def __init__(self) -> None:

@@ -108,6 +108,20 @@ class EarlyStopping(Monitor):
         The best value so far.
     stopped_epoch : int or None
         The epoch after which training was stopped.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 6, 2))
+    >>> y = X[:, -1, :1]
+    >>> model = fastrnn.Sequential(
+    ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
+    ... )
+    >>> model.compile("adam", "mse")
+
+    >>> stop = fastrnn.callbacks.EarlyStopping("loss", patience=1, min_delta=10, restore_best_weights=True)
+    >>> history = model.fit(X, y, epochs=10, callbacks=[stop], verbose=0)
+    >>> len(history.epoch), stop.stopped_epoch
+    (2, 1)
     """
 
     _options: ClassVar[Options] = {**Monitor._options, "restore_best_weights": _checks.flag}
@@ -194,6 +208,19 @@ class ReduceLROnPlateau(Monitor):
         Whether lower or higher is better; "auto" is "max" for accuracies only.
     min_lr : float
         Lower bound of the rate.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 6, 2))
+    >>> y = X[:, -1, :1]
+    >>> model = fastrnn.Sequential(
+    ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
+    ... )
+    >>> model.compile("adam", "mse")
+
+    >>> plateau = fastrnn.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10)
+    >>> model.fit(X, y, epochs=3, callbacks=[plateau], verbose=0).history["lr"]
+    [0.001, 0.001, 0.0005]
     """
 
     _options: ClassVar[Options] = {

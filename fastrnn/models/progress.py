@@ -295,6 +295,18 @@ class ProgressBar(Callback):
     batches : bool
         Whether to show progress within an epoch. Otherwise a line is printed after each epoch,
         in a terminal and a notebook as well.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 6, 2))
+    >>> y = X[:, -1, :1]
+    >>> model = fastrnn.Sequential(
+    ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
+    ... )
+    >>> model.compile("adam", "mse")
+
+    >>> bar = fastrnn.callbacks.ProgressBar(batches=False)
+    >>> history = model.fit(X, y, epochs=2, callbacks=[bar], verbose=0)  # 2 lines on stderr
     """
 
     _options: ClassVar[Options] = {"batches": _checks.flag}

@@ -29,6 +29,14 @@ class Adagrad(Optimizer):
     eps : float
     clip_norm, clip_value : float, optional
         As in :class:`Adam`.
+
+    Examples
+    --------
+    >>> weights = {"w": np.array([1.0, 2.0])}
+    >>> optimizer = fastrnn.optim.Adagrad(lr=0.1)
+    >>> optimizer.step(weights, {"w": np.array([1.0, -1.0])})
+    >>> weights["w"].round(6)
+    array([0.9, 2.1])
     """
 
     __slots__ = ("eps", "initial_accumulator_value", "lr_decay", "weight_decay")

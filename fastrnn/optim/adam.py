@@ -28,6 +28,14 @@ class Adam(Optimizer):
         Scale the gradients to at most this joint 2-norm, as :func:`clip_norm`.
     clip_value : float, optional
         Clip every entry of the gradients to +- this, before `clip_norm`.
+
+    Examples
+    --------
+    >>> weights = {"w": np.array([1.0, 2.0])}
+    >>> optimizer = fastrnn.optim.Adam(lr=0.1)
+    >>> optimizer.step(weights, {"w": np.array([1.0, -1.0])})
+    >>> weights["w"].round(6)
+    array([0.9, 2.1])
     """
 
     __slots__ = ("betas", "eps", "weight_decay")
@@ -93,6 +101,14 @@ class AdamW(Adam):
     weight_decay : float
     clip_norm, clip_value : float, optional
         As in :class:`Adam`.
+
+    Examples
+    --------
+    >>> weights = {"w": np.array([1.0, 2.0])}
+    >>> optimizer = fastrnn.optim.AdamW(lr=0.1, weight_decay=0.5)
+    >>> optimizer.step(weights, {"w": np.array([1.0, -1.0])})
+    >>> weights["w"].round(6)
+    array([0.85, 2.  ])
     """
 
     __slots__ = ()

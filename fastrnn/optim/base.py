@@ -46,6 +46,14 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     -------
     norm : float
         The joint norm before clipping.
+
+    Examples
+    --------
+    >>> grads = {"w": np.array([3.0, 4.0])}
+    >>> fastrnn.optim.clip_norm(grads, 1.0)
+    5.0
+    >>> grads["w"].round(3)
+    array([0.6, 0.8])
     """
     limit = _checks.real(max_norm, "max_norm", "a number above 0", lambda v: v > 0)
     _expect_arrays(grads, "grads")
@@ -150,6 +158,15 @@ class Optimizer(ABC):
     ----------
     lr : float or callable
     clip_norm, clip_value : float or None
+
+    Examples
+    --------
+    >>> optimizer = fastrnn.optim.SGD(lr=fastrnn.schedules.StepDecay(0.1, step_size=1), clip_norm=1.0)
+    >>> weights = {"w": np.array([1.0, 2.0])}
+    >>> for _ in range(2):
+    ...     optimizer.step(weights, {"w": np.array([3.0, 4.0])})
+    >>> weights["w"].round(3), optimizer.steps
+    (array([0.934, 1.912]), 2)
     """
 
     __slots__ = (

@@ -28,6 +28,14 @@ class RMSprop(Optimizer):
     weight_decay : float
     clip_norm, clip_value : float, optional
         As in :class:`Adam`.
+
+    Examples
+    --------
+    >>> weights = {"w": np.array([1.0, 2.0])}
+    >>> optimizer = fastrnn.optim.RMSprop(lr=0.01, alpha=0.99)
+    >>> optimizer.step(weights, {"w": np.array([1.0, -1.0])})
+    >>> weights["w"].round(6)
+    array([0.9, 2.1])
     """
 
     __slots__ = ("alpha", "centered", "eps", "momentum", "weight_decay")

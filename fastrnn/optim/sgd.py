@@ -27,6 +27,14 @@ class SGD(Optimizer):
         Scale the gradients to at most this joint 2-norm, as :func:`clip_norm`.
     clip_value : float, optional
         Clip every entry of the gradients to +- this, before `clip_norm`.
+
+    Examples
+    --------
+    >>> weights = {"w": np.array([1.0, 2.0])}
+    >>> optimizer = fastrnn.optim.SGD(lr=0.1, momentum=0.9)
+    >>> optimizer.step(weights, {"w": np.array([1.0, -1.0])})
+    >>> weights["w"]
+    array([0.9, 2.1])
     """
 
     __slots__ = ("momentum", "nesterov", "weight_decay")
