@@ -25,13 +25,11 @@ Whole models have the methods of Keras, with the batch first:
 >>> model.predict(X).shape
 (100, 2)
 
-Layers, :class:`Sequential`, :func:`load`, backends and threads are here; the rest is in modules:
+Here are the layers, `Sequential`, `load`, and what chooses backends and threads. In modules:
 
-- :mod:`~fastrnn.losses`, :mod:`~fastrnn.optim`, :mod:`~fastrnn.schedules`,
-  :mod:`~fastrnn.callbacks`: how to train;
-- :mod:`~fastrnn.text`, :mod:`~fastrnn.forecast`, :mod:`~fastrnn.sklearn`: models for texts and
-  time series, and scikit-learn's estimators;
-- :mod:`~fastrnn.functional`, :mod:`~fastrnn.layouts`: one's own arrays of weights.
+- `losses`, `optim`, `schedules`, `callbacks`: how to train;
+- `text`, `forecast`, `sklearn`: models of texts and of time series, and scikit-learn estimators;
+- `functional`, `layouts`: forward and backward on plain arrays, with weights as tutorials have them.
 """
 
 from types import ModuleType as _ModuleType

@@ -7,3 +7,13 @@ from fastrnn.models.history import History as History
 from fastrnn.models.monitor import EarlyStopping as EarlyStopping
 from fastrnn.models.monitor import ReduceLROnPlateau as ReduceLROnPlateau
 from fastrnn.models.progress import ProgressBar as ProgressBar
+
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "History",
+    "Logs",
+    "ProgressBar",
+    "ReduceLROnPlateau",
+]

@@ -23,6 +23,19 @@ from fastrnn.layouts import pack_rnn as pack_rnn
 from fastrnn.layouts import unpack_lstm as unpack_lstm
 from fastrnn.layouts import unpack_rnn as unpack_rnn
 
+__all__ = [
+    "gru",
+    "gru_backward",
+    "lstm",
+    "lstm_backward",
+    "pack_lstm",
+    "pack_rnn",
+    "rnn",
+    "rnn_backward",
+    "unpack_lstm",
+    "unpack_rnn",
+]
+
 State = tuple[Array, ...]
 
 

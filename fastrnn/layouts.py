@@ -20,6 +20,8 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._types import Array
 
+__all__ = ["pack_lstm", "pack_rnn", "unpack_lstm", "unpack_rnn"]
+
 _LAYOUTS = ("columns", "rows")
 
 

@@ -18,6 +18,20 @@ from fastrnn._kernels import dispatch
 from fastrnn._kernels.interface import Kernels
 from fastrnn._types import Array
 
+__all__ = [
+    "MAE",
+    "MSE",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Huber",
+    "Loss",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "huber",
+    "mae",
+    "mse",
+]
+
 
 class Loss(ABC):
     """The mean of a loss over all elements, or a weighted mean.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from fastrnn import _checks
 
+__all__ = ["CosineDecay", "ExponentialDecay", "Schedule", "StepDecay", "WarmUp"]
+
 Schedule = Callable[[int], float]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import fastrnn
 from fastrnn.cli import bench, classify, demo, forecast, lm
-from fastrnn.cli.parser import Parser, add_command
+from fastrnn.cli.parser import Parser, add_command, subcommands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0, 1 if the output's pipe was closed, 2 for bad input, 130 for Ctrl-C.
     """
-    if sys.stdout is None:  # closed by the shell
-        sys.stdout = io.StringIO()
+    # Those that the shell closed are None, and print would write errors to the other.
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal can't show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -55,9 +55,12 @@ def _one_line(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="fastrnn", description=fastrnn.__doc__)
+    parser = Parser(
+        prog="fastrnn",
+        description="RNN, LSTM and GRU for CPUs. `fastrnn COMMAND --help` says more about a command.",
+    )
     parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = subcommands(parser)
     demo.add(commands)
     add_command(commands, "info", _info, "print version, backends, CPU features and threads")
     for module in (bench, lm, classify, forecast):

@@ -104,7 +104,6 @@ class Callback:
     ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
     ... )
     >>> model.compile("adam", "mse")
-
     >>> class Stop(fastrnn.callbacks.Callback):
     ...     def on_epoch_end(self, epoch, logs):
     ...         logs["epochs"] = epoch + 1  # recorded in the history

@@ -25,7 +25,6 @@ class History:
     ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
     ... )
     >>> model.compile("adam", "mse")
-
     >>> history = model.fit(X, y, epochs=3, validation_split=0.2, verbose=0)
     >>> list(history.history), len(history.history["val_loss"])
     (['loss', 'val_loss'], 3)

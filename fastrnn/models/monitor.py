@@ -117,8 +117,7 @@ class EarlyStopping(Monitor):
     ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
     ... )
     >>> model.compile("adam", "mse")
-
-    >>> stop = fastrnn.callbacks.EarlyStopping("loss", patience=1, min_delta=10, restore_best_weights=True)
+    >>> stop = fastrnn.callbacks.EarlyStopping("loss", min_delta=10, restore_best_weights=True)
     >>> history = model.fit(X, y, epochs=10, callbacks=[stop], verbose=0)
     >>> len(history.epoch), stop.stopped_epoch
     (2, 1)
@@ -217,7 +216,6 @@ class ReduceLROnPlateau(Monitor):
     ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
     ... )
     >>> model.compile("adam", "mse")
-
     >>> plateau = fastrnn.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10)
     >>> model.fit(X, y, epochs=3, callbacks=[plateau], verbose=0).history["lr"]
     [0.001, 0.001, 0.0005]

@@ -304,7 +304,6 @@ class ProgressBar(Callback):
     ...     [fastrnn.GRU(2, 4, return_sequences=False), fastrnn.Linear(4, 1)], seed=0
     ... )
     >>> model.compile("adam", "mse")
-
     >>> bar = fastrnn.callbacks.ProgressBar(batches=False)
     >>> history = model.fit(X, y, epochs=2, callbacks=[bar], verbose=0)  # 2 lines on stderr
     """

@@ -51,10 +51,17 @@ class Sequential(Chain):
 
     Examples
     --------
-    >>> model = fastrnn.Sequential([fastrnn.LSTM(3, 16, return_sequences=False),
-    ...                             fastrnn.Linear(16, 1)], seed=0)
-    >>> model.compile("adam", "mse")
-    >>> history = model.fit(X, y, epochs=10)  # X (N, T, 3), y (N,) or (N, 1)
+    >>> X = np.random.default_rng(0).normal(size=(100, 8, 3))  # (N, T, F)
+    >>> y = X.sum(axis=(1, 2))  # (N,) or (N, 1)
+    >>> model = fastrnn.Sequential(
+    ...     [fastrnn.LSTM(3, 16, return_sequences=False), fastrnn.Linear(16, 1)], seed=0
+    ... )
+    >>> model.compile("adam", "mse", metrics=["mae"])
+    >>> history = model.fit(X, y, epochs=3, validation_split=0.2, verbose=0)
+    >>> list(history.history)
+    ['loss', 'mae', 'val_loss', 'val_mae']
+    >>> model.predict(X).shape
+    (100, 1)
     """
 
     history: History | None = None

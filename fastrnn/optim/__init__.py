@@ -26,6 +26,20 @@ if TYPE_CHECKING:
 #: Schedules, which are imported when one is first asked for.
 _LAZY = frozenset({"CosineDecay", "ExponentialDecay", "StepDecay", "WarmUp"})
 
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "CosineDecay",
+    "ExponentialDecay",
+    "Optimizer",
+    "RMSprop",
+    "StepDecay",
+    "WarmUp",
+    "clip_norm",
+]
+
 NAMES: dict[str, type[Optimizer]] = {
     "sgd": SGD,
     "adam": Adam,

@@ -161,7 +161,8 @@ class Optimizer(ABC):
 
     Examples
     --------
-    >>> optimizer = fastrnn.optim.SGD(lr=fastrnn.schedules.StepDecay(0.1, step_size=1), clip_norm=1.0)
+    >>> schedule = fastrnn.schedules.StepDecay(0.1, step_size=1)
+    >>> optimizer = fastrnn.optim.SGD(lr=schedule, clip_norm=1.0)
     >>> weights = {"w": np.array([1.0, 2.0])}
     >>> for _ in range(2):
     ...     optimizer.step(weights, {"w": np.array([3.0, 4.0])})

@@ -15,3 +15,5 @@ from fastrnn.sklearn._inputs import Inputs as _Inputs  # noqa: F401  pickles of 
 from fastrnn.sklearn.classifier import SequenceClassifier as SequenceClassifier
 from fastrnn.sklearn.frames import from_frame as from_frame
 from fastrnn.sklearn.regressor import SequenceRegressor as SequenceRegressor
+
+__all__ = ["SequenceClassifier", "SequenceRegressor", "from_frame"]

@@ -5,3 +5,5 @@ from fastrnn.text.char_lm import CharLM as CharLM
 from fastrnn.text.char_lm import split as split
 from fastrnn.text.char_lm import training_speed as training_speed
 from fastrnn.text.classifier import TextClassifier as TextClassifier
+
+__all__ = ["CharLM", "Record", "TextClassifier"]

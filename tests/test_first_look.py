@@ -1,0 +1,90 @@
+"""What is met first: names, help and the command, also where no extra is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import fastrnn
+from fastrnn.cli import main
+
+EXTRAS = ["IPython", "matplotlib", "pandas", "polars", "scipy", "sklearn"]
+
+#: Before other code: hides what the extras install.
+BARE = f"import sys; sys.modules |= dict.fromkeys({EXTRAS})"
+
+
+def run(code: str, *options: str) -> str:
+    command = [sys.executable, "-P", *options, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_public_names() -> None:
+    names = fastrnn.__all__
+    assert names == sorted(set(names))
+    assert {"LSTM", "Sequential", "load", "use_backend", "optim", "text"} < {*names}
+    assert {*fastrnn.layers.__all__} < {*names}
+    for name in vars(fastrnn):
+        assert name in names or name[0] == "_" or name in ("cli", "models", "sklearn")
+    assert {*names, "sklearn"} < {*dir(fastrnn)}
+
+
+def test_a_star_import_hides_no_package() -> None:
+    names: dict[str, object] = {}
+    exec("from fastrnn import *", names)
+    del names["__builtins__"]
+    assert sorted(names) == fastrnn.__all__
+    assert not {*names} & {"sklearn", "Any", "np", "models"}
+
+
+def test_looking_raises_nothing_in_a_bare_install() -> None:
+    code = f"""{BARE}
+import inspect, pydoc
+import fastrnn
+
+members = dict(inspect.getmembers(fastrnn))
+assert members["LSTM"] is fastrnn.LSTM
+assert not hasattr(fastrnn, "sklearn") and hasattr(fastrnn, "text")
+shown = pydoc.plaintext.document(fastrnn)
+for name in fastrnn.__all__:
+    value = getattr(fastrnn, name)
+    assert inspect.ismodule(value) or f" {{name}}(" in shown, name
+    if inspect.ismodule(value):
+        pydoc.plaintext.document(value), dir(value), inspect.getmembers(value)
+from fastrnn import *
+print(shown)
+"""
+    first = run(code).strip().splitlines()
+    assert first[1].startswith("    fastrnn - RNN, LSTM and GRU")
+    assert any(">>> y, (h, c) = lstm(x)" in line for line in first[:20])
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("import fastrnn.sklearn", "ImportError"),
+        ("from fastrnn import sklearn", "ImportError"),
+        ("from fastrnn.sklearn import SequenceClassifier", "ImportError"),
+        ("import fastrnn; fastrnn.sklearn.SequenceClassifier", "AttributeError"),
+    ],
+)
+def test_a_missing_extra_is_named(code: str, error: str) -> None:
+    said = run(f"{BARE}\ntry: {code}\nexcept {error} as e: print(e)")
+    assert said == "fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'\n"
+
+
+def test_without_docstrings() -> None:
+    run("import fastrnn, fastrnn.cli; fastrnn.cli.main(['--version'])", "-OO")
+
+
+@pytest.mark.parametrize("args", [[], ["lm"], ["classify"]])
+def test_no_command_prints_help(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(" ".join(["usage: fastrnn", *args]))
+    assert "train" in out
+    assert err == ""
