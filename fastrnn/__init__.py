@@ -29,7 +29,7 @@ Here are the layers, `Sequential`, `load`, and what chooses backends and threads
 
 - `losses`, `optim`, `schedules`, `callbacks`: how to train;
 - `text`, `forecast`, `sklearn`: models of texts and of time series, and scikit-learn estimators;
-- `functional`, `layouts`: forward and backward on plain arrays, with weights as tutorials have them.
+- `functional`, `layouts`: forward and backward on one's own arrays, and weights of tutorials.
 """
 
 from types import ModuleType as _ModuleType

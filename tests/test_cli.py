@@ -178,7 +178,6 @@ def test_demo_text_is_pythons_documentation(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "the following arguments are required: command"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         (["lm"], "the following arguments are required: command"),
         (["info", "--nonsense"], "unrecognized arguments: --nonsense"),

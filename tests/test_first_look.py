@@ -81,10 +81,9 @@ def test_without_docstrings() -> None:
     run("import fastrnn, fastrnn.cli; fastrnn.cli.main(['--version'])", "-OO")
 
 
-@pytest.mark.parametrize("args", [[], ["lm"], ["classify"]])
-def test_no_command_prints_help(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(args) == 0
+def test_the_command_alone_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith(" ".join(["usage: fastrnn", *args]))
-    assert "train" in out
+    assert out.startswith("usage: fastrnn")
+    assert "forecast" in out
     assert err == ""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import fastrnn
 from fastrnn.cli import bench, classify, demo, forecast, lm
-from fastrnn.cli.parser import Parser, add_command, subcommands
+from fastrnn.cli.parser import Parser, add_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,10 +57,12 @@ def _one_line(error: Exception) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="fastrnn",
-        description="RNN, LSTM and GRU for CPUs. `fastrnn COMMAND --help` says more about a command.",
+        description="RNN, LSTM and GRU for CPUs.",
+        epilog="`fastrnn COMMAND --help` says more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
-    commands = subcommands(parser)
+    parser.set_defaults(run=lambda args: parser.print_help())  # without a command
+    commands = parser.add_subparsers(metavar="command")
     demo.add(commands)
     add_command(commands, "info", _info, "print version, backends, CPU features and threads")
     for module in (bench, lm, classify, forecast):

@@ -9,14 +9,14 @@ import numpy as np
 
 from fastrnn._files import atomic
 from fastrnn.cli.files import read_lines, read_table
-from fastrnn.cli.parser import CELL, add_command, add_options, made, subcommands
+from fastrnn.cli.parser import CELL, add_command, add_options, made
 from fastrnn.text import TextClassifier
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser."""
     classify = commands.add_parser("classify", help="text classification")
-    classify_commands = subcommands(classify)
+    classify_commands = classify.add_subparsers(required=True, metavar="command")
     train = add_command(classify_commands, "train", _train, "train a text classifier")
     train.add_argument(
         "files",

@@ -7,14 +7,14 @@ from typing import Any
 
 from fastrnn._files import atomic
 from fastrnn.cli.files import read_text
-from fastrnn.cli.parser import CELL, add_command, add_options, made, subcommands
+from fastrnn.cli.parser import CELL, add_command, add_options, made
 from fastrnn.text import CharLM
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser."""
     lm = commands.add_parser("lm", help="character language models")
-    lm_commands = subcommands(lm)
+    lm_commands = lm.add_subparsers(required=True, metavar="command")
     train = add_command(lm_commands, "train", _train, "train a model on a text")
     train.add_argument("text", metavar="FILE", help="the text, UTF-8")
     train.add_argument("-o", "--output", required=True, metavar="MODEL", help="file to write")

@@ -27,12 +27,6 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
     return parser
 
 
-def subcommands(parser: argparse.ArgumentParser) -> Any:
-    """Return what takes the commands of a parser, which prints its help where none is given."""
-    parser.set_defaults(run=lambda args: parser.print_help())
-    return parser.add_subparsers(metavar="command")
-
-
 def add_options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any, str]) -> None:
     """Add options for fields of a dataclass; `max_seconds` is ``--seconds``."""
     defaults = {field.name: field.default for field in dataclasses.fields(of)}
