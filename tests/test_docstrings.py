@@ -25,9 +25,7 @@ PUBLIC = [
 
 #: Public classes that have no example yet.
 MISSING = {
-    "Backtest",
     "CharLM",
-    "Forecaster",
     "Record",
     "TextClassifier",
 }
