@@ -233,3 +233,176 @@ def test_rows_of_frames_are_taken_in_order() -> None:
         np.testing.assert_array_equal(model.predict(X), other.predict(X))
     frames = [pd.DataFrame(x, columns=["a", "b"]) for x in X]
     np.testing.assert_array_equal(model.predict(frames), model.predict(X))
+
+
+# -- estimators -----------------------------------------------------------------------------------
+
+
+def estimators() -> tuple[Any, Any]:
+    sklearn = pytest.importorskip("fastrnn.sklearn", exc_type=ImportError)
+    quick = {"hidden_size": 8, "max_epochs": 3, "random_state": 0}
+    return sklearn.SequenceClassifier(**quick), sklearn.SequenceRegressor(**quick)
+
+
+def frames(of: Any, columns: list[str] = ["a", "b"], n: int = 12) -> list[Any]:  # noqa: B006
+    rng = np.random.default_rng(0)
+    return [of.DataFrame({c: rng.normal(size=3 + i % 3) for c in columns}) for i in range(n)]
+
+
+@pytest.mark.parametrize("of", [pd, pl])
+def test_names_of_columns_are_compared(of: Any) -> None:
+    model, _ = estimators()
+    X, y = frames(of), np.arange(12) % 2
+    arrays = [x.to_numpy() for x in X]
+    model.fit(X, y)
+    assert model.feature_names_in_.tolist() == ["a", "b"]
+    assert model.n_features_in_ == 2
+    expected = model.predict_proba(X)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        np.testing.assert_array_equal(model.predict_proba(arrays), expected)
+    for reordered, said in (
+        ([x[["b", "a"]] for x in X], "must be in the same order as they were in fit"),
+        (frames(of, ["a", "c"]), "Feature names unseen at fit time:\n- c\n"),
+        ([*X[:2], X[2][["b", "a"]]], r"X\[2\]: expected the columns of X\[0\], in their order"),
+        ([*X[:2], arrays[2]], r"X\[2\]: expected the columns of X\[0\]"),
+        (frames(of, ["a", "b", "c"]), "expected 2 features over time, as in fit, got 3"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.predict(reordered)
+    with pytest.raises(ValueError, match="must be in the same order"):
+        model.partial_fit([x[["b", "a"]] for x in X], y)
+    model.fit(arrays, y)
+    assert not hasattr(model, "feature_names_in_")
+    np.testing.assert_array_equal(model.predict_proba(arrays), expected)
+    with pytest.warns(UserWarning, match="X has feature names"):
+        model.predict(X)
+
+
+@pytest.mark.parametrize("of", [pd, pl])
+def test_a_frame_of_features_is_no_table_of_steps(of: Any) -> None:
+    model, _ = estimators()
+    rng = np.random.default_rng(0)
+    y = np.arange(20) % 2
+    for names in (["pressure", "volume"], ["value"], ["x1", "y1"], ["x", "x2"]):
+        X = of.DataFrame({name: rng.normal(size=20) for name in names})
+        with pytest.raises(ValueError, match=r"fastrnn.sklearn.from_frame\(df, group="):
+            model.fit(X, y)
+        with pytest.raises(ValueError, match=r"pass its to_numpy\(\)"):
+            model.fit(X.to_numpy(), y).predict(X)
+    for names in (["t0", "t1", "t2"], ["2020-01-01", "2020-01-02"], ["7", "8", "10"]):
+        X = of.DataFrame({name: rng.normal(size=20) for name in names})
+        assert model.fit(X, y).feature_names_in_.tolist() == names
+        np.testing.assert_array_equal(
+            model.predict_proba(X), model.fit(X.to_numpy(), y).predict_proba(X.to_numpy())
+        )
+    for labels in (range(3), pd.date_range("2020", periods=3)):
+        wide = pd.DataFrame(rng.normal(size=(20, 3)), columns=labels)
+        assert model.fit(wide, y).n_features_in_ == 3
+    nested = pd.MultiIndex.from_product([["a", "b"], [0, 1]])
+    with pytest.raises(ValueError, match="from_frame"):
+        model.fit(pd.DataFrame(rng.normal(size=(20, 4)), columns=nested), y)
+
+
+def test_targets_and_weights_of_any_kind() -> None:
+    classifier, regressor = estimators()
+    X = np.random.default_rng(0).normal(size=(12, 4, 2))
+    labels = ["a", "b", "a", "c"] * 3
+    expected = classifier.fit(X, labels).predict(X)
+    for y in (
+        pd.Series(labels),
+        pd.Series(labels, dtype="string"),
+        pd.Categorical(labels),
+        np.array(labels, object),
+        pl.Series(labels),
+        pl.Series(labels, dtype=pl.Categorical),
+    ):
+        np.testing.assert_array_equal(classifier.fit(X, y).predict(X), expected)
+        assert classifier.classes_.tolist() == ["a", "b", "c"]
+        assert classifier.score(X, y) == classifier.score(X, labels)
+    numbers = np.arange(12.0)
+    for y in (pd.Series(numbers, dtype="Float64"), pl.Series(numbers), numbers.astype(object)):
+        for w in (pd.Series(numbers), pl.Series(numbers), list(numbers)):
+            predicted = regressor.fit(X, y, w).predict(X)
+            expected = regressor.fit(X, numbers, numbers).predict(X)
+            np.testing.assert_array_equal(predicted, expected)
+    np.testing.assert_array_equal(
+        regressor.fit(X, pl.DataFrame({"u": numbers, "v": -numbers})).predict(X),
+        regressor.fit(X, np.stack([numbers, -numbers], axis=1)).predict(X),
+    )
+    with pytest.raises(ValueError, match="y: expected no missing values, got 1"):
+        classifier.fit(X, pd.Series([None, *labels[1:]], dtype="string"))
+    with pytest.raises(TypeError, match=r"sample_weight: .* got dtype category"):
+        classifier.fit(X, labels, pd.Categorical(numbers))
+
+
+def test_missing_inputs_of_estimators() -> None:
+    classifier, _ = estimators()
+    X, y = frames(pd), np.arange(12) % 2
+    classifier.fit(X, y)
+    X[5] = X[5].convert_dtypes()
+    X[5].iloc[1, 0] = pd.NA
+    with pytest.raises(ValueError, match=r"X\[5\] column 'a': expected no missing values, got 1"):
+        classifier.fit(X, y)
+    wide = np.ma.masked_greater(np.random.default_rng(0).normal(size=(12, 4)), 1)
+    for masked in (wide, wide[:, :, None], list(wide), list(wide[:, :, None])):
+        with pytest.raises(ValueError, match=r"X.*: expected no masked values, got \d"):
+            classifier.fit(masked, y)
+    for part in ("y", "w"):
+        masked = np.ma.array(np.arange(12) % 2, mask=np.eye(1, 12)[0])
+        with pytest.raises(ValueError, match="expected no masked values, got 1"):
+            classifier.fit(wide.data, *((masked,) if part == "y" else (y, masked)))
+
+
+@pytest.mark.parametrize("of", [pd, pl])
+def test_from_frame(of: Any) -> None:
+    classifier, regressor = estimators()
+    from_frame = pytest.importorskip("fastrnn.sklearn").from_frame
+    rng = np.random.default_rng(0)
+    rows = [
+        {"id": f"s{i}", "t": t, "a": rng.normal(), "b": i + t / 10, "kind": "xy"[i % 2], "z": t * i}
+        for i in (5, 3, 9, 4, 7, 8)
+        for t in range(2 + i % 4)
+    ]
+    df = of.DataFrame(rows)
+    X, y = from_frame(df, group="id", features=["b", "a"], target="kind")
+    assert y.tolist() == ["y", "y", "y", "x", "y", "x"]
+    assert [list(x.columns) for x in X] == [["b", "a"]] * 6
+    assert [round(float(x["b"].to_list()[0])) for x in X] == [5, 3, 9, 4, 7, 8]
+    assert classifier.fit(X, y).feature_names_in_.tolist() == ["b", "a"]
+
+    # In any order of rows: groups in that of their first row, steps sorted by time.
+    shuffled = of.DataFrame([rows[i] for i in rng.permutation(len(rows))])
+    order = list(dict.fromkeys(shuffled["id"].to_list()))
+    sorted_X, labels = from_frame(shuffled, group=["id"], target="kind", time="t")
+    assert list(sorted_X[0].columns) == ["a", "b", "z"]
+    by_id = dict(zip(["s5", "s3", "s9", "s4", "s7", "s8"], zip(X, y, strict=True), strict=True))
+    for name, x, label in zip(order, sorted_X, labels, strict=True):
+        np.testing.assert_array_equal(x[["b", "a"]].to_numpy(), by_id[name][0].to_numpy())
+        assert label == by_id[name][1]
+    unsorted, none = from_frame(shuffled, group="id", features=["t"])
+    assert none is None
+    for name, x in zip(order, unsorted, strict=True):
+        expected = [t for g, t in zip(shuffled["id"], shuffled["t"], strict=True) if g == name]
+        assert x["t"].to_list() == expected
+
+    X, y = from_frame(df, group=["kind", "id"], features=["a"], target="z", per_step=True)
+    assert [len(x) for x in X] == [len(of) for of in y]
+    regressor.set_params(return_sequences=True).fit(X, y)
+    X, y = from_frame(df, group="id", features=["a"], target=["z", "b"], per_step=True)
+    assert y[0].shape == (len(X[0]), 2)
+    with pytest.raises(ValueError, match=r"target: expected one for all rows .*where id='s5'"):
+        from_frame(df, group="id", target="z")
+    for wrong, said in (
+        ({"group": "ID"}, "group: expected columns among .* got 'ID'"),
+        ({"group": "id", "features": ["c"]}, "features: expected columns among .* got 'c'"),
+        ({"group": []}, "group: expected one column or more"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            from_frame(df, **wrong)
+    with pytest.raises(ValueError, match="df: expected one row or more"):
+        from_frame(df[:0], group="id")
+    gone = of.DataFrame([*rows, {**rows[0], "id": None}])
+    with pytest.raises(ValueError, match="column 'id': expected no missing values"):
+        from_frame(gone, group="id")
+    with pytest.raises(TypeError, match="df: expected a frame of pandas or polars, got list"):
+        from_frame(rows, group="id")

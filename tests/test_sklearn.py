@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import subprocess
 import sys
@@ -15,7 +16,7 @@ pytest.importorskip("sklearn")
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -226,14 +227,14 @@ def test_holdout_is_stratified_and_loses_no_class() -> None:
         for fraction in (0.01, 0.1, 0.5, 0.9):
             rng = np.random.default_rng(n)
             train, held = holdout(rng.normal(size=n), fraction, rng)
-            assert len(held) == min(max(round(fraction * n), 1), n - 1)
+            assert len(held) == min(math.ceil(fraction * n), n - 1)
             assert sorted([*train, *held]) == list(range(n))
             classes = np.array(["a", "b", "c"])[rng.integers(0, 3, n)]
             if len(set(classes)) == n:
                 continue
             train, held = holdout(classes, fraction, rng)
             assert sorted([*train, *held]) == list(range(n))
-            assert len(held) == min(max(round(fraction * n), 1), n - len(set(classes)))
+            assert len(held) == min(math.ceil(fraction * n), n - len(set(classes)))
             assert set(classes[train]) == set(classes)
             for c in set(classes):
                 count = (classes == c).sum()
@@ -242,7 +243,7 @@ def test_holdout_is_stratified_and_loses_no_class() -> None:
                 assert np.floor(share) <= of <= count - 1
                 assert fraction > 0.5 or abs(of - share) <= 1
     for only in ([1], [1, 2, 3], ["a", "b"]):
-        with pytest.raises(ValueError, match="X: expected more than"):
+        with pytest.raises(ValueError, match=r"X: expected \d sequences or more"):
             holdout(np.array(only), 0.5, rng)
     drawn = [holdout(np.zeros(20, int), 0.1, np.random.default_rng(seed))[1] for seed in range(30)]
     assert len({tuple(held) for held in drawn}) > 20
@@ -309,11 +310,15 @@ def test_refused_options(options: dict[str, Any], said: str) -> None:
         model.fit(*ragged(10))
 
 
-def test_says_what_to_install() -> None:
-    code = "import sys; sys.modules['sklearn'] = None; import fastrnn; fastrnn.sklearn"
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [("import fastrnn.sklearn", "ImportError"), ("fastrnn.sklearn", "AttributeError")],
+)
+def test_says_what_to_install(use: str, error: str) -> None:
+    code = f"import sys; sys.modules['sklearn'] = None; import fastrnn; {use}"
     process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert process.stderr.endswith(
-        "ImportError: fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'\n"
+        f"{error}: fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'\n"
     )
 
 
@@ -321,3 +326,341 @@ def test_other_features_than_fitted() -> None:
     model = SequenceClassifier(**{**QUICK, "max_epochs": 1}).fit(*ragged(20))
     with pytest.raises(ValueError, match="X: expected 2 features over time, as in fit, got 3"):
         model.predict(ragged(5, F=3)[0])
+
+
+# -- early stopping, warm starts ------------------------------------------------------------------
+
+STOPPING = {**QUICK, "max_epochs": 60, "early_stopping": True, "n_iter_no_change": 3}
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+def test_early_stopping_keeps_the_best_epoch(kind: Any) -> None:
+    X, y = ragged()
+    y = y if kind is SequenceClassifier else np.array([x[-1, 0] for x in X])
+    model = kind(**STOPPING, tol=1e-9, validation_fraction=0.2).fit(X, y)
+    scores = model.validation_scores_
+    assert model.best_validation_score_ == max(scores) > 0.9
+    assert model.n_iter_ == len(scores) == len(model.loss_curve_) < 60
+    since = len(scores) - 1 - max(range(len(scores)), key=lambda i: (scores[i], -i))
+    assert since >= 3
+    assert model.score(X, y) > 0.9
+    again = clone(model).fit(X, y)
+    assert again.validation_scores_ == scores
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    usual = kind(**QUICK | {"max_epochs": 2}).fit(X, y)
+    assert usual.validation_scores_ is None is usual.best_validation_score_
+    assert usual.n_iter_ == 2
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping"):
+        model.partial_fit(X, y)
+
+
+def test_what_is_held_out_is_not_trained_on() -> None:
+    """Labels at random can't be learned: the best epoch is an early one, and training ends."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 3, 2)), rng.integers(0, 2, 100)
+    model = SequenceClassifier(**STOPPING | {"max_epochs": 200, "lr": 0.05}).fit(X, y)
+    assert model.n_iter_ < 60
+    assert 0.3 < model.best_validation_score_ < 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"validation_fraction": 0.0}, "validation_fraction: expected a number above 0 and under"),
+        ({"validation_fraction": 0.01}, "validation_fraction: expected to hold out 2 sequences"),
+        ({"n_iter_no_change": 0}, "n_iter_no_change: expected"),
+        ({"tol": -1.0}, "tol: expected"),
+    ],
+)
+def test_refused_options_of_early_stopping(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SequenceClassifier(**STOPPING | options).fit(*ragged(40))
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_warm_start(kind: Any, early_stopping: bool) -> None:
+    X, y = ragged()
+    y = y if kind is SequenceClassifier else np.array([x[-1, 0] for x in X])
+    options = {**STOPPING, "early_stopping": early_stopping, "max_epochs": 6, "warm_start": True}
+    model = kind(**options).fit(X, y)
+    first, net = model.score(X, y), model.net_
+    weights = net.state_dict()
+    best = model.best_validation_score_
+    more = [x + 1 for x in X] + [x - 1 for x in X]
+    model.fit(more, [*y, *y])
+    assert len(model.loss_curve_) == 6 + model.n_iter_
+    assert model.n_features_in_ == 2
+    np.testing.assert_equal(net.state_dict(), weights)
+    model.fit(X, y)
+    assert model.score(X, y) >= first - 0.02
+    if early_stopping:
+        assert model.best_validation_score_ >= best - 0.1
+    with pytest.raises(ValueError, match="warm_start: expected the settings of the fit before"):
+        model.set_params(hidden_size=8).fit(X, y)
+    model.set_params(hidden_size=16)
+    with pytest.raises(ValueError, match="X: expected 2 features over time"):
+        model.fit([x[:, :1] for x in X], y)
+    if kind is SequenceClassifier:
+        with pytest.raises(ValueError, match="y: expected classes among"):
+            model.fit(X, ["sideways", *y[1:]])
+
+
+def test_a_warm_start_never_ends_worse_than_it_began() -> None:
+    X, y = ragged()
+    model = SequenceClassifier(**STOPPING, warm_start=True).fit(X, y)
+    best = model.best_validation_score_
+    weights = model.net_.state_dict()
+    model.set_params(lr=1e-9, max_epochs=2).fit(X, y)
+    assert model.best_validation_score_ >= best
+    for name, w in model.net_.state_dict().items():
+        np.testing.assert_allclose(w, weights[name], atol=1e-6)
+
+
+# -- several labels, a target for each step -------------------------------------------------------
+
+
+def labelled(n: int = 120, seed: int = 0) -> tuple[Any, Any]:
+    X, _ = ragged(n, F=3, seed=seed)
+    return X, np.array([[x[-1, 0] > x[0, 0], x[-1, 1] > 5, len(x) > 5] for x in X]).astype(int)
+
+
+def test_several_labels() -> None:
+    X, y = labelled()
+    model = SequenceClassifier(**QUICK).fit(X, y)
+    assert model.classes_.tolist() == [0, 1, 2]
+    p, predicted = model.predict_proba(X), model.predict(X)
+    assert predicted.dtype.kind == "i"
+    np.testing.assert_array_equal(predicted, p > 0.5)
+    assert (predicted == y).mean() > 0.9
+    assert model.score(X, y) == (predicted == y).all(axis=1).mean()
+    for same in (y.astype(bool), y.astype(float), y.tolist(), scipy_sparse().csr_array(y)):
+        again = SequenceClassifier(**QUICK).fit(X, same)
+        np.testing.assert_array_equal(again.predict_proba(X), p)
+    stopping = SequenceClassifier(**STOPPING).fit(X, y)
+    assert stopping.best_validation_score_ == max(stopping.validation_scores_)
+    partly = SequenceClassifier(**QUICK).partial_fit(X, y, classes=[0, 1, 2]).partial_fit(X, y)
+    assert partly.predict(X).shape == y.shape
+    for wrong, said in (
+        (y * 2, r"y: expected 0 and 1 for each label, got \[0, 2\]"),
+        (y + np.arange(3), "y: expected a class for each sequence, or 0 and 1 .* return_sequences"),
+        (y[:, :2] * 0.5, "Unknown label type"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            SequenceClassifier(**QUICK).fit(X, wrong)
+    with pytest.raises(ValueError, match="y: expected shape"):
+        partly.partial_fit(X, y[:, :2])
+    with pytest.raises(ValueError, match="y: expected classes or labels, as in the fit before"):
+        partly.partial_fit(X, y[:, 0])
+    with pytest.raises(ValueError, match="class_weight: expected None where y has several labels"):
+        SequenceClassifier(**QUICK, class_weight="balanced").fit(X, y)
+    assert cross_val_score(model, X, y, cv=2).min() >= 0
+
+
+def scipy_sparse() -> Any:
+    return pytest.importorskip("scipy.sparse")
+
+
+def per_step(X: Any) -> tuple[list[Any], list[Any]]:
+    """Return whether a feature has risen, and by how much, at each step."""
+    rise = [x[:, 0] - x[0, 0] for x in X]
+    return [np.where(r > 0.5, "up", np.where(r < -0.5, "down", "flat")) for r in rise], rise
+
+
+def test_a_class_for_each_step() -> None:
+    X, _ = ragged()
+    y, _ = per_step(X)
+    model = SequenceClassifier(**QUICK, return_sequences=True).fit(X, y)
+    assert model.classes_.tolist() == ["down", "flat", "up"]
+    predicted, p = model.predict(X), model.predict_proba(X)
+    assert [len(of) for of in predicted] == [len(x) for x in X] == [len(of) for of in p]
+    right = np.concatenate([a == b for a, b in zip(predicted, y, strict=True)])
+    assert model.score(X, y) == right.mean() > 0.9
+    weight = np.arange(len(X)) % 3
+    by_step = np.repeat(weight, [len(x) for x in X])
+    np.testing.assert_allclose(model.score(X, y, weight), np.average(right, weights=by_step))
+    assert cross_val_score(model, X, y, cv=KFold(2)).min() > 0.8
+    for options in (
+        {"early_stopping": True},
+        {"class_weight": "balanced"},
+        {"bidirectional": True, "dropout": 0.1},
+    ):
+        other = SequenceClassifier(**QUICK, return_sequences=True, **options)
+        assert other.fit(X, y, weight).score(X, y) > 0.8
+    model.set_params(return_sequences=False)
+    assert len(model.predict(X)[0]) == len(X[0])  # it was fitted so
+    for wrong, said in (
+        ([of[1:] for of in y], r"y\[0\]: expected \d targets, one for each step.* got \d"),
+        ([of[0] for of in y], r"y\[0\]: expected \d targets, one for each step.* got one"),
+        (y[1:], "inconsistent numbers of samples"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            clone(model).set_params(return_sequences=True).fit(X, wrong)
+    with pytest.raises(ValueError, match="return_sequences=True for targets of each step"):
+        SequenceClassifier(**QUICK).fit(X, y)
+
+
+def test_a_number_for_each_step() -> None:
+    X, _ = ragged()
+    _, y = per_step(X)
+    model = SequenceRegressor(**QUICK, return_sequences=True).fit(X, y)
+    assert model.score(X, y) > 0.9
+    two = [np.stack([of, of * 1000 + 5], axis=1) for of in y]
+    double = SequenceRegressor(**QUICK, return_sequences=True).fit(X, two)
+    assert [of.shape for of in double.predict(X)] == [of.shape for of in two]
+    assert double.score(X, two) > 0.9
+    with pytest.raises(ValueError, match="return_sequences=True for targets of each step"):
+        SequenceRegressor(**QUICK).fit(X, y)
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 5, 2))
+    y = X[:, :, 0].cumsum(axis=1)
+    model = SequenceRegressor(**STOPPING, return_sequences=True).fit(X, y)
+    assert model.predict(X).shape == y.shape
+    assert model.score(X, y) > 0.8
+    table = SequenceRegressor(**QUICK, return_sequences=True).fit(X[:, :, 0], y)
+    assert table.predict(X[:, :, 0]).shape == y.shape
+    assert table.score(X[:, :, 0], y) > 0.9
+    np.testing.assert_allclose(
+        clone(table).fit(list(X[:, :, :1]), list(y)).predict(X[:, :, :1]),
+        table.predict(X[:, :, 0]),
+        atol=1e-6,
+    )
+    with pytest.raises(ValueError, match=r"got 5: X seems to be \(n, F, T\), pass X.swapaxes"):
+        model.fit(X.swapaxes(1, 2), y)
+    with pytest.raises(ValueError, match=r"y: expected shape \(n,\) or \(n, K\), got"):
+        SequenceRegressor(**QUICK).fit(X, y[:, :, None])
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("form", ["array", "list", "table", "steps"])
+def test_rows_of_weight_0_do_not_matter(kind: Any, form: str, early_stopping: bool) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4, 2))
+    y: Any = X[:, :, 0].sum(axis=1)
+    weight = np.where(np.arange(60) % 3, rng.uniform(0.5, 2, 60), 0)
+    wrong = weight == 0
+    X[wrong] *= 1000
+    y[wrong] = 1e6
+    if form == "steps":
+        y = y[:, None] + X[:, :, 1]
+    if kind is SequenceClassifier:
+        y = np.where(wrong.reshape(-1, *[1] * (y.ndim - 1)), "wrong", np.where(y > 0, "a", "b"))
+    x = {"list": [a[: 2 + i % 3] for i, a in enumerate(X)], "table": X[:, :, 0]}.get(form, X)
+    right: Any = [x[i] for i in np.flatnonzero(~wrong)]
+    options = {**STOPPING, "early_stopping": early_stopping, "max_epochs": 3}
+    model = kind(**options, return_sequences=form == "steps")
+    right = right if form == "list" else np.array(right)
+    expected = clone(model).fit(right, y[~wrong], weight[~wrong])
+    model.fit(x, y, weight)
+    np.testing.assert_array_equal(model.predict(x), expected.predict(x))
+    assert kind is SequenceRegressor or model.classes_.tolist() == ["a", "b"]
+    assert model.loss_curve_ == expected.loss_curve_
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+def test_weights_are_repetitions_in_one_batch(kind: Any) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(2, 3, (30, 4, 2))
+    y: Any = X[:, -1, 0] if kind is SequenceRegressor else rng.integers(0, 3, 30)
+    times = rng.integers(0, 4, 30)
+    options = {**QUICK, "batch_size": 1000}
+    if kind is SequenceClassifier:
+        options["class_weight"] = "balanced"
+    a = kind(**options).fit(X, y, times * 0.1)
+    b = kind(**options).fit(X.repeat(times, axis=0), y.repeat(times))
+    method = "predict" if kind is SequenceRegressor else "predict_proba"
+    np.testing.assert_allclose(getattr(a, method)(X), getattr(b, method)(X), rtol=1e-6)
+
+
+# -- inputs ---------------------------------------------------------------------------------------
+
+
+def test_padding_with_nan_is_said() -> None:
+    X, y = ragged(20)
+    longest = max(map(len, X))
+    padded = np.full((20, longest, 2), np.nan)
+    for i, x in enumerate(X):
+        padded[i, : len(x)] = x
+    hint = "pass a list of sequences of their own lengths"
+    for wrong in (padded, padded[:, :, 0], list(padded), list(padded.astype("f"))):
+        with pytest.raises(ValueError, match=rf"(?s)NaN.*{hint}"):
+            SequenceClassifier(**QUICK).fit(wrong, y)
+    padded[3, 0, 1] = np.nan  # in one place only: that is not padding
+    for wrong in (padded, padded[3:4], np.where(np.isnan(padded), 0, padded) * [1, np.nan]):
+        with pytest.raises(ValueError, match="NaN") as caught:
+            SequenceClassifier(**QUICK).fit(wrong, y[: len(wrong)])
+        assert hint not in str(caught.value)
+
+
+def test_empty_inputs() -> None:
+    X, y = ragged(20)
+    model = SequenceClassifier(**QUICK | {"max_epochs": 1}).fit(X, y)
+    for empty in ([], (), np.empty((0, 3, 2)), np.empty((0, 3)), np.array([], object)):
+        for call in (model.predict, model.predict_proba, lambda X: model.fit(X, [])):
+            with pytest.raises(ValueError, match=r"Found array with 0 sample\(s\) \(shape=\(0"):
+                call(empty)
+
+
+def test_swapped_axes_are_said() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 6, 2)), np.arange(20) % 2
+    model = SequenceClassifier(**QUICK | {"max_epochs": 1}).fit(X, y)
+    with pytest.raises(ValueError, match=r"expected 2 features .* got 6: .* X.swapaxes\(1, 2\)"):
+        model.predict(X.swapaxes(1, 2))
+    with pytest.raises(ValueError, match=r"expected 2 features .* got \d: .* \[x.T for x in X\]"):
+        model.predict([x.T for x in X])
+    with pytest.raises(ValueError, match=r"expected 2 features .* got 6$"):
+        model.predict(rng.normal(size=(20, 5, 6)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "longdouble", "int8", "uint64", "bool", "object"])
+def test_dtypes(dtype: str) -> None:
+    X = np.random.default_rng(0).integers(0, 2, (40, 4, 2))
+    y = X[:, -1, 0]
+    model = SequenceClassifier(**QUICK).fit(X.astype(float), y)
+    for x in (X.astype(dtype), list(X.astype(dtype))):
+        other = SequenceClassifier(**QUICK).fit(x, y)
+        np.testing.assert_array_equal(other.predict_proba(x), model.predict_proba(X.astype(float)))
+    regressor = SequenceRegressor(**QUICK).fit(X.astype(float), y)
+    other = SequenceRegressor(**QUICK).fit(X.astype(dtype), y.astype(dtype))
+    np.testing.assert_array_equal(other.predict(X), regressor.predict(X))
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_numbers_of_any_size(size: float) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4, 2)) * [size, 1]
+    y = X[:, -1, 0]
+    model = SequenceRegressor(**QUICK).fit(X, y)
+    small = SequenceRegressor(**QUICK).fit(X / [size, 1], y / size)
+    np.testing.assert_allclose(model.predict(X) / size, small.predict(X / [size, 1]), rtol=1e-3)
+
+
+def test_a_constant_column_has_no_say() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 4, 2))
+    X[:, :, 1] = 14.62
+    moved = X + np.array([0, 1e-6])
+    y = X[:, :, 0].sum(axis=1)
+    weight = rng.uniform(1, 2, 80)
+    for dtype in (np.float64, np.float32):
+        for w in (None, weight):
+            model = SequenceRegressor(**QUICK | {"max_epochs": 5}).fit(X.astype(dtype), y, w)
+            np.testing.assert_allclose(model.predict(moved), model.predict(X), atol=1e-4)
+    same = SequenceRegressor(**QUICK).fit(X, np.full(80, 14.62))
+    np.testing.assert_allclose(same.predict(X), 14.62, rtol=1e-2)
+
+
+def test_attributes_are_as_before_a_fit_that_fails() -> None:
+    X, y = ragged(30)
+    model = SequenceClassifier(**QUICK | {"max_epochs": 1}).fit(X, y)
+    before = dict(vars(model))
+    for wrong, labels in (([x[:, :1] for x in X], y[1:]), (X, y[1:]), (np.ones((3, 2)), [0, 1])):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            model.fit(wrong, labels)
+        assert vars(model) == before

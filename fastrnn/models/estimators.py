@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -186,7 +187,7 @@ def holdout(target: Array, fraction: float, rng: np.random.Generator) -> tuple[A
         Of one axis and not floats, it holds classes: each gives its share of the rows held out,
         but always keeps one to train on.
     fraction : float
-        Of the rows held out, above 0 and under 1; at least one is.
+        Of the rows held out, above 0 and under 1; rounded up, as scikit-learn does.
     rng : Generator
 
     Returns
@@ -203,8 +204,11 @@ def holdout(target: Array, fraction: float, rng: np.random.Generator) -> tuple[A
     classes = target if target.ndim == 1 and target.dtype.kind != "f" else np.zeros(n)
     _, of, counts = np.unique(classes, return_inverse=True, return_counts=True)
     if n <= len(counts):
-        raise ValueError(f"X: expected more than {n} sequences, to hold out {fraction:g} of them")
-    wanted = min(max(round(fraction * n), 1), n - len(counts))
+        raise ValueError(
+            f"X: expected {len(counts) + 1} sequences or more, one of each class to train on and "
+            f"others to hold out, got {n}"
+        )
+    wanted = min(math.ceil(fraction * n), n - len(counts))
     share = counts * (wanted / n)
     taken = np.minimum(np.floor(share).astype(int), counts - 1)
     while (left := wanted - taken.sum()) > 0:

@@ -176,6 +176,8 @@ def _listed(X: Any, estimator: Any) -> list[Array] | None:
         )
     dimensions = {len(x.shape) if _frames.is_frame(x) else np.ndim(x) for x in X}
     if dimensions == {1} and len({len(x) for x in X}) == 1:
+        if any(map(np.ma.is_masked, X)):
+            _checks.asarray(X, "X")  # raises
         return None  # a table (n, T) in rows
     if not dimensions <= {1, 2}:
         return None
@@ -184,7 +186,7 @@ def _listed(X: Any, estimator: Any) -> list[Array] | None:
     all_float32 = all(a.dtype == np.float32 for a in arrays)
     sequences: list[Array] = []
     for i, a in enumerate(arrays):
-        a = a.astype(np.float32 if all_float32 else np.float64)
+        a = a.astype(np.float32 if all_float32 else np.float64, order="C")
         a = _checks.expect_shape(a[:, None] if a.ndim == 1 else a, f"X[{i}]", ("T", "F"))
         _checks.expect_shape(
             a, f"X[{i}]", ("T", sequences[0].shape[1] if sequences else a.shape[1])
