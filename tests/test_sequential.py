@@ -824,3 +824,66 @@ def test_compile_checks() -> None:
         with pytest.raises(error, match=message):
             model.compile(*arguments)
         assert model.loss is None
+
+
+# Habits from Keras.
+
+
+def test_epochs_from_another_than_the_first(rng: np.random.Generator) -> None:
+    X, y = rng.standard_normal((6, 4, F)), rng.standard_normal(6)
+    whole, parts = sums_model(), sums_model()
+    for model in (whole, parts):
+        model.compile(optim.Adam(optim.CosineDecay(0.1, 10)), "mse")
+    options = {"batch_size": 3, "shuffle": False, "verbose": 0}
+    expected = whole.fit(X, y, epochs=5, callbacks=None, **options)
+    assert parts.fit(X, y, epochs=2, **options).epoch == [0, 1]
+    history = parts.fit(X, y, epochs=5, initial_epoch=2, **options)
+    assert history.epoch == [2, 3, 4]
+    assert history.history["loss"] == expected.history["loss"][2:]
+    np.testing.assert_array_equal(weights(parts), weights(whole))
+    assert parts.fit(X, y, epochs=5, initial_epoch=5, **options).epoch == []
+    with pytest.raises(ValueError, match="initial_epoch: expected at most epochs=5, got 6"):
+        parts.fit(X, y, epochs=5, initial_epoch=6, **options)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'workers'"):
+        parts.fit(X, y, workers=2)  # type: ignore[call-arg]
+
+
+def test_validation_in_batches_of_its_own(rng: np.random.Generator) -> None:
+    X, y = rng.standard_normal((9, 4, F)), rng.standard_normal(9)
+    sizes: list[int] = []
+
+    def size(z: np.ndarray, t: np.ndarray, w: Any) -> float:
+        sizes.append(len(z))
+        return 0.0
+
+    model = sums_model()
+    model.compile("sgd", "mse", ["mae"])
+    assert model._objective is not None
+    model._objective.metrics["mae"] = size  # type: ignore[index]
+    options = {"validation_split": 5 / 9, "batch_size": 4, "verbose": 0}
+    model.fit(X, y, **options, validation_batch_size=2)
+    model.fit(X, y, **options)
+    assert sizes == [4, 2, 2, 1, 4, 4, 1]
+
+
+def test_evaluation_and_prediction_show_progress(
+    rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, y = rng.standard_normal((6, 4, F)), rng.standard_normal(6)
+    model = sums_model()
+    model.compile("sgd", "mse", ["mae"])
+    batches = [(X[:3], y[:3]), (X[3:], y[3:])]
+    silent = model.evaluate(X, y), model.predict(X)
+    assert capsys.readouterr() == ("", "")
+    for verbose in (1, 2):
+        assert model.evaluate(X, y, verbose=verbose) == silent[0]
+        np.testing.assert_array_equal(model.predict(X, verbose=verbose), silent[1])
+        model.evaluate(batches, verbose=verbose)
+        model.predict(iter(batches), verbose=verbose)
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.split()[0] for line in lines] == ["evaluation", "prediction"] * 2
+        assert "loss " in lines[0]
+        assert "mae " in lines[0]
+        assert all(line.endswith(" seq/s") for line in lines)
+    with pytest.raises(ValueError, match="verbose: expected 0, 1 or 2, got 3"):
+        model.predict(X, verbose=3)

@@ -60,8 +60,8 @@ class Progress:
     ----------
     epochs : int
         Epochs requested.
-    samples : int
-        Sequences per epoch.
+    samples : int or None
+        Sequences per epoch; None with an iterable of batches.
     steps : int or None
         Optimizer steps per epoch; None if that varies.
     epoch, batch : int
@@ -71,11 +71,18 @@ class Progress:
     """
 
     epochs: int
-    samples: int
+    samples: int | None
     steps: int | None
     epoch: int = 0
     batch: int = 0
     sequences: int = 0
+
+    @property
+    def done(self) -> float:
+        """The fraction of the epoch that is done; 0 if its size is unknown."""
+        if self.samples is not None:
+            return self.sequences / self.samples
+        return self.batch / self.steps if self.steps else 0.0
 
 
 class Callback:
@@ -92,7 +99,8 @@ class Callback:
     model : Sequential
         The model being trained. Set ``model.stop_training = True`` to stop training.
     params : dict
-        ``epochs``, ``steps`` (per epoch; None if that varies) and ``samples``.
+        ``epochs``, ``steps`` (per epoch; None if that varies) and ``samples`` (None with an
+        iterable of batches).
     progress : Progress
         Progress of the training.
 
@@ -165,6 +173,11 @@ class Callback:
 
 class Resumable(Protocol):
     """A training whose state can be saved and restored."""
+
+    @property
+    def data_known(self) -> bool:
+        """Whether the data are at hand, rather than given by an iterable as training goes on."""
+        ...
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state that the rest of the training depends on."""

@@ -121,6 +121,10 @@ class Checkpoint(Keeper):
 
     def on_train_begin(self, logs: Logs) -> None:
         """Resume from the file if it exists."""
+        if self.every is not None and not self._of_now().data_known:
+            raise ValueError(
+                "every: expected None where X gives batches, as they begin again with an epoch"
+            )
         atomic.check_writable(self.path)
         atomic.remove_left_over(self.path)
         try:

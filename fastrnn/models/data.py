@@ -302,6 +302,18 @@ class Data:
             batches = [batches[i] for i in rng.permutation(len(batches))]
         return batches
 
+    def batches(
+        self, batch_size: int, rng: np.random.Generator | None, *, by_length: bool = False
+    ) -> Iterator[Batch]:
+        """Yield batches of :meth:`rows`, or of :meth:`by_length`."""
+        chosen = self.by_length(batch_size) if by_length else self.rows(batch_size, rng)
+        return (self.batch(rows) for rows in chosen)
+
+    @property
+    def samples(self) -> int:
+        """N, the number of sequences."""
+        return len(self)
+
     def by_length(self, batch_size: int) -> list[Array]:
         """Return the indices of the sequences of each batch, grouped by length."""
         N = len(self)

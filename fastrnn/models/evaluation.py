@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from fastrnn._types import Array
 from fastrnn.losses import Loss
 from fastrnn.models.data import Batch, Data
+from fastrnn.models.inputs import Source
 from fastrnn.models.metrics import Metric, OfAll, Outputs
 from fastrnn.models.network import Network
 
@@ -75,39 +77,95 @@ class Means:
         return {prefix + name: logs[name] for name in ("loss", *self.objective.metrics)}
 
 
+class Watch:
+    """Progress of an evaluation or prediction on stderr; none for a verbosity of 0."""
+
+    def __init__(self, title: str, samples: int | None, verbose: int) -> None:
+        self._display: Any = None
+        self._samples, self._count = samples, 0
+        if verbose:
+            from fastrnn.models.progress import Display
+
+            self._display = Display("seq", within=verbose == 1)
+            self._display.begin(title)
+
+    def done(self, sequences: int) -> None:
+        """Count sequences that are done."""
+        if self._display is not None:
+            self._count += sequences
+            self._display.update(self._count, self._count / (self._samples or math.inf), {})
+
+    def end(self, numbers: Mapping[str, float]) -> None:
+        """Show these at the end."""
+        if self._display is not None:
+            self._display.end(self._count, numbers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._display is not None:
+            self._display.close()
+
+
 def measure(
-    network: Network, objective: Objective, data: Data, batch_size: int, prefix: str = ""
+    network: Network,
+    objective: Objective,
+    data: Source,
+    batch_size: int,
+    prefix: str = "",
+    verbose: int = 0,
 ) -> dict[str, float]:
     """Return loss and metrics over all data, without dropout."""
     means = Means(objective)
     # A function of all outputs sees them in the order of the data.
-    batches = data.rows(batch_size, None) if objective.of_all else data.by_length(batch_size)
-    for rows in batches:
-        batch = data.batch(rows)
-        with np.errstate(over="ignore", invalid="ignore"):
-            y, _ = network.apply(batch.x, lengths=batch.lengths)
-            means.add(y, batch)
-    return means.logs(prefix)
+    batches = data.batches(batch_size, None, by_length=not objective.of_all)
+    with Watch("evaluation", data.samples, verbose) as watch:
+        for batch in batches:
+            with np.errstate(over="ignore", invalid="ignore"):
+                y, _ = network.apply(batch.x, lengths=batch.lengths)
+                means.add(y, batch)
+            watch.done(batch.x.shape[1])
+        logs = means.logs(prefix)
+        watch.end(logs)
+    return logs
 
 
-def predict(network: Network, data: Data, batch_size: int) -> Any:
+def predict(network: Network, data: Source, batch_size: int, verbose: int) -> Any:
     """Return the outputs for all data: an array, or, per step and for a list, a list of arrays."""
+    with Watch("prediction", data.samples, verbose) as watch:
+        if isinstance(data, Data):
+            outputs = _predict(network, data, batch_size, watch)
+        else:
+            parts = [_predict(network, part, batch_size, watch) for part in data.data()]
+            shapes = {part.shape[1:] if isinstance(part, np.ndarray) else None for part in parts}
+            even = len(shapes) == 1 and None not in shapes
+            outputs = np.concatenate(parts) if even else [y for part in parts for y in part]
+        watch.end({})
+    return outputs
+
+
+def _predict(network: Network, data: Data, batch_size: int, watch: Watch) -> Any:
     s = data.signature
-    if not s.per_step:
-        predictions = np.empty((len(data), s.outputs), s.dtype)
-        for rows in data.by_length(batch_size):
-            x, lengths, _ = data.inputs(rows)
-            predictions[rows] = network.apply(x, lengths=lengths)[0]
-        return predictions
-    if data.starts is None:
-        predictions = np.zeros((*data.x.shape[:2], s.outputs), s.dtype)
-        for rows in data.by_length(batch_size):
-            x, lengths, valid = data.inputs(rows)
-            y, _ = network.apply(x, lengths=lengths)
+    if s.per_step and data.starts is not None:
+        return _predict_list(network, data, batch_size, watch)
+    shape = (*data.x.shape[:2], s.outputs) if s.per_step else (len(data), s.outputs)
+    predictions = np.zeros(shape, s.dtype)
+    for rows in data.by_length(batch_size):
+        x, lengths, valid = data.inputs(rows)
+        y, _ = network.apply(x, lengths=lengths)
+        if not s.per_step:
+            predictions[rows] = y
+        else:
             if valid is not None:
                 y[~valid] = 0
             predictions[rows, : len(y)] = y.swapaxes(0, 1)
-        return list(predictions) if data.was_list else predictions
+        watch.done(len(rows))
+    return list(predictions) if s.per_step and data.was_list else predictions
+
+
+def _predict_list(network: Network, data: Data, batch_size: int, watch: Watch) -> list[Array]:
+    """Return the outputs per step of sequences of differing lengths."""
     outputs: list[Any] = [None] * len(data)
     assert data.lengths is not None
     for rows in data.by_length(batch_size):
@@ -115,4 +173,5 @@ def predict(network: Network, data: Data, batch_size: int) -> Any:
         y, _ = network.apply(x, lengths=lengths)
         for b, row in enumerate(rows):
             outputs[row] = y[: data.lengths[row], b].copy()
+        watch.done(len(rows))
     return outputs

@@ -323,20 +323,18 @@ class ProgressBar(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
         """Start a bar."""
         if self._display is not None:
-            count, samples = self.progress.sequences, self.progress.samples
             title = f"epoch {epoch + 1}/{self.progress.epochs}"
-            self._display.begin(title, count, count / samples)
+            self._display.begin(title, self.progress.sequences, self.progress.done)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Update the display."""
         if self._display is not None:
-            count = self.progress.sequences
-            self._display.update(count, count / self.progress.samples, logs)
+            self._display.update(self.progress.sequences, self.progress.done, logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Show the results of the epoch and its validation."""
         if self._display is not None:
-            self._display.end(self.progress.samples, logs)
+            self._display.end(self.progress.sequences, logs)
 
     def on_train_end(self, logs: Logs) -> None:
         """Close the bar of an unfinished epoch."""

@@ -12,13 +12,13 @@ from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models import architecture
 from fastrnn.models.chain import Chain, expect_sequence
-from fastrnn.models.data import Data
 from fastrnn.models.exclusive import Exclusive
 
 if TYPE_CHECKING:
     from fastrnn.models.callback import Callback
     from fastrnn.models.evaluation import Objective
     from fastrnn.models.history import History
+    from fastrnn.models.inputs import Inputs
 
 
 class Sequential(Chain):
@@ -131,7 +131,7 @@ class Sequential(Chain):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 1,
         batch_size: int = 32,
         validation_data: Any = None,
@@ -143,6 +143,10 @@ class Sequential(Chain):
         *,
         sample_weight: Any = None,
         class_weight: Literal["balanced"] | Mapping[int, float] | None = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
         bptt: int | None = None,
         stateful: bool = False,
     ) -> History:
@@ -153,16 +157,37 @@ class Sequential(Chain):
         Parameters
         ----------
         X : (N, T, F) array-like, (N, T) of int, or list of N arrays (T_i, F) or (T_i,)
+            Or, without `y`, what gives batches (X, y), (X, y, sample_weight) or dicts of X, y,
+            lengths, sample_weight, all at once as they are trained on: an iterable, such as a
+            generator or torch's ``DataLoader``; a function that returns one, called for each epoch;
+            or an object with ``__getitem__`` and ``__len__``, such as Keras's ``PyDataset``, whose
+            ``on_epoch_end`` is called if it has one. An epoch is one pass, or `steps_per_epoch`
+            batches. `batch_size` and `shuffle` have no effect then.
         y : array-like, or list of N arrays
             With outputs per step, targets per step: (N, T, ...) or N arrays (T_i, ...); otherwise
             (N, ...). The loss determines the last axis: none for cross_entropy, else O; an O of 1
             may be left out.
         epochs : int
             Number of passes through the data.
+        initial_epoch : int
+            Epoch to begin with, to continue an earlier training: `epochs` less this many are
+            trained. Schedules of the learning rate count the optimizer's own steps, which go on
+            from one `fit` to the next.
+        steps_per_epoch : int, optional
+            Batches of an epoch, where `X` gives batches; the next epoch goes on with those that
+            follow, and from the start where they end. An iterator, which can't start again,
+            requires it; if it ends too early, a warning says so and the training ends. Default: all
+            batches.
         batch_size : int
             Sequences per optimizer step.
         validation_data : tuple (X, y) or (X, y, sample_weight), or dict, optional
-            Data to evaluate after each epoch; a dict holds arguments of :meth:`evaluate`.
+            Data to evaluate after each epoch; a dict holds arguments of :meth:`evaluate`. Or what
+            gives batches, as `X`.
+        validation_steps : int, optional
+            Batches of a validation, where `validation_data` gives batches; an iterator requires it.
+            Default: all.
+        validation_batch_size : int, optional
+            Sequences at a time in the validation. Default: `batch_size`.
         validation_split : float
             Fraction of X and y, at their end, to validate on instead; 0 to 1.
         lengths : (N,) array-like of int, optional
@@ -217,63 +242,55 @@ class Sequential(Chain):
                         f"callbacks[{i}]: expected a Callback, got {type(callback).__name__}"
                     )
             objective, optimizer = self._compiled()
+            checked = self._inputs()
+            data, held = checked.parts(
+                checked.training(X, y, lengths, sample_weight, class_weight, steps_per_epoch),
+                class_weight, validation_split, validation_data, validation_steps,
+            )  # fmt: skip
             stateful = _checks.flag(stateful, "stateful")
-            data = self._data(X, y, lengths, sample_weight)
-            data, validation = self._split(data, validation_data, validation_split)
-            if class_weight is not None:
-                data = data.with_class_weights(objective.loss, class_weight)
+            batch_size = _checks.size(batch_size, "batch_size")
             plan = Plan(
                 epochs=_checks.size(epochs, "epochs"),
-                batch_size=_checks.size(batch_size, "batch_size"),
+                initial_epoch=_checks.size(initial_epoch, "initial_epoch", 0),
+                batch_size=batch_size,
+                validation_batch_size=batch_size
+                if validation_batch_size is None
+                else _checks.size(validation_batch_size, "validation_batch_size"),
                 shuffle=_checks.flag(shuffle, "shuffle") and not stateful,
                 bptt=None if bptt is None else _checks.size(bptt, "bptt"),
                 stateful=stateful,
             )
             verbose = _checks.verbosity(verbose)
             trainer = Trainer(
-                self, self._network, objective, optimizer, self._rng, data, validation, plan
+                self, self._network, objective, optimizer, self._rng, data, held, plan
             )
             self.history = trainer.history
             trainer.run([*([ProgressBar(verbose == 1)] if verbose else []), *(callbacks or ())])
             return trainer.history
 
-    def _split(self, data: Data, validation_data: Any, split: Any) -> tuple[Data, Data | None]:
-        """Return the training data and the validation data."""
-        split = _checks.fraction(split, "validation_split")
-        if split:
-            if validation_data is not None:
-                raise ValueError("validation_split: expected 0 with validation_data")
-            n = len(data) - round(len(data) * split)
-            if not 0 < n < len(data):
-                raise ValueError(
-                    f"validation_split: expected some of {len(data)} sequences on both sides, "
-                    f"got {split}"
-                )
-            return data.part(slice(0, n)), data.part(slice(n, None))
-        if validation_data is None:
-            return data, None
-        arguments = _validation_arguments(validation_data)
-        try:
-            return data, self._data(**arguments)
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"validation_data {error}") from None
-
     def evaluate(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         batch_size: int = 256,
         lengths: Any = None,
         sample_weight: Any = None,
+        *,
+        verbose: int = 0,
+        steps: int | None = None,
     ) -> dict[str, float]:
         """Return loss and metrics, computed as for validation data in :meth:`fit`.
 
         Parameters
         ----------
         X, y, lengths, sample_weight
-            As in :meth:`fit`.
+            As in :meth:`fit`; `X` may give batches.
         batch_size : int
             Sequences at a time.
+        verbose : int
+            0, the default: silent. 1: progress on stderr. 2: a line at the end.
+        steps : int, optional
+            Batches, where `X` gives batches. Default: all.
 
         Returns
         -------
@@ -281,40 +298,56 @@ class Sequential(Chain):
             ``"loss"``, and each metric by its name.
         """
         objective, _ = self._compiled()
-        data = self._data(X, y, lengths, sample_weight)
+        data = self._inputs().evaluation(X, y, lengths, sample_weight, steps)
         batch_size = _checks.size(batch_size, "batch_size")
+        verbose = _checks.verbosity(verbose)
         from fastrnn.models import evaluation
 
-        return evaluation.measure(self._network, objective, data, batch_size)
+        return evaluation.measure(self._network, objective, data, batch_size, verbose=verbose)
 
-    def predict(self, X: Any, batch_size: int = 256, lengths: Any = None) -> Any:
+    def predict(
+        self,
+        X: Any,
+        batch_size: int = 256,
+        lengths: Any = None,
+        *,
+        verbose: int = 0,
+        steps: int | None = None,
+    ) -> Any:
         """Return the outputs of all sequences.
 
         Parameters
         ----------
         X, lengths
-            As in :meth:`fit`.
+            As in :meth:`fit`; `X` may give batches, of which each is inputs alone or, in a tuple,
+            followed by targets, which are left out.
         batch_size : int
             Sequences at a time.
+        verbose, steps
+            As in :meth:`evaluate`.
 
         Returns
         -------
         y : (N, O) array; or, per step, (N, T, O), or for a list X a list of (T_i, O)
-            0 past a sequence's length.
+            0 past a sequence's length. Of batches per step whose lengths differ, a list.
         """
-        data = Data.of(self._network.signature, X, lengths)
+        batch_size, verbose = _checks.size(batch_size, "batch_size"), _checks.verbosity(verbose)
         from fastrnn.models import evaluation
+        from fastrnn.models.inputs import inputs
 
-        return evaluation.predict(self._network, data, _checks.size(batch_size, "batch_size"))
+        data = inputs(self._network.signature, X, lengths, steps)
+        return evaluation.predict(self._network, data, batch_size, verbose)
 
     def _compiled(self) -> tuple[Objective, optim.Optimizer]:
         if self._objective is None or self._optimizer is None:
             raise ValueError("Sequential: expected compile(optimizer, loss) first")
         return self._objective, self._optimizer
 
-    def _data(self, X: Any, y: Any, lengths: Any = None, sample_weight: Any = None) -> Data:
-        data = Data.of(self._network.signature, X, lengths)
-        return data.with_targets(self._compiled()[0].loss, y, sample_weight)
+    def _inputs(self) -> Inputs:
+        """Return what checks the data of a training or an evaluation."""
+        from fastrnn.models.inputs import Inputs
+
+        return Inputs(self._network.signature, self._compiled()[0].loss)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write architecture and weights to a safetensors file, for ``fastrnn.load``.
@@ -332,17 +365,3 @@ class Sequential(Chain):
     def __repr__(self) -> str:
         inner = "".join(f"\n  ({i}): {layer!r}" for i, layer in enumerate(self.layers))
         return f"Sequential({inner}\n)"
-
-
-def _validation_arguments(value: Any) -> dict[str, Any]:
-    names = ("X", "y", "sample_weight")
-    if isinstance(value, tuple | list) and len(value) in (2, 3):
-        return dict(zip(names, value, strict=False))
-    if isinstance(value, Mapping):
-        allowed = {*names, "lengths"}
-        if {"X", "y"} <= value.keys() <= allowed:
-            return dict(value)
-    raise ValueError(
-        "validation_data: expected (X, y), (X, y, sample_weight) or a dict of X, y, lengths, "
-        "sample_weight"
-    )

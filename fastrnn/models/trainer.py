@@ -14,10 +14,12 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
+from fastrnn.models.batches import Batches
 from fastrnn.models.callback import Callback, Keeper, Logs, Model, Progress
 from fastrnn.models.data import Batch, Data, pieces
 from fastrnn.models.evaluation import Means, Objective, measure
 from fastrnn.models.history import History
+from fastrnn.models.inputs import Source
 from fastrnn.models.metrics import Outputs
 from fastrnn.models.network import Network
 from fastrnn.models.progress import ProgressBar
@@ -29,15 +31,23 @@ class Plan:
     """The checked options of ``Sequential.fit`` for iterating over the data."""
 
     epochs: int
+    initial_epoch: int = 0
     batch_size: int
+    validation_batch_size: int
     shuffle: bool
     bptt: int | None
     stateful: bool
 
-    def check(self, data: Data) -> None:
+    def check(self, data: Source) -> None:
         """Raise if the options do not fit the data."""
+        if self.initial_epoch > self.epochs:
+            raise ValueError(
+                f"initial_epoch: expected at most epochs={self.epochs}, got {self.initial_epoch}"
+            )
         if self.bptt is not None and not data.signature.per_step:
             raise ValueError("bptt: expected None where there is one output for the sequence")
+        if not isinstance(data, Data):
+            return
         if self.stateful and (len(data) % self.batch_size or data.lengths is not None):
             raise ValueError(
                 f"stateful: expected sequences of one length, and a multiple of "
@@ -45,8 +55,10 @@ class Plan:
                 + (" of differing lengths" if data.lengths is not None else "")
             )
 
-    def steps(self, data: Data) -> int | None:
+    def steps(self, data: Source) -> int | None:
         """Return the optimizer steps per epoch, or None if that varies."""
+        if not isinstance(data, Data):
+            return None if self.bptt is not None else data.steps
         batches = -(-len(data) // self.batch_size)
         if self.bptt is None:
             return batches
@@ -66,8 +78,8 @@ class Trainer:
     optimizer : Optimizer
     rng : Generator
         For the order of the data.
-    data : Data
-    validation : Data or None
+    data : Data or Batches
+    validation : Data, Batches or None
     plan : Plan
     """
 
@@ -78,8 +90,8 @@ class Trainer:
         objective: Objective,
         optimizer: Optimizer,
         rng: np.random.Generator,
-        data: Data,
-        validation: Data | None,
+        data: Source,
+        validation: Source | None,
         plan: Plan,
     ) -> None:
         plan.check(data)
@@ -89,8 +101,8 @@ class Trainer:
         self.means = self._no_means()
         self.history = History()
         self.callbacks: list[Callback] = []
-        self.progress = Progress(plan.epochs, len(data), plan.steps(data))
-        self.epoch = 0  #: Epochs done.
+        self.progress = Progress(plan.epochs, data.samples, plan.steps(data))
+        self.epoch = plan.initial_epoch  #: Epochs done.
         self.batch = 0  #: Optimizer steps done in this epoch.
         self.sequences = 0  #: Sequences done in this epoch.
         self.order = rng.bit_generator.state  #: State of `rng` at the start of the epoch.
@@ -106,7 +118,7 @@ class Trainer:
             callback.model, callback.progress = self.model, self.progress
             callback.params = {
                 "epochs": self.plan.epochs,
-                "samples": len(self.data),
+                "samples": self.data.samples,
                 "steps": self.progress.steps,
             }
             if isinstance(callback, Keeper):
@@ -173,11 +185,15 @@ class Trainer:
                 logs = self.means.so_far()
                 for hook in end:
                     hook(self.batch - 1, logs)
+        if isinstance(self.data, Batches) and self.data.exhausted:
+            model.stop_training = True
+            if not self.batch:
+                return
+        self._publish()
         logs = self.means.logs()
         if self.validation is not None:
-            logs |= measure(
-                self.network, self.objective, self.validation, self.plan.batch_size, "val_"
-            )
+            of = self.plan.validation_batch_size
+            logs |= measure(self.network, self.objective, self.validation, of, "val_")
         self._end_epoch(epoch, logs)
 
     def _end_epoch(self, epoch: int, logs: Logs) -> None:
@@ -198,7 +214,7 @@ class Trainer:
     def _steps(self) -> Iterator[tuple[Batch, Array | None]]:
         """Return the epoch's remaining batches, each with the rows of the state that continue."""
         rng = self.rng if self.plan.shuffle else None
-        steps = self._all_steps(self.data.rows(self.plan.batch_size, rng))
+        steps = self._all_steps(self.data.batches(self.plan.batch_size, rng))
         carried = self.state
         self.sequences = 0
         for _ in range(self.batch):
@@ -206,12 +222,19 @@ class Trainer:
         self.state = carried
         return steps
 
-    def _all_steps(self, batches: Sequence[Array]) -> Iterator[tuple[Batch, Array | None]]:
-        for rows in batches:
+    def _all_steps(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Array | None]]:
+        size = None
+        for batch in batches:
+            B = batch.x.shape[1]
             if not self.plan.stateful:
                 self.state = None
-            yield from pieces(self.data.batch(rows), self.plan.bptt)
-            self.sequences += len(rows)
+            elif batch.lengths is not None or size not in (None, B):
+                raise ValueError(
+                    "stateful: expected batches of one size, of sequences of one length"
+                )
+            size = B
+            yield from pieces(batch, self.plan.bptt)
+            self.sequences += B
 
     def _train_step(self, batch: Batch, on: Array | None) -> None:
         """Take one optimizer step."""
@@ -246,6 +269,11 @@ class Trainer:
         ]
 
     # State for checkpoints.
+
+    @property
+    def data_known(self) -> bool:
+        """Whether the data are at hand, rather than given by an iterable as training goes on."""
+        return isinstance(self.data, Data)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state that the rest of the training depends on."""
@@ -324,13 +352,8 @@ class Trainer:
 
     def about(self) -> dict[str, Any]:
         """Return what has to be equal for a resumed training to end with the same bits."""
-        data, optimizer, plan = self.data, self.optimizer, self.plan
+        optimizer, plan = self.optimizer, self.plan
         options = [f"{n}={v!r}" for n, v in optimizer.options.items() if n != "lr"]
-        arrays = (data.x, data.lengths, data.starts, data.y, data.weight)
-        checksum = 0
-        for a in arrays:
-            if a is not None:
-                checksum = zlib.crc32(np.ascontiguousarray(a).data, checksum)
         return {
             "model": repr(self.model),
             "trainable": self.network.trainable,
@@ -341,9 +364,19 @@ class Trainer:
             "shuffle": plan.shuffle,
             "bptt": plan.bptt,
             "stateful": plan.stateful,
-            "samples": len(data),
-            "data": f"{checksum:08x}",
+            "samples": self.data.samples,
+            "data": self._checksum(),
         }
+
+    def _checksum(self) -> str:
+        """Return a checksum of the data."""
+        data, checksum = self.data, 0
+        if not isinstance(data, Data):
+            return "batches"
+        for a in (data.x, data.lengths, data.starts, data.y, data.weight):
+            if a is not None:
+                checksum = zlib.crc32(np.ascontiguousarray(a).data, checksum)
+        return f"{checksum:08x}"
 
     def _kept_callbacks(self) -> list[Callback]:
         """Return the callbacks whose state is part of the training's."""
