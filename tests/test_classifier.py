@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import pickle
 from pathlib import Path
@@ -299,6 +300,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path(label).write_text("\n".join(text for text, of in pairs if of == label))
     Path("all.csv").write_text("label,text\n" + "\n".join(f'{of},"{t}"' for t, of in pairs))
     Path("all.tsv").write_text("kind\tsaid\n" + "\n".join(f"{of}\t{t}" for t, of in pairs))
+    Path("fasttext.txt").write_text("\n".join(f"__label__{of} {t}" for t, of in pairs) + "\n\n")
     return tmp_path
 
 
@@ -311,6 +313,8 @@ QUICK = ["-o", "m", "-q"] + [f"--{name.replace('_', '-')}={value}" for name, val
         ["praise=praise", "blame=blame"],
         ["all.csv", "--max-length=50"],
         ["all.tsv", "--text-column=said", "--label-column=kind"],
+        ["all.tsv", "--text=said", "--label=kind"],
+        ["fasttext.txt"],
     ],
 )
 def test_commands(
@@ -322,10 +326,11 @@ def test_commands(
     monkeypatch.setattr("sys.stdin", io.StringIO("the film was good\n\nit was not good\n"))
     assert main(["classify", "predict", "m"]) == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [(row[0], row[2]) for row in rows] == [
+    assert [(row[0], row[2]) for row in (rows[0], rows[2])] == [
         ("praise", "the film was good"),
         ("blame", "it was not good"),
     ]
+    assert rows[1][2] == ""  # a line for each line
     assert main(["classify", "predict", "m", "praise"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(Path("praise").read_text().splitlines())
     for encoding, code, said in (
@@ -335,6 +340,89 @@ def test_commands(
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("groß".encode("latin-1"))))
         assert main(["classify", "predict", "m", "--encoding", encoding]) == code
         assert said in "".join(capsys.readouterr())
+
+
+def trained_on(monkeypatch: pytest.MonkeyPatch, *args: str) -> tuple[list[str], list[str]]:
+    """Return the texts and labels that ``classify train`` trains on."""
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def fit(self: Any, texts: list[str], labels: Any, verbose: int) -> None:
+        seen.append((texts, labels.tolist()))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(TextClassifier, "fit", fit)
+    assert main(["classify", "train", *args, "-o", "m", "-q", "--holdout=0"]) == 2
+    return seen[0]
+
+
+def test_rows_of_files(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is a row whatever its text contains; the order is that of a permutation."""
+
+    def rows(*args: str) -> list[tuple[str, str]]:
+        return sorted(zip(*trained_on(monkeypatch, *args), strict=True))
+
+    def put(name: str, data: str | bytes) -> str:
+        Path(name).write_bytes(data.encode() if isinstance(data, str) else data)
+        return name
+
+    expected = [('"one', "n"), ("two\u2028\x0cx", "p")]
+    text = 'a\tlabel\ttext\n1\tn\t"one\n2\tp\ttwo\u2028\x0cx\n'
+    assert rows(put("t.tsv", text)) == expected
+    assert rows(put("t.csv", text)) == expected
+    assert rows(put("t.tsv.gz", gzip.compress(text.encode("utf-16")))) == expected
+    assert rows(put("t.csv", 'Text;LABEL\n"""one";n\n"two\u2028\x0cx"; p\n')) == expected
+    assert rows(put("t.csv", "text,label\nNA,None\nnull,nan\n")) == [
+        ("NA", "None"),
+        ("null", "nan"),
+    ]
+    lines = put("n", '"one\r\n\n'), put("p", "two\u2028\x0cx\n  \n")
+    assert rows(*(f"{name}={name}" for name in lines)) == expected
+    put("x=y.csv", "text,label\na,b\nc,d\n")
+    assert rows("x=y.csv") == [("a", "b"), ("c", "d")]
+    put("x=y", "a\n")
+    put("z", "one\n")
+    assert rows("k=x=y", "l=m=z") == [("a", "k"), ("one", "l=m")]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"label,text\nb,a\nd,c\n")))
+    assert rows("-") == [("a", "b"), ("c", "d")]
+
+
+def test_what_was_read_is_said(files: Path, capsys: Any) -> None:
+    rows = [f"{'pn'[k % 2]}\t{'good' if k % 2 else 'bad'} thing {k % 7}" for k in range(1000)]
+    rows[200], rows[600] = 'p\t"good thing', 'n\t"bad thing'
+    Path("q.tsv").write_text("label\ttext\n" + "\n".join(rows) + "\n")
+    args = [option for option in QUICK if option != "-q"]
+    assert main(["classify", "train", "q.tsv", *args]) == 0
+    assert capsys.readouterr().err.startswith("q.tsv: 1,000 texts, 2 labels: n 501, p 499\n")
+
+
+def test_predict_reads_tables(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert main(["classify", "train", "all.csv", *QUICK]) == 0
+    capsys.readouterr()
+    text = 'text,n\n"good\r\nfilm, really",1\n,2\n"""x""",3\n'
+    Path("t.csv").write_text(text)
+    assert main(["classify", "predict", "m", "t.csv"]) == 0
+    lines = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["good film, really", "", '"x"']
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main(["classify", "predict", "m", "--text=n"]) == 0
+    lines = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["1", "2", "3"]
+
+
+def test_the_model_is_kept(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    usual = TextClassifier.fit
+
+    def fit(self: TextClassifier, *args: Any, **options: Any) -> TextClassifier:
+        Path("m").mkdir()
+        return usual(self, *args, **options)
+
+    monkeypatch.setattr(TextClassifier, "fit", fit)
+    assert main(["classify", "train", "all.csv", *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fastrnn: error: m: ")
+    kept = error.partition("; the model is kept in ")[2].strip()
+    assert Path(kept).parent == files
+    assert TextClassifier.load(kept).predict(["good"]).size == 1
 
 
 def test_ctrl_c_keeps_the_model_so_far(
@@ -366,6 +454,11 @@ def test_ctrl_c_keeps_the_model_so_far(
         (["train", "all.csv", "--holdout=0.9999"], "--holdout: expected to leave one of"),
         (["train", "all.csv", "--holdout=1"], "--holdout: expected a number in [0, 1)"),
         (["train", "all.csv", "--unit=letters"], "unit: expected one of"),
+        (["train", "all.csv", "--label=of"], "expected a column 'of', got label, text (--label"),
+        (["train", "all.csv", "--text=texd"], "did you mean 'text'?"),
+        (["train", "unlabelled.csv"], "unlabelled.csv: row 3, column 'label': expected a label"),
+        (["train", "labels.txt"], "labels.txt: row 3: expected one __label__LABEL and a text"),
+        (["train", "a=praise", "a=praise", "-o", "praise"], "praise: is read, so expected another"),
         (["predict", "nowhere"], "nowhere: No such file"),
         (["predict", "all.csv"], "all.csv: is not a safetensors file"),
     ],
@@ -373,7 +466,9 @@ def test_ctrl_c_keeps_the_model_so_far(
 def test_commands_refuse(args: list[str], said: str, files: Path, capsys: Any) -> None:
     Path("latin1").write_bytes("groß".encode("latin-1") * 10)
     Path("blank").write_text("\n\n")
-    assert main(["classify", *args, *(QUICK if args[0] == "train" else [])]) == 2
+    Path("unlabelled.csv").write_text("label,text\na,b\n,c\n")
+    Path("labels.txt").write_text("__label__a b\n\n__label__a __label__b c\n")
+    assert main(["classify", args[0], *(QUICK if args[0] == "train" else []), *args[1:]]) == 2
     err = capsys.readouterr().err
     assert err.startswith("fastrnn: error: ")
     assert err.count("\n") == 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,7 @@ def test_every_recurrent_layer_is_a_cell(
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         assert cell in capsys.readouterr().out
+    pytest.importorskip("pandas")
     table, path = tmp_path / "t.csv", str(tmp_path / "m")
     table.write_text("text,label,y\n" + "".join(f"{i % 3} b,{i % 2},{i}\n" for i in range(40)))
     options = [f"--cell={cell}", "--hidden-size=4", "--epochs=1"]
@@ -194,6 +198,10 @@ def test_demo_text_is_pythons_documentation(
         (["lm", "train", "binary", "-o", "m"], "binary: is not text"),
         (["lm", "train", "empty.txt", "-o", "m"], "empty.txt: is empty"),
         (["lm", "train", "short.txt", "-o", "m"], "text: expected 2 characters or more"),
+        (["lm", "train", "latin1.txt", "--encoding=utf-16", "-o", "m"], "is not UTF-16 text"),
+        (["lm", "train", "text.txt", "--encoding=x", "-o", "m"], "--encoding: expected one that"),
+        (["lm", "train", "text.txt", "-o", "text.txt"], "text.txt: is read, so expected another"),
+        (["lm", "train", "text.txt", "-o", "new/"], "'new/' is not a regular file"),
         (["lm", "train", "text.txt", "-o", "."], "'.' is not a regular file"),
         (["lm", "train", "text.txt", "-o", "no/m"], "no/m: No such file"),
         (["lm", "train", "text.txt", "-o", "text.txt/m"], "text.txt/m: Not a directory"),
@@ -249,6 +257,77 @@ def test_output_is_checked_before_training(
     monkeypatch.setattr(CharLM, "fit", fit)
     assert main(["lm", "train", str(text_file), "-o", "nowhere/m"]) == 2
     assert main(["demo", f"--text={text_file}", f"--out={text_file}"]) == 2
+
+
+def test_text_from_anywhere(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = []
+    monkeypatch.setattr(CharLM, "fit", lambda self, text, verbose: texts.append(text) or self)
+    monkeypatch.setattr(CharLM, "save", lambda self, path: None)
+    expected = "groß\nklein\u2028\x0c\n"
+    for data, options in (
+        (expected.encode(), []),
+        (expected.encode("utf-16"), []),
+        (expected.replace("\n", "\r\n").encode("utf-8-sig"), []),
+        (gzip.compress(expected.encode()), []),
+        (expected.encode("utf-16-le"), ["--encoding=utf-16-le"]),
+    ):
+        text_file.write_bytes(data)
+        output = ["-o", str(tmp_path / "m")]
+        assert main(["lm", "train", str(text_file), *output, *options]) == 0
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert main(["lm", "train", "-", *output, *options]) == 0
+    assert texts == [expected] * 10
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder that is in use can't be removed")
+def test_the_model_is_kept(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The folder is gone when the training ends."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    usual = CharLM.fit
+
+    def fit(self: CharLM, *args: Any, **options: Any) -> CharLM:
+        folder.rmdir()
+        return usual(self, *args, **options)
+
+    monkeypatch.setattr(CharLM, "fit", fit)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = folder / "m.safetensors"
+    assert main(["lm", "train", str(text_file), "-o", str(path), *SMALL, "--epochs=1", "-q"]) == 2
+    error = capsys.readouterr().err
+    said = f"fastrnn: error: {path}: No such file or directory; the model is kept in "
+    assert error.startswith(said)
+    assert error.count("\n") == 1
+    assert len(CharLM.load(error.removeprefix(said).strip()).generate("", 5)) == 5
+
+
+def test_bare_install(text_file: Path, tmp_path: Path) -> None:
+    """No pandas, no matplotlib: all but tables and pictures works."""
+    for name in ("pandas", "matplotlib", "polars", "sklearn", "scipy"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError(__name__)")
+    (tmp_path / "lines").write_text("a\nb\n")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    # Without -P, which would hide the folder.
+    for args in (
+        ["info"],
+        ["--help"],
+        ["demo", "--seconds=0.1", f"--text={text_file}", f"--out={tmp_path}"],
+        ["lm", "train", str(text_file), "-o", "m", *SMALL, "--epochs=1"],
+        ["lm", "generate", "m", "--length=3"],
+        ["classify", "train", "a=lines", "b=lines", "-o", "c", "--epochs=1", "--holdout=0"],
+        ["classify", "predict", "c", "lines"],
+    ):
+        command = [sys.executable, "-m", "fastrnn", *args]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, (args, done.stderr)
+    command = [sys.executable, "-m", "fastrnn", "forecast", "lines"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.endswith("reading tables needs pandas: pip install 'fastrnn[data]'\n")
 
 
 def test_a_failure_is_a_process_that_ends_with_2() -> None:

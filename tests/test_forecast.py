@@ -13,7 +13,6 @@ import pytest
 
 import fastrnn
 from fastrnn._files import model_file
-from fastrnn.cli import main
 from fastrnn.forecast import Forecaster
 from fastrnn.models.estimators import CELLS
 from fastrnn.optim import Adam
@@ -344,94 +343,7 @@ def test_a_lying_file(change: dict[str, Any], said: str, tmp_path: Path) -> None
         fastrnn.load(tmp_path / "m")
 
 
-# The command.
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
-    path = tmp_path / "series.csv"
-    rows = [f"1990-{i},{a!r},{b!r}" for i, (a, b) in enumerate(series().tolist())]
-    path.write_text("\n".join(["when,waves,growth", *rows]))
-    return path
-
-
-QUICK = ["--window=12", "--steps=4", "--hidden-size=8", "--epochs=3", "--seed=0"]
-
-
-def test_command(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "forecast.csv"
-    args = ["forecast", str(table), *QUICK, "--horizon=5", f"--out={out}"]
-    assert main([*args, "--backtest"]) == 0
-    printed = capsys.readouterr().out
-    rows = [*csv.reader(out.read_text().splitlines())]
-    assert rows[0] == [
-        "step",
-        *(f"{n}{s}" for n in ("waves", "growth") for s in ("", " lower", " upper")),
-    ]
-    model = Forecaster(**SMALL).fit(series())
-    values = np.array(rows[1:], float)
-    np.testing.assert_allclose(values[:, [1, 4]], model.predict(5), rtol=1e-5)
-    np.testing.assert_allclose(values[:, [2, 5]], model.predict_interval(5)[0], rtol=1e-5)
-    assert rows[3][1] in printed
-    assert "forecaster, series 1" in printed
-
-    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"when,", b"waves ago,"))
-    assert main([*args, "--column=growth", "--level=0"]) == 0
-    assert out.read_text().startswith("step,growth\n")
-
-
-def test_command_draws(table: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    picture = tmp_path / "p.png"
-    assert main(["forecast", str(table), *QUICK, f"--plot={picture}"]) == 0
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["nowhere.csv"], "nowhere.csv: No such file"),
-        (["series.csv", "--column=no"], "expected a column 'no', got when, waves, growth"),
-        (["series.csv", "--column=when"], "column 'when': could not convert"),
-        (["series.csv", "--horizon=0"], "horizon: expected"),
-        (["series.csv", "--horizon=100"], "horizon: expected at most 52"),
-        (["series.csv", "--level=2"], "level: expected"),
-        (["series.csv", "--window=1000"], "series: expected at least"),
-        (["series.csv", "--out=no/f.csv"], "no/f.csv: No such file"),
-        (["ragged.csv"], "ragged.csv: row 3: expected 2 columns, got 1"),
-        (["gap.csv"], "gap.csv: row 3: expected 1 columns, got 0"),
-        (["cell.csv"], "cell.csv: column 'b': could not convert string to float: ''"),
-        (["words.csv"], "words.csv: expected a column of numbers, got a, b"),
-        (["header.csv"], "header.csv: expected a header of distinct names, and a row or more"),
-        (["twice.csv"], "twice.csv: expected a header of distinct names"),
-        (["headless.csv"], "headless.csv: expected a header of distinct names"),
-        (["blank.csv"], "blank.csv: expected a header"),
-        (["long.csv"], "long.csv: field larger than field limit"),
-    ],
-)
-def test_command_refuses(
-    args: list[str], said: str, table: Path, monkeypatch: Any, capsys: Any
-) -> None:
-    monkeypatch.chdir(table.parent)
-    Path("ragged.csv").write_text("a,b\n1,2\n3\n")
-    Path("gap.csv").write_text("a\n1\n\n3\n\n")
-    Path("cell.csv").write_text("a,b\n1,2\n3,\n")
-    Path("words.csv").write_text("a,b\nc,d\n")
-    Path("header.csv").write_text("a,b\n")
-    Path("twice.csv").write_text("a,a\n1,2\n")
-    Path("headless.csv").write_text("1,2\n3,4\n")
-    Path("blank.csv").write_text("\n")
-    Path("long.csv").write_text("a\n" + "1" * 200_000)
-    assert main(["forecast", *QUICK, *args]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("fastrnn: error: ")
-    assert err.count("\n") == 1
-    assert said in err
-
-
-def test_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch, table: Path, capsys: Any) -> None:
+def test_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'fastrnn\[plot\]'"):
         Forecaster(**SMALL).fit(series()).plot(3)
-    assert main(["forecast", str(table), *QUICK, "--plot=p.png"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fastrnn._files import atomic
-from fastrnn.cli.files import read_lines, read_table
+from fastrnn.cli import tables
+from fastrnn.cli.files import (
+    STANDARD_INPUT,
+    check_outputs,
+    lines_of,
+    read_lines,
+    read_text,
+    save,
+    shown,
+)
 from fastrnn.cli.parser import CELL, add_command, add_options, made
 from fastrnn.text import TextClassifier
+
+#: What stands before a label in the files of fastText.
+_FASTTEXT = "__label__"
+
+#: Files that hold tables, compressed or not.
+_TABLE = re.compile(r"\.(csv|tsv|tab)(\.\w+)?$", re.IGNORECASE)
 
 
 def add(commands: Any) -> None:
@@ -22,18 +41,18 @@ def add(commands: Any) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="one CSV or TSV file with a header; or LABEL=FILE for each class, a text per line",
+        help="a CSV or TSV file with a header; or one of lines __label__LABEL TEXT; or LABEL=FILE "
+        "for each class, a text per line; - is standard input",
     )
     train.add_argument("-o", "--output", required=True, metavar="MODEL", help="file to write")
+    _add_text_column(train)
     train.add_argument(
-        "--text-column", default="text", help="column of the texts in a CSV file (default: text)"
-    )
-    train.add_argument(
+        "--label",
         "--label-column",
-        default="label",
-        help="column of the labels in a CSV file (default: label)",
+        metavar="NAME",
+        help="column of the labels in a table (default: label)",
     )
-    train.add_argument("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
+    tables.add_options(train)
     train.add_argument(
         "--holdout",
         type=float,
@@ -60,10 +79,21 @@ def add(commands: Any) -> None:
     predict = add_command(classify_commands, "predict", _predict, "predict the classes of texts")
     predict.add_argument("model", metavar="MODEL", help="file written by classify train")
     predict.add_argument(
-        "file", nargs="?", metavar="FILE", help="a text per line (default: standard input)"
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="a text per line, or a CSV or TSV file with a header (default: standard input)",
     )
-    predict.add_argument(
-        "--encoding", default="utf-8", help="encoding of the file (default: utf-8)"
+    _add_text_column(predict)
+    tables.add_options(predict)
+
+
+def _add_text_column(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--text",
+        "--text-column",
+        metavar="NAME",
+        help="column of the texts in a table (default: text)",
     )
 
 
@@ -71,8 +101,13 @@ def _train(args: argparse.Namespace) -> None:
     model = made(TextClassifier, args)
     if not 0 <= args.holdout < 1:
         raise ValueError(f"--holdout: expected a number in [0, 1), got {args.holdout}")
-    texts, labels = _labelled(args)
-    atomic.check_writable(args.output)
+    check_outputs([args.output], (path for _, path in _files(args.files)))
+    texts, of = _labelled(args)
+    labels = np.array(of)
+    if not args.quiet:
+        counts = ", ".join(f"{label} {n:,}" for label, n in Counter(of).most_common(10))
+        name = shown(args.files[0]) if len(args.files) == 1 else f"{len(args.files)} files"
+        print(f"{name}: {len(texts):,} texts, {len({*of})} labels: {counts}", file=sys.stderr)
     order = np.random.default_rng(args.seed).permutation(len(texts))
     n = round(len(texts) * args.holdout)
     held, rest = order[:n], order[n:]
@@ -80,7 +115,7 @@ def _train(args: argparse.Namespace) -> None:
         expected = f"--holdout: expected to leave one of {len(texts)} texts or more to train on"
         raise ValueError(f"{expected}, got {args.holdout}")
     model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
-    model.save(args.output)
+    save(args.output, model.save)
     if model.history is not None and model.history.interrupted:
         print("interrupted; this is the model so far")
     if n:
@@ -89,31 +124,77 @@ def _train(args: argparse.Namespace) -> None:
     print(f"wrote {args.output}")
 
 
-def _labelled(args: argparse.Namespace) -> tuple[list[str], Any]:
+def _files(arguments: Sequence[str]) -> list[tuple[str | None, str]]:
+    """Return label and path of each argument; a table or a file with labels in it has no label."""
+    if len(arguments) == 1 and ("=" not in arguments[0] or os.path.exists(arguments[0])):
+        return [(None, arguments[0])]
+    files: list[tuple[str | None, str]] = []
+    for argument in arguments:
+        # The label, the path and their parts may contain the character.
+        cuts = [at for at, c in enumerate(argument[:-1]) if c == "=" and at > 0]
+        if not cuts:
+            expected = "FILE: expected one CSV file, or LABEL=FILE for each"
+            raise ValueError(f"{expected}, got {argument!r}")
+        cut = next((at for at in cuts if os.path.exists(argument[at + 1 :])), cuts[0])
+        files.append((argument[:cut], argument[cut + 1 :]))
+    return files
+
+
+def _labelled(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return texts and labels of the files of ``classify train``."""
-    if len(args.files) == 1 and "=" not in args.files[0]:
-        table = read_table(args.files[0], args.encoding)
-        for column in (args.text_column, args.label_column):
-            if column not in table:
-                raise ValueError(
-                    f"{args.files[0]}: expected a column {column!r}, got {', '.join(table)}"
-                )
-        return table[args.text_column], np.array(table[args.label_column])
     texts: list[str] = []
     labels: list[str] = []
-    for file in args.files:
-        label, equals, path = file.partition("=")
-        if not (label and equals and path):
-            raise ValueError(f"FILE: expected one CSV file, or LABEL=FILE for each, got {file!r}")
-        lines = read_lines(path, args.encoding)
+    for label, path in _files(args.files):
+        if label is None:
+            text = read_text(path, args.encoding)
+            return (_fasttext if text.lstrip().startswith(_FASTTEXT) else _table)(text, path, args)
+        lines = [line for line in read_lines(path, args.encoding) if line.strip()]
+        if not lines:
+            raise ValueError(f"{shown(path)}: expected a line of text or more")
         texts += lines
         labels += [label] * len(lines)
-    return texts, np.array(labels)
+    return texts, labels
+
+
+def _table(text: str, path: str, args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    table = tables.parse(text, path, args)
+    texts = _column(table, args.text, "text")
+    texts = _column(table, args.text, "text")
+    labels = [cell.strip() for cell in _column(table, args.label, "label")]
+    for i, label in enumerate(labels):
+        if not label:
+            table.refuse(i, args.label or "label", "a label")
+    return texts, labels
+
+
+def _column(table: tables.Table, name: str | None, usual: str) -> list[str]:
+    """Return a column by its name, or the one with the usual name, in capitals or not."""
+    named = [column for column in table.columns if column.casefold() == usual]
+    return table.column(name or (named or [usual])[0], f"--{usual} names another one")
+
+
+def _fasttext(text: str, path: str, args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return texts and labels of lines such as ``__label__good a fine film``."""
+    pairs = []
+    for row, line in enumerate(lines_of(text), 1):
+        if not line.strip():
+            continue
+        label, _, rest = line.strip().partition(" ")
+        if not label.startswith(_FASTTEXT) or rest.lstrip().startswith(_FASTTEXT):
+            expected = f"expected one {_FASTTEXT}LABEL and a text"
+            raise ValueError(f"{shown(path)}: row {row}: {expected}, got {line[:40]!r}")
+        pairs.append((rest.strip(), label.removeprefix(_FASTTEXT)))
+    return [text for text, _ in pairs], [label for _, label in pairs]
 
 
 def _predict(args: argparse.Namespace) -> None:
     model = TextClassifier.load(args.model)
-    lines = read_lines(args.file, args.encoding)
-    probabilities = model.predict_proba(lines)
-    for line, p in zip(lines, probabilities, strict=True):
+    if args.text or _TABLE.search(args.file or ""):
+        texts = _column(tables.read(args.file or STANDARD_INPUT, args), args.text, "text")
+    else:
+        texts = read_lines(args.file, args.encoding)
+    probabilities = model.predict_proba(texts)
+    for text, p in zip(texts, probabilities, strict=True):
+        # A line for each text, whatever it contains.
+        line = re.sub(r"[\r\n]+", " ", text)
         print(f"{model.classes[p.argmax()]}\t{p.max():.3f}\t{line}")

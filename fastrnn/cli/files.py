@@ -1,70 +1,160 @@
-"""Reading of the commands' input: texts and tables."""
+"""Files of the commands: texts that they read, results that they write."""
 
 from __future__ import annotations
 
-import csv
+import argparse
+import codecs
+import importlib
 import io
+import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-_STANDARD_INPUT = "standard input"
+from fastrnn._files import atomic
+
+#: The path that means standard input.
+STANDARD_INPUT = "-"
+
+#: Byte-order marks, the longer before those that they begin with.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
-def read_text(path: str | None, encoding: str = "utf-8") -> str:
-    """Return the text of a file, or, with None, of standard input."""
-    name = path or _STANDARD_INPUT
-    try:
-        text = _standard_input(encoding) if path is None else Path(path).read_text(encoding)
-    except UnicodeError as error:
-        reason = error.reason if isinstance(error, UnicodeDecodeError) else error
-        raise ValueError(f"{name}: is not {encoding.upper()} text: {reason}") from None
-    except LookupError:
-        raise ValueError(f"--encoding: expected one that Python knows, got {encoding!r}") from None
-    text = text.removeprefix("\ufeff")  # a byte-order mark is not text
+def add_encoding(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--encoding``."""
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of the input (default: utf-8, or what a byte-order mark says)",
+    )
+
+
+def shown(path: str | None) -> str:
+    """Return the name of an input in messages."""
+    return "standard input" if path in (None, STANDARD_INPUT) else str(path)
+
+
+def read_text(path: str | None, encoding: str | None = None) -> str:
+    """Return the text of a file, or, with None or ``-``, of standard input.
+
+    Compressed files are recognised by their content. Lines end with a newline.
+    """
+    name = shown(path)
+    data = _standard_input() if name != path else Path(path).read_bytes()
+    text = data if isinstance(data, str) else _decoded(_decompressed(data, name), name, encoding)
     if "\0" in text:
-        raise ValueError(f"{name}: is not text: it contains NUL characters")
+        raise ValueError(
+            f"{name}: is not text: it contains NUL characters; is --encoding utf-16-le or the like?"
+        )
     if not text:
         raise ValueError(f"{name}: is empty")
-    return text
+    text = text.replace("\r\n", "\n")
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
-def _standard_input(encoding: str) -> str:
+def _standard_input() -> bytes | str:
     if sys.stdin is None:
-        raise ValueError(f"{_STANDARD_INPUT}: is closed")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding=encoding, errors="strict")
-    return sys.stdin.read()
+        raise ValueError("standard input: is closed")
+    # Something that has no bytes may stand in for it, in a notebook for instance.
+    data: bytes | str = getattr(sys.stdin, "buffer", sys.stdin).read()
+    return data
 
 
-def read_lines(path: str | None, encoding: str) -> list[str]:
-    """Return the lines of a file, or of standard input, that are not blank."""
-    lines = [line for line in read_text(path, encoding).splitlines() if line.strip()]
-    if not lines:
-        raise ValueError(f"{path or _STANDARD_INPUT}: expected a line of text or more")
-    return lines
-
-
-def read_table(path: str, encoding: str) -> dict[str, list[str]]:
-    """Return the columns of a CSV file, or, if its name ends in ``.tsv``, a TSV file."""
-    lines = io.StringIO(read_text(path, encoding).rstrip("\r\n"), newline="")
-    dialect = "excel-tab" if path.endswith(".tsv") else "excel"
+def _decoded(data: bytes, name: str, encoding: str | None) -> str:
+    marked = next((found for mark, found in _MARKS if data.startswith(mark)), None)
+    tried = encoding or marked or "utf-8"
     try:
-        header, *rows = list(csv.reader(lines, dialect)) or [[]]
-    except csv.Error as error:
-        raise ValueError(f"{path}: {error}") from None
-    if not rows or len(set(header)) < len(header) or all(map(is_number, header)):
-        raise ValueError(f"{path}: expected a header of distinct names, and a row or more")
-    for i, row in enumerate(rows, 2):
-        # A blank line is a missing value; skipping it would shift all later rows.
-        if len(row) != len(header):
-            raise ValueError(f"{path}: row {i}: expected {len(header)} columns, got {len(row)}")
-    return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+        text = data.decode(tried)
+    except UnicodeError as error:
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+        at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        raise ValueError(
+            f"{name}: is not {tried.upper()} text: {reason}{at}; --encoding names another "
+            "encoding, such as cp1252"
+        ) from None
+    except LookupError:
+        raise ValueError(f"--encoding: expected one that Python knows, got {tried!r}") from None
+    return text.removeprefix("\ufeff")  # a byte-order mark is not text
 
 
-def is_number(text: str) -> bool:
-    """Return whether a cell of a table is a number."""
+#: How compressed files begin, and the module that reads them.
+_FORMATS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\0": "lzma",
+    b"\x28\xb5\x2f\xfd": "compression.zstd",
+}
+_ZIP = b"PK\x03\x04"
+
+
+def _decompressed(data: bytes, name: str) -> bytes:
+    module = next((module for start, module in _FORMATS.items() if data.startswith(start)), None)
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        if data.startswith(_ZIP):
+            return _unzipped(data)
+        return data if module is None else _module(module).decompress(data)
+    except Exception as error:  # each module has its own
+        raise ValueError(f"{name}: can't be decompressed: {error}") from None
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        if name != "compression.zstd":
+            raise
+    try:
+        return importlib.import_module("backports.zstd")
+    except ImportError:
+        raise ValueError("Zstandard needs Python 3.14, or: pip install backports.zstd") from None
+
+
+def _unzipped(data: bytes) -> bytes:
+    from zipfile import ZipFile
+
+    with ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        if len(names) == 1:
+            return archive.read(names[0])
+    said = "an Excel workbook: save it as CSV" if "xl/workbook.xml" in names else f"{len(names)}"
+    raise ValueError(f"expected a ZIP archive of one file, got {said}")
+
+
+def read_lines(path: str | None, encoding: str | None) -> list[str]:
+    """Return the lines of a file, or of standard input, as :func:`lines_of` does."""
+    return lines_of(read_text(path, encoding))
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text; those that are blank too.
+
+    A line ends at a newline, not at a form feed or another character that ends lines for Unicode.
+    """
+    return text.removesuffix("\n").split("\n")
+
+
+def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
+    """Raise if a file can't be written, or is one of those that are read."""
+    read = [path for path in inputs if path is not None and os.path.exists(path)]
+    for output in filter(None, outputs):
+        if os.path.exists(output) and any(os.path.samefile(output, path) for path in read):
+            raise ValueError(f"{output}: is read, so expected another file to write")
+        atomic.check_writable(output)
+
+
+def save(path: str, write: Callable[[str], Any], what: str = "the model") -> None:
+    """Call ``write(path)``; if the file can't be written, keep what it writes elsewhere."""
+    try:
+        write(path)
+    except OSError as error:
+        kept = atomic.kept(path, write)
+        if kept is None:
+            raise
+        raise OSError(f"{path}: {error.strerror or error}; {what} is kept in {kept}") from None

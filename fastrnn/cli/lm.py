@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fastrnn._files import atomic
-from fastrnn.cli.files import read_text
+from fastrnn.cli.files import add_encoding, check_outputs, read_text, save
 from fastrnn.cli.parser import CELL, add_command, add_options, made
 from fastrnn.text import CharLM
 
@@ -16,8 +15,9 @@ def add(commands: Any) -> None:
     lm = commands.add_parser("lm", help="character language models")
     lm_commands = lm.add_subparsers(required=True, metavar="command")
     train = add_command(lm_commands, "train", _train, "train a model on a text")
-    train.add_argument("text", metavar="FILE", help="the text, UTF-8")
+    train.add_argument("text", metavar="FILE", help="the text; - for standard input")
     train.add_argument("-o", "--output", required=True, metavar="MODEL", help="file to write")
+    add_encoding(train)
     add_options(
         train,
         CharLM,
@@ -57,10 +57,9 @@ def add(commands: Any) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     model = made(CharLM, args)
-    text = read_text(args.text)
-    atomic.check_writable(args.output)
-    model.fit(text, verbose=not args.quiet)
-    model.save(args.output)
+    check_outputs([args.output], [args.text])
+    model.fit(read_text(args.text, args.encoding), verbose=not args.quiet)
+    save(args.output, model.save)
     if model.interrupted:
         print("interrupted; this is the model so far")
     if model.history and model.validation_fraction:

@@ -1,0 +1,310 @@
+"""Series of ``fastrnn forecast``: read from a table, sorted by time, without gaps."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn._types import Array
+from fastrnn.cli import tables, times
+
+#: What stands beside the sums in the last row of many tables.
+_TOTAL = re.compile(r"(grand )?total|sum|average|mean|summe|gesamt|somme|totale?", re.IGNORECASE)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add options that say which series a table has."""
+    parser.add_argument(
+        "--columns",
+        type=lambda names: names.split(","),
+        action="extend",
+        metavar="NAME,...",
+        help="columns to forecast (default: all of numbers, but for those that count rows or time)",
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        dest="columns",
+        metavar="NAME",
+        help="one such column; may be repeated",
+    )
+    parser.add_argument(
+        "--time",
+        metavar="NAME",
+        help="column of dates, or of numbers that count; rows are sorted by it; none for rows in "
+        "order (default: the only column of dates, or else of years or the like)",
+    )
+    parser.add_argument(
+        "--dayfirst",
+        action=argparse.BooleanOptionalAction,
+        help="whether 03/04/2024 is in April; needed where the dates do not show it",
+    )
+    parser.add_argument(
+        "--time-format", metavar="FORMAT", help="format of the dates, such as %%d/%%m/%%y"
+    )
+    parser.add_argument(
+        "--id", metavar="NAME", help="column that tells series apart which are below each other"
+    )
+    parser.add_argument(
+        "--fill",
+        type=_fill,
+        metavar="HOW",
+        help="what to do about missing values and gaps in time: linear, previous, mean or a number "
+        "to put there, skip to take rows as equally spaced (default: an error); rows of the same "
+        "time are averaged",
+    )
+    parser.add_argument("--decimal", metavar="CHAR", help="decimal mark (default: found by itself)")
+    tables.add_options(parser)
+
+
+def _fill(value: str) -> str | float:
+    return value if value in ("linear", "previous", "mean", "skip") else float(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Series read from a table.
+
+    Attributes
+    ----------
+    frames : dict of str to pandas.DataFrame
+        The series of each id, in order of time; of a table without ids, the only one.
+    when : Times or None
+    step : Step or None
+    ends : dict of str to a time
+        The last time of each.
+    by : str or None
+        The column of ids.
+    said : str
+        What was read, in one line.
+    """
+
+    frames: dict[str, Any]
+    when: times.Times | None
+    step: times.Step | None
+    ends: dict[str, Any]
+    by: str | None
+    said: str
+
+    @property
+    def frame(self) -> Any:
+        """The longest."""
+        return max(self.frames.values(), key=len)
+
+    @property
+    def given(self) -> Any:
+        """What is fitted."""
+        if self.by is not None:
+            return {name: frame.iloc[:, 0] for name, frame in self.frames.items()}
+        return self.frame.iloc[:, 0] if self.frame.shape[1] == 1 else self.frame
+
+    def rows(self, horizon: int, results: Sequence[Any], text: Any) -> list[list[str]]:
+        """Return a table of the results: forecasts and, perhaps, lower and upper bounds."""
+        columns = list(self.frame.columns)
+        sides = ("", " lower", " upper")[: len(results)]
+        header = [*filter(None, [self.by]), self.when.column if self.when else "step"]
+        rows = [header + [f"{column}{side}" for column in columns for side in sides]]
+        for name in self.frames:
+            each = [result if self.by is None else result[name] for result in results]
+            values = np.stack([np.asarray(r).reshape(horizon, -1) for r in each], axis=2)
+            for when, row in zip(self._after(name, horizon), values, strict=True):
+                cells = [text(float(value)) for value in row.flat]
+                rows.append([*([] if self.by is None else [name]), when, *cells])
+        return rows
+
+    def _after(self, name: str, horizon: int) -> list[str]:
+        """Return the times of the forecasts, as text."""
+        if self.when is None or self.step is None:
+            return [str(k + 1) for k in range(horizon)]
+        return [self.when.show(time) for time in self.step.after(self.ends[name], horizon)]
+
+
+def read(args: argparse.Namespace) -> Series:
+    """Return the series of a table."""
+    pd = tables.pandas()
+    table = tables.read(args.file, args)
+    if args.id is not None:
+        table.column(args.id, "--id says which column tells series apart")
+    when = times.found(table, args.time, args.dayfirst, args.time_format)
+    chosen = args.columns or _numeric(table, when, args.id)
+    for name in chosen:
+        table.column(name, "--columns says what to forecast")
+    decimal = tables.decimal_of(table, chosen, args.decimal)
+    values = np.column_stack([tables.numbers(table, name, decimal) for name in chosen])
+    if args.fill in (None, "skip"):
+        for i, k in np.argwhere(np.isnan(values))[:1]:
+            table.refuse(int(i), chosen[k], "a number (--fill says how to fill gaps)")
+    _check_total(table, chosen)
+    groups = {"": np.arange(len(table))} if args.id is None else _groups(table, args.id)
+    reader = _Reader(table, when, args.fill)
+    order = {name: reader.order(rows) for name, rows in groups.items()}
+    step = reader.step([*order.values()])
+    frames, ends = {}, {}
+    for name, rows in order.items():
+        index, cells = reader.regular(rows, values[rows], step)
+        frames[name] = pd.DataFrame(cells, index, chosen)
+        if when is not None:
+            ends[name] = when.values[rows[-1]]
+    of = f"{len(groups)} series by {args.id}, " if args.id else ""
+    said = f"{table.name}: {of}{_names(chosen)}, {len(table):,} rows, {reader.range(order, step)}"
+    gaps = sum(int(frame.isna().to_numpy().sum()) for frame in frames.values())
+    notes = {
+        "decimal comma": decimal == ",",
+        "sorted by time": any((np.diff(rows) < 0).any() for rows in order.values()),
+        f"values to fill in: {gaps}": gaps,
+    }
+    said = ", ".join([said, *(note for note, true in notes.items() if true)])
+    return Series(frames, when, step, ends, args.id, said)
+
+
+def _names(columns: Sequence[str]) -> str:
+    shown = [*columns[:5], *(["..."] if len(columns) > 5 else [])]
+    return f"{len(columns)} column{'s' * (len(columns) > 1)} ({', '.join(shown)})"
+
+
+def _numeric(table: tables.Table, when: times.Times | None, by: str | None) -> list[str]:
+    """Return the columns that contain numbers, but for those that tell times or ids."""
+    known = {by, *(when.columns if when else ())}
+    others = {name: cells for name, cells in table.columns.items() if name not in known}
+    chosen = [name for name, cells in others.items() if any(map(tables.is_number, cells))]
+    if len(chosen) > 1 or when is not None:
+        chosen = [name for name in chosen if not times.is_counter(table, name)] or chosen
+    if not chosen:
+        raise ValueError(
+            f"{table.name}: expected a column of numbers, got {', '.join(map(repr, table.columns))}"
+            + " in one column (--sep names a separator)" * (len(table.columns) == 1)
+        )
+    return chosen
+
+
+def _check_total(table: tables.Table, chosen: Sequence[str]) -> None:
+    """Raise if the last row looks like sums of the others."""
+    for name, cells in table.columns.items():
+        if name not in chosen:
+            totals = [_TOTAL.fullmatch(cell.strip().rstrip(":")) is not None for cell in cells]
+            if totals[-1] and not any(totals[:-1]):
+                table.refuse(len(cells) - 1, name, "a row like the others at the end")
+
+
+def _groups(table: tables.Table, by: str) -> dict[str, Array]:
+    """Return the rows of each id."""
+    groups: dict[str, list[int]] = {}
+    for i, cell in enumerate(table.column(by, "--id says which column tells series apart")):
+        if not cell.strip():
+            table.refuse(i, by, "the id of a series")
+        groups.setdefault(cell.strip(), []).append(i)
+    return {name: np.array(rows) for name, rows in groups.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Orders the rows of a table by time.
+
+    Attributes
+    ----------
+    table : Table
+    when : Times or None
+    fill : str or float, optional
+        The option.
+    """
+
+    table: tables.Table
+    when: times.Times | None
+    fill: str | float | None
+
+    def order(self, rows: Array) -> Array:
+        """Return rows in order of time."""
+        if self.when is None:
+            return rows
+        stamps = times.stamps(self.when.values)[rows]
+        rows = rows[np.argsort(stamps, kind="stable")]
+        same = np.flatnonzero(np.diff(np.sort(stamps)) == 0)
+        if len(same) and self.fill is None:
+            one, two = rows[same[0]], rows[same[0] + 1]
+            raise ValueError(
+                f"{self.table.name}: rows {self._row(one)} and {self._row(two)} are both of "
+                f"{self._show(two)}; --id names a column that tells series apart, --fill averages"
+            )
+        return rows
+
+    def step(self, groups: Sequence[Array]) -> times.Step | None:
+        """Return the distance between times: that of the longest series."""
+        if self.when is None:
+            return None
+        values = [self.when.values[rows] for rows in groups]
+        longest = max(values, key=len)
+        stamps = times.stamps(longest)
+        step = times.step_of(longest[np.append(True, np.diff(stamps) > 0)])
+        if step is None and len(longest) > 1:
+            if self.fill == "skip":
+                return times.usual_step(longest)
+            rows = groups[[v is longest for v in values].index(True)]
+            self._refuse_uneven(rows)
+        return step
+
+    def regular(self, rows: Array, cells: Array, step: times.Step | None) -> tuple[Any, Array]:
+        """Return all times from the first to the last of `rows`, and their cells.
+
+        The cells of times without a row are NaN, those of times with several are averaged.
+        """
+        pd = tables.pandas()
+        if self.when is None or step is None or self.fill == "skip":
+            return pd.RangeIndex(len(rows)), cells
+        values = self.when.values[rows]
+        expected = step.between(values[0], values[-1])
+        at = step.positions(values, expected)
+        if (at < 0).any():
+            self._refuse_uneven(rows)
+        missing = np.setdiff1d(np.arange(len(expected)), at)
+        if len(missing):
+            if self.fill is None:
+                self._refuse_gap(rows, expected, at, int(missing[0]), step)
+            cells = pd.DataFrame(cells).groupby(at).mean().reindex(range(len(expected))).to_numpy()
+        elif len(expected) < len(at):
+            cells = pd.DataFrame(cells).groupby(at).mean().to_numpy()
+        return step.index(expected, self.when.column), cells
+
+    def _row(self, i: Any) -> int:
+        return int(self.table.first + i)
+
+    def _show(self, i: Any) -> str:
+        assert self.when is not None
+        return self.when.show(self.when.values[i])
+
+    def _refuse_uneven(self, rows: Array) -> None:
+        assert self.when is not None
+        distances = np.diff(times.stamps(self.when.values)[rows])
+        at = int(np.flatnonzero(distances != np.median(distances))[0])
+        one, two = rows[at], rows[at + 1]
+        raise ValueError(
+            f"{self.table.name}: expected equally spaced times, got {self._show(one)} and then "
+            f"{self._show(two)} (rows {self._row(one)} and {self._row(two)}); --fill skip takes "
+            "rows as equally spaced"
+        )
+
+    def _refuse_gap(
+        self, rows: Array, expected: Any, at: Array, missing: int, step: times.Step
+    ) -> None:
+        assert self.when is not None
+        before = rows[np.flatnonzero(at < missing)[-1]]
+        raise ValueError(
+            f"{self.table.name}: nothing for {self.when.show(expected[missing])}, after row "
+            f"{self._row(before)} ({self._show(before)}), though times are {step.said}; --fill "
+            "says how to fill gaps"
+        )
+
+    def range(self, order: Mapping[str, Array], step: times.Step | None) -> str:
+        """Return the first and last time, and the distance between times, as text."""
+        if self.when is None:
+            return "in order, without times"
+        when = self.when.values
+        ends = [(rows[0], rows[-1]) for rows in order.values()]
+        first = min((one for one, _ in ends), key=lambda i: when[i])
+        last = max((two for _, two in ends), key=lambda i: when[i])
+        every = "" if step is None else f", {step.said}"
+        return f"{self._show(first)} to {self._show(last)}{every}"
