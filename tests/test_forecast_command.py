@@ -87,6 +87,61 @@ def test_newest_first_is_the_same(table: Path) -> None:
     assert rows() == expected
 
 
+def test_many_series(table: Path, capsys: Any) -> None:
+    waves, growth = series().T
+    days = pd.date_range("2024-01-01", periods=120).strftime("%d.%m.%Y")
+    lines = [f"{d};a;{v:.2f}" for d, v in zip(days, waves, strict=True)]
+    lines += [f"{d};b;{v:.2f}" for d, v in zip(days[:80], growth, strict=False)]
+    Path("long.csv").write_text("\n".join(["day;shop;sales", *lines]))
+    args = ["forecast", "long.csv", *QUICK, "--id=shop", "--horizon=2", "--out=forecast.csv"]
+    assert main([*args, "-o", "m", "--backtest"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("long.csv: 2 series by shop, 1 column (sales), 200 rows, 01.01.2024 to ")
+    assert out.count("forecasts, 2 steps each") == 2
+    header, *body = rows()
+    assert header == ["shop", "day", "sales", "sales lower", "sales upper"]
+    assert [row[:2] for row in body] == [
+        ["a", "30.04.2024"],
+        ["a", "01.05.2024"],
+        ["b", "21.03.2024"],
+        ["b", "22.03.2024"],
+    ]
+    forecasts = fastrnn.load("m").predict(2)
+    assert [float(row[2]) for row in body] == [*forecasts["a"], *forecasts["b"]]
+
+
+def test_gaps_are_filled_by_the_model(table: Path) -> None:
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:50] + lines[53:]))
+    args = ["forecast", str(table), *QUICK, "--columns=waves", "--horizon=2", "--out=forecast.csv"]
+    assert main(args) == 2
+    for how in ("linear", "previous", "mean", "20.5"):
+        assert main([*args, f"--fill={how}", "-o", "m"]) == 0
+        fill = float(how) if how[0].isdigit() else how
+        assert fastrnn.load("m").fill == fill
+        values = series()[:, 0].copy()
+        values[49:52] = np.nan
+        model = Forecaster(**SMALL, fill=fill).fit(values)
+        assert [float(row[1]) for row in rows()[1:]] == model.predict(2).tolist()
+    assert main([*args, "--fill=skip"]) == 0
+    model = Forecaster(**SMALL).fit(np.delete(series()[:, 0], [49, 50, 51]))
+    assert [float(row[1]) for row in rows()[1:]] == model.predict(2).tolist()
+
+
+def test_seasons_and_short_series(table: Path, capsys: Any) -> None:
+    args = ["forecast", str(table), *QUICK, "--columns=waves", "--horizon=2", "--out=forecast.csv"]
+    assert main([*args, "--season=12", "--floor=0", "-o", "m"]) == 0
+    assert (fastrnn.load("m").season, fastrnn.load("m").floor) == (12, 0)
+    assert main([*args, "--season=4,12.5", "-o", "m"]) == 0
+    assert fastrnn.load("m").season == (4, 12.5)
+    capsys.readouterr()
+    table.write_text("\n".join(table.read_text().splitlines()[:20]))
+    assert main(args) == 0
+    assert capsys.readouterr().err.splitlines()[1].startswith("no intervals: ")
+    assert rows()[0] == ["when", "waves"]
+    assert main([*args, "--level=0.9"]) == 2
+
+
 def test_large_numbers_keep_their_digits(table: Path, capsys: Any) -> None:
     lines = "".join(f"{1e9 + 0.25 + 3 * k}\n" for k in range(100))
     Path("big.csv").write_text("value\n" + lines)

@@ -17,6 +17,9 @@ from fastrnn.forecast import Forecaster
 #: Shorter series take seconds, and too many epochs to print each.
 _LONG_SERIES = 20_000
 
+#: The default level of intervals.
+_LEVEL = 0.9
+
 
 def add(commands: Any) -> None:
     """Add the command to a parser."""
@@ -29,8 +32,9 @@ def add(commands: Any) -> None:
     add_options(
         forecast,
         Forecaster,
-        ("season", int, "values per season"),
-        ("window", int, "values that the network reads"),
+        ("season", _season, "values per season, such as 12, 365.25 or 7,365.25"),
+        ("floor", float, "the least value that is possible"),
+        ("window", int, "values that the network reads (default: depends on the series)"),
         ("steps", int, "values that the network predicts at once"),
         CELL,
         ("hidden_size", int, "hidden units"),
@@ -46,8 +50,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level",
         type=float,
-        default=0.9,
-        help="level of the prediction interval; 0 for none (default: 0.9)",
+        help="level of the prediction interval; 0 for none (default: 0.9, if the series is long "
+        "enough)",
     )
     parser.add_argument(
         "--backtest", action="store_true", help="also report errors on the last fifth"
@@ -64,6 +68,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _season(value: str) -> float | tuple[float, ...]:
+    lengths = tuple(float(part) for part in value.split(","))
+    return lengths if len(lengths) > 1 else lengths[0]
+
+
 def _float_format(value: str) -> Any:
     if not tables.is_number(value % 1.5):
         raise ValueError
@@ -71,7 +80,8 @@ def _float_format(value: str) -> Any:
 
 
 def _run(args: argparse.Namespace) -> None:
-    model = made(Forecaster, args)
+    skip = args.fill == "skip"  # which is not the model's
+    model = made(Forecaster, argparse.Namespace(**vars(args) | ({"fill": None} if skip else {})))
     check_outputs((args.out, args.plot, args.output), [args.file])
     if args.plot:
         _check_matplotlib()
@@ -79,12 +89,14 @@ def _run(args: argparse.Namespace) -> None:
     print(read.said, file=sys.stderr)
     verbose = int(len(read.frame) > _LONG_SERIES)
     if args.backtest:
-        print(f"{model.backtest(read.given, args.horizon, verbose=verbose)}\n")
+        result = model.backtest(read.given, args.horizon, verbose=verbose)
+        for name, each in result.items() if isinstance(result, dict) else [("", result)]:
+            print(f"{name}\n{each}\n".lstrip("\n"))
     model.fit(read.given, verbose=verbose)
     if args.output:
         save(args.output, model.save)
     forecast = model.predict(args.horizon)
-    bounds = model.predict_interval(args.horizon, level=args.level) if args.level else ()
+    bounds = _bounds(model, args.horizon, args.level)
     rows = read.rows(args.horizon, (forecast, *bounds), args.float_format)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -96,11 +108,24 @@ def _run(args: argparse.Namespace) -> None:
         save(args.out, lambda path: atomic.write(path, data), "what was to be written")
     if args.plot:
         picture = io.BytesIO()
-        model.plot(args.horizon, level=args.level or 0.9).savefig(picture, format="png")
+        model.plot(args.horizon, level=args.level or _LEVEL).savefig(picture, format="png")
         image = picture.getvalue()
         save(args.plot, lambda path: atomic.write(path, image), "the picture")
     for path in filter(None, (args.out, args.plot, args.output)):
         print(f"\nwrote {path}")
+
+
+def _bounds(model: Forecaster, horizon: int, level: float | None) -> tuple[Any, ...]:
+    """Return lower and upper bounds; nothing if none were asked for, or by default can't be."""
+    if level == 0:
+        return ()
+    try:
+        return model.predict_interval(horizon, level=_LEVEL if level is None else level)
+    except ValueError as error:
+        if level is not None:
+            raise
+        print(f"no intervals: {' '.join(str(error).split())}", file=sys.stderr)
+    return ()
 
 
 def _check_matplotlib() -> None:

@@ -14,7 +14,7 @@ from fastrnn._types import Array
 from fastrnn.cli import tables, times
 
 #: What stands beside the sums in the last row of many tables.
-_TOTAL = re.compile(r"(grand )?total|sum|average|mean|summe|gesamt|somme|totale?", re.IGNORECASE)
+_TOTAL = re.compile(r"(grand )?total|sum|average|mean|summe|gesamt|totale?", re.IGNORECASE)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
