@@ -302,7 +302,7 @@ def rows(value: Any, B: int) -> Array | slice:
         return slice(None)
     expected = f"rows: expected row numbers under {B}, or {B} booleans, got {value!r}"
     try:
-        chosen = np.array(value)  # what is checked is what is used
+        chosen = copied(asarray(value, "rows"))  # what is checked is what is used
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(expected) from None
     if chosen.size == 0 and chosen.ndim == 1:

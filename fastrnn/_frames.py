@@ -27,8 +27,8 @@ def is_frame(value: Any) -> bool:
 
 
 def is_series(value: Any) -> bool:
-    """Return whether `value` is a column or an index of pandas, or a column of polars."""
-    return hasattr(type(value), "to_numpy") and hasattr(value, "dtype")
+    """Return whether `value` is a column of pandas, polars or pyarrow, or an index of pandas."""
+    return hasattr(type(value), "to_numpy") and _dtype(value) is not None
 
 
 def is_masked_array(value: Any) -> bool:
@@ -125,10 +125,9 @@ def not_numbers(value: Any) -> str | None:
             if kind is not None:
                 return f"{kind} in column {label!r}"
     elif is_series(value):
-        if type(value.dtype).__name__ in _CATEGORICAL:
-            return f"dtype {value.dtype}"
-        if len(value) and values(value, "", missing="nan").dtype.kind not in "fiub":
-            return f"dtype {value.dtype}"
+        labels = type(_dtype(value)).__name__ in _CATEGORICAL
+        if labels or (len(value) and values(value, "", missing="nan").dtype.kind not in "fiub"):
+            return f"dtype {_dtype(value)}"
     elif hasattr(value, "toarray"):  # SciPy's
         return f"a sparse {type(value).__name__}: pass its toarray()"
     return None
@@ -151,6 +150,10 @@ def _unwrapped(value: Any, name: str, missing: str) -> Any:
                 for i, v in enumerate(value)
             ]
     return value
+
+
+def _dtype(series: Any) -> Any:
+    return getattr(series, "dtype", getattr(series, "type", None))
 
 
 def _may_be_wrapped(kind: type) -> bool:
@@ -187,7 +190,7 @@ def _of_series(series: Any, name: str, missing: str) -> Array:
     array = np.asarray(series)
     if array.dtype == object:
         array = _numbers(array, name, missing)
-    if isinstance(series.dtype, np.dtype):
+    if isinstance(_dtype(series), np.dtype):
         return array  # NaN is a number there
     gone = series.isna() if hasattr(series, "isna") else series.is_null()
     return _filled(array, np.asarray(gone), name, missing, "missing")

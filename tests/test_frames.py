@@ -207,6 +207,7 @@ DOORS: dict[str, tuple[Any, Any]] = {
     "evaluate": (lambda y: a_model().evaluate(X, y), Y),
     "call": (lambda x: a_model()(x), X),
     "call, list": (lambda x: a_model()([x, X[0]]), X[1]),
+    "stream, rows": (lambda r: fastrnn.GRU(2, 3).stream(4).reset(r), LENGTHS),
 }
 
 
@@ -218,7 +219,7 @@ def test_masked_arrays_are_refused_everywhere(door: str) -> None:
     call(np.ma.array(array, mask=mask))
     mask.flat[-1] = True
     before = array.copy()
-    with pytest.raises(ValueError, match="expected no masked values, got 1"):
+    with pytest.raises(ValueError, match=r"expected no masked values, got 1|got masked_array"):
         call(np.ma.array(array, mask=mask))
     np.testing.assert_array_equal(array, before)
 
@@ -301,6 +302,16 @@ def test_a_frame_of_features_is_no_table_of_steps(of: Any) -> None:
     nested = pd.MultiIndex.from_product([["a", "b"], [0, 1]])
     with pytest.raises(ValueError, match="from_frame"):
         model.fit(pd.DataFrame(rng.normal(size=(20, 4)), columns=nested), y)
+
+
+def test_frames_of_features_by_steps_are_said() -> None:
+    model, _ = estimators()
+    X, y = frames(pd), np.arange(12) % 2
+    for call in (model.fit, lambda X, y: model.fit(frames(pd), y).predict(X)):
+        with pytest.raises(ValueError, match=r"X\[0\]: .* got a frame with the rows \['a', 'b'\]"):
+            call([x.T for x in X], y)
+    days = [x.set_axis([f"2020-01-{t:02}" for t in range(len(x))]) for x in X]
+    np.testing.assert_array_equal(model.fit(days, y).predict(X), model.fit(X, y).predict(X))
 
 
 def test_targets_and_weights_of_any_kind() -> None:

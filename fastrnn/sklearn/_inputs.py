@@ -18,6 +18,8 @@ from fastrnn.models.scaling import mean_and_deviation
 #: float32 is kept, everything else becomes float64, as elsewhere in scikit-learn.
 _DTYPES = [np.float64, np.float32]
 
+_SWAPPED = "these may be features by steps: pass {}"
+
 _FROM_FRAME = "fastrnn.sklearn.from_frame(df, group=..., features=[...], target=...)"
 
 
@@ -58,7 +60,7 @@ class Inputs:
             hint = ""
             if all(len(x) == self.features for x in sequences):
                 swapped = "[x.T for x in X]" if isinstance(sequences, list) else "X.swapaxes(1, 2)"
-                hint = f": features by steps? pass steps by features, {swapped}"
+                hint = f"; {_SWAPPED.format(swapped)}"
             raise ValueError(
                 f"X: expected {self.features} features over time, as in fit, got {F}{hint}"
             )
@@ -109,6 +111,8 @@ def checked(X: Any, estimator: Any, *, reset: bool, as_table: bool) -> tuple[Any
         _checks.asarray(X, "X")  # raises
     if _frames.is_series(X) or (getattr(X, "ndim", 0) == 1 and X.dtype == object):
         X = list(X)  # an array of arrays, or a column of them
+    if isinstance(X, list | tuple) and len(X) and _frames.is_frame(X[0]):
+        _expect_features(X[0], "X[0]")
     sequences: Any = _listed(X, estimator)
     if sequences is None and getattr(X, "ndim", 2) >= 3:
         sequences = _array(X, estimator, allow_nd=True)
@@ -149,20 +153,30 @@ def _ends_in_nan(array: Array) -> bool:
 
 
 def _expect_steps(frame: Any) -> None:
-    """Raise unless the columns of a frame are steps of one feature, rather than features.
-
-    Names of steps are neither str nor tuple, such as dates, or differ in numbers alone.
-    """
-    names = [str(name) for name in frame.columns if isinstance(name, str | tuple)]
-    if names and (
-        len({re.sub(r"\d+", "0", name) for name in names}) > 1
-        or not all(re.search(r"\d", name) for name in names)
-    ):
+    """Raise if the columns of a frame are features rather than steps of one."""
+    if _name_features(frame.columns):
         raise ValueError(
-            f"X: expected sequences, got a frame with the columns {names[:5]}. If its rows are "
-            f"steps, make sequences of it: X, y = {_FROM_FRAME}. If each row is a sequence of one "
-            "feature, pass its to_numpy(), or names of columns that differ in a number only"
+            f"X: expected sequences, got a frame with the columns {list(frame.columns)[:5]}. If "
+            f"its rows are steps, make sequences of it: X, y = {_FROM_FRAME}. If each row is a "
+            "sequence of one feature, pass its to_numpy(), or name columns by numbers or dates"
         )
+
+
+def _expect_features(frame: Any, name: str) -> None:
+    """Raise if the rows of a frame are features rather than steps."""
+    rows = getattr(frame, "index", ())[:1000]  # enough to see
+    if _name_features(rows) and not _name_features(frame.columns):
+        raise ValueError(
+            f"{name}: expected steps by features, got a frame with the rows {list(rows)[:5]}; pass "
+            f"{name}.T, or reset_index(drop=True) where rows are steps"
+        )
+
+
+def _name_features(names: Any) -> bool:
+    """Return whether these name features: they are str that differ in more than a number."""
+    names = [str(name) for name in names if isinstance(name, str | tuple)]
+    alike = {re.sub(r"\d+", "0", name) for name in names}
+    return len(alike) > 1 or not all("0" in name for name in alike)
 
 
 def _listed(X: Any, estimator: Any) -> list[Array] | None:
@@ -184,13 +198,14 @@ def _listed(X: Any, estimator: Any) -> list[Array] | None:
     arrays = [_checks.numeric(x, f"X[{i}]") for i, x in enumerate(X)]
     _pins = _checks.pinned(arrays)
     all_float32 = all(a.dtype == np.float32 for a in arrays)
+    arrays = [a[:, None] if a.ndim == 1 else a for a in arrays]
+    lengths, widths = ({a.shape[axis] for a in arrays} for axis in (0, 1))
+    hint = f"; {_SWAPPED.format('[x.T for x in X]')}" if len(lengths) == 1 < len(widths) else ""
     sequences: list[Array] = []
     for i, a in enumerate(arrays):
+        F = arrays[0].shape[1] if i else "F"
+        _checks.expect_shape(a, f"X[{i}]", ("T", F), hint)
         a = a.astype(np.float32 if all_float32 else np.float64, order="C")
-        a = _checks.expect_shape(a[:, None] if a.ndim == 1 else a, f"X[{i}]", ("T", "F"))
-        _checks.expect_shape(
-            a, f"X[{i}]", ("T", sequences[0].shape[1] if sequences else a.shape[1])
-        )
         if not np.isfinite(a).all():
             hint = _PADDED if _ends_in_nan(a[None]) else ""
             raise ValueError(f"X[{i}]: expected finite numbers, got NaN or infinity{hint}")
