@@ -11,6 +11,7 @@ from fastrnn._files import model_file
 #: Where each kind of model is defined.
 _KINDS = {
     "Sequential": "fastrnn.models.sequential",
+    "Checkpoint": "fastrnn.models.checkpoint",
     "CharLM": "fastrnn.text",
     "TextClassifier": "fastrnn.text",
     "Forecaster": "fastrnn.forecast",
@@ -18,7 +19,7 @@ _KINDS = {
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read a model of any kind from the file that its ``save`` wrote.
+    """Read a model of any kind from the file that its ``save`` wrote, or a ``Checkpoint``.
 
     The file holds no code, and none is run.
 

@@ -15,6 +15,7 @@ import pytest
 
 import fastrnn
 from fastrnn import GRU, LSTM, Dropout, Embedding, Linear, Sequential, optim
+from fastrnn._files import model_file
 from fastrnn.callbacks import (
     Callback,
     Checkpoint,
@@ -398,6 +399,124 @@ def test_checkpoints_of_other_trainings_are_refused(tmp_path: Path, data: Any) -
         small().fit(X, y, callbacks=[Checkpoint(path)], verbose=0)
     with pytest.raises(FileNotFoundError):
         small().fit(X, y, callbacks=[Checkpoint(tmp_path / "no" / "c")], verbose=0)
+
+
+# The best epoch.
+
+
+def content(path: Path) -> Any:
+    _, tree, tensors = model_file.read(path)
+    return tree, {name: a.tobytes() for name, a in tensors.items()}
+
+
+class Logged(Callback):
+    """Puts numbers into the logs, and may end the training like a power cut."""
+
+    def __init__(self, values: list[float], until: int = 99) -> None:
+        self.values, self.until = values, until
+
+    def on_epoch_end(self, epoch: int, logs: Any) -> None:
+        if epoch == self.until:
+            raise RuntimeError("crash")
+        logs["scripted"] = self.values[epoch]
+
+
+@pytest.mark.parametrize(
+    ("mode", "best"), [("min", [0, 2, 5]), ("auto", [0, 2, 5]), ("max", [0, 1])]
+)
+def test_the_best_epoch_is_saved(mode: str, best: list[int], tmp_path: Path, data: Any) -> None:
+    values = [3.0, 3.5, 2.0, 2.0, float("nan"), 1.0]
+    path, written, kept = tmp_path / "c", [], []
+
+    class Watched(Checkpoint):
+        def _write(self) -> None:
+            written.append(len(kept))
+            super()._write()
+
+    class Weights(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any) -> None:
+            kept.append(weights(self.model))
+
+    keep = Watched(path, save_best_only=True, monitor="scripted", mode=mode)
+    model = small()
+    model.fit(*data, epochs=6, callbacks=[keep, Logged(values), Weights()], verbose=0)
+    assert [w - 1 for w in written] == best
+    assert keep.best == values[best[-1]]
+    loaded = fastrnn.load(path)
+    assert repr(loaded) == repr(model)
+    assert weights(loaded) == kept[best[-1]]
+
+
+@pytest.mark.parametrize("beside", ["", "before", "after"])
+def test_the_best_epoch_is_resumed_from(beside: str, tmp_path: Path, data: Any) -> None:
+    """And repeats the others with the same bits, or resumes from a later checkpoint."""
+    values = [3.0, 2.0, 2.5, 2.2, 1.0, 1.5]
+    epochs: list[int] = []
+
+    class Epochs(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any) -> None:
+            epochs.append(epoch)
+
+    def trained(folder: Path, until: int = 99) -> tuple[Sequential, Any, float]:
+        model = small()
+        best = Checkpoint(folder / "best", save_best_only=True, monitor="scripted")
+        last = [Checkpoint(folder / "last")] if beside else []
+        keep = [*last, best] if beside == "before" else [best, *last]
+        history = model.fit(
+            *data, epochs=6, callbacks=[*keep, Logged(values, until), Epochs()], verbose=0
+        )
+        return model, history.history, best.best
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    model, history, best = trained(whole)
+    for until in (3, 5):
+        with pytest.raises(RuntimeError, match="crash"):
+            trained(cut, until)
+    epochs.clear()
+    again, history_again, best_again = trained(cut)
+    assert epochs == [5]  # after the best, which is also the last but one
+    assert (weights(again), history_again, best_again) == (weights(model), history, best)
+    assert content(cut / "best") == content(whole / "best")
+    epochs.clear()
+    assert weights(trained(cut)[0]) == weights(model)
+    assert epochs == ([] if beside else [5])
+
+
+def test_a_crash_before_the_best_epoch_was_written(tmp_path: Path, data: Any) -> None:
+    """Another checkpoint was written, whose last epoch is the best."""
+    path, values = tmp_path / "best", [3.0, 2.0, 2.5]
+
+    def callbacks_of(until: int) -> list[Callback]:
+        best = Checkpoint(path, save_best_only=True, monitor="scripted")
+        return [Checkpoint(tmp_path / "last"), best, Logged(values, until)]
+
+    with pytest.raises(RuntimeError, match="crash"):
+        small().fit(*data, epochs=3, callbacks=callbacks_of(2), verbose=0)
+    expected = content(path)
+    path.unlink()
+    small().fit(*data, epochs=3, callbacks=callbacks_of(99), verbose=0)
+    assert content(path) == expected
+
+
+def test_what_the_best_epoch_needs(tmp_path: Path, data: Any) -> None:
+    path = tmp_path / "c"
+    with pytest.raises(ValueError, match=r"monitor: expected one of .*, got 'los'; did you mean"):
+        small().fit(*data, callbacks=[Checkpoint(path, save_best_only=True, monitor="los")])
+    with pytest.raises(ValueError, match="every: expected None with save_best_only, got 2"):
+        small().fit(*data, callbacks=[Checkpoint(path, 2, save_best_only=True)], verbose=0)
+    with pytest.raises(ValueError, match="mode: expected one of 'auto', 'min', 'max'"):
+        Checkpoint(path, mode="best")
+
+    class Mine(GRU):
+        pass
+
+    model = Sequential([Mine(2, 4), Linear(4, 1)])
+    model.compile("adam", "mse")
+    model.fit(*data, callbacks=[Checkpoint(path)], verbose=0)
+    with pytest.raises(ValueError, match="c: is damaged: it does not say what its layers are"):
+        fastrnn.load(path)
 
 
 #: Trains with a checkpoint after every second batch, and prints the result.

@@ -179,6 +179,11 @@ class Resumable(Protocol):
         """Whether the data are at hand, rather than given by an iterable as training goes on."""
         ...
 
+    @property
+    def resumed_at(self) -> tuple[int, int] | None:
+        """Epochs and optimizer steps of the state that was restored; None if none was."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Return all state that the rest of the training depends on."""
         ...

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any, ClassVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import atomic, model_file
 from fastrnn._types import Array
+from fastrnn.models import architecture
 from fastrnn.models.callback import Keeper, Logs, Options, Resumable
+from fastrnn.models.monitor import MONITORED, improvement, worst
+
+if TYPE_CHECKING:
+    from fastrnn.models.sequential import Sequential
 
 _KIND = "Checkpoint"
 
@@ -71,6 +77,13 @@ class Checkpoint(Keeper):
     killed while writing leaves the previous file. A training that has ended is not repeated; remove
     the file to start over.
 
+    With `save_best_only`, the file holds the best epoch so far, and training resumes after that: it
+    repeats the epochs since then, with the same bits, also of a training that has ended. Beside a
+    checkpoint without it, in a file of its own, nothing is repeated: the later of both counts.
+
+    ``fastrnn.load(path)`` returns the model as it was then. Where data come in batches from an
+    iterable, a training resumes after an epoch, with the batches that the iterable then gives.
+
     A file that can't be written before the training is an error. If that happens later (the disk is
     full, the folder is gone), the training goes on: a warning says once where the state is kept
     instead, and every later write tries `path` again.
@@ -80,6 +93,17 @@ class Checkpoint(Keeper):
     path : str or path-like
     every : int, optional
         Also write after every `every` optimizer steps. Default: after each epoch only.
+    save_best_only : bool
+        Whether to write only after epochs in which the quantity was better than ever before.
+    monitor : str
+        The quantity, such as ``"val_loss"``.
+    mode : {"auto", "min", "max"}
+        Whether lower or higher is better; "auto" is "max" for accuracies only.
+
+    Attributes
+    ----------
+    best : float
+        The best value so far; infinite without `save_best_only`.
 
     Raises
     ------
@@ -108,31 +132,58 @@ class Checkpoint(Keeper):
     _options: ClassVar[Options] = {
         "path": _checks.path,
         "every": lambda value, name: None if value is None else _checks.size(value, name),
+        "save_best_only": _checks.flag,
+        **MONITORED,
     }
 
     path: str
     every: int | None
+    save_best_only: bool
+    monitor: str
+    mode: str
+    best: float
 
     #: Where the state is kept after a write that failed: "" before that, None if nowhere.
     _kept: str | None = ""
 
-    def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: int | None = None,
+        *,
+        save_best_only: bool = False,
+        monitor: str = "val_loss",
+        mode: str = "auto",
+    ) -> None:
         self.path, self.every = path, every  # type: ignore[assignment]
+        self.save_best_only, self.monitor, self.mode = save_best_only, monitor, mode
+        self.best = worst(monitor, mode)
 
     def on_train_begin(self, logs: Logs) -> None:
         """Resume from the file if it exists."""
-        if self.every is not None and not self._of_now().data_known:
-            raise ValueError(
-                "every: expected None where X gives batches, as they begin again with an epoch"
-            )
+        training = self._of_now()
+        if self.every is not None and (self.save_best_only or not training.data_known):
+            where = "with save_best_only" if self.save_best_only else "where X gives batches"
+            raise ValueError(f"every: expected None {where}, got {self.every}")
+        self.best = worst(self.monitor, self.mode)
         atomic.check_writable(self.path)
         atomic.remove_left_over(self.path)
+        with suppress(FileNotFoundError):
+            self._resume(read(self.path))
+        # A crash may have come between the last epoch and the write of its state.
+        history = self.model.history
+        if self.save_best_only and history is not None and history.last:
+            self.on_epoch_end(history.epoch[-1], history.last)
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        training = self._of_now()
         try:
-            state = read(self.path)
-        except FileNotFoundError:
-            return
-        try:
-            self._of_now().load_state_dict(state)
+            at = state["epoch"], state["batch"]
+            # Another checkpoint may have been later.
+            if training.resumed_at is None or at > training.resumed_at:
+                training.load_state_dict(state)
+            if self.save_best_only and "best" in state:
+                self.best = _checks.real(state["best"], "best", "a number", lambda v: True)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.path}: does not fit this training: {error}") from None
 
@@ -142,11 +193,17 @@ class Checkpoint(Keeper):
             self._write()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Write the file."""
+        """Write the file; with `save_best_only`, only if the quantity was better than ever."""
+        if self.save_best_only:
+            if not improvement(logs, self.monitor, self.mode, self.best) > 0:  # nor NaN
+                return
+            self.best = logs[self.monitor]
         self._write()
 
     def _write(self) -> None:
         state = self._of_now().state_dict()
+        if self.save_best_only:
+            state["best"] = self.best
         try:
             write(self.path, state)
         except OSError as error:
@@ -156,6 +213,16 @@ class Checkpoint(Keeper):
                 where = f"is kept in {kept}" if kept else "can't be kept elsewhere either"
                 said = f"{self.path}: {error.strerror or error}; the training goes on, its state"
                 warnings.warn(f"{said} {where}", RuntimeWarning, stacklevel=2)
+
+    @classmethod
+    def _from_file(cls, model: Any, tensors: dict[str, Array]) -> Sequential:
+        """Return the model whose training was saved."""
+        from fastrnn.models.sequential import Sequential
+
+        state = _unpacked(model, tensors)
+        if state.get("architecture") is None:
+            raise ValueError("it does not say what its layers are")
+        return Sequential(architecture.restore(state["architecture"], state["weights"]))
 
     def _of_now(self) -> Resumable:
         if self.training is None:

@@ -17,6 +17,28 @@ def _name(value: Any, name: str) -> str:
     return value
 
 
+#: Checks of what is monitored and whether more of it is better.
+MONITORED: Options = {
+    "monitor": _name,
+    "mode": lambda value, name: _checks.choice(value, name, ("auto", "min", "max")),
+}
+
+
+def worst(monitor: str, mode: str) -> float:
+    """Return what any value of the quantity is better than; "auto" takes accuracies for gains."""
+    more = monitor.endswith("accuracy") if mode == "auto" else mode == "max"
+    return -math.inf if more else math.inf
+
+
+def improvement(logs: Logs, monitor: str, mode: str, best: float) -> float:
+    """Return by how much the quantity is better than `best`."""
+    if monitor not in logs:
+        hint = _checks.near(monitor, logs)
+        raise ValueError(f"monitor: expected one of {sorted(logs)}, got {monitor!r}{hint}")
+    gained = logs[monitor] - best
+    return gained if worst(monitor, mode) < 0 else -gained
+
+
 class Monitor(Callback):
     """A callback that monitors one quantity of the logs.
 
@@ -27,10 +49,9 @@ class Monitor(Callback):
     """
 
     _options: ClassVar[Options] = {
-        "monitor": _name,
+        **MONITORED,
         "patience": lambda value, name: _checks.size(value, name, 0),
         "min_delta": _checks.not_negative,
-        "mode": lambda value, name: _checks.choice(value, name, ("auto", "min", "max")),
     }
 
     monitor: str
@@ -47,20 +68,12 @@ class Monitor(Callback):
 
     def on_train_begin(self, logs: Logs) -> None:
         """Reset the state left by an earlier training."""
-        self.best = -math.inf if self._more_is_better else math.inf
+        self.best = worst(self.monitor, self.mode)
         self.wait = 0
-
-    @property
-    def _more_is_better(self) -> bool:
-        return self.monitor.endswith("accuracy") if self.mode == "auto" else self.mode == "max"
 
     def _better(self, logs: Logs) -> bool:
         """Return whether the quantity has improved; count the epochs since it last did."""
-        if self.monitor not in logs:
-            hint = _checks.near(self.monitor, logs)
-            raise ValueError(f"monitor: expected one of {sorted(logs)}, got {self.monitor!r}{hint}")
-        gained = logs[self.monitor] - self.best
-        better = (gained if self._more_is_better else -gained) > self.min_delta
+        better = improvement(logs, self.monitor, self.mode, self.best) > self.min_delta
         if better:
             self.best = logs[self.monitor]
         self.wait = 0 if better else self.wait + 1

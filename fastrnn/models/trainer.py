@@ -14,6 +14,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
+from fastrnn.models import architecture
 from fastrnn.models.batches import Batches
 from fastrnn.models.callback import Callback, Keeper, Logs, Model, Progress
 from fastrnn.models.data import Batch, Data, pieces
@@ -109,6 +110,7 @@ class Trainer:
         self.state: list[Any] | None = None  #: Carried to the next batch.
         self.trainable: list[bool] | None = None  #: At the last step.
         self.parameters: dict[str, Array] = {}
+        self.resumed_at: tuple[int, int] | None = None
 
     def run(self, callbacks: Sequence[Callback]) -> None:
         """Train to the end."""
@@ -280,6 +282,7 @@ class Trainer:
         optimizer = self.optimizer
         return {
             "about": self.about(),
+            "architecture": self._architecture(),
             "epoch": self.epoch,
             "batch": self.batch,
             "order": self.order,
@@ -319,6 +322,7 @@ class Trainer:
         except Exception:
             self._restore(before)
             raise
+        self.resumed_at = self.epoch, self.batch
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         optimizer = self.optimizer
@@ -367,6 +371,12 @@ class Trainer:
             "samples": self.data.samples,
             "data": self._checksum(),
         }
+
+    def _architecture(self) -> dict[str, Any] | None:
+        """Return a description of the layers; None if no file can hold one of them."""
+        with suppress(TypeError):
+            return architecture.describe(self.network.layers)
+        return None
 
     def _checksum(self) -> str:
         """Return a checksum of the data."""
