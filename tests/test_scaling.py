@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastrnn.forecast.scale import Scale
 from fastrnn.models.scaling import mean_and_deviation
 
 
@@ -51,3 +52,15 @@ def test_sizes_whose_squares_are_no_numbers(size: float) -> None:
     expected = mean_and_deviation(rows)
     np.testing.assert_allclose(mean / [size, 1], expected[0], rtol=1e-9)
     np.testing.assert_allclose(deviation / [size, 1], expected[1], rtol=1e-9)
+
+
+def test_series_are_scaled_by_it() -> None:
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.normal(size=50), np.full(50, 14.62)], axis=1)
+    exog = np.stack([rng.normal(size=50), np.full(50, 14.62)], axis=1)
+    for log in (False, True):
+        scale = Scale.of(np.abs(values), exog, log)
+        assert scale.deviation[1] == 1
+        np.testing.assert_allclose(scale.coefficients[1], 0, atol=1e-12)
+        there = scale.to(np.abs(values), exog)
+        np.testing.assert_allclose(scale.back(there, exog), np.abs(values))

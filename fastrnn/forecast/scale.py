@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from fastrnn._types import Array
+from fastrnn.models.scaling import mean_and_deviation
 
 #: Rounds of regression and estimation of the autocorrelation of what it leaves; Cochrane and Orcutt
 #: (1949) iterate until it is stationary, but three are enough for two digits.
@@ -36,13 +37,13 @@ class Scale:
         coefficients = _effects(z, exog, season)
         z = z - exog @ coefficients
         with np.errstate(over="ignore", invalid="ignore"):
-            deviation = z.std(axis=0)
-        if not np.isfinite(deviation).all():
+            finite = np.isfinite(z.std(axis=0)).all()
+        if not finite:
             raise ValueError(
                 "series: expected numbers with a finite standard deviation, "
                 f"got some as large as {np.abs(values).max():.3g}"
             )
-        return cls(log, coefficients, z.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+        return cls(log, coefficients, *mean_and_deviation(z))
 
     def to(self, values: Array, exog: Array) -> Array:
         """Return what the network reads, (n, K)."""
@@ -67,8 +68,8 @@ def _effects(z: Array, exog: Array, season: Array | None) -> Array:
     coefficients = np.zeros((E, z.shape[1]))
     if not E:
         return coefficients
-    deviation = exog.std(axis=0)
-    x = (exog - exog.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    mean, deviation = mean_and_deviation(exog)
+    x = (exog - mean) / deviation
     others = [np.ones((n, 1)), np.linspace(-1, 1, n)[:, None]]
     design = np.concatenate([x, *others, *([] if season is None else [season])], axis=1)
     for k in range(z.shape[1]):
@@ -80,5 +81,5 @@ def _effects(z: Array, exog: Array, season: Array | None) -> Array:
             rest = rest - rest.mean()
             power = np.square(rest[:-1]).sum()
             rho = float(np.clip(rest[1:] @ rest[:-1] / power, 0, 1)) if power > 0 else 0.0
-        coefficients[:, k] = found[:E] / np.where(deviation > 0, deviation, np.inf)
+        coefficients[:, k] = found[:E] / deviation
     return coefficients
