@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import re
 import struct
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -267,15 +269,49 @@ def test_trainings_within_trainings_and_in_threads(terminal: Any, data: Any) -> 
     assert {thread.name for thread in threading.enumerate() if "tqdm" in repr(thread)} == set()
 
 
-def test_a_notebook_without_widgets_has_a_bar_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OutStream(io.StringIO):
-        __module__ = "ipykernel.iostream"
+class Notebook(ModuleType):
+    """Stands for IPython in a kernel, and keeps what a cell shows."""
 
-    monkeypatch.setattr(sys, "stderr", OutStream())
-    show(Display("seq"), numbers={"loss": 1.0})
-    text = sys.stderr.getvalue()
-    assert "epoch 1/2 100%|####" in text
-    assert "loss 1, " in text
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__("IPython")
+
+        class OutStream(io.StringIO):
+            __module__ = "ipykernel.iostream"
+
+        monkeypatch.setattr(sys, "stdout", OutStream())
+        monkeypatch.setattr(sys, "stderr", OutStream())
+        monkeypatch.setitem(sys.modules, "IPython", self)
+        monkeypatch.setitem(sys.modules, "IPython.display", self)
+        self.shown: list[list[str]] = []
+        self.execution_count = 1
+
+    def display(self, data: Any, raw: bool, display_id: bool) -> Any:
+        assert raw
+        assert display_id
+        self.shown.append([data["text/plain"]])
+        return self
+
+    def update(self, data: Any, raw: bool) -> None:
+        assert raw
+        self.shown[-1].append(data["text/plain"])
+
+    def get_ipython(self) -> Any:
+        return self
+
+
+def test_a_notebook_without_widgets_has_bars_of_text(
+    data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = Notebook(monkeypatch)
+    small().fit(*data, epochs=2, batch_size=4)
+    small().fit(*data, verbose=2)
+    assert sys.stderr.getvalue() == ""
+    assert re.fullmatch(r"epoch 1/1  \d.*\n", sys.stdout.getvalue())
+    monkeypatch.undo()
+    assert len(notebook.shown) == 2
+    for k, (first, *_, last) in enumerate(notebook.shown, 1):
+        assert first.startswith(f"epoch {k}/2   0%|")
+        assert re.fullmatch(rf"epoch {k}/2  \d\.\d s  loss .*, mae .*, [\d,]+ seq/s", last)
 
 
 # No stderr.
@@ -350,10 +386,94 @@ def test_quantities_of_callbacks_may_be_anything(capsys: pytest.CaptureFixture[s
 # Pictures.
 
 
-def test_history(data: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def pyplot() -> Iterator[Any]:
+    pytest.importorskip("matplotlib").use("agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def trained(epochs: int, **quantities: Callable[[int], float]) -> History:
+    history = History()
+    for epoch in range(epochs):
+        history.add(epoch, {name: of(epoch) for name, of in quantities.items()})
+    return history
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 200])
+def test_epochs_are_whole_and_each_is_seen(epochs: int, pyplot: Any) -> None:
+    history = trained(epochs, loss=lambda e: 2 / (e + 1), val_loss=lambda e: 2.5 / (e + 1))
+    figure = history.plot()
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
+    training, validation = axes.lines
+    assert training.get_color() != validation.get_color()
+    marked = [*range(epochs)] if epochs < 30 else []
+    assert list(training.get_markevery()) == marked
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation"]
+
+
+def test_points_that_no_line_would_show(pyplot: Any) -> None:
+    """Such as those of a validation that is not made in every epoch."""
+    history = History()
+    for epoch in range(60):
+        history.add(epoch, {"loss": 1.0} | ({"val_loss": 2.0} if epoch in (9, 10, 20) else {}))
+    assert len(history.history["val_loss"]) == 60
+    _, validation = history.plot().axes[0].lines
+    assert list(validation.get_markevery()) == [20]
+
+
+def test_axes(pyplot: Any) -> None:
+    history = trained(
+        5,
+        loss=lambda e: 10.0**-e,
+        val_loss=lambda e: 10.0**-e,
+        mae=lambda e: 1 + e,
+        mse=lambda e: -(10.0**e),
+        note=lambda e: "text",
+    )
+    figure = history.plot()
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "mae", "mse"]
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear", "linear"]
+    assert len(history.plot(["loss", "val_loss"]).axes) == 1
+    (axes,) = history.plot("val_loss").axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["validation"]
+    many = trained(2, **{f"m{k}": float for k in range(7)})
+    assert len(many.plot().axes) == 7
+    with pytest.raises(ValueError, match="names: expected some of"):
+        history.plot("note")
+
+
+def test_a_notebook_shows_a_figure_once(pyplot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPython asks the figure as a cell's value, and again where pyplot shows it."""
+    notebook = Notebook(monkeypatch)
+
+    def shown(figure: Any) -> bool:
+        try:
+            figure._ipython_display_()
+        except NotImplementedError:
+            return True
+        return False
+
+    figure = trained(1, loss=float).plot()
+    pickle.dumps(figure)
+    assert pyplot.fignum_exists(figure.number)
+    assert [shown(figure), shown(figure)] == [True, False]
+    notebook.execution_count += 1
+    assert [shown(figure), shown(figure)] == [True, False]
+    pyplot.close(figure)
+    assert [shown(figure), shown(figure)] == [True, True]
+
+
+def test_history(data: Any, pyplot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     history = small().fit(*data, epochs=3, validation_split=0.2, verbose=0)
     assert repr(history).startswith("History(epochs=3, last={'loss': ")
-    pytest.importorskip("matplotlib").use("agg")
     figure = history.plot()
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "mae"]
     drawn = [line.get_ydata() for line in figure.axes[0].lines]

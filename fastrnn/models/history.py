@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
+
+import numpy as np
+
+from fastrnn._types import Array
+from fastrnn.models import pictures
+
+#: Axes in a row, at most.
+_COLUMNS = 3
+
+#: All epochs of a training of up to this many are marked by points.
+_MARKED = 30
+
+#: Curves that differ by more than this factor are drawn on a logarithmic axis.
+_LOGARITHMIC = 100.0
 
 
 class History:
@@ -41,13 +57,14 @@ class History:
         return {name: values[-1] for name, values in self.history.items()}
 
     def add(self, epoch: int, logs: dict[str, float]) -> None:
-        """Add an epoch."""
+        """Add an epoch; a quantity is NaN in epochs that lack it."""
+        for name in {**self.history, **logs}:
+            values = self.history.setdefault(name, [math.nan] * len(self.epoch))
+            values.append(logs.get(name, math.nan))
         self.epoch.append(epoch)
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(value)
 
     def plot(self, names: Any = None) -> Any:
-        """Plot the curves; requires matplotlib.
+        """Plot the curves, on a logarithmic axis if they span two decades; requires matplotlib.
 
         Parameters
         ----------
@@ -57,31 +74,64 @@ class History:
         Returns
         -------
         figure : matplotlib.figure.Figure
-            ``figure.savefig(path)`` writes it, ``matplotlib.pyplot.show()`` shows it.
+            A notebook shows it, ``matplotlib.pyplot.show()`` does so in a script, and
+            ``figure.savefig(path)`` writes it.
         """
-        try:
-            from matplotlib import pyplot
-        except ImportError:
-            raise ImportError(
-                "history.plot needs matplotlib: pip install 'fastrnn[plot]'"
-            ) from None
-        if names is None:
-            names = [n for n in self.history if not n.startswith("val_")]
-        shown = [names] if isinstance(names, str) else list(names)
-        unknown = [n for n in shown if n not in self.history]
-        if unknown or not shown:
-            raise ValueError(f"names: expected some of {list(self.history)}, got {shown}")
-        figure, grid = pyplot.subplots(
-            1, len(shown), squeeze=False, figsize=(5 * len(shown), 4), layout="constrained"
+        known = [n for n, values in self.history.items() if _are_numbers(values)]
+        shown = [names] if isinstance(names, str) else list(known if names is None else names)
+        if not shown or any(n not in known for n in shown):
+            raise ValueError(f"names: expected some of {known}, got {shown}")
+        shown = [n for n in shown if n.removeprefix("val_") not in shown or n[:4] != "val_"]
+        columns = min(len(shown), _COLUMNS)
+        figure, grid = pictures.subplots(
+            "history.plot", -(-len(shown) // columns), columns, size=(5, 3.5)
         )
-        for axes, name in zip(grid[0], shown, strict=True):
-            for key, label in ((name, "training"), (f"val_{name}", "validation")):
-                if key in self.history:
-                    axes.plot([e + 1 for e in self.epoch], self.history[key], label=label)
-            axes.set(xlabel="epoch", ylabel=name)
-            axes.legend()
+        for axes, name in zip(grid, shown, strict=False):
+            self._draw(axes, name)
+        for axes in grid[len(shown) :]:
+            axes.remove()
         return figure
+
+    def _draw(self, axes: Any, name: str) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        epochs = np.add(self.epoch, 1)
+        drawn = [n for n in (name, f"val_{name}") if n in self.history]
+        curves = [np.array(self.history[n], float) for n in drawn]
+        for of, values in zip(drawn, curves, strict=True):
+            validation = of.startswith("val_")
+            axes.plot(
+                epochs,
+                values,
+                color=pictures.VERMILION if validation else pictures.BLUE,
+                label="validation" if validation else "training",
+                marker="o",
+                markersize=4,
+                markevery=_points(values),
+            )
+        if epochs.size == 1:
+            axes.set_xlim(0.5, 1.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        values = np.concatenate(curves)
+        values = values[np.isfinite(values)]
+        if values.size and 0 < values.min() * _LOGARITHMIC < values.max():
+            axes.set_yscale("log")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.legend(frameon=False)
 
     def __repr__(self) -> str:
         last = {name: round(value, 4) for name, value in self.last.items()}
         return f"History(epochs={len(self.epoch)}, last={last})"
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    """Return whether these can be drawn: a callback may add anything."""
+    return all(isinstance(v, Real) for v in values)
+
+
+def _points(values: Array) -> list[int]:
+    """Return which values to mark: those that no line would show, and all if they are few."""
+    known = np.isfinite(values)
+    beside = np.pad(known, 1)
+    alone = known & ~beside[:-2] & ~beside[2:]
+    return list(np.flatnonzero(known if len(values) <= _MARKED else alone))

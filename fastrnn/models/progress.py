@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -54,7 +55,7 @@ class Display:
         self, item: str, *, units: Mapping[str, str] | None = None, within: bool = True
     ) -> None:
         self._item, self._units, self._within = item, dict(units or {}), within
-        self._stream = sys.stderr if hasattr(sys.stderr, "write") else None
+        self._stream = _stream()
         self._bar: _Bar | None = None
         self._title = ""
         self._start, self._begun_at, self._done_before = 0.0, 0, 0.0
@@ -157,29 +158,53 @@ class _Bar:
 
     def __init__(self, stream: Any, title: str, done: float) -> None:
         self._stream = stream
-        options = {"colour": None} if os.environ.get("NO_COLOR") else {}
-        size = _size(stream)
-        self._bar = _tqdm()(
-            total=1.0, initial=done, desc=_encodable(title, stream), bar_format=_BAR, file=stream,
-            ncols=size.columns, nrows=size.lines, **options,
-        )  # fmt: skip
+        kind, size, notebook = _tqdm(), _size(stream), _is_notebook(stream)
+        self._widget = any(base.__module__ == "tqdm.notebook" for base in kind.__mro__)
+        place = {"ncols": size.columns, "nrows": size.lines}
+        colour = {"colour": None} if os.environ.get("NO_COLOR") else {}
+        self._bar = kind(
+            total=1.0,
+            initial=done,
+            desc=_encodable(title, stream),
+            bar_format=_BAR,
+            file=io.StringIO() if notebook else stream,
+            **({"display": False} if self._widget else place),
+            **colour,
+        )
+        self._shown: Any = None  #: What a notebook shows.
+        if notebook and not self._bar.disable:
+            from IPython.display import display
+
+            first = self._bar.container if self._widget else {"text/plain": str(self._bar)}
+            self._shown = display(first, raw=not self._widget, display_id=True)
 
     def draw(self, done: float, said: list[str], speed: str) -> None:
         shorter = [(_NO_TITLE, said[:n]) for n in range(len(said), -1, -1)]
         self._fit(done, [*_with_bar(said, speed), (_NO_BAR, said), *shorter])
-        # tqdm's own locking would leave all bars locked if Ctrl-C came while it draws.
-        with self._bar.get_lock():
-            self._bar.refresh(nolock=True)
+        if self._shown is None or self._widget:
+            # tqdm's own locking would leave all bars locked if Ctrl-C came while it draws.
+            with self._bar.get_lock():
+                self._bar.refresh(nolock=True)
+        else:
+            self._show(str(self._bar))
 
     def finish(self, title: str, said: list[str], speed: str) -> None:
         """Close the bar; if the numbers need more than its line, lines take its place."""
         self._bar.leave = self._fit(1.0, _with_bar(said, speed))
         self._bar.close()
-        if not self._bar.leave:
+        if self._shown is not None:
+            self._show(_wrapped(title, [*said, speed], math.inf))
+        elif not self._bar.leave:
             _write_line(self._stream, _wrapped(title, said, _size(self._stream).columns))
 
     def close(self) -> None:
         self._bar.close()
+        if self._shown is not None:
+            self._show(str(self._bar))
+
+    def _show(self, text: str) -> None:
+        """Show a text in a notebook; a widget would be gone from it once its kernel is."""
+        self._shown.update({"text/plain": text}, raw=True)
 
     def _fit(self, done: float, shapes: Iterable[tuple[str, list[str]]]) -> bool:
         """Take the first shape that is narrow enough; return whether there is one."""
@@ -189,7 +214,7 @@ class _Bar:
         bar.n = done
         for bar.bar_format, said in shapes:
             bar.postfix, bar.ncols = _encodable(", ".join(said), self._stream), None
-            if bar.gui:  # a widget has room
+            if self._widget:  # has room
                 return True
             spare = _CELLS - _FEWEST_CELLS if bar.bar_format == _BAR else 0
             fits = _width(str(bar)) - spare <= columns
@@ -218,11 +243,19 @@ def _tqdm() -> Any:
     return Bar
 
 
+def _stream() -> Any:
+    """Return stderr, or None if there is none; in a notebook stdout, as stderr is red there."""
+    stream = sys.stdout if _is_notebook(sys.stderr) and _is_notebook(sys.stdout) else sys.stderr
+    return stream if hasattr(stream, "write") else None
+
+
 def _redraws(stream: Any) -> bool:
-    """Return whether a line can be drawn again: on a terminal and in a notebook."""
-    if type(stream).__module__.partition(".")[0] == "ipykernel":
-        return True
-    return _is_terminal(stream) and os.environ.get("TERM") != "dumb"
+    """Return whether a line can be drawn again."""
+    return _is_notebook(stream) or (_is_terminal(stream) and os.environ.get("TERM") != "dumb")
+
+
+def _is_notebook(stream: Any) -> bool:
+    return type(stream).__module__.partition(".")[0] == "ipykernel"
 
 
 def _is_terminal(stream: Any) -> bool:
