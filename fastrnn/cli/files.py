@@ -144,6 +144,8 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -
     """Raise if a file can't be written, or is one of those that are read."""
     read = [path for path in inputs if path is not None and os.path.exists(path)]
     for output in filter(None, outputs):
+        if output == STANDARD_INPUT:
+            raise ValueError("-: expected a file to write; - is standard input")
         if os.path.exists(output) and any(os.path.samefile(output, path) for path in read):
             raise ValueError(f"{output}: is read, so expected another file to write")
         atomic.check_writable(output)

@@ -11,7 +11,7 @@ from typing import Any
 from fastrnn._files import atomic
 from fastrnn.cli import series, tables
 from fastrnn.cli.files import check_outputs, save
-from fastrnn.cli.parser import CELL, add_command, add_options, made
+from fastrnn.cli.parser import CELL, add_command, add_options, made, number
 from fastrnn.forecast import Forecaster
 
 #: Shorter series take seconds, and too many epochs to print each.
@@ -69,14 +69,17 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _season(value: str) -> float | tuple[float, ...]:
-    lengths = tuple(float(part) for part in value.split(","))
+    lengths = tuple(number(part, "numbers such as 12 or 7,365.25") for part in value.split(","))
     return lengths if len(lengths) > 1 else lengths[0]
 
 
 def _float_format(value: str) -> Any:
-    if not tables.is_number(value % 1.5):
-        raise ValueError
-    return lambda number: value % number
+    try:
+        if tables.is_number(value % 1.5):
+            return lambda forecast: value % forecast
+    except (TypeError, ValueError):
+        pass
+    raise argparse.ArgumentTypeError(f"expected a format such as %.2f, got {value!r}")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -111,8 +114,9 @@ def _run(args: argparse.Namespace) -> None:
         model.plot(args.horizon, level=args.level or _LEVEL).savefig(picture, format="png")
         image = picture.getvalue()
         save(args.plot, lambda path: atomic.write(path, image), "the picture")
-    for path in filter(None, (args.out, args.plot, args.output)):
-        print(f"\nwrote {path}")
+    written = [path for path in (args.out, args.plot, args.output) if path]
+    if written:
+        print(f"\nwrote {', '.join(written)}")
 
 
 def _bounds(model: Forecaster, horizon: int, level: float | None) -> tuple[Any, ...]:

@@ -27,6 +27,14 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
     return parser
 
 
+def number(text: str, expected: str = "a number") -> float:
+    """Return an option's value as a float."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
+
+
 def add_options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any, str]) -> None:
     """Add options for fields of a dataclass; `max_seconds` is ``--seconds``."""
     defaults = {field.name: field.default for field in dataclasses.fields(of)}

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastrnn._types import Array
 from fastrnn.cli import tables, times
+from fastrnn.cli.parser import number
 
 #: What stands beside the sums in the last row of many tables.
 _TOTAL = re.compile(r"(grand )?total|sum|average|mean|summe|gesamt|totale?", re.IGNORECASE)
@@ -63,7 +64,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _fill(value: str) -> str | float:
-    return value if value in ("linear", "previous", "mean", "skip") else float(value)
+    if value in ("linear", "previous", "mean", "skip"):
+        return value
+    return number(value, "linear, previous, mean, skip or a number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +102,9 @@ class Series:
     @property
     def given(self) -> Any:
         """What is fitted."""
-        if self.by is not None:
-            return {name: frame.iloc[:, 0] for name, frame in self.frames.items()}
-        return self.frame.iloc[:, 0] if self.frame.shape[1] == 1 else self.frame
+        single = self.frame.shape[1] == 1
+        given = {name: f.iloc[:, 0] if single else f for name, f in self.frames.items()}
+        return given if self.by is not None else given[""]
 
     def rows(self, horizon: int, results: Sequence[Any], text: Any) -> list[list[str]]:
         """Return a table of the results: forecasts and, perhaps, lower and upper bounds."""
@@ -279,7 +282,9 @@ class _Reader:
     def _refuse_uneven(self, rows: Array) -> None:
         assert self.when is not None
         distances = np.diff(times.stamps(self.when.values)[rows])
-        at = int(np.flatnonzero(distances != np.median(distances))[0])
+        if not distances.any():
+            raise ValueError(f"{self.table.name}: expected rows of several times")
+        at = int((distances != np.median(distances)).argmax())
         one, two = rows[at], rows[at + 1]
         raise ValueError(
             f"{self.table.name}: expected equally spaced times, got {self._show(one)} and then "

@@ -180,8 +180,8 @@ def _found_separator(body: str, name: str, quoting: Mapping[str, Any]) -> str:
 
 def _rows(body: str, separator: str, options: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the rows as the standard library reads them, with cells of any length."""
-    # One line at a time, split at newlines only.
-    lines = (line + "\n" for line in body.split("\n"))
+    # Lines end at newlines only.
+    lines = (line.replace("\r", " ") + "\n" for line in body.split("\n"))
     before = csv.field_size_limit(2**31 - 1)
     try:
         spaces = separator != "\t"
@@ -330,6 +330,7 @@ def numbers(table: Table, name: str, decimal: str) -> Array:
         found = pattern.fullmatch(digits)
         if found is None:
             how = f" with the decimal mark {decimal!r} (--decimal)" * is_number(cell)
+            how += " (--quote reads quoted cells)" * cell.startswith('"')
             table.refuse(i, name, f"a number{how}")
         if found[1]:
             digits = digits.replace(found[1], "")

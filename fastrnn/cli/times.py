@@ -42,6 +42,9 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 
+#: The offset from UTC, after the time of day.
+_OFFSET = re.compile(r":\d\d(\.\d+)? ?(Z|UTC|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
+
 _QUARTER = re.compile(r"(\d{4})([- ]?)Q([1-4])|Q([1-4])([- /]?)(\d{4})", re.IGNORECASE)
 _WEEK = re.compile(r"(\d{4})(-?)W(\d\d)(-?[1-7])?", re.IGNORECASE)
 
@@ -52,6 +55,11 @@ _COUNTER = re.compile(
     re.IGNORECASE,
 )
 _YEAR = re.compile(r"year|years|yr|jahr|année|annee|año|ano|anno|fiscal.?year|date", re.IGNORECASE)
+_TELLING = re.compile(
+    r"date|datum|fecha|time|zeit|year|jahr|month|monat|mois|week|woche|quarter|quartal|period",
+    re.IGNORECASE,
+)
+_HAS_YEAR = re.compile(r"(?<!\d)[12]\d{3}(?!\d)")
 _EPOCH = re.compile(r".*(time|epoch|unix|date|^ts$).*", re.IGNORECASE)
 
 #: Numbers that may be years.
@@ -159,9 +167,26 @@ def found(
     if parts is not None:
         return parts
     if sum(map(is_number, (column[0] for column in table.columns.values()))) < 2:
+        _refuse_unknown_dates(table)
         return None  # the only numbers are the series
     counted = (_counted(table, name, named=False) for name in table.columns)
-    return next((times for times in counted if times is not None), None)
+    times = next((times for times in counted if times is not None), None)
+    if times is None:
+        _refuse_unknown_dates(table)
+    return times
+
+
+def _refuse_unknown_dates(table: Table) -> None:
+    """Raise if a column seems to tell times, but in another way than those known."""
+    for name, column in table.columns.items():
+        cells = [cell.strip() for cell in column]
+        telling = _TELLING.search(name) or all(map(_HAS_YEAR.search, cells))
+        distinct = len({*cells}) == len(cells) > 1
+        if telling and distinct and not any(map(is_number, cells)):
+            raise ValueError(
+                f"{table.name}: column {name!r} may hold times, such as {cells[0]!r}; "
+                "--time-format says how to read them, --time none takes rows in order"
+            )
 
 
 # Dates.
@@ -179,11 +204,11 @@ def _dates(
         return None
     try:
         read = _reading(known, dayfirst, form)
+        if read is None:
+            return None
+        values = read.parse(cells)
     except _UnclearError as error:
         raise ValueError(f"{table.name}: column {name!r}: {error}") from None
-    if read is None:
-        return None
-    values = read.parse(cells)
     wrong = np.flatnonzero(values.isna())
     if len(wrong) > (1 - least) * len(cells) or len(wrong) == len(cells):
         return None
@@ -253,8 +278,11 @@ def _by_format(form: str, example: str) -> _Form:
     pd = pandas()
 
     def parse(cells: Iterable[str]) -> Any:
+        texts = [*cells]
         try:
-            return pd.DatetimeIndex(pd.to_datetime([*cells], format=form, errors="coerce"))
+            # Offsets may change between winter and summer.
+            utc = "%z" in form and len({text[-6:] for text in texts}) > 1
+            return pd.DatetimeIndex(pd.to_datetime(texts, format=form, errors="coerce", utc=utc))
         except ValueError as error:
             raise ValueError(f"--time-format: {error}") from None
 
@@ -279,6 +307,8 @@ def _iso(example: str, clock: re.Match[str]) -> _Form:
 
     def parse(cells: Iterable[str]) -> Any:
         texts = [*cells]
+        if 0 < sum(map(bool, map(_OFFSET.search, texts))) < sum(":" in text for text in texts):
+            raise _UnclearError("some times have an offset from UTC, others have none")
         clocks = [clock for _, clock in map(_split, texts if clock["zone"] else []) if clock]
         several = len({clock["zone"] for clock in clocks}) > 1
         if several and len({clock["minutes"] for clock in clocks}) == 1:
@@ -355,10 +385,15 @@ def _counted(table: Table, name: str, named: bool) -> Times | None:
     Unless it was named, its own name or place has to speak for it.
     """
     cells = [cell.strip() for cell in table.columns[name]]
+    comma = table.separator != "," and any("," in cell for cell in cells)
+    if comma:
+        cells = [cell.replace(",", ".") for cell in cells]
     if not all(re.fullmatch(r"-?\d+(\.\d*)?", cell) for cell in cells):
         return None
     values = np.array(cells, np.float64)
     whole = bool((values == np.rint(values)).all())
+    if not (np.abs(values) < 2**53).all():
+        return None  # no longer exact
     for unit, scale in _EPOCH_UNITS.items():
         low, high = (bound * scale for bound in _EPOCH_SECONDS)
         if ((values >= low) & (values < high)).all() and (named or _EPOCH.fullmatch(name)):
@@ -368,7 +403,11 @@ def _counted(table: Table, name: str, named: bool) -> Times | None:
         years = bool(((values >= _YEARS[0]) & (values < _YEARS[1])).all() and _YEAR.fullmatch(name))
     if named or (whole and years) or (_is_even(values) and _counts(table, name)):
         decimals = max(len(cell.partition(".")[2]) for cell in cells)
-        return Times(name, (name,), values, str if whole else f"{{:.{decimals}f}}".format)
+        mark = "," if comma else "."
+        return Times(
+            name, (name,), values,
+            str if whole else lambda number: f"{number:.{decimals}f}".replace(".", mark),
+        )  # fmt: skip
     return None
 
 
