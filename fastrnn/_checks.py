@@ -300,26 +300,26 @@ def rows(value: Any, B: int) -> Array | slice:
     """
     if value is None:
         return slice(None)
-    expected = f"rows: expected row numbers under {B}, or {B} booleans, got {value!r}"
+    expected = f"rows: expected row numbers under {B}, or {B} booleans"
     try:
-        chosen = copied(asarray(value, "rows"))  # what is checked is what is used
+        chosen = copied(asarray(value, "rows"))  # what is checked, and shown, is what is used
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(expected) from None
+        raise ValueError(f"{expected}, got {type(value).__name__}") from None
     if chosen.size == 0 and chosen.ndim == 1:
         return np.zeros(0, np.intp)
     if chosen.dtype == np.bool_:
         if chosen.shape != (B,) and not (chosen.ndim == 0 and B == 1):
-            raise ValueError(expected)
+            raise ValueError(f"{expected}, got {chosen!r}")
         return np.flatnonzero(chosen)
     if chosen.dtype.kind not in "iu" or chosen.ndim > 1:
-        raise TypeError(expected)
+        raise TypeError(f"{expected}, got {chosen!r}")
     if chosen.ndim == 1 and len(chosen) == B > 1 and ((chosen == 0) | (chosen == 1)).all():
         raise ValueError(
-            f"{expected}: these may be row numbers or flags; pass booleans as flags, None for all "
-            "rows"
+            f"{expected}, got {chosen!r}: these may be row numbers or flags; pass booleans as "
+            "flags, None for all rows"
         )
     if (chosen < -B).any() or (chosen >= B).any():
-        raise ValueError(expected)
+        raise ValueError(f"{expected}, got {chosen!r}")
     return chosen.reshape(-1).astype(np.intp)
 
 

@@ -12,8 +12,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Fixed:
     """Base of records whose fields can't be set once they are filled.
 
-    A record is filled as an instance of a subclass with ``object.__setattr__``, which then changes
-    its class, which is cheaper than the constructor of a frozen dataclass.
+    A record is filled as an instance of a class that only has the fields, which then becomes a
+    subclass of both that and this one: cheaper than the constructor of a frozen dataclass.
     """
 
     __slots__ = ()

@@ -219,12 +219,26 @@ def test_a_tape_is_taken_by_its_own_layer_and_its_twins(cell, backend, make_laye
                     layer.backward(tape, *dy)
 
 
-def test_fields_of_a_tape_are_fixed(made):
-    layer, x = made
-    tape = layer.forward(x)[-1]
-    for name in type(tape).__slots__:
+def expect_fixed(tape: Any) -> None:
+    names = [name for name in dir(tape) if not name.startswith("__")]
+    assert names
+    for name in names:
         with pytest.raises(AttributeError):
             setattr(tape, name, None)
+        with pytest.raises(AttributeError):
+            delattr(tape, name)
+
+
+def test_fields_of_a_tape_are_fixed(made):
+    layer, x = made
+    expect_fixed(layer.forward(x)[-1])
+
+
+def test_fields_of_the_tape_of_a_function_are_fixed(cell, functions):
+    forward, _ = functions(cell)
+    G, states = len(cell.gates), [np.zeros((B, H)) for _ in cell.states]
+    weights = np.ones((G * H, I)), np.ones((G * H, H))
+    expect_fixed(forward(np.ones((T, B, I)), states if states[1:] else states[0], *weights)[-1])
 
 
 def test_the_tape_of_a_bigger_table(backend):
@@ -321,6 +335,18 @@ def test_rows_that_are_unclear(cell, make_layer, rows, error):
     with pytest.raises(error, match=f"^rows: expected row numbers under {B}, or {B} booleans"):
         stream.reset(rows)
     assert all(s.any(axis=-1).all() for s in np.atleast_3d(stream.state))
+
+
+def test_rows_whose_dtype_another_thread_changes():
+    """NumPy's repr reads the fields of an array anew: what is shown is a copy."""
+
+    class Rows(np.ndarray):
+        def __repr__(self) -> str:
+            raise IndexError
+
+    stream = fastrnn.GRU(I, H).stream(B)
+    with pytest.raises(TypeError, match=r"^rows: expected row numbers .* got array\("):
+        stream.reset(np.zeros(B, [("a", "f4"), ("b", "i8")]).view(Rows))
 
 
 def test_flags_that_are_integers_say_what_to_pass(make_layer, cell):

@@ -17,7 +17,7 @@ from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._kernels.interface import Kernels, KernelTape, PackedWeights, WeightGradients
 from fastrnn._kernels.weights import Weights
-from fastrnn._types import Array
+from fastrnn._types import Array, Fixed
 
 #: What must be the same for a tape and its weights.
 Kind = tuple[Cell, CellConfig, np.dtype[Any]]
@@ -55,20 +55,28 @@ class Nothing:
     __slots__ = ()
 
 
-@dataclass(slots=True, repr=False)
-class ScanTape(Bound):
+class _NewTape:
+    """The fields of a :class:`ScanTape`, which it becomes once they are filled."""
+
+    __slots__ = ("kept", "kernels", "kind", "packed", "reverse", "shape")
+
+    def __init__(
+        self, kind: Kind, kernels: Kernels, packed: PackedWeights,
+        kept: KernelTape | Checkpoints | Nothing, shape: tuple[int, int, int], reverse: bool,
+    ) -> None:  # fmt: skip
+        self.kind, self.kernels, self.packed = kind, kernels, packed
+        self.kept, self.shape, self.reverse = kept, shape, reverse
+        self.__class__ = ScanTape
+
+
+class ScanTape(Fixed, Bound, _NewTape):
     """What `backward` needs from a `forward`: the kernels that ran, and what they kept.
 
     `kept` is the kernels' tape, or checkpoints, or nothing; `kind` is that of the weights, `shape`
     that of x.
     """
 
-    kind: Kind
-    kernels: Kernels
-    packed: PackedWeights
-    kept: KernelTape | Checkpoints | Nothing
-    shape: tuple[int, int, int]
-    reverse: bool
+    __slots__ = ()
 
     @property
     def cell(self) -> Cell:
@@ -139,7 +147,7 @@ def forward(
         kept = kernels.forward(packed, x, state, y, state_n, keep=keep, spans=spans, reset=reset)
     if kept is None:
         return None
-    return ScanTape(weights.kind, kernels, packed, kept, x.shape, reverse)
+    return _NewTape(weights.kind, kernels, packed, kept, x.shape, reverse)  # type: ignore[return-value]
 
 
 def backward(

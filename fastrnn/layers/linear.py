@@ -19,26 +19,20 @@ from fastrnn.layers.base import Layer, Stateless, dtype_shown
 Kind = tuple[int, int, bool, np.dtype[Any]]
 
 
-class LinearTape(Fixed, Bound):
-    """What ``Linear.backward`` needs: the kernels that ran, and copies of weights and input."""
+class _NewTape:
+    """The fields of a :class:`LinearTape`, which it becomes once they are filled."""
 
     __slots__ = ("kernels", "kind", "packed", "x")
 
-    kernels: Kernels
-    packed: PackedAffine
-    kind: Kind
-    x: Array
-
-
-class _NewTape(LinearTape):
-    """A tape while it is filled."""
-
-    __slots__ = ()
-    __setattr__ = object.__setattr__  # type: ignore[assignment]
-
     def __init__(self, kernels: Kernels, packed: PackedAffine, kind: Kind, x: Array) -> None:
         self.kernels, self.packed, self.kind, self.x = kernels, packed, kind, x
-        self.__class__ = LinearTape  # type: ignore[assignment]
+        self.__class__ = LinearTape
+
+
+class LinearTape(Fixed, Bound, _NewTape):
+    """What ``Linear.backward`` needs: the kernels that ran, and copies of weights and input."""
+
+    __slots__ = ()
 
 
 class LinearStage(Stateless):
@@ -189,7 +183,8 @@ class Linear(Layer):
         """
         x = self._checked(x)
         y, kernels, packed = self._run(x)
-        return y, _NewTape(kernels, packed, self._kind, _checks.copied(x))
+        tape: Any = _NewTape(kernels, packed, self._kind, _checks.copied(x))
+        return y, tape
 
     def backward(self, tape: LinearTape, dy: Any) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of the input and of the weights.

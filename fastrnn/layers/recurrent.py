@@ -22,35 +22,28 @@ from fastrnn.layers.stream import Stream
 _OPTIONS = {"projection": "proj_size", "peephole": "peephole", "layer_norm": "layer_norm"}
 
 
-class Tape(Fixed):
-    """What a layer's ``backward`` needs from its ``forward``. Opaque; belongs to the caller.
-
-    It holds copies: later changes to x, y, the state or the weights do not change the gradients.
-    """
+class _NewTape:
+    """The fields of a :class:`Tape`, which it becomes once they are filled."""
 
     __slots__ = ("batch_first", "return_sequences", "stack", "weight_factors", "x_shape")
-
-    stack: stacks.StackTape
-    x_shape: tuple[int, ...]
-    batch_first: bool
-    return_sequences: bool
-    #: Factors of the recurrent weights of each scan; None for ones.
-    weight_factors: Sequence[Array | None]
-
-
-class _NewTape(Tape):
-    """A tape while it is filled."""
-
-    __slots__ = ()
-    __setattr__ = object.__setattr__  # type: ignore[assignment]
 
     def __init__(
         self, stack: stacks.StackTape, x_shape: tuple[int, ...], batch_first: bool,
         return_sequences: bool, weight_factors: Sequence[Array | None],
     ) -> None:  # fmt: skip
         self.stack, self.x_shape, self.batch_first = stack, x_shape, batch_first
+        #: `weight_factors` are factors of the recurrent weights of each scan; None for ones.
         self.return_sequences, self.weight_factors = return_sequences, weight_factors
-        self.__class__ = Tape  # type: ignore[assignment]
+        self.__class__ = Tape
+
+
+class Tape(Fixed, _NewTape):
+    """What a layer's ``backward`` needs from its ``forward``. Opaque; belongs to the caller.
+
+    It holds copies: later changes to x, y, the state or the weights do not change the gradients.
+    """
+
+    __slots__ = ()
 
 
 #: The recurrent layers, by the name of the family.
@@ -287,7 +280,7 @@ class Recurrent(CellLayer):
             y = np.empty((*batch, D * P), self._dtype)
             for d in range(D):
                 y[..., d * P : (d + 1) * P] = state_n[0][d - D]
-        tape = None
+        tape: Any = None
         if stack is not None:
             tape = _NewTape(stack, x.shape, batch_first, self._return_sequences, weight_factors)
         return y, self._state(state_n, batch), tape

@@ -174,33 +174,54 @@ cdef class Stepper:
         """Advance by one step, `x_t` (B, I) or (I,); return the output, in `out` if given."""
         if self.busy:
             raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
+        cdef real *x_data
+        cdef real *y_data
+        cdef object y
+        if self.weights.copy is self.copy:
+            if multiply_adds(&self.packed.w, self.B) < pool.least_awake:
+                x_data = plain(x_t, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
+                y = self._plain_output(x_t, x_data, out, &y_data)
+                if y_data is not NULL:
+                    # The interpreter does not run meanwhile, and so no other thread.
+                    self._step(x_data, y_data, 1)
+                    return y
         self.busy = True
         try:
-            return self._checked_step(x_t, out)
+            return self._general_step(x_t, out)
         finally:
             self.busy = False
 
-    cdef object _checked_step(self, x_t, out):
-        if self.weights.copy is not self.copy:
-            self._refresh()
-        cdef real *x_data = plain(x_t, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
-        cdef real *y_data = NULL
+    cdef inline object _plain_output(self, x_t, const real *x, out, real **y_data):
+        """Return `out` or a new output, and its data: NULL if `x` or `out` need converting."""
         cdef cnp.npy_intp[2] shape
-        cdef int ndim, threads
+        cdef int ndim
+        y_data[0] = NULL
+        if x is NULL:
+            return None
+        ndim = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
+        if out is None:
+            shape[0], shape[ndim - 1] = self.B, self.P
+            out = cnp.PyArray_EMPTY(ndim, shape, NPY_REAL, 0)
+            y_data[0] = data(out)
+        elif cnp.PyArray_CheckExact(out) and cnp.PyArray_NDIM(<cnp.ndarray>out) == ndim:
+            y_data[0] = plain(out, self.B, self.P, cnp.NPY_ARRAY_CARRAY)
+        return out
+
+    cdef object _general_step(self, x_t, out):
+        """Step with converted arguments, changed weights, or several threads."""
+        cdef real *x_data
+        cdef real *y_data
+        cdef int threads
         cdef ptrdiff_t work
         cdef long long begun
-        x, y = x_t, out
-        if x_data is not NULL:
-            ndim = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
-            if out is None:
-                shape[0], shape[ndim - 1] = self.B, self.P
-                y = out = cnp.PyArray_EMPTY(ndim, shape, NPY_REAL, 0)
-                y_data = data(out)
-            else:
-                y_data = plain(out, self.B, self.P, cnp.NPY_ARRAY_CARRAY)
-                if y_data is not NULL and cnp.PyArray_NDIM(<cnp.ndarray>out) != ndim:
-                    y_data = NULL
-        if y_data is NULL:
+        if self.weights.copy is not self.copy:
+            self._refresh()
+        x = x_t
+        x_data = plain(x_t, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
+        y = self._plain_output(x_t, x_data, out, &y_data)
+        if y_data is not NULL:
+            out = y
+        else:
             x, y, out, converted = self.convert(x_t, out)
             x_data = matrix(x, "x_t", self.B, self.I, IN)
             y_data = matrix(y, "out", self.B, self.P, OUT)
