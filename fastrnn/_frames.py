@@ -210,9 +210,11 @@ def _numbers(array: Array, name: str, missing: str) -> Array:
     objects = array.ravel().tolist() if array.ndim else []
     kinds = set(map(type, objects))
     missed = {kind for kind in kinds if kind.__name__ in _MISSING}
-    if any(not issubclass(k, Real | np.bool_) and k.__name__ != "Decimal" for k in kinds - missed):
-        return array
     gone = np.array([type(value) in missed for value in objects], bool)
+    if any(not issubclass(k, Real | np.bool_) and k.__name__ != "Decimal" for k in kinds - missed):
+        # Among labels, NaN is what pandas has for one that is missing.
+        gone |= np.array([isinstance(v, float) and v != v for v in objects], bool)
+        return _filled(array, gone, name, missing, "missing")
     if gone.all():
         return array  # nothing tells of numbers; and where it is empty
     numbers = np.array([0 if g else v for g, v in zip(gone.tolist(), objects, strict=True)])

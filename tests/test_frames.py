@@ -119,7 +119,14 @@ def test_sparse_matrices() -> None:
 
 
 def test_missing_labels_are_refused() -> None:
-    for labels in (pd.Series(["a", None]), pl.Series(["a", None]), pd.Categorical(["a", None])):
+    for labels in (
+        pd.Series(["a", None]),
+        pl.Series(["a", None]),
+        pd.Categorical(["a", None]),
+        ["a", None],
+        np.array(["a", NAN], object),
+        ["a", pd.NA],
+    ):
         for missing in ("raise", "nan"):
             with pytest.raises(ValueError, match=r"^y: expected no missing values, got 1"):
                 _frames.values(labels, "y", missing=missing)

@@ -249,11 +249,26 @@ def test_holdout_is_stratified_and_loses_no_class() -> None:
     assert len({tuple(held) for held in drawn}) > 20
 
 
-def test_pickles_are_small() -> None:
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_pickles_are_small(early_stopping: bool) -> None:
     X, y = ragged(500)
-    model = SequenceClassifier(**QUICK | {"max_epochs": 1}).fit(X, y)
+    options = QUICK | {"max_epochs": 1, "early_stopping": early_stopping}
+    model = SequenceClassifier(**options).fit(X, y)
     weights = sum(w.nbytes for w in model.net_.parameters().values())
     assert len(pickle.dumps(model)) < weights + 5000
+
+
+def test_pickles_from_before_a_parameter_was_added() -> None:
+    X, y = ragged(30)
+    model = SequenceClassifier(**QUICK | {"max_epochs": 1}).fit(X, y)
+    state = dict(model.__getstate__())
+    for name in ("early_stopping", "warm_start", "return_sequences", "_per_step", "_several"):
+        del state[name]
+    old = object.__new__(SequenceClassifier)
+    old.__setstate__(state)
+    assert old.get_params() == model.get_params()
+    np.testing.assert_array_equal(old.predict_proba(X), model.predict_proba(X))
+    old.fit(X, y)
 
 
 def test_class_weights_and_sample_weights() -> None:
@@ -490,6 +505,12 @@ def test_a_class_for_each_step() -> None:
         assert other.fit(X, y, weight).score(X, y) > 0.8
     model.set_params(return_sequences=False)
     assert len(model.predict(X)[0]) == len(X[0])  # it was fitted so
+    with pytest.raises(ValueError, match="return_sequences: expected as in the fit before"):
+        model.partial_fit(X, y)
+    partly = SequenceClassifier(**QUICK, return_sequences=True)
+    for _ in range(20):
+        partly.partial_fit(X, y, classes=["down", "flat", "up"])
+    assert partly.score(X, y) > 0.9
     for wrong, said in (
         ([of[1:] for of in y], r"y\[0\]: expected \d targets, one for each step.* got \d"),
         ([of[0] for of in y], r"y\[0\]: expected \d targets, one for each step.* got one"),

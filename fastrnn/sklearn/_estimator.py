@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -117,6 +118,12 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickle; parameters that it does not know get their defaults."""
+        known = inspect.signature(type(self)).parameters.values()
+        new = {p.name: p.default for p in known if p.name not in state and p.default is not p.empty}
+        super().__setstate__(new | state)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -148,13 +148,16 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         Parameters
         ----------
         X : (n, T, F) or (n, T) array-like, or list of (T_i, F) or (T_i,) array-like
-            Without F, there is one feature over time. A list may be of frames with the same
-            columns.
+            Without F, there is one feature over time. Names of columns are kept and compared: of
+            the frames in a list, which are features, or of a frame for (n, T), which are steps, and
+            differ in numbers only. A frame that has a row for each step is for
+            :func:`fastrnn.sklearn.from_frame`.
         y : (n,) or (n, K) array-like
             Classes, numbers or strings; or 0 and 1 for each of K labels. With `return_sequences`,
             classes (n, T), or a list of (T_i,).
         sample_weight : (n,) array-like, optional
-            Of each sequence, in scaling and loss. Those of weight 0 are left out.
+            Of each sequence, in scaling and loss: where all fit into one batch, as good as so many
+            repetitions. Sequences of weight 0 are left out.
 
         Returns
         -------
