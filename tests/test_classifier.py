@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from fastrnn._files import model_file
 from fastrnn.cli import main
 from fastrnn.models.estimators import CELLS
 from fastrnn.optim import Adam
-from fastrnn.text import TextClassifier
+from fastrnn.text import TextClassifier, _evidence, _tokens
+from fastrnn.text._evidence import Evidence, install
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 OLD = Path(__file__).parent / "data"
@@ -238,6 +240,29 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
             ValueError,
             "validation_data: expected a pair",
         ),
+        (
+            lambda m: m.fit({"text": ["a"]}, [0]),
+            TypeError,
+            "texts: expected a sequence of str, such",
+        ),
+        (lambda m: m.fit(["a", None], [0, 1]), ValueError, r"texts\[1\]: is missing, it is None"),
+        (lambda m: m.fit(["a", np.nan], [0, 1]), ValueError, r"texts\[1\]: is missing, it is nan"),
+        (lambda m: m.fit(["a", "b"], ["x", None]), ValueError, r"labels\[1\]: is missing"),
+        (lambda m: m.fit(["a", "b"], ["x", np.nan]), ValueError, r"labels\[1\]: is missing"),
+        (lambda m: m.fit(["a", "b"], [0, np.nan]), ValueError, r"labels\[1\]: is missing"),
+        (
+            lambda m: m.set_params(min_count=2).fit(["a", "b"], [0, 1]),
+            ValueError,
+            "texts: expected words seen 2 times or more; pass a lower min_count",
+        ),
+        (lambda m: m.fit(["", " "], [0, 1]), ValueError, "texts: expected words, got none in 2"),
+        (lambda m: TextClassifier(early_stopping=2), TypeError, "early_stopping: expected True"),
+        (
+            lambda m: TextClassifier(validation_fraction=0),
+            ValueError,
+            "validation_fraction: expected",
+        ),
+        (lambda m: TextClassifier(n_iter_no_change=0), ValueError, "n_iter_no_change: expected"),
         (lambda m: TextClassifier().fit([], []), ValueError, "texts: expected one text or more"),
         (
             lambda m: TextClassifier().fit(["a", 1], [0, 1]),
@@ -279,6 +304,303 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
 def test_refused(call: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         call(TextClassifier(**SMALL))
+
+
+def test_words_in_many_scripts() -> None:
+    """Letters keep their combining marks; where there are no spaces, characters are words."""
+    for text, expected in (
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("don\u2019t o'clock ''x''", ["don\u2019t", "o'clock", "'", "'", "x", "'", "'"]),
+        ("这部 3D电影!", ["这", "部", "3d", "电", "影", "!"]),
+        ("ดีมาก", ["ดี", "ม", "า", "ก"]),
+        ("한국어 좋아요", ["한국어", "좋아요"]),
+        ("נר\u200dה", ["נר\u200dה"]),
+        ("\u2764\ufe0f :)", ["\u2764\ufe0f", ":", ")"]),
+        ("", []),
+    ):
+        assert _tokens.tokens(text, "words") == expected
+        assert "".join(_tokens.tokens(text, "characters")) == text
+    for form in ("NFC", "NFD"):
+        text = unicodedata.normalize(form, "Thật TỐT quá, İ Å")
+        for unit in _tokens.UNITS:
+            usual = _tokens.tokens("Thật TỐT quá, İ Å", unit)
+            assert _tokens.tokens(text, unit) == usual
+    assert len(_tokens.tokens("ậ", "characters")) == 1
+    assert _tokens.tokens("हिन्दी", "words", _tokens.FIRST) == ["ह", "ि", "न", "्", "द", "ी"]
+
+
+def test_scripts_without_spaces_are_told(capsys: Any, tmp_path: Path) -> None:
+    texts, labels = ["这部电影很好看", "映画はひどい"] * 10, [1, 0] * 10
+    model = TextClassifier(**SMALL, epochs=2)
+    assert model.by_characters == []
+    model.fit(texts, labels, verbose=0)
+    assert capsys.readouterr() == ("", "")
+    assert model.by_characters == ["Han", "Kana"]
+    assert "电" in model.vocabulary
+    model.fit(texts, labels, verbose=2)
+    assert "no spaces between words (Han, Kana): read by characters\n" in capsys.readouterr().err
+    model.save(tmp_path / "m")
+    assert TextClassifier.load(tmp_path / "m").by_characters == ["Han", "Kana"]
+    assert TextClassifier("characters", **SMALL, epochs=1).fit(
+        texts, labels, verbose=0
+    ).by_characters == []  # fmt: skip
+
+
+def toy(n: int, seed: int, classes: int = 2) -> tuple[list[str], list[int]]:
+    """Return texts of 8 words, one of which is that of the class."""
+    rng = np.random.default_rng(seed)
+    texts, labels = [], []
+    for i in range(n):
+        words = [f"w{k}" for k in rng.integers(40, size=8)]
+        words[rng.integers(8)] = f"class{i % classes}"
+        texts.append(" ".join(words))
+        labels.append(i % classes)
+    return texts, labels
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"cell": cell} for cell in CELLS),
+        {"num_layers": 2},
+        {"bidirectional": False},
+        {"hidden_size": 16, "embedding_dim": 8},
+        {"class_weight": "balanced"},
+    ],
+)
+def test_few_texts_suffice(options: dict[str, Any]) -> None:
+    model = TextClassifier(**{"hidden_size": 32, "embedding_dim": 32, "seed": 0} | options)
+    model.fit(*toy(60, 0), verbose=0)
+    assert model.score(*toy(200, 1)) > 0.95
+    assert model.history is not None
+    assert len(model.history.history["loss"]) == 125
+
+
+def test_many_classes() -> None:
+    model = TextClassifier(hidden_size=32, embedding_dim=32, seed=0)
+    model.fit(*toy(240, 0, 12), verbose=0)
+    assert model.score(*toy(200, 1, 12)) > 0.9
+
+
+def test_fewer_epochs_of_more_texts() -> None:
+    model = TextClassifier(embedding_dim=1, hidden_size=1, bidirectional=False, seed=0)
+    for n, epochs in ((2, 250), (64, 125), (2700, 3)):
+        model.fit(["a", "b"] * (n // 2), [0, 1] * (n // 2), verbose=0)
+        assert model.history is not None
+        assert len(model.history.history["loss"]) == epochs
+
+
+def naive_bayes(
+    texts: list[str], labels: Any, words: list[str], weight: Any = None
+) -> dict[str, Any]:
+    """Return log((count + 1) / (expected + 1)) of words by class, about its mean, the slow way."""
+    weight = np.ones(len(texts)) if weight is None else np.array(weight)
+    weight = weight * len(texts) / weight.sum()
+    seen: dict[str, Any] = {word: np.zeros(2) for word in words}
+    for text, label, w in zip(texts, labels, weight, strict=True):
+        for word in set(text.split()):
+            seen[word][label] += w
+    total = sum(seen.values())
+    ratios = {
+        word: np.log((n + 1) / (n.sum() * total / total.sum() + 1)) for word, n in seen.items()
+    }
+    return {word: r - r.mean() for word, r in ratios.items()}
+
+
+@pytest.mark.parametrize("weight", [None, [1.0, 2.0, 0.5, 3.0]])
+def test_evidence(weight: Any) -> None:
+    """By hand, and the leave-one-out sums as if each text had not been there."""
+    texts, target = ["a b a", "b c", "a c d", "d"], np.array([0, 1, 0, 1])
+    words = ["a", "b", "c", "d"]
+    ids = [np.array([1 + words.index(w) for w in text.split()]) for text in texts]
+    found = Evidence.of(ids, target, None if weight is None else np.array(weight), 5, 2)
+    expected = naive_bayes(texts, target, words, weight)
+    np.testing.assert_allclose(found.words[1:], [expected[w] for w in words], atol=1e-12)
+    np.testing.assert_array_equal(found.words[0], 0)
+    assert found.length == 9 / 4
+    assert 0 <= found.scale <= 2
+    if weight is None:
+        np.testing.assert_allclose(found.prior, np.log([0.5, 0.5]))
+        text, word = (np.array(a) for a in ([0, 0, 1, 1, 2, 2, 2, 3], [1, 2, 2, 3, 1, 3, 4, 4]))
+        counts = np.array([[0, 0], [2, 0], [1, 1], [1, 1], [1, 1]], float)
+        sums = _evidence._left_out(counts, text, word, target, np.ones(4))
+        for i in range(4):
+            others = [k for k in range(4) if k != i]
+            without = naive_bayes([texts[k] for k in others], target[others], words)
+            np.testing.assert_allclose(
+                sums[i], sum(without[w] for w in set(texts[i].split())), atol=1e-12
+            )
+
+
+@pytest.mark.parametrize("options", [{"cell": "lstm"}, {}, {"cell": "rnn"}, {"num_layers": 2}])
+def test_a_network_starts_as_naive_bayes(options: dict[str, Any]) -> None:
+    """Its logits, before training, are close to the sums of the words' evidence."""
+    texts, labels = toy(300, 0)
+    model = TextClassifier(**options, seed=0)
+    words = model._vocabulary([text.split() for text in texts])
+    ids = [np.array([1 + words.index(w) for w in text.split()]) for text in texts]
+    found = Evidence.of(ids, np.array(labels), None, 1 + len(words), 2)
+    net = model._new_net(len(words), 2)
+    install(net, model.cell, found)
+    logits = net.predict(ids)
+    expected = found.scale * np.array([found.words[of_text].sum(axis=0) for of_text in ids])
+    correlation = np.corrcoef(logits[:, 0] - logits[:, 1], expected[:, 0] - expected[:, 1])[0, 1]
+    assert correlation > 0.97
+    assert 0.5 < logits.std() / expected.std() < 1.5
+
+
+def test_class_weight() -> None:
+    texts = ["a b", "a c"] * 3 + ["a b"] * 24
+    labels = ["x", "y"] * 3 + ["y"] * 24
+    options: dict[str, Any] = {**SMALL, "epochs": 10}
+    usual, balanced, named = (
+        TextClassifier(**options, class_weight=w).fit(texts, labels, verbose=0)
+        for w in (None, "balanced", {"x": 9.0})
+    )
+    p = [model.predict_proba(["a b"])[0, 0] for model in (usual, balanced, named)]
+    assert p[0] < p[1]
+    assert p[0] < p[2]
+    with pytest.raises(ValueError, match=r"class_weight: expected labels among \['x', 'y'\], got"):
+        TextClassifier(class_weight={"z": 1}).fit(texts, labels, verbose=0)
+    for wrong, error in (("even", ValueError), ({"x": -1}, ValueError), ({"x": "1"}, TypeError)):
+        with pytest.raises(error, match="class_weight"):
+            TextClassifier(class_weight=wrong)
+
+
+def test_class_weight_in_files(tmp_path: Path) -> None:
+    weights = {0: 1.0, np.int64(1): np.float32(2)}
+    model = TextClassifier(**SMALL, epochs=1, class_weight=weights)
+    model.fit(["a", "b"], [0, 1], verbose=0)
+    model.save(tmp_path / "m")
+    assert TextClassifier.load(tmp_path / "m").class_weight == weights
+
+
+def test_sample_weight() -> None:
+    """A text of weight 0 is as if left out, and a heavier one counts for more."""
+    texts, labels = corpus(60)
+    weight = np.ones(60)
+    weight[[0, 7, 59]] = 0
+    kept = np.flatnonzero(weight)
+    models = [TextClassifier(**SMALL, epochs=2) for _ in range(3)]
+    models[0].fit(texts, labels, sample_weight=weight, verbose=0)
+    models[1].fit([texts[i] for i in kept], [labels[i] for i in kept], verbose=0)
+    assert models[0].vocabulary == models[1].vocabulary
+    p = [model.predict_proba(texts) for model in models[:2]]
+    np.testing.assert_allclose(p[0], p[1], atol=1e-6)
+    models[2].fit(
+        texts, labels, sample_weight=np.where(np.array(labels) == "praise", 9, 1), verbose=0
+    )
+    assert models[2].predict_proba(texts)[:, 1].mean() > p[0][:, 1].mean() + 0.1
+    score = models[0].score(texts[:2], [labels[0], "?"], sample_weight=[1, 0])
+    assert score == (models[0].predict(texts[:1])[0] == labels[0])
+    for wrong in ([1.0], np.full(60, -1.0), np.full(60, np.nan)):
+        with pytest.raises(ValueError, match="sample_weight: expected"):
+            models[0].fit(texts, labels, sample_weight=wrong, verbose=0)
+    with pytest.raises(ValueError, match=r"labels: expected two classes or more, got \[\]"):
+        models[0].fit(texts, labels, sample_weight=np.zeros(60), verbose=0)
+
+
+def test_early_stopping() -> None:
+    """The best weights on a part held out by class, which is not trained on."""
+    texts, labels = corpus(60)
+    texts, labels = [*texts, "odd one"], [*labels, "rare"]
+    model = TextClassifier(
+        **SMALL | {"lr": 0.2}, epochs=30, early_stopping=True, validation_fraction=0.2,
+        n_iter_no_change=2,
+    )  # fmt: skip
+    model.fit(texts, labels, verbose=0)
+    assert model.history is not None
+    losses = model.history.history["val_loss"]
+    assert len(losses) == 1 + 2 + int(np.argmin(losses)) - 0 < 30
+    assert "rare" in model.classes
+    assert "odd" in model.vocabulary
+    held = texts[:20], labels[:20]
+    model.fit(texts[20:], labels[20:], validation_data=held, verbose=0)
+    best = min(model.history.history["val_loss"])
+    p = model.predict_proba(held[0])[np.arange(20), np.searchsorted(model.classes, held[1])]
+    assert -np.log(p).mean() == pytest.approx(best, rel=1e-5)
+    with pytest.raises(ValueError, match="early_stopping: expected a class with several texts"):
+        model.fit(["a", "b"], [0, 1], verbose=0)
+
+
+def test_callbacks() -> None:
+    class Stop(fastrnn.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any) -> None:
+            self.model.stop_training = epoch == 1
+
+    model = TextClassifier(**SMALL, epochs=5).fit(*corpus(20), callbacks=[Stop()], verbose=0)
+    assert model.history is not None
+    assert model.history.epoch == [0, 1]
+
+
+def test_empty_input_gives_empty_output(model: TextClassifier) -> None:
+    for empty in ([], np.empty(0, str)):
+        assert model.predict(empty).shape == (0,)
+        assert model.predict(empty).dtype == model.classes.dtype
+        assert model.predict_proba(empty).shape == (0, 2)
+    with pytest.raises(ValueError, match="texts: expected one text or more to score"):
+        model.score([], [])
+
+
+def test_classes_as_in_scikit_learn(model: TextClassifier) -> None:
+    assert model.classes_.tolist() == ["blame", "praise"]
+    assert not hasattr(TextClassifier(), "classes_")
+    assert TextClassifier().classes.size == 0
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns(library: str, model: TextClassifier) -> None:
+    frames = pytest.importorskip(library)
+    texts, labels = corpus(40)
+    df = frames.DataFrame({"text": texts, "label": labels, "stars": [1, 2] * 20})
+    usual = TextClassifier(**SMALL, epochs=1).fit(texts, labels, verbose=0)
+    again = TextClassifier(**SMALL, epochs=1).fit(df["text"], df["label"], verbose=0)
+    expected = usual.predict_proba(texts)
+    np.testing.assert_array_equal(again.predict_proba(df["text"]), expected)
+    np.testing.assert_array_equal(again.predict_proba(df[["text"]]), expected)
+    assert again.score(df["text"], df["label"]) == usual.score(texts, labels)
+    numbers = TextClassifier(**SMALL, epochs=1).fit(df["text"], df["stars"], verbose=0)
+    assert numbers.classes_.tolist() == [1, 2]
+    for use in (model.predict, lambda texts: model.fit(texts, labels)):
+        with pytest.raises(
+            TypeError, match=r'texts: expected a sequence of str, such as df\["text'
+        ):
+            use(df)
+    gap = frames.Series(["a", "b", None, "c"])
+    with pytest.raises(ValueError, match=r"texts\[2\]: is missing"):
+        model.predict(gap)
+    with pytest.raises(ValueError, match=r"labels.*missing"):
+        model.fit(["a"] * 4, gap)
+
+
+def test_labels_of_pandas() -> None:
+    pd = pytest.importorskip("pandas")
+    texts = ["one", "two words"] * 10
+    for series, classes in (
+        (pd.Series([1, 0] * 10, dtype="Int64"), [0, 1]),
+        (pd.Series([True, False] * 10, dtype="boolean"), [False, True]),
+        (pd.Series(["x", "y"] * 10, dtype="category"), ["x", "y"]),
+        (pd.Series(["x", "y"] * 10, dtype="string"), ["x", "y"]),
+        (pd.Series([1.0, 3.0] * 10), [1.0, 3.0]),
+        (pd.DataFrame({"label": ["x", "y"] * 10}), ["x", "y"]),
+    ):
+        model = TextClassifier(**SMALL, epochs=1).fit(texts, series, verbose=0)
+        assert model.classes_.tolist() == classes
+        assert type(model.predict(["one"]).tolist()[0]) is type(classes[0])
+
+
+def test_scikit_learn_tools() -> None:
+    selection = pytest.importorskip("sklearn.model_selection")
+    texts, labels = (np.array(a) for a in corpus(60))
+    model = TextClassifier(**SMALL, epochs=2)
+    quiet: dict[str, Any] = {"params": {"verbose": 0}}
+    assert selection.cross_val_score(model, texts, labels, cv=3, **quiet).shape == (3,)
+    assert selection.cross_val_score(
+        model, list(texts), labels, cv=2, scoring="neg_log_loss", **quiet
+    ).max() < 0  # fmt: skip
+    search = selection.GridSearchCV(model, {"hidden_size": [4, 8]}, cv=2)
+    search.fit(texts, labels, verbose=0)
+    assert search.best_estimator_.predict(texts).shape == (60,)
 
 
 def test_validation() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,15 +15,17 @@ from fastrnn import _checks
 from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding
-from fastrnn.models import estimators
+from fastrnn.losses import checked_weight
+from fastrnn.models import estimators, weighting
+from fastrnn.models.callback import Callback
 from fastrnn.models.history import History
+from fastrnn.models.monitor import EarlyStopping
 from fastrnn.models.sequential import Sequential
+from fastrnn.text import _evidence, _examples, _tokens
 
-_UNITS = {
-    #: A word with its inner apostrophes, or any other single symbol.
-    "words": re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]"),
-    "characters": re.compile(r"(?s)."),
-}
+#: The default of `epochs`: as many as take this number of optimizer steps, and this many at least.
+#: `benchmarks/texts.py` prints what they reach.
+_UPDATES, _LEAST_EPOCHS = 250, 3
 
 #: Initial vectors are an Embedding's N(0, 1) scaled by this; otherwise their noise would outweigh
 #: what training adds.
@@ -38,29 +40,43 @@ class _Fit:
     classes: Array
     vocabulary: list[str]
     net: Sequential
+    reading: int = _tokens.CURRENT
 
     def ids(self, texts: Sequence[str]) -> list[Array]:
         """Return tokens as indices: 0 for unknown tokens, and for an empty text."""
+        return self.of_tokens([self.by._tokens(text, self.reading) for text in texts])
+
+    def of_tokens(self, texts: Sequence[list[str]]) -> list[Array]:
+        """Return texts, as lists of tokens, as :meth:`ids` does."""
         index = {token: i for i, token in enumerate(self.vocabulary, 1)}
-        tokens = (self.by._tokens(text) or [""] for text in texts)
-        return [np.array([index.get(token, 0) for token in of_text]) for of_text in tokens]
+        return [np.array([index.get(token, 0) for token in text or [""]]) for text in texts]
 
     def validation(self, data: Any) -> tuple[list[Array], Array]:
         """Return texts and labels as the network takes them."""
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise ValueError("validation_data: expected a pair (texts, labels)")
-        texts = _texts(data[0], "validation_data")
-        labels = _labels(data[1], "validation_data", len(texts))
-        return self.ids(texts), _known(labels, self.classes)
+        texts = _examples.texts(data[0], "validation_data")
+        _examples.expect_some(texts, "validation_data")
+        labels = _examples.labels(data[1], "validation_data", len(texts))
+        return self.ids(texts), _examples.known(labels, self.classes, "validation_data")
 
 
 @dataclasses.dataclass(eq=False)
 class TextClassifier(estimators.Settings):
     """A text classifier: embedding, dropout, recurrent layers, dropout, linear, softmax.
 
-    Each text, of any length, is read as lower-case words or as characters; those seen fewer than
-    `min_count` times in training share one vector. The loss is cross-entropy; the optimizer is
+    Each text, of any length, is read as lower-case words, which are letters and digits with their
+    combining marks and inner apostrophes, and as single other symbols; or as characters. Texts that
+    are canonically equivalent in Unicode are read alike (NFC). Scripts without spaces between
+    words, such as Chinese and Thai, are read by characters; see `by_characters`.
+
+    Training starts from a linear model of the words, so that few texts suffice: in an LSTM, GRU or
+    RNN a few hidden units are set to add up what each word says about the class, the smoothed
+    log-count ratios of naive Bayes (Wang and Manning 2012), scaled to be likely for texts left out
+    of the counts. All weights are then trained further: the loss is cross-entropy; the optimizer is
     Adam, with its learning rate decaying to 0 along a half cosine.
+
+    It is also a scikit-learn estimator: it can be cloned, cross-validated and searched.
 
     Parameters
     ----------
@@ -73,22 +89,51 @@ class TextClassifier(estimators.Settings):
     dropout : float
         Dropout probability of the embedding's outputs, between layers and before the linear layer.
     min_count : int
+        Words or characters seen fewer times in training share one vector.
     max_length : int, optional
         Number of words or characters to read, from the start of each text. Default: all.
     lr, clip_norm : float
         Initial learning rate, and maximum global norm of the gradients.
-    batch_size, epochs : int
+    batch_size : int
+    epochs : int, optional
+        Number of passes through the texts. Default: as many as take 250 optimizer steps, at least
+        3: with 32 texts per batch, 125 for 50 texts, 4 for 2,000, and 3 for 2,700 or more.
+    class_weight : "balanced" or dict of label to weight, optional
+        Weights of classes in the loss: "balanced" gives all classes the same sum, as in
+        scikit-learn; a class that a dict does not name has weight 1.
+    early_stopping : bool
+        Whether to hold out a part of the texts, and to stop once the loss on it has not improved in
+        `n_iter_no_change` epochs. The weights of the best epoch are kept.
+    validation_fraction : float
+        The part held out: at least one text, by class in proportion, and never the only one of a
+        class.
+    n_iter_no_change : int
     seed : int, optional
-        For the initial weights, dropout and the order of texts. Default: fresh each time.
+        For the initial weights, dropout, the order of texts and those held out. Default: fresh each
+        time.
 
     Attributes
     ----------
-    classes : (C,) array
-        The labels fitted, sorted.
+    classes, classes_ : (C,) array
+        The labels fitted, sorted. Before `fit`, `classes` is empty and `classes_` is missing, as in
+        scikit-learn.
     vocabulary : list of str
         The words or characters that have a vector of their own, sorted.
+    by_characters : list of str
+        Scripts without spaces, whose characters were read as words.
     history : History
         Of the last `fit`.
+
+    Examples
+    --------
+    >>> from fastrnn.text import TextClassifier
+    >>> texts = ["A fine film", "Dull, and too long", "Good fun", "A dull story"] * 5
+    >>> labels = ["praise", "blame", "praise", "blame"] * 5
+    >>> model = TextClassifier(epochs=20, seed=0).fit(texts, labels, verbose=0)
+    >>> model.predict(["Fine and good", "So dull"]).tolist()
+    ['praise', 'blame']
+    >>> model.predict_proba(["Fine and good"]).shape
+    (1, 2)
     """
 
     unit: str = "words"
@@ -99,12 +144,16 @@ class TextClassifier(estimators.Settings):
     num_layers: int = 1
     bidirectional: bool = True
     dropout: float = 0.5
-    min_count: int = 2
+    min_count: int = 1
     max_length: int | None = None
-    lr: float = 2e-3
+    lr: float = 4e-3
     clip_norm: float = 1.0
-    batch_size: int = 64
-    epochs: int = 6
+    batch_size: int = 32
+    epochs: int | None = None
+    class_weight: Any = None
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 10
     seed: int | None = None
     _history: History | None = dataclasses.field(default=None, init=False, repr=False)
     _fit: _Fit | None = dataclasses.field(default=None, init=False, repr=False)
@@ -112,7 +161,7 @@ class TextClassifier(estimators.Settings):
     _estimator_type: ClassVar = "classifier"
 
     _CHECKS: ClassVar = {
-        "unit": lambda value, name: _checks.choice(value, name, _UNITS),
+        "unit": lambda value, name: _checks.choice(value, name, _tokens.UNITS),
         "cell": estimators.cell,
         **dict.fromkeys(("embedding_dim", "hidden_size", "num_layers"), _checks.size),
         "bidirectional": _checks.flag,
@@ -120,7 +169,13 @@ class TextClassifier(estimators.Settings):
         "min_count": _checks.size,
         "max_length": estimators.or_none(_checks.size),
         **dict.fromkeys(("lr", "clip_norm"), _checks.positive),
-        **dict.fromkeys(("batch_size", "epochs"), _checks.size),
+        **dict.fromkeys(("batch_size", "n_iter_no_change"), _checks.size),
+        "epochs": estimators.or_none(_checks.size),
+        "class_weight": estimators.or_none(_examples.class_weight),
+        "early_stopping": _checks.flag,
+        "validation_fraction": lambda value, name: _checks.real(
+            value, name, "a number above 0 and under 1", lambda v: 0 < v < 1
+        ),
         "seed": estimators.seed_setting,
     }
 
@@ -130,9 +185,24 @@ class TextClassifier(estimators.Settings):
         return np.empty(0) if self._fit is None else self._fit.classes.copy()
 
     @property
+    def classes_(self) -> Array:
+        """The labels fitted, sorted."""
+        if self._fit is None:
+            raise AttributeError("TextClassifier.classes_: is set by fit")
+        return self.classes
+
+    @property
     def vocabulary(self) -> list[str]:
         """The words or characters that have a vector of their own, sorted."""
         return [] if self._fit is None else self._fit.vocabulary.copy()
+
+    @property
+    def by_characters(self) -> list[str]:
+        """Scripts without spaces, whose characters were read as words."""
+        fit = self._fit
+        if fit is None or fit.by.unit != "words" or fit.reading == _tokens.FIRST:
+            return []
+        return _tokens.unspaced(fit.vocabulary)
 
     @property
     def history(self) -> History | None:
@@ -144,7 +214,9 @@ class TextClassifier(estimators.Settings):
         texts: Sequence[str],
         labels: Any,
         *,
+        sample_weight: Any = None,
         validation_data: tuple[Sequence[str], Any] | None = None,
+        callbacks: Sequence[Callback] | None = None,
         verbose: int = 1,
     ) -> Self:
         """Train from scratch.
@@ -154,11 +226,19 @@ class TextClassifier(estimators.Settings):
         Parameters
         ----------
         texts : sequence of str
-        labels : (n,) array-like of str, int or bool
+            A list, an array, or a column of pandas or polars.
+        labels : (n,) array-like
+            Of str, int or bool, or of floats that are whole numbers; two classes or more.
+        sample_weight : (n,) array-like, optional
+            Weights of the texts in counts and loss. Those of weight 0 are left out.
         validation_data : (texts, labels), optional
-            Data to evaluate after each epoch; they are not trained on.
+            Data to evaluate after each epoch; they are not trained on. `early_stopping` then
+            watches these, and holds out nothing.
+        callbacks : sequence of Callback, optional
+            As in :meth:`fastrnn.Sequential.fit`.
         verbose : int
-            As in :meth:`fastrnn.Sequential.fit`; 0 is silent.
+            As in :meth:`fastrnn.Sequential.fit`; 0 is silent. Otherwise, a line on stderr also
+            names scripts without spaces that are read by characters.
 
         Returns
         -------
@@ -168,43 +248,118 @@ class TextClassifier(estimators.Settings):
         Raises
         ------
         ValueError
-            If there are fewer than two classes; or if the loss becomes NaN or infinite.
+            If there are fewer than two classes, or no words that are seen `min_count` times; if
+            texts or labels are missing; or if the loss becomes NaN or infinite.
         TypeError
             If texts or labels have another type.
         """
-        checked = _texts(texts, "texts")
-        given = _labels(labels, "labels", len(checked))
-        classes, target = np.unique(given, return_inverse=True)
-        if len(classes) == 1:
-            raise ValueError(f"labels: expected two classes or more, got {classes.tolist()}")
         by = self._unfitted()
-        counts = Counter(token for text in checked for token in by._tokens(text))
-        vocabulary = sorted(token for token, n in counts.items() if n >= by.min_count)
+        verbose = _checks.verbosity(verbose)
+        classes, examples = by._checked(texts, labels, sample_weight)
+        *_, for_holdout = estimators.seeds(by.seed, 4)
+        held = None
+        if by.early_stopping and validation_data is None:
+            if len(classes) == len(examples.texts):
+                raise ValueError("early_stopping: expected a class with several texts")
+            rng = np.random.default_rng(for_holdout)
+            parts = estimators.holdout(examples.target, by.validation_fraction, rng)
+            examples, held = (examples[rows] for rows in parts)
+        vocabulary = by._vocabulary(examples.texts)
         net = by._new_net(len(vocabulary), len(classes))
         fit = _Fit(by, classes, vocabulary, net)
-        ids = fit.ids(checked)
-        adam = estimators.adam(by.lr, by.clip_norm, len(ids), by.batch_size, by.epochs)
-        validation = None if validation_data is None else fit.validation(validation_data)
-        self._history = estimators.fit(
-            net, adam, "cross_entropy", ids, target, metrics=("accuracy",), epochs=by.epochs,
-            batch_size=by.batch_size, validation_data=validation, verbose=verbose,
-        )  # fmt: skip
+        if verbose and (scripts := _tokens.unspaced(vocabulary)) and by.unit == "words":
+            _tell(f"texts have no spaces between words ({', '.join(scripts)}): read by characters")
+        validation: Any = None
+        if held is not None:
+            validation = fit.of_tokens(held.texts), held.target, held.weight
+        elif validation_data is not None:
+            validation = fit.validation(validation_data)
+        self._history = by._train(fit, examples, validation, callbacks, verbose)
         self._fit = fit
         return self
 
+    def _checked(
+        self, texts: Any, labels: Any, sample_weight: Any
+    ) -> tuple[Array, _examples.Examples]:
+        """Return the classes, and the texts that count."""
+        checked = _examples.texts(texts, "texts")
+        _examples.expect_some(checked, "texts")
+        n = len(checked)
+        given = _examples.labels(labels, "labels", n)
+        weight = None
+        if sample_weight is not None:
+            weight = checked_weight(sample_weight, (n,), np.dtype(np.float64), "sample_weight")
+            _checks.expect_shape(weight, "sample_weight", (n,))
+            rows = np.flatnonzero(weight)
+            checked, given, weight = [checked[i] for i in rows], given[rows], weight[rows]
+        classes, target = np.unique(given, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"labels: expected two classes or more, got {classes.tolist()}")
+        by_class = weighting.class_weights(self._by_index(classes), target, len(classes))
+        if by_class is not None:
+            weight = by_class if weight is None else weight * by_class
+            if not weight.any():
+                raise ValueError("class_weight: expected a weight above 0")
+        tokens = [self._tokens(text, _tokens.CURRENT) for text in checked]
+        return classes, _examples.Examples(tokens, target, weight)
+
+    def _by_index(self, classes: Array) -> Any:
+        """Return `class_weight` with the indices of classes as keys."""
+        if not isinstance(self.class_weight, Mapping):
+            return self.class_weight
+        index = {label: i for i, label in enumerate(classes.tolist())}
+        weights = {}
+        for label, weight in self.class_weight.items():
+            if label not in index:
+                raise ValueError(
+                    f"class_weight: expected labels among {list(index)}, got {label!r}"
+                )
+            weights[index[label]] = weight
+        return weights
+
+    def _vocabulary(self, texts: Sequence[list[str]]) -> list[str]:
+        counts = Counter(token for text in texts for token in text)
+        vocabulary = sorted(token for token, n in counts.items() if n >= self.min_count)
+        if not vocabulary:
+            hint = f" seen {self.min_count} times or more; pass a lower min_count" if counts else ""
+            raise ValueError(f"texts: expected {self.unit}{hint}, got none in {len(texts)} texts")
+        return vocabulary
+
+    def _train(
+        self, fit: _Fit, examples: _examples.Examples, validation: Any, callbacks: Any, verbose: int
+    ) -> History:
+        """Train the network."""
+        ids, target, weight = fit.of_tokens(examples.texts), examples.target, examples.weight
+        V, C = 1 + len(fit.vocabulary), len(fit.classes)
+        evidence = _evidence.Evidence.of(ids, target, weight, V, C)
+        _evidence.install(fit.net, self.cell, evidence)
+        batches = -(-len(ids) // self.batch_size)
+        epochs = self.epochs or max(_LEAST_EPOCHS, -(-_UPDATES // batches))
+        adam = estimators.adam(self.lr, self.clip_norm, len(ids), self.batch_size, epochs)
+        watch = [] if callbacks is None else callbacks
+        if self.early_stopping:
+            stop = EarlyStopping(patience=self.n_iter_no_change, restore_best_weights=True)
+            watch = [*watch, stop]
+        return estimators.fit(
+            fit.net, adam, "cross_entropy", ids, target, metrics=("accuracy",), epochs=epochs,
+            batch_size=self.batch_size, sample_weight=weight, validation_data=validation,
+            callbacks=watch, verbose=verbose,
+        )  # fmt: skip
+
     def _new_net(self, words: int, classes: int) -> Sequential:
-        for_embedding, for_dropout, rest = estimators.seeds(self.seed, 3)
+        for_embedding, for_dropout, rest, _ = estimators.seeds(self.seed, 4)
         embedding = Embedding(1 + words, self.embedding_dim, seed=for_embedding)
-        embedding.parameters()["weight"][...] *= _EMBEDDING_SCALE
+        table = embedding.parameters()["weight"]
+        table *= _EMBEDDING_SCALE
+        table[0] = 0
         return estimators.last_step_net(
             (embedding, Dropout(self.dropout, seed=for_dropout)),
             self.cell, self.embedding_dim, self.hidden_size, classes, num_layers=self.num_layers,
             bidirectional=self.bidirectional, dropout=self.dropout, seed=rest,
         )  # fmt: skip
 
-    def _tokens(self, text: str) -> list[str]:
-        tokens = _UNITS[self.unit].findall(text.lower() if self.unit == "words" else text)
-        return tokens[: self.max_length]
+    def _tokens(self, text: str, reading: int) -> list[str]:
+        return _tokens.tokens(text, self.unit, reading)[: self.max_length]
 
     def _fitted(self) -> _Fit:
         if self._fit is None:
@@ -226,7 +381,10 @@ class TextClassifier(estimators.Settings):
             In the order of `classes`.
         """
         fit = self._fitted()
-        return estimators.softmax(fit.net.predict(fit.ids(_texts(texts, "texts"))))
+        checked = _examples.texts(texts, "texts")
+        if not checked:
+            return np.empty((0, len(fit.classes)))
+        return estimators.softmax(fit.net.predict(fit.ids(checked)))
 
     def predict(self, texts: Sequence[str]) -> Array:
         """Return the most likely class of each text.
@@ -243,13 +401,15 @@ class TextClassifier(estimators.Settings):
         predicted: Array = self._fitted().classes[self.predict_proba(texts).argmax(axis=1)]
         return predicted
 
-    def score(self, texts: Sequence[str], labels: Any) -> float:
+    def score(self, texts: Sequence[str], labels: Any, sample_weight: Any = None) -> float:
         """Return the accuracy: the fraction of texts whose predicted class is their label.
 
         Parameters
         ----------
         texts : sequence of str
-        labels : (n,) array-like of str, int or bool
+        labels : (n,) array-like
+            Of the type fitted.
+        sample_weight : (n,) array-like, optional
 
         Returns
         -------
@@ -257,10 +417,18 @@ class TextClassifier(estimators.Settings):
             0 to 1.
         """
         predicted = self.predict(texts)
-        actual = _labels(labels, "labels", len(predicted))
+        n = len(predicted)
+        actual = _examples.labels(labels, "labels", n)
+        if not n:
+            raise ValueError("texts: expected one text or more to score, got none")
         if (actual.dtype.kind == "U") != (predicted.dtype.kind == "U"):
             raise TypeError(f"labels: expected {predicted.dtype} as in fit, got {actual.dtype}")
-        return float(np.mean(predicted == actual))
+        if sample_weight is None:
+            return float(np.mean(predicted == actual))
+        weight = checked_weight(sample_weight, (n,), np.dtype(np.float64), "sample_weight")
+        if not weight.any():
+            raise ValueError("sample_weight: expected a weight above 0")
+        return float(np.average(predicted == actual, weights=weight))
 
     # Files.
 
@@ -271,19 +439,28 @@ class TextClassifier(estimators.Settings):
         file holds no code.
         """
         fit = self._fitted()
-        fitted = {"vocabulary": fit.vocabulary, "classes": fit.classes.tolist()}
-        header = fit.by._settings() | fitted
+        header = fit.by._settings() | {
+            "vocabulary": fit.vocabulary, "classes": fit.classes.tolist(), "reading": fit.reading
+        }  # fmt: skip
+        if isinstance(header["class_weight"], Mapping):
+            # As pairs: JSON would turn labels that are numbers into str.
+            header["class_weight"] = list(header["class_weight"].items())
         model_file.write(path, "TextClassifier", header, fit.net.parameters())
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
         vocabulary, classes = header.pop("vocabulary"), header.pop("classes")
+        reading = header.pop("reading", _tokens.FIRST)
+        if reading not in (_tokens.FIRST, _tokens.CURRENT):
+            raise ValueError(f"reading: expected one that is known, got {reading!r}")
+        if isinstance(header.get("class_weight"), list):
+            header["class_weight"] = dict(header["class_weight"])
         self = cls(**header)
         for name, items in (("vocabulary", vocabulary), ("classes", classes)):
             if not isinstance(items, list) or items != sorted(set(items)):
                 raise ValueError(f"{name}: expected a list of sorted, distinct items")
-        labels = _labels(classes, "classes", max(len(classes), 1))
-        vocabulary = _texts(vocabulary, "vocabulary") if vocabulary else []
+        labels = _examples.labels(classes, "classes", max(len(classes), 1))
+        vocabulary = _examples.texts(vocabulary, "vocabulary") if vocabulary else []
         estimators.expect_token_net(
             tensors, ("0", "2", "4"), self.cell, tokens=1 + len(vocabulary),
             embedding_dim=self.embedding_dim, hidden_size=self.hidden_size,
@@ -291,38 +468,11 @@ class TextClassifier(estimators.Settings):
         )  # fmt: skip
         net = self._new_net(len(vocabulary), len(labels))
         net.load_state_dict(tensors)
-        self._fit = _Fit(self._unfitted(), labels, vocabulary, net)
+        self._fit = _Fit(self._unfitted(), labels, vocabulary, net, reading)
         return self
 
 
-def _texts(value: Any, name: str) -> list[str]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: expected a sequence of str, got {type(value).__name__}")
-    texts = list(value)
-    if not texts:
-        raise ValueError(f"{name}: expected one text or more, got none")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"{name}[{i}]: expected a str, got {type(text).__name__}")
-    return texts
-
-
-def _labels(value: Any, name: str, n: int) -> Array:
-    labels = _checks.asarray(value, name)
-    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
-        labels = labels.astype(str)
-    if labels.dtype.kind == "U" and not all(isinstance(label, str) for label in value):
-        raise TypeError(f"{name}: expected labels of one type, got str and others")
-    if labels.dtype.kind not in "biuU":
-        raise TypeError(f"{name}: expected str, int or bool, got dtype {labels.dtype}")
-    return _checks.expect_shape(labels, name, (n,))
-
-
-def _known(labels: Array, classes: Array) -> Array:
-    """Return labels as indices into the classes."""
-    at = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-    unknown = labels[classes[at] != labels]
-    if unknown.size:
-        first = unknown.tolist()[0]
-        raise ValueError(f"validation_data: expected labels among {classes}, got {first!r}")
-    return at
+def _tell(line: str) -> None:
+    """Write a line to stderr, if there is one."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr)
