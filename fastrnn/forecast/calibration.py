@@ -20,10 +20,6 @@ from fastrnn.models.sequential import Sequential
 #: trainings; where a training takes more than UPDATES steps, there is one.
 _FOLDS = 3
 
-#: Residuals may be correlated up to this lag even where forecasts do not overlap, as all are those
-#: of one network.
-_REACH = 12
-
 #: At most so many origins per series, evenly spaced.
 _ORIGINS = 500
 
@@ -121,11 +117,12 @@ class Calibration:
         self._design, self._tracks, self._scales = design, tracks, scales
         self._log, self._fraction, self._members = log, fraction, members
         self._errors: list[Array] = []
+        self._member_of: list[Array] = []
         self._strides = [1] * len(tracks)
         self._horizon = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_errors": [], "_horizon": 0}
+        return vars(self) | {"_errors": [], "_member_of": [], "_horizon": 0}
 
     @property
     def members(self) -> list[Member]:
@@ -151,9 +148,9 @@ class Calibration:
         if not self.blended:
             weights[0] = 1
             return weights
-        known = [e for e in self.errors(horizon + blend.SMOOTHING) if e.shape[1]]
-        if known:
-            return blend.weights(known)[:, :horizon]
+        known = self._weights(self.errors(horizon + blend.SMOOTHING))
+        if known is not None:
+            return known[:, :horizon]
         shortest = min(map(len, self._tracks))
         whole = [2 + j for j, s in enumerate(lengths) if s <= shortest]
         weights[whole[0] if whole else 1] = 1
@@ -167,29 +164,33 @@ class Calibration:
         if horizon > self._horizon:
             steps = self._design.steps
             self._horizon = -(-horizon // steps) * steps
-            self._errors = [self._of(i) for i in range(len(self._tracks))]
+            of_each = [self._of(i) for i in range(len(self._tracks))]
+            self._errors = [errors for errors, _ in of_each]
+            self._member_of = [members for _, members in of_each]
         return [e[:, :, :horizon] for e in self._errors]
 
-    def _of(self, i: int) -> Array:
+    def _of(self, i: int) -> tuple[Array, Array]:
+        """Return the errors of one series, and which member each is of."""
         track, horizon = self._tracks[i], self._horizon
         n, K = track.values.shape
         J = 2 + len(self._design.seasons)
         stops = [member.stops[i] for member in self.members]
         if not stops or not stops[0]:
-            return np.empty((J, 0, horizon, K))
+            return np.empty((J, 0, horizon, K)), np.empty(0, int)
         stride = self._strides[i] = -(-(n - stops[0]) // _ORIGINS)
         errors = []
         for member, stop, end in zip(self.members, stops, [*stops[1:], n], strict=True):
             origins = np.arange(stop + (stops[0] - stop) % stride, end, stride)
             scale = member.scales[i]
-            if scale is None or not len(origins):
+            if scale is None:
                 continue
             z = scale.to(track.values, track.exog)
             said = candidates(self._design, member.net, z, origins, track.phase, horizon)
             at = origins[:, None] + np.arange(horizon)
             actual = np.where((at < n)[..., None], z[np.minimum(at, n - 1)], np.nan)
             errors.append((actual - said) * (scale.deviation / self._scales[i].deviation))
-        return np.concatenate(errors, axis=1)
+        members = np.repeat(np.arange(len(errors)), [e.shape[1] for e in errors])
+        return np.concatenate(errors, axis=1), members
 
     def half_widths(self, i: int | None, horizon: int, level: float) -> Array:
         """Return half-widths (horizon, K) of intervals, in units of the scale.
@@ -201,22 +202,49 @@ class Calibration:
         ValueError
             If there are too few residuals.
         """
-        weights = self.weights(horizon)
-        every = [blend.blended(e, weights) for e in self.errors(horizon)]
-        shape = (horizon, self._tracks[0].values.shape[1])
-        widths = np.empty(shape)
+        every = self._residuals(horizon)
+        widths = np.empty(every[0].shape[1:])
         needed = intervals.needed(level)
         counts = np.array([np.isfinite(e[:, :, 0]).sum(axis=0) for e in every])
         total = counts.sum(axis=0)
         if total[-1] < needed:
             raise _too_few(total, needed, level)
-        for h, k in np.ndindex(shape):
+        nu = np.array(
+            [intervals.effective(e, s) for e, s in zip(every, self._strides, strict=True)]
+        )
+        for h, k in np.ndindex(widths.shape):
             own = i is not None and counts[i, h] >= needed
-            chosen = [i] if own and i is not None else range(len(every))
-            reach = [-(-max(h + 1, _REACH) // self._strides[j]) for j in chosen]
-            residuals = [e[np.isfinite(e[:, h, k]), h, k] for e in (every[j] for j in chosen)]
-            widths[h, k] = intervals.half_width(residuals, level, reach)
+            chosen = [i] if own and i is not None else [*range(len(every))]
+            residuals = np.concatenate([every[j][:, h, k] for j in chosen])
+            known = residuals[np.isfinite(residuals)]
+            widths[h, k] = intervals.half_width(known, float(nu[chosen, h, k].sum()), level)
         return widths
+
+    def _weights(self, errors: list[Array]) -> Array | None:
+        """Return weights by errors of each series; None without any."""
+        known = [(e, s) for e, s in zip(errors, self._strides, strict=True) if e.shape[1]]
+        return blend.weights(*map(list, zip(*known, strict=True))) if known else None
+
+    def _residuals(self, horizon: int) -> list[Array]:
+        """Return residuals (B, horizon, K) of forecasts of each series, NaN where unknown.
+
+        Those of one member are blended by the errors of the others. By its own they would be
+        smaller than those of new values.
+        """
+        weights = self.weights(horizon)
+        wide = self.errors(horizon + blend.SMOOTHING)
+        by_member = []
+        for m in range(len(self.members)):
+            rest = [e[:, of != m] for e, of in zip(wide, self._member_of, strict=True)]
+            others = self._weights(rest) if self.blended else None
+            by_member.append(weights if others is None else others[:, :horizon])
+        return [
+            np.concatenate(
+                [blend.blended(e[:, of == m, :horizon], w) for m, w in enumerate(by_member)]
+                or [np.empty((0, *weights.shape[1:]))]
+            )
+            for e, of in zip(wide, self._member_of, strict=True)
+        ]
 
 
 def _too_few(counts: Array, needed: int, level: float) -> ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -15,6 +14,11 @@ from fastrnn._types import Array
 LEAST = 2.0
 
 
+#: Residuals may be correlated up to this lag even where forecasts do not overlap, as all are those
+#: of one network.
+_REACH = 12
+
+
 def needed(level: float) -> int:
     """Return the number of residuals without which there is no interval of this level.
 
@@ -23,7 +27,7 @@ def needed(level: float) -> int:
     return math.ceil(round(level / (1 - level), 9))
 
 
-def half_width(residuals: Sequence[Array], level: float, reach: Sequence[int]) -> float:
+def half_width(residuals: Array, independent: float, level: float) -> float:
     """Return the half-width of an interval.
 
     It is the conformal quantile: of k + 1 exchangeable absolute residuals, the new one is at most
@@ -31,39 +35,53 @@ def half_width(residuals: Sequence[Array], level: float, reach: Sequence[int]) -
     2018). Ranks that are not whole are interpolated.
 
     Residuals of overlapping forecasts are not exchangeable: they resemble their neighbours, so that
-    k of them tell as much about their size as nu independent ones do,
-    ``nu = k / (1 + 2 sum_l rho_l^2)`` with autocorrelations rho_l about 0 (Bayley and Hammersley
-    1946, for the variance of normal variates). The quantile is widened by the ratio of those of
-    Student's t with nu and with k degrees of freedom.
+    k of them tell as much about their size as fewer independent ones do (:func:`effective`). The
+    quantile is widened by the ratio of those of Student's t with as many degrees of freedom and
+    with k.
 
     Parameters
     ----------
-    residuals : sequence of (k,) arrays
-        Of each series, in order of time.
+    residuals : (k,) array
+    independent : float
+        How many independent residuals they are worth.
     level : float
-    reach : sequence of int
-        The lags up to which those of each series may be correlated: forecasts of h steps overlap
-        up to lag h - 1.
     """
-    ordered = np.sort(np.abs(np.concatenate(residuals)))
-    k = len(ordered)
-    nu = max(sum(effective(r, lags) for r, lags in zip(residuals, reach, strict=True)), LEAST)
-    quantile = np.interp(level * (k + 1), np.arange(1, k + 1), ordered)
-    return float(quantile * student(nu, level) / student(k, level))
-
-
-def effective(residuals: Array, reach: int) -> float:
-    """Return the number of independent residuals that tell as much about their variance."""
     k = len(residuals)
-    power = float(residuals @ residuals)
-    if power == 0:
-        return float(k)
-    total = 1.0
-    for lag in range(1, min(reach, k)):
-        rho = float(residuals[lag:] @ residuals[:-lag]) / power * k / (k - lag)
+    quantile = np.interp(level * (k + 1), np.arange(1, k + 1), np.sort(np.abs(residuals)))
+    wider = student(max(independent, LEAST), level) / student(k, level)
+    return float(quantile * max(wider, 1.0))
+
+
+def effective(residuals: Array, stride: int) -> Array:
+    """Return how many independent residuals tell as much about their variance.
+
+    It is ``nu = k / (1 + 2 sum_l (1 - l / k) rho_l^2)`` with autocorrelations rho_l about 0 (Bayley
+    and Hammersley 1946, for normal variates), over lags at which forecasts overlap, h - 1 and less.
+
+    Parameters
+    ----------
+    residuals : (B, horizon, K) array
+        In order of time. The last of each horizon may be NaN: they are not known yet.
+    stride : int
+        Time between successive ones.
+
+    Returns
+    -------
+    (horizon, K) array
+    """
+    B, horizon, _ = residuals.shape
+    k = np.isfinite(residuals).sum(axis=0).astype(np.float64)
+    spectrum = np.fft.rfft(np.nan_to_num(residuals), 2 * B, axis=0)
+    products = np.fft.irfft(np.square(np.abs(spectrum)), 2 * B, axis=0)[:B]
+    lags = np.arange(B)[:, None, None]
+    reach = -(-np.maximum(np.arange(horizon) + 1, _REACH) // stride)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rho = products / products[0] * k / (k - lags)
         # The square of a correlation of k independent ones is 1 / k on average.
-        total += 2 * max(rho * rho - 1 / k, 0.0) * (1 - lag / k)
-    return k / total
+        more = np.maximum(np.square(rho) - 1 / k, 0.0) * (1 - lags / k)
+    overlap = (lags > 0) & (lags < reach) & (lags < k) & (products[0] > 0)
+    nu: Array = k / (1 + 2 * np.where(overlap, more, 0.0).sum(axis=0))
+    return nu
 
 
 def student(nu: float, level: float) -> float:
