@@ -20,6 +20,9 @@ from fastrnn.models.sequential import Sequential
 #: trainings; where a training takes more than UPDATES steps, there is one.
 _FOLDS = 3
 
+#: Errors of a series with so many weigh its forecasts, those of all series the others'.
+_OWN = 30
+
 #: At most so many origins per series, evenly spaced.
 _ORIGINS = 500
 
@@ -86,13 +89,14 @@ def held_out(design: Design, tracks: Sequence[Track], fraction: float) -> list[l
     folds = _FOLDS if design.epochs or design.updates(windows) <= 2 * UPDATES else 1
     if fraction == 0 or not any(first < len(t) for first, t in zip(firsts, tracks, strict=True)):
         return []
-    return [
+    stops = [
         [
             first + (len(t) - first) * fold // folds if first < len(t) else 0
             for first, t in zip(firsts, tracks, strict=True)
         ]
         for fold in range(folds)
     ]
+    return [of for fold, of in enumerate(stops) if of not in stops[:fold]]
 
 
 class Calibration:
@@ -119,10 +123,11 @@ class Calibration:
         self._errors: list[Array] = []
         self._member_of: list[Array] = []
         self._strides = [1] * len(tracks)
+        self._cache: dict[Any, Array | None] = {}
         self._horizon = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_errors": [], "_member_of": [], "_horizon": 0}
+        return vars(self) | {"_errors": [], "_member_of": [], "_cache": {}, "_horizon": 0}
 
     @property
     def members(self) -> list[Member]:
@@ -137,24 +142,40 @@ class Calibration:
         ]
         return self._members
 
-    def weights(self, horizon: int) -> Array:
-        """Return weights (J, horizon, K) of the network and the naive forecasts.
+    def weights(self, i: int | None, horizon: int) -> Array:
+        """Return weights (J, horizon, K) of the network and the naive forecasts of series `i`.
 
-        Without held-out values the network gives way: all weight is on the last season, or, without
-        one, on the last value.
+        They are those of all series where `i` is None, or has few errors of its own. Without any,
+        the network gives way: all weight is on the last season, or, without one, on the last value.
         """
         lengths = self._design.seasons
         weights = np.zeros((2 + len(lengths), horizon, self._tracks[0].values.shape[1]))
         if not self.blended:
             weights[0] = 1
             return weights
-        known = self._weights(self.errors(horizon + blend.SMOOTHING))
+        known = self._weights(i, horizon, None)
         if known is not None:
-            return known[:, :horizon]
+            return known
         shortest = min(map(len, self._tracks))
         whole = [2 + j for j, s in enumerate(lengths) if s <= shortest]
         weights[whole[0] if whole else 1] = 1
         return weights
+
+    def _weights(self, i: int | None, horizon: int, without: int | None) -> Array | None:
+        """Return weights by errors, if there are any; those of one member may be left out."""
+        errors = self.errors(horizon + blend.SMOOTHING)
+        if i is not None and errors[i].shape[1] < _OWN:
+            i = None
+        key = (i, horizon, without)
+        if key not in self._cache:
+            chosen = range(len(errors)) if i is None else [i]
+            parts = [
+                (errors[j][:, self._member_of[j] != without], self._strides[j]) for j in chosen
+            ]
+            known = [part for part in parts if part[0].shape[1]]
+            weights = blend.weights([e for e, _ in known], [s for _, s in known]) if known else None
+            self._cache[key] = None if weights is None else weights[:, :horizon]
+        return self._cache[key]
 
     def errors(self, horizon: int) -> list[Array]:
         """Return errors (J, B, horizon, K) of each series, in units of its scale.
@@ -167,10 +188,11 @@ class Calibration:
             of_each = [self._of(i) for i in range(len(self._tracks))]
             self._errors = [errors for errors, _ in of_each]
             self._member_of = [members for _, members in of_each]
+            self._cache.clear()
         return [e[:, :, :horizon] for e in self._errors]
 
     def _of(self, i: int) -> tuple[Array, Array]:
-        """Return the errors of one series, and which member each is of."""
+        """Return the errors of one series, and of which member each is."""
         track, horizon = self._tracks[i], self._horizon
         n, K = track.values.shape
         J = 2 + len(self._design.seasons)
@@ -178,78 +200,72 @@ class Calibration:
         if not stops or not stops[0]:
             return np.empty((J, 0, horizon, K)), np.empty(0, int)
         stride = self._strides[i] = -(-(n - stops[0]) // _ORIGINS)
-        errors = []
-        for member, stop, end in zip(self.members, stops, [*stops[1:], n], strict=True):
+        errors, members = [np.empty((J, 0, horizon, K))], []
+        ends = [*stops[1:], n]
+        for m, (member, stop, end) in enumerate(zip(self.members, stops, ends, strict=True)):
             origins = np.arange(stop + (stops[0] - stop) % stride, end, stride)
             scale = member.scales[i]
-            if scale is None:
+            if scale is None or not len(origins):
                 continue
             z = scale.to(track.values, track.exog)
             said = candidates(self._design, member.net, z, origins, track.phase, horizon)
             at = origins[:, None] + np.arange(horizon)
             actual = np.where((at < n)[..., None], z[np.minimum(at, n - 1)], np.nan)
             errors.append((actual - said) * (scale.deviation / self._scales[i].deviation))
-        members = np.repeat(np.arange(len(errors)), [e.shape[1] for e in errors])
-        return np.concatenate(errors, axis=1), members
+            members += [m] * len(origins)
+        return np.concatenate(errors, axis=1), np.array(members, int)
 
     def half_widths(self, i: int | None, horizon: int, level: float) -> Array:
         """Return half-widths (horizon, K) of intervals, in units of the scale.
 
-        They are of series `i`; where that has too few residuals, or is None, of all series.
+        They are by residuals of series `i`; where it has too few, or is None, by those of all.
 
         Raises
         ------
         ValueError
             If there are too few residuals.
         """
-        every = self._residuals(horizon)
-        widths = np.empty(every[0].shape[1:])
         needed = intervals.needed(level)
-        counts = np.array([np.isfinite(e[:, :, 0]).sum(axis=0) for e in every])
-        total = counts.sum(axis=0)
-        if total[-1] < needed:
-            raise _too_few(total, needed, level)
-        nu = np.array(
-            [intervals.effective(e, s) for e, s in zip(every, self._strides, strict=True)]
-        )
+        chosen = [] if i is None else [i]
+        if i is None or np.isfinite(self._residuals(i, horizon)[:, -1, 0]).sum() < needed:
+            chosen = [*range(len(self._tracks))]
+        every = [self._residuals(j, horizon) for j in chosen]
+        counts = np.sum([np.isfinite(e[:, :, 0]).sum(axis=0) for e in every], axis=0)
+        if counts[-1] < needed:
+            raise _too_few(counts, needed, level)
+        each = [
+            intervals.effective(e, self._strides[j]) for e, j in zip(every, chosen, strict=True)
+        ]
+        nu: Array = np.sum(each, axis=0)
+        widths = np.empty(nu.shape)
+        residuals = np.concatenate(every)
         for h, k in np.ndindex(widths.shape):
-            own = i is not None and counts[i, h] >= needed
-            chosen = [i] if own and i is not None else [*range(len(every))]
-            residuals = np.concatenate([every[j][:, h, k] for j in chosen])
-            known = residuals[np.isfinite(residuals)]
-            widths[h, k] = intervals.half_width(known, float(nu[chosen, h, k].sum()), level)
+            known = residuals[np.isfinite(residuals[:, h, k]), h, k]
+            widths[h, k] = intervals.half_width(known, float(nu[h, k]), level)
         return widths
 
-    def _weights(self, errors: list[Array]) -> Array | None:
-        """Return weights by errors of each series; None without any."""
-        known = [(e, s) for e, s in zip(errors, self._strides, strict=True) if e.shape[1]]
-        return blend.weights(*map(list, zip(*known, strict=True))) if known else None
-
-    def _residuals(self, horizon: int) -> list[Array]:
-        """Return residuals (B, horizon, K) of forecasts of each series, NaN where unknown.
+    def _residuals(self, i: int, horizon: int) -> Array:
+        """Return residuals (B, horizon, K) of forecasts of series `i`, NaN where unknown.
 
         Those of one member are blended by the errors of the others. By its own they would be
         smaller than those of new values.
         """
-        weights = self.weights(horizon)
-        wide = self.errors(horizon + blend.SMOOTHING)
-        by_member = []
-        for m in range(len(self.members)):
-            rest = [e[:, of != m] for e, of in zip(wide, self._member_of, strict=True)]
-            others = self._weights(rest) if self.blended else None
-            by_member.append(weights if others is None else others[:, :horizon])
-        return [
-            np.concatenate(
-                [blend.blended(e[:, of == m, :horizon], w) for m, w in enumerate(by_member)]
-                or [np.empty((0, *weights.shape[1:]))]
-            )
-            for e, of in zip(wide, self._member_of, strict=True)
-        ]
+        errors, members = self.errors(horizon)[i], self._member_of[i]
+        of_all = self.weights(i, horizon)
+        parts = [np.empty((0, *of_all.shape[1:]))]
+        for m in np.unique(members).tolist():
+            weights = self._weights(i, horizon, m) if self.blended else None
+            of_member = errors[:, members == m]
+            parts.append(blend.blended(of_member, of_all if weights is None else weights))
+        return np.concatenate(parts)
 
 
 def _too_few(counts: Array, needed: int, level: float) -> ValueError:
     most = int((counts >= needed).sum())
+    expected = (
+        f"horizon: expected at most {most} steps" if most else "series: expected a longer one"
+    )
     return ValueError(
-        f"horizon: expected at most {most} steps at level {level:g}, which takes {needed} held-out "
-        f"residuals at each; got {len(counts)} steps, with {counts[-1]} residuals at the last"
+        f"{expected} for an interval at level {level:g}, which takes {needed} held-out residuals; "
+        f"got {len(counts)} steps, with {counts[-1]} residuals at the last"
     )

@@ -16,6 +16,7 @@ from fastrnn.forecast.calibration import Calibration, Member
 from fastrnn.forecast.network import Design
 from fastrnn.forecast.scale import Scale
 from fastrnn.forecast.series import Layout, Rules, Track
+from fastrnn.forecast.time_index import text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +65,6 @@ class Fitted:
 
     # Forecasts.
 
-    def weights(self, horizon: int) -> Array:
-        """Return weights (J, horizon, K) of the network and the naive forecasts."""
-        return self.calibration.weights(horizon)
-
     def candidates(self, track: Track, scale: Scale, origins: Array, horizon: int) -> Array:
         """Return forecasts (J, B, horizon, K) in scaled values from origins in a series."""
         z = scale.to(track.values, track.exog)
@@ -79,7 +76,8 @@ class Fitted:
         """Return a forecast (horizon, K) in scaled values."""
         origins = np.array([len(target.track)])
         said = self.candidates(target.track, target.scale, origins, horizon)
-        mixed: Array = blend.blended(said, self.weights(horizon))[0]
+        weights = self.calibration.weights(target.place, horizon)
+        mixed: Array = blend.blended(said, weights)[0]
         return mixed
 
     def values(self, target: Target, z: Array) -> Array:
@@ -104,7 +102,7 @@ class Fitted:
         scale, seasons = self.scales[i], self.design.seasons
         said = self.candidates(track, scale, origins, horizon)
         at = origins[:, None] + np.arange(horizon)
-        mixed = blend.blended(said, self.weights(horizon))
+        mixed = blend.blended(said, self.calibration.weights(i, horizon))
         naive = baselines.forecasts(track.values, origins, horizon, seasons)
         forecasts = {"forecaster": self.raised(scale.back(mixed, track.exog[at]))}
         forecasts |= dict(zip(baselines.names(seasons), naive, strict=True))
@@ -175,9 +173,13 @@ class Fitted:
         shown = [
             t.track.layout.shown(f, len(t.track)) for t, f in zip(targets, forecasts, strict=True)
         ]
-        if self.keys is None or (len(targets) == 1 and targets[0].place is None):
-            return shown[0]
-        return dict(zip(self.keys, shown, strict=True)) if self.mapped else shown
+        return shown[0] if targets[0].place is None else self.keyed(shown)
+
+    def keyed(self, of_each: list[Any]) -> Any:
+        """Return what belongs to each series: the one, or a dict or list of them."""
+        if self.keys is None:
+            return of_each[0]
+        return dict(zip(self.keys, of_each, strict=True)) if self.mapped else of_each
 
     def _names(self, name: str) -> list[str]:
         if self.keys is None:
@@ -215,7 +217,7 @@ class Fitted:
                 if exog is None
                 else f"{name}: expected None, as in fit"
             )
-        values, names = read_exog(exog, rows, name, layout, start)
+        values, names = read_exog(exog, rows, name, self.rules.fill, layout, start)
         if values.shape[1] != E:
             raise ValueError(f"{name}: expected {E} columns, as in fit, got {values.shape[1]}")
         expect_names(names, self.exog_names, name)
@@ -279,7 +281,7 @@ def expect_names(names: list[Any] | None, fitted: list[Any] | None, name: str) -
 
 
 def read_exog(
-    exog: Any, rows: int, name: str, layout: Layout, start: int
+    exog: Any, rows: int, name: str, fill: Any, layout: Layout, start: int
 ) -> tuple[Array, list[Any] | None]:
     """Return exog as (rows, E), and the names of its columns.
 
@@ -287,7 +289,7 @@ def read_exog(
     """
     if exog is None:
         return np.empty((rows, 0)), None
-    values, form = series.read(exog, name, Rules(), like=layout)
+    values, form = series.read(exog, name, Rules(fill=fill), like=layout)
     if len(values) != rows:
         raise ValueError(f"{name}: expected {rows} rows, got {len(values)}")
     index, of_series = form.index, layout.index
@@ -295,8 +297,8 @@ def read_exog(
         at = of_series.position(index, name)
         if at != start:
             raise ValueError(
-                f"{name}: expected times from {of_series.array(start, start + 1)[0]} on, got "
-                f"{index.array(0, 1)[0]}"
+                f"{name}: expected times from {text(of_series.times(start, start + 1)[0])} on, got "
+                f"{text(index.times(0, 1)[0])}"
             )
     return values, form.columns
 
@@ -322,7 +324,7 @@ def read_tracks(
     names: list[Any] | None = None
     for value, x, said, name, exog_name in items:
         numbers, layout = series.read(value, name, rules)
-        rows, columns = read_exog(x, len(numbers), exog_name, layout, 0)
+        rows, columns = read_exog(x, len(numbers), exog_name, rules.fill, layout, 0)
         at = _start(layout, said, tracks)
         tracks.append(Track(numbers, rows, at, layout))
         first = tracks[0]

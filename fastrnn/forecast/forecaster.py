@@ -298,7 +298,7 @@ class Forecaster(estimators.Settings):
         lower, upper = (fit.shown(targets, list(side)) for side in zip(*bounds, strict=True))
         return lower, upper
 
-    def weights(self, horizon: int) -> dict[str, Array]:
+    def weights(self, horizon: int) -> Any:
         """Return the weight of each forecast in the blend, which sum to 1.
 
         Parameters
@@ -307,14 +307,18 @@ class Forecaster(estimators.Settings):
 
         Returns
         -------
-        dict of str to (horizon,) or (horizon, K) array
+        dict of str to (horizon,) or (horizon, K) array, or a dict or list of such
             ``"network"``, ``"naive"`` and, with a season, ``"seasonal naive"``.
         """
         fit = self._fitted()
-        weights = fit.weights(_checks.size(horizon, "horizon"))
+        horizon = _checks.size(horizon, "horizon")
         names = ["network", *baselines.names(fit.design.seasons)]
         single = fit.tracks[0].layout.single
-        return {name: w[:, 0] if single else w for name, w in zip(names, weights, strict=True)}
+        found = [
+            {name: w[:, 0] if single else w for name, w in zip(names, weights, strict=True)}
+            for weights in (fit.calibration.weights(i, horizon) for i in range(len(fit.tracks)))
+        ]
+        return fit.keyed(found)
 
     def backtest(
         self,
@@ -379,9 +383,7 @@ class Forecaster(estimators.Settings):
             model.tested(track, i, np.arange(cut, len(track) - horizon + 1, stride), horizon)
             for i, (track, cut) in enumerate(zip(tracks, cuts, strict=True))
         ]
-        if keys is None:
-            return found[0]
-        return dict(zip(keys, found, strict=True)) if mapped else found
+        return model.keyed(found)
 
     def plot(
         self, horizon: int, *, level: float = 0.9, shown: int | None = None, exog: Any = None

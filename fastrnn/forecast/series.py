@@ -159,6 +159,8 @@ def read(
     if values.ndim not in (1, 2) or (values.ndim == 2 and not values.shape[1]):
         shape = _checks.shape_text(values.shape)
         raise ValueError(f"{name}: expected shape (n,) or (n, K), got {shape}")
+    if not len(values):
+        raise ValueError(f"{name}: expected one value or more, got none")
     single = values.ndim == 1
     values = _checks.copied(values).astype(np.float64, copy=False).reshape(len(values), -1)
     if rows is not None and index is not None:
