@@ -111,7 +111,8 @@ def _run(args: argparse.Namespace) -> None:
         save(args.out, lambda path: atomic.write(path, data), "what was to be written")
     if args.plot:
         picture = io.BytesIO()
-        model.plot(args.horizon, level=args.level or _LEVEL).savefig(picture, format="png")
+        level = (args.level or _LEVEL) if bounds else None
+        model.plot(args.horizon, level=level).savefig(picture, format="png")
         image = picture.getvalue()
         save(args.plot, lambda path: atomic.write(path, image), "the picture")
     written = [path for path in (args.out, args.plot, args.output) if path]

@@ -14,6 +14,7 @@ from fastrnn.forecast import baselines, blend, calibration, series
 from fastrnn.forecast.backtest import Backtest
 from fastrnn.forecast.calibration import Calibration, Member
 from fastrnn.forecast.network import Design
+from fastrnn.forecast.plot import Panel
 from fastrnn.forecast.scale import Scale
 from fastrnn.forecast.series import Layout, Rules, Track
 from fastrnn.forecast.time_index import text
@@ -117,17 +118,18 @@ class Fitted:
         return Backtest(origins, actual, forecasts, dates, columns)
 
     def panels(
-        self, target: Target, horizon: int, level: float, shown: int
-    ) -> Iterator[tuple[list[Any], tuple[Any, Array], tuple[Any, Array, Array, Array]]]:
-        """Yield what a picture of each column shows: its name's parts, history, and forecast."""
+        self, target: Target, horizon: int, level: float | None, shown: int
+    ) -> Iterator[Panel]:
+        """Yield what a picture of each column shows."""
         track, n = target.track, len(target.track)
         first = max(0, n - shown)
         index = track.layout.index
         times = np.arange(first, n + horizon)
         if index is not None:
             times = index.array(first, n + horizon, plain=True)
-        forecast = self.values(target, self.scaled(target, horizon))
-        lower, upper = self.bounds(target, horizon, level)
+        lines = [self.values(target, self.scaled(target, horizon))]
+        if level is not None:
+            lines += self.bounds(target, horizon, level)
         of_series = [] if self.keys is None or target.place is None else [self.keys[target.place]]
         for k in range(track.values.shape[1]):
             name = track.layout.columns[k] if track.layout.columns else None
@@ -136,7 +138,7 @@ class Fitted:
             yield (
                 [*of_series, *([] if name is None else [name])],
                 (times[: n - first], track.values[first:, k]),
-                (times[n - first :], forecast[:, k], lower[:, k], upper[:, k]),
+                (times[n - first :], [line[:, k] for line in lines]),
             )
 
     # What is forecast.

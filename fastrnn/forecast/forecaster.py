@@ -289,8 +289,7 @@ class Forecaster(estimators.Settings):
             If there are fewer residuals at the last step than the level takes: 9 for 0.9, 19 for
             0.95. Otherwise as in :meth:`predict`.
         """
-        expected = "a number above 0 and below 1"
-        level = _checks.real(level, "level", expected, lambda v: 0 < v < 1)
+        level = _level(level)
         horizon = _checks.size(horizon, "horizon")
         fit = self._fitted()
         targets = fit.targets(horizon, history, exog, phase)
@@ -386,15 +385,15 @@ class Forecaster(estimators.Settings):
         return model.keyed(found)
 
     def plot(
-        self, horizon: int, *, level: float = 0.9, shown: int | None = None, exog: Any = None
+        self, horizon: int, *, level: float | None = 0.9, shown: int | None = None, exog: Any = None
     ) -> Any:
         """Plot the end of each series fitted, the forecast and its interval, with matplotlib.
 
         Parameters
         ----------
         horizon : int
-        level : float
-            Level of the interval, as in :meth:`predict_interval`.
+        level : float, optional
+            Level of the interval, as in :meth:`predict_interval`. None: no interval.
         shown : int, optional
             Number of values of the series to show. Default: five times the horizon.
         exog : optional
@@ -409,8 +408,7 @@ class Forecaster(estimators.Settings):
         fit = self._fitted()
         horizon = _checks.size(horizon, "horizon")
         shown = 5 * horizon if shown is None else _checks.size(shown, "shown")
-        expected = "a number above 0 and below 1"
-        level = _checks.real(level, "level", expected, lambda v: 0 < v < 1)
+        level = None if level is None else _level(level)
         targets = fit.targets(horizon, None, exog, None)
         panels = [p for t in targets for p in fit.panels(t, horizon, level, shown)]
         return plot.figure(panels, level)
@@ -440,3 +438,8 @@ class Forecaster(estimators.Settings):
         if self._fit is None:
             raise ValueError("Forecaster: expected a fitted one; call fit first")
         return self._fit
+
+
+def _level(value: Any) -> float:
+    """Return the level of an interval."""
+    return _checks.real(value, "level", "a number above 0 and below 1", lambda v: 0 < v < 1)

@@ -17,29 +17,26 @@ _SERIES, _FORECAST = "#404040", "#0072B2"
 _WIDTH, _HEIGHT = 8.0, 2.4
 
 
-#: The parts of a name, history (times, values), and forecast (times, values, lower, upper).
-Panel = tuple[list[Any], tuple[Any, Array], tuple[Any, Array, Array, Array]]
+#: The parts of a name; times and values of the history; times and lines of the forecast: values
+#: and, with an interval, lower and upper bounds.
+Panel = tuple[list[Any], tuple[Any, Array], tuple[Any, list[Array]]]
 
 
-def figure(panels: Sequence[Panel], level: float) -> Any:
+def figure(panels: Sequence[Panel], level: float | None) -> Any:
     """Return a figure with one panel per series and one legend; `level` is of the interval."""
     count = len(panels)
     drawn = _figure_class()(figsize=(_WIDTH, 1.2 + _HEIGHT * count), layout="constrained")
     every = drawn.subplots(count, 1, squeeze=False)[:, 0]
-    for axes, (names, (past, values), (ahead, *lines)) in zip(every, panels, strict=True):
+    for axes, (names, (past, values), (ahead, lines)) in zip(every, panels, strict=True):
         # The forecast starts at the last value known, so that there is no gap between them.
         times = np.concatenate([past[-1:], ahead])
-        middle, lower, upper = (np.concatenate([values[-1:], line]) for line in lines)
+        middle, *bounds = (np.concatenate([values[-1:], line]) for line in lines)
         axes.plot(past, values, color=_SERIES, linewidth=1.2, label="history")
-        axes.fill_between(
-            times,
-            lower,
-            upper,
-            color=_FORECAST,
-            alpha=0.2,
-            linewidth=0,
-            label=f"{level:.0%} interval",
-        )
+        if bounds:
+            axes.fill_between(
+                times, *bounds, color=_FORECAST, alpha=0.2, linewidth=0,
+                label=f"{100 * (level or 0):.4g} % interval",
+            )  # fmt: skip
         axes.plot(times, middle, color=_FORECAST, linewidth=1.6, label="forecast")
         axes.set_ylabel(", ".join(map(str, names)))
         axes.margins(x=0.01)
