@@ -23,12 +23,14 @@ _CATEGORICAL = ("CategoricalDtype", "Categorical", "Enum")
 
 def is_frame(value: Any) -> bool:
     """Return whether `value` is a table with named columns, of pandas or polars."""
-    return hasattr(type(value), "to_numpy") and hasattr(value, "dtypes") and len(value.shape) == 2
+    kind = type(value)
+    return hasattr(kind, "to_numpy") and hasattr(kind, "dtypes") and len(value.shape) == 2
 
 
 def is_series(value: Any) -> bool:
     """Return whether `value` is a column of pandas, polars or pyarrow, or an index of pandas."""
-    return hasattr(type(value), "to_numpy") and _dtype(value) is not None
+    kind = type(value)
+    return hasattr(kind, "to_numpy") and (hasattr(kind, "dtype") or hasattr(kind, "type"))
 
 
 def is_masked_array(value: Any) -> bool:
@@ -120,17 +122,36 @@ def values(value: Any, name: str, *, missing: str = "raise") -> Array:
 def not_numbers(value: Any) -> str | None:
     """Return what a frame or series holds besides numbers; None if nothing, and for all else."""
     if is_frame(value):
+        if all(map(_is_number, value.dtypes)):
+            return None  # the usual case, and quick
         for label, column in zip(value.columns, _columns(value), strict=True):
             kind = not_numbers(column)
             if kind is not None:
                 return f"{kind} in column {label!r}"
     elif is_series(value):
-        labels = type(_dtype(value)).__name__ in _CATEGORICAL
-        if labels or (len(value) and values(value, "", missing="nan").dtype.kind not in "fiub"):
-            return f"dtype {_dtype(value)}"
+        dtype = _dtype(value)
+        if type(dtype).__name__ in _CATEGORICAL or not (
+            _is_number(dtype)
+            or not len(value)
+            or values(value, "", missing="nan").dtype.kind in "fiub"
+        ):
+            return f"dtype {dtype}"
     elif hasattr(value, "toarray"):  # SciPy's
         return f"a sparse {type(value).__name__}: pass its toarray()"
     return None
+
+
+def _is_number(dtype: Any) -> bool:
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "fiub"
+    return hasattr(dtype, "is_numeric") and bool(dtype.is_numeric())  # polars
+
+
+def _lacks(series: Any) -> bool:
+    """Return whether values may be missing; NaN in an array of NumPy's is a number."""
+    if hasattr(series, "null_count"):  # polars and pyarrow
+        return bool(series.null_count() if callable(series.null_count) else series.null_count)
+    return not isinstance(_dtype(series), np.dtype)
 
 
 def _unwrapped(value: Any, name: str, missing: str) -> Any:
@@ -173,8 +194,12 @@ def _columns(frame: Any) -> Iterator[Any]:
 
 
 def _of_frame(frame: Any, name: str, missing: str) -> Array:
-    if all(isinstance(dtype, np.dtype) and dtype.kind != "O" for dtype in frame.dtypes):
-        return np.asarray(frame)
+    dtypes = list(frame.dtypes)
+    if all(map(_is_number, dtypes)):  # the usual case, and quick
+        numpys = all(isinstance(dtype, np.dtype) for dtype in dtypes)
+        array = np.asarray(frame)
+        if array.dtype.kind in "fiub" and (numpys or not any(map(_lacks, _columns(frame)))):
+            return array
     columns = [
         _of_series(column, f"{name} column {label!r}", missing)
         for label, column in zip(frame.columns, _columns(frame), strict=True)
@@ -190,8 +215,8 @@ def _of_series(series: Any, name: str, missing: str) -> Array:
     array = np.asarray(series)
     if array.dtype == object:
         array = _numbers(array, name, missing)
-    if isinstance(_dtype(series), np.dtype):
-        return array  # NaN is a number there
+    if not _lacks(series):
+        return array
     gone = series.isna() if hasattr(series, "isna") else series.is_null()
     return _filled(array, np.asarray(gone), name, missing, "missing")
 

@@ -110,10 +110,11 @@ def _codes(df: Any, names: Sequence[str]) -> Array:
     """Return numbers that tell the values in these columns apart, and sort as they do."""
     codes = np.zeros(len(df), int)
     for name in names:
-        values = _frames.values(df[name], f"column {name!r}")
-        if values.dtype.kind == "f" and np.isnan(values).any():
-            raise ValueError(f"column {name!r}: expected no missing values, got NaN")
-        _, of = np.unique(values, return_inverse=True)
+        ranks = np.asarray(df[name].rank(method="dense"), np.float64)
+        if np.isnan(ranks).any():
+            missing = np.count_nonzero(np.isnan(ranks))
+            raise ValueError(f"column {name!r}: expected no missing values, got {missing}")
+        of = ranks.astype(int)
         codes = np.unique(codes * (of.max() + 1) + of, return_inverse=True)[1]
     return codes
 
