@@ -140,6 +140,7 @@ def test_seasons_and_short_series(table: Path, capsys: Any) -> None:
     assert capsys.readouterr().err.splitlines()[1].startswith("no intervals: ")
     assert rows()[0] == ["when", "waves"]
     assert main([*args, "--level=0.9"]) == 2
+    assert "residuals" in capsys.readouterr().err
 
 
 def test_large_numbers_keep_their_digits(table: Path, capsys: Any) -> None:
@@ -228,16 +229,21 @@ def test_results_are_kept(table: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     """The folder is gone when the training ends."""
     folder = Path("folder")
     folder.mkdir()
-    usual = Forecaster.predict_interval
+    usual = Forecaster.fit
 
-    def predict_interval(self: Forecaster, *args: Any, **options: Any) -> Any:
+    def fit(self: Forecaster, *args: Any, **options: Any) -> Forecaster:
         folder.rmdir()
         return usual(self, *args, **options)
 
-    monkeypatch.setattr(Forecaster, "predict_interval", predict_interval)
+    monkeypatch.setattr(Forecaster, "fit", fit)
     monkeypatch.setenv("TMPDIR", str(Path.cwd()))
     monkeypatch.setattr("tempfile.tempdir", None)
-    assert main(["forecast", str(table), *QUICK, "--out=folder/forecast.csv", "--horizon=1"]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "folder/forecast.csv: No such file or directory; what was to be written" in error
+    args = ["--out=folder/forecast.csv", "--horizon=1", "-o", "folder/m"]
+    assert main(["forecast", str(table), *QUICK, *args]) == 2
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].startswith("2000-01")
+    other, error = err.splitlines()[-1].split("; folder/forecast.csv: ")
+    assert "folder/m: No such file or directory; the model is kept in " in other
+    assert fastrnn.load(other.partition(" is kept in ")[2]).predict(1).shape == (1, 2)
+    assert error.startswith("No such file or directory; what was to be written is kept in ")
     assert rows(error.partition(" is kept in ")[2])[1][0] == "2000-01"

@@ -114,4 +114,4 @@ def write_json(path: str, about: Mapping[str, Any], lines: Sequence[Line]) -> No
     """Write the measurements; times are in seconds."""
     rows = [asdict(line) for line in lines]
     text = json.dumps({**about, "lines": rows}, indent=1)
-    atomic.write(path, text.encode() + b"\n")
+    atomic.save(path, lambda path: atomic.write(path, text.encode() + b"\n"), "the report")

@@ -54,8 +54,25 @@ def check_writable(path: str | os.PathLike[str]) -> None:
                     raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), target)
 
 
+def save(path: str, write: Callable[[str], object], what: str) -> None:
+    """Call ``write(path)`` at the end of long work; what can't be written there is kept elsewhere.
+
+    Raises
+    ------
+    OSError
+        If the file can't be written; it says where `what` is kept instead.
+    """
+    try:
+        write(path)
+    except OSError as error:
+        other = kept(path, write)
+        if other is None:
+            raise
+        raise OSError(f"{path}: {error.strerror or error}; {what} is kept in {other}") from None
+
+
 def kept(
-    path: str | os.PathLike[str], write: Callable[[str], None], already: str | None = None
+    path: str | os.PathLike[str], write: Callable[[str], object], already: str | None = None
 ) -> str | None:
     """Keep what could not be written to `path`: write it to another file, and return its path.
 
@@ -97,7 +114,7 @@ def kept(
     return None
 
 
-def _written(path: str, write: Callable[[str], None]) -> str:
+def _written(path: str, write: Callable[[str], object]) -> str:
     """Write a file and return its path; if that fails, remove what there is of it."""
     try:
         write(path)

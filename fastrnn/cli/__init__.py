@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import fastrnn
 from fastrnn.cli import bench, classify, demo, forecast, lm
-from fastrnn.cli.parser import Parser, add_command
+from fastrnn.cli.parser import Parser, add_command, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,18 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ImportError, OSError, ValueError, OverflowError, MemoryError) as error:
-        print(f"fastrnn: error: {_one_line(error)}", file=sys.stderr)
+        print(f"fastrnn: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fastrnn: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn._files import atomic
 from fastrnn.cli import tables
 from fastrnn.cli.files import (
     STANDARD_INPUT,
@@ -19,7 +20,6 @@ from fastrnn.cli.files import (
     lines_of,
     read_lines,
     read_text,
-    save,
     shown,
 )
 from fastrnn.cli.parser import CELL, add_command, add_options, made
@@ -115,7 +115,7 @@ def _train(args: argparse.Namespace) -> None:
         expected = f"--holdout: expected to leave one of {len(texts)} texts or more to train on"
         raise ValueError(f"{expected}, got {args.holdout}")
     model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
-    save(args.output, model.save)
+    atomic.save(args.output, model.save, "the model")
     if model.history is not None and model.history.interrupted:
         print("interrupted; this is the model so far")
     if n:

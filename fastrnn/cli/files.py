@@ -8,7 +8,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +149,3 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -
         if os.path.exists(output) and any(os.path.samefile(output, path) for path in read):
             raise ValueError(f"{output}: is read, so expected another file to write")
         atomic.check_writable(output)
-
-
-def save(path: str, write: Callable[[str], Any], what: str = "the model") -> None:
-    """Call ``write(path)``; if the file can't be written, keep what it writes elsewhere."""
-    try:
-        write(path)
-    except OSError as error:
-        kept = atomic.kept(path, write)
-        if kept is None:
-            raise
-        raise OSError(f"{path}: {error.strerror or error}; {what} is kept in {kept}") from None

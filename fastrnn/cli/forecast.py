@@ -6,12 +6,14 @@ import argparse
 import csv
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from fastrnn import _checks
 from fastrnn._files import atomic
 from fastrnn.cli import series, tables
-from fastrnn.cli.files import check_outputs, save
-from fastrnn.cli.parser import CELL, add_command, add_options, made, number
+from fastrnn.cli.files import check_outputs
+from fastrnn.cli.parser import CELL, add_command, add_options, made, number, one_line
 from fastrnn.forecast import Forecaster
 
 #: Shorter series take seconds, and too many epochs to print each.
@@ -56,7 +58,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backtest", action="store_true", help="also report errors on the last fifth"
     )
-    parser.add_argument("--out", metavar="FILE", help="CSV file to write")
+    parser.add_argument(
+        "--out", metavar="FILE", help="CSV file to write, with commas and decimal points"
+    )
     parser.add_argument("--plot", metavar="FILE", help="PNG file to write")
     parser.add_argument("-o", "--output", metavar="MODEL", help="file to write the model to")
     parser.add_argument(
@@ -85,6 +89,9 @@ def _float_format(value: str) -> Any:
 def _run(args: argparse.Namespace) -> None:
     skip = args.fill == "skip"  # which is not the model's
     model = made(Forecaster, argparse.Namespace(**vars(args) | ({"fill": None} if skip else {})))
+    _checks.size(args.horizon, "horizon")
+    if args.level is not None:
+        _checks.fraction(args.level, "level")
     check_outputs((args.out, args.plot, args.output), [args.file])
     if args.plot:
         _check_matplotlib()
@@ -96,8 +103,9 @@ def _run(args: argparse.Namespace) -> None:
         for name, each in result.items() if isinstance(result, dict) else [("", result)]:
             print(f"{name}\n{each}\n".lstrip("\n"))
     model.fit(read.given, verbose=verbose)
+    outputs = _Outputs()
     if args.output:
-        save(args.output, model.save)
+        outputs.save(args.output, model.save, "the model")
     forecast = model.predict(args.horizon)
     bounds = _bounds(model, args.horizon, args.level)
     rows = read.rows(args.horizon, (forecast, *bounds), args.float_format)
@@ -107,17 +115,38 @@ def _run(args: argparse.Namespace) -> None:
     if args.out:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        data = text.getvalue().encode()
-        save(args.out, lambda path: atomic.write(path, data), "what was to be written")
+        outputs.write(args.out, text.getvalue().encode(), "what was to be written")
     if args.plot:
         picture = io.BytesIO()
         level = (args.level or _LEVEL) if bounds else None
         model.plot(args.horizon, level=level).savefig(picture, format="png")
-        image = picture.getvalue()
-        save(args.plot, lambda path: atomic.write(path, image), "the picture")
-    written = [path for path in (args.out, args.plot, args.output) if path]
-    if written:
-        print(f"\nwrote {', '.join(written)}")
+        outputs.write(args.plot, picture.getvalue(), "the picture")
+    outputs.end()
+
+
+class _Outputs:
+    """Files that are written; those that can't be are an error only after all others."""
+
+    def __init__(self) -> None:
+        self._written: list[str] = []
+        self._errors: list[str] = []
+
+    def save(self, path: str, write: Callable[[str], Any], what: str) -> None:
+        try:
+            atomic.save(path, write, what)
+            self._written.append(path)
+        except OSError as error:
+            self._errors.append(one_line(error))
+
+    def write(self, path: str, data: bytes, what: str) -> None:
+        self.save(path, lambda path: atomic.write(path, data), what)
+
+    def end(self) -> None:
+        """Say which files were written, and raise for those that were not."""
+        if self._written:
+            print(f"\nwrote {', '.join(self._written)}")
+        if self._errors:
+            raise OSError("; ".join(self._errors))
 
 
 def _bounds(model: Forecaster, horizon: int, level: float | None) -> tuple[Any, ...]:
@@ -129,7 +158,7 @@ def _bounds(model: Forecaster, horizon: int, level: float | None) -> tuple[Any, 
     except ValueError as error:
         if level is not None:
             raise
-        print(f"no intervals: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"no intervals: {one_line(error)}", file=sys.stderr)
     return ()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fastrnn.cli.files import add_encoding, check_outputs, read_text, save
+from fastrnn._files import atomic
+from fastrnn.cli.files import add_encoding, check_outputs, read_text
 from fastrnn.cli.parser import CELL, add_command, add_options, made
 from fastrnn.text import CharLM
 
@@ -59,7 +60,7 @@ def _train(args: argparse.Namespace) -> None:
     model = made(CharLM, args)
     check_outputs([args.output], [args.text])
     model.fit(read_text(args.text, args.encoding), verbose=not args.quiet)
-    save(args.output, model.save)
+    atomic.save(args.output, model.save, "the model")
     if model.interrupted:
         print("interrupted; this is the model so far")
     if model.history and model.validation_fraction:
