@@ -708,6 +708,21 @@ def test_rows_of_files(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows("-") == [("a", "b"), ("c", "d")]
 
 
+def test_what_is_held_out_has_all_classes_and_leaves_all(files: Path, capsys: Any) -> None:
+    lines = [f"a,good {k}" for k in range(40)] + ["b,bad"] * 3 + ["c,one"]
+    Path("t.csv").write_text("label,text\n" + "\n".join(lines))
+    assert main(["classify", "train", "t.csv", *QUICK, "--holdout=0.5"]) == 0
+    assert "accuracy on 22 texts held out" in capsys.readouterr().out
+    assert TextClassifier.load("m").classes.tolist() == ["a", "b", "c"]
+    Path("t.csv").write_text("label,text\na,good\nb,bad\n")
+    assert main(["classify", "train", "t.csv", *QUICK, "--holdout=0.5"]) == 0
+    assert "held out" not in capsys.readouterr().out
+    args = ["--class-weight=balanced", "--early-stopping"]
+    assert main(["classify", "train", "all.csv", *QUICK, *args]) == 0
+    model = TextClassifier.load("m")
+    assert (model.class_weight, model.early_stopping) == ("balanced", True)
+
+
 def test_what_was_read_is_said(files: Path, capsys: Any) -> None:
     rows = [f"{'pn'[k % 2]}\t{'good' if k % 2 else 'bad'} thing {k % 7}" for k in range(1000)]
     rows[200], rows[600] = 'p\t"good thing', 'n\t"bad thing'

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn._files import atomic
+from fastrnn._types import Array
 from fastrnn.cli import tables
 from fastrnn.cli.files import (
     STANDARD_INPUT,
@@ -23,6 +24,7 @@ from fastrnn.cli.files import (
     shown,
 )
 from fastrnn.cli.parser import CELL, add_command, add_options, made
+from fastrnn.models import estimators
 from fastrnn.text import TextClassifier
 
 #: What stands before a label in the files of fastText.
@@ -72,8 +74,14 @@ def add(commands: Any) -> None:
         ("max_length", int, "words to read of each text (default: all)"),
         ("lr", float, "initial learning rate"),
         ("batch_size", int, "texts per batch"),
-        ("epochs", int, "passes through the texts"),
+        ("epochs", int, "passes through the texts (default: depends on their number)"),
+        ("class_weight", str, "balanced: classes count alike, however many texts each has"),
         ("seed", int, "for reproducible results"),
+    )
+    train.add_argument(
+        "--early-stopping",
+        action="store_true",
+        help="stop when a part of the texts that is kept back gets no better",
     )
     train.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     predict = add_command(classify_commands, "predict", _predict, "predict the classes of texts")
@@ -108,20 +116,27 @@ def _train(args: argparse.Namespace) -> None:
         counts = ", ".join(f"{label} {n:,}" for label, n in Counter(of).most_common(10))
         name = shown(args.files[0]) if len(args.files) == 1 else f"{len(args.files)} files"
         print(f"{name}: {len(texts):,} texts, {len({*of})} labels: {counts}", file=sys.stderr)
-    order = np.random.default_rng(args.seed).permutation(len(texts))
-    n = round(len(texts) * args.holdout)
-    held, rest = order[:n], order[n:]
-    if not len(rest):
-        expected = f"--holdout: expected to leave one of {len(texts)} texts or more to train on"
-        raise ValueError(f"{expected}, got {args.holdout}")
+    rest, held = _split(labels, args.holdout, args.seed)
     model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
     atomic.save(args.output, model.save, "the model")
     if model.history is not None and model.history.interrupted:
         print("interrupted; this is the model so far")
-    if n:
+    if len(held):
         accuracy = model.score([texts[i] for i in held], labels[held])
-        print(f"accuracy on {n:,} texts held out: {accuracy:.1%}")
+        print(f"accuracy on {len(held):,} texts held out: {accuracy:.1%}")
     print(f"wrote {args.output}")
+
+
+def _split(labels: Array, fraction: float, seed: int | None) -> tuple[Array, Array]:
+    """Return the rows to train on, which have all classes, and those held out."""
+    n, classes = len(labels), len(np.unique(labels))
+    wanted = round(n * fraction)
+    if wanted == n:
+        expected = f"--holdout: expected to leave one of {n} texts or more to train on"
+        raise ValueError(f"{expected}, got {fraction}")
+    if not wanted or n == classes:
+        return np.arange(n), np.arange(0)
+    return estimators.holdout(labels, wanted / n, np.random.default_rng(seed))
 
 
 def _files(arguments: Sequence[str]) -> list[tuple[str | None, str]]:
