@@ -321,6 +321,28 @@ def test_frames_of_features_by_steps_are_said() -> None:
     np.testing.assert_array_equal(model.fit(days, y).predict(X), model.fit(X, y).predict(X))
 
 
+def test_steps_are_in_order_of_time() -> None:
+    model, _ = estimators()
+    y = np.arange(12) % 2
+    X = [x.set_index(pd.date_range("2020", periods=len(x))) for x in frames(pd)]
+    expected = model.fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba([x.to_period() for x in X]), expected)
+    newest_first = [*X[:3], X[3][::-1]]
+    said = (
+        r"X\[3\]: expected steps in order of time, got 2020-01-02 .* after 2020-01-03 .*sort_index"
+    )
+    for call in (model.predict, lambda X: model.fit(X, y[:4])):
+        with pytest.raises(ValueError, match=said):
+            call(newest_first)
+    with pytest.raises(ValueError, match=r"X\[1\]: expected steps in order of time"):
+        model.fit([X[0]["a"], X[1]["a"][::-1]], y[:2])
+    days = pd.date_range("2020", periods=4)
+    wide = pd.DataFrame(np.random.default_rng(0).normal(size=(12, 4)), columns=days)
+    model.fit(wide, y)
+    with pytest.raises(ValueError, match=r"X: expected steps in order of time, got 2020-01-03"):
+        model.fit(wide[days[::-1]], y)
+
+
 def test_targets_and_weights_of_any_kind() -> None:
     classifier, regressor = estimators()
     X = np.random.default_rng(0).normal(size=(12, 4, 2))
