@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,15 @@ import fastrnn
 from fastrnn._files import atomic
 from fastrnn.cli.files import read_text
 from fastrnn.cli.parser import add_command
+from fastrnn.cli.prose import standard_library
 from fastrnn.text import CharLM, Record, split, training_speed
 from fastrnn.text.ngram import ngram_bits_per_char
+
+#: N-gram models to compare with, by the characters that they see, and what they do.
+_ORDERS = {
+    0: "how often each character occurs, and nothing else",
+    2: "how often each follows the 2 characters before it: counts, no network",
+}
 
 
 def add(commands: Any) -> None:
@@ -28,7 +36,9 @@ def add(commands: Any) -> None:
         help="directory of the results (default: %(default)s)",
     )
     demo.add_argument(
-        "--text", metavar="FILE", help="text to train on (default: Python's own documentation)"
+        "--text",
+        metavar="FILE",
+        help="text to train on (default: the docstrings of Python's standard library)",
     )
     demo.add_argument("--seed", type=int, default=0, help="for reproducible results (default: 0)")
 
@@ -56,14 +66,15 @@ def _run(args: argparse.Namespace) -> None:
     if model.interrupted:
         print("interrupted; continuing with the model so far")
 
-    bits = {f"order-{n}": ngram_bits_per_char(train, validation, n) for n in (0, 2)}
-    print("\nvalidation, bits per character")
-    for name, value in (bits | {"this model": model.bits_per_char(validation)}).items():
-        print(f"  {name:12}{value:.3f}")
+    bits = {f"order-{n}": ngram_bits_per_char(train, validation, n) for n in _ORDERS}
+    print("\nvalidation, bits per character: fewer are better")
+    for (name, value), says in zip(bits.items(), _ORDERS.values(), strict=True):
+        print(f"  {name:12}{value:.3f}  {says}")
+    print(f"  {'this model':12}{model.bits_per_char(validation):.3f}")
 
     print("\nsample")
-    sample = model.generate("", 400, temperature=0.7, seed=args.seed)
-    print("  " + sample.replace("\n", "\n  ").strip())
+    for paragraph in _sentences(model.generate("", 500, temperature=0.6, seed=args.seed)):
+        print(textwrap.fill(paragraph, 78, initial_indent="  ", subsequent_indent="  "))
 
     print("\ntraining speed, characters per second on the same work")
     for name in dict.fromkeys((fastrnn.backend(), "reference")):
@@ -81,13 +92,13 @@ def _text(path: str | None) -> tuple[str, str]:
     """Return the name of the text to train on, and the text."""
     if path is not None:
         return path, read_text(path)
-    try:
-        from pydoc_data.topics import topics
-    except ImportError:
-        raise ValueError(
-            "this Python has no pydoc_data.topics to train on; give a text with --text FILE"
-        ) from None
-    return "pydoc_data.topics", "\n\n".join(topics[name] for name in sorted(topics))
+    return "docstrings of the standard library", standard_library()
+
+
+def _sentences(sample: str) -> list[str]:
+    """Return the paragraphs of a sample, up to the last end of a sentence that it has."""
+    end = max(map(sample.rfind, (".", "!", "?")))
+    return (sample[: end + 1] or sample).splitlines()
 
 
 def _draw(history: Sequence[Record], baselines: dict[str, float], path: Path) -> bool:
