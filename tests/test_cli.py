@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import fastrnn
-from fastrnn.cli import main
+from fastrnn.cli import main, prose
 from fastrnn.models.estimators import CELLS
 from fastrnn.text import CharLM, TextClassifier
 
@@ -157,10 +157,9 @@ def test_demo(
         assert "matplotlib is not installed" in out
 
 
-def test_demo_text_is_pythons_documentation(
+def test_demo_text_is_prose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    topics = pytest.importorskip("pydoc_data.topics").topics
     texts = []
 
     def fit(self: CharLM, text: str) -> CharLM:
@@ -169,11 +168,42 @@ def test_demo_text_is_pythons_documentation(
 
     monkeypatch.setattr(CharLM, "fit", fit)
     assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert texts == ["\n\n".join(topics[name] for name in sorted(topics))]
-    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    (text,) = texts
+    paragraphs = text.split("\n")
+    assert len(text) > 200_000
+    assert len(set(text)) < 80
+    assert not set(text) & set("`*_<>{}=[]@#|\\/~^&%$\t")
+    assert len(paragraphs) == len(set(paragraphs))
+    assert all(p[0].isupper() and p[-1] in ".!?" for p in paragraphs)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     capsys.readouterr()
     assert main(["demo", "--out", str(tmp_path)]) == 2
     assert "--text FILE" in capsys.readouterr().err
+
+
+def test_prose() -> None:
+    source = '''
+def f(x):
+    r"""f(x) -> the first line.
+
+    Return the *largest* of the ``numbers'' given, or
+    None if there are none.
+
+    >>> f([1, 2])
+    2
+
+    Raises:
+      - ValueError: for any other kind of argument.
+
+    Call f(x) to get the value of a thing.
+    Return the *largest* of `other` things than these.
+    """
+"""Not
+a whole sentence of the English language"""
+'''
+    assert list(prose._prose(source)) == [
+        "Return the largest of the numbers given, or None if there are none."
+    ]
 
 
 # How it fails.

@@ -10,9 +10,10 @@ from typing import Any
 
 import fastrnn
 from fastrnn._files import atomic
-from fastrnn.cli.files import read_text
+from fastrnn.cli.files import read_text, save
 from fastrnn.cli.parser import add_command
 from fastrnn.cli.prose import standard_library
+from fastrnn.models import pictures
 from fastrnn.text import CharLM, Record, split, training_speed
 from fastrnn.text.ngram import ngram_bits_per_char
 
@@ -62,7 +63,7 @@ def _run(args: argparse.Namespace) -> None:
         flush=True,
     )
     model.fit(text)
-    model.save(model_file)
+    save(str(model_file), model.save)
     if model.interrupted:
         print("interrupted; continuing with the model so far")
 
@@ -73,7 +74,7 @@ def _run(args: argparse.Namespace) -> None:
     print(f"  {'this model':12}{model.bits_per_char(validation):.3f}")
 
     print("\nsample")
-    for paragraph in _sentences(model.generate("", 500, temperature=0.6, seed=args.seed)):
+    for paragraph in _sentences(model.generate("", 500, temperature=0.5, seed=args.seed)):
         print(textwrap.fill(paragraph, 78, initial_indent="  ", subsequent_indent="  "))
 
     print("\ntraining speed, characters per second on the same work")
@@ -110,10 +111,18 @@ def _draw(history: Sequence[Record], baselines: dict[str, float], path: Path) ->
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="seconds of training", ylabel="validation, bits per character")
     axes.plot(
-        [r.seconds for r in history], [r.validation_bits for r in history], "o-", label="CharLM"
+        [r.seconds for r in history],
+        [r.validation_bits for r in history],
+        marker="o",
+        markersize=4,
+        color=pictures.BLUE,
+        label="this model",
     )
     for (name, bits), style in zip(baselines.items(), (":", "--"), strict=True):
-        axes.axhline(bits, color="gray", linestyle=style, label=name)
-    axes.legend()
+        axes.axhline(bits, color=pictures.BLACK, linestyle=style, label=f"{name} n-grams")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     figure.savefig(path, format="png")
     return True
