@@ -10,7 +10,7 @@ from typing import Any
 
 import fastrnn
 from fastrnn._files import atomic
-from fastrnn.cli.files import read_text, save
+from fastrnn.cli.files import read_text
 from fastrnn.cli.parser import add_command
 from fastrnn.cli.prose import standard_library
 from fastrnn.models import pictures
@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> None:
         flush=True,
     )
     model.fit(text)
-    save(str(model_file), model.save)
+    atomic.save(str(model_file), model.save, "the model")
     if model.interrupted:
         print("interrupted; continuing with the model so far")
 
