@@ -24,7 +24,7 @@ from fastrnn.models.estimators import CELLS
 from fastrnn.models.network import Network
 from fastrnn.optim import Adam
 from fastrnn.schedules import CosineDecay
-from fastrnn.text import CharLM, _evaluation, _training, split
+from fastrnn.text import CharLM, _evaluation, _training, split, training_speed
 from fastrnn.text.ngram import ngram_bits_per_char
 
 PATTERN = "the quick brown fox jumps over the lazy dog.\n" * 40
@@ -282,6 +282,171 @@ def test_progress_as_a_bar(
     err = capsys.readouterr().err
     assert "100%|" in err
     assert "bits/char" in err
+
+
+def test_resume_trains_further(model: CharLM, file: Path) -> None:
+    """From the weights as they are, of this model or of a file, and only as far as they go."""
+    before = model.bits_per_char(PATTERN)
+    other = "lazy dogs jump over the quick brown fox.\n" * 40
+    for start in (CharLM.load(file), pickle.loads(pickle.dumps(model))):
+        start.set_params(lr=1e-12, epochs=1)
+        start.fit(other, resume=True, verbose=0)
+        assert start.vocabulary == model.vocabulary
+        assert start.bits_per_char(PATTERN) == pytest.approx(before, rel=1e-5)
+        start.set_params(lr=1e-2, dropout=0.0, epochs=6)
+        before_other = start.bits_per_char(other)
+        start.fit(other, resume=True, verbose=0)
+        assert start.bits_per_char(other) < before_other / 2
+        assert start.history[-1].characters < 6 * len(other)
+    assert model.bits_per_char(PATTERN) == before
+
+
+def test_resume_refuses(file: Path) -> None:
+    model = CharLM.load(file)
+    before = model.bits_per_char(PATTERN)
+    with pytest.raises(ValueError, match="CharLM: expected a fitted or loaded model"):
+        CharLM().fit(PATTERN, resume=True)
+    for name, value in (("hidden_size", 7), ("cell", "gru"), ("normalization", "NFC")):
+        usual = getattr(model, name)
+        setattr(model, name, value)
+        with pytest.raises(ValueError, match=f"{name}: expected {usual!r} as in the model to res"):
+            model.fit(PATTERN, resume=True)
+        setattr(model, name, usual)
+    for text, name in (("ß" + PATTERN, "text"), (PATTERN + "ß", "validation part of text")):
+        with pytest.raises(ValueError, match=f"^{name}: expected characters of the text fitted, g"):
+            model.fit(text, resume=True)
+    with pytest.raises(ValueError, match="unknown: expected a model fitted with unknown='repla"):
+        model.set_params(unknown="replace").fit(PATTERN, resume=True)
+    with pytest.raises(ValueError, match="text: expected 2 characters or more to train on"):
+        model.set_params(unknown="skip").fit("ß" * 100 + "the", resume=True)
+    with pytest.raises(TypeError, match="resume: expected True or False"):
+        model.fit(PATTERN, resume="yes")  # type: ignore[arg-type]
+    assert model.bits_per_char(PATTERN) == before
+
+
+def test_unknown_characters_are_skipped(model: CharLM) -> None:
+    bits = model.bits_per_char("the quick brown")
+    assert model.bits_per_char("ßthe quic漢k brown", unknown="skip") == bits
+    assert model.generate("ßthe", 9, seed=0, unknown="skip") == model.generate("the", 9, seed=0)
+    assert model.generate("ß", 9, seed=0, unknown="skip") == model.generate("", 9, seed=0)
+    with pytest.raises(ValueError, match=r"at position 4; unknown='skip' leaves such characters"):
+        model.bits_per_char("the ß")
+    with pytest.raises(ValueError, match="unknown: expected a model fitted with unknown='replace'"):
+        model.bits_per_char("the ß", unknown="replace")
+    with pytest.raises(ValueError, match="unknown: expected one of 'error', 'skip', 'rep"):
+        model.generate("a", 3, unknown="drop")
+    with pytest.raises(ValueError, match="text: expected 2 characters or more, got 1"):
+        model.bits_per_char("tß", unknown="skip")
+
+
+def test_unknown_characters_are_replaced(tmp_path: Path) -> None:
+    """By one that training reads where a character occurs once, and that is never written."""
+    text = PATTERN.replace("q", "�", 1) + "ßäöü" + PATTERN
+    model = CharLM(**SMALL, epochs=1, unknown="replace", validation_fraction=0.5, seed=0)
+    model.fit("é" + text, verbose=0)
+    assert model.vocabulary == "".join(sorted({*PATTERN, "�"}))
+    model.save(tmp_path / "m")
+    again = CharLM.load(tmp_path / "m")
+    assert (
+        again.bits_per_char("the ß")
+        == again.bits_per_char("the 漢")
+        == model.bits_per_char("the �")
+    )
+    assert again.generate("ß", 200, temperature=100, seed=0).count("�") == 0
+    again.fit(text + "漢字", resume=True, verbose=0)
+    with pytest.raises(ValueError, match="text: expected characters of the text fitted, got 'ß'"):
+        again.bits_per_char("the ß", unknown="error")
+
+
+def test_a_file_without_the_replacement(file: Path) -> None:
+    kind, header, tensors = model_file.read(file)
+    model_file.write(file, kind, header | {"unknown": "replace"}, tensors)
+    with pytest.raises(ValueError, match=r"vocabulary: expected U\+FFFD"):
+        CharLM.load(file)
+
+
+def test_normal_forms() -> None:
+    composed = "thật tốt quá\n" * 60
+    text = composed.replace("á", "a\u0301").replace("ậ", "a\u0302\u0323")
+    model = CharLM(**SMALL, epochs=1, seed=0).fit(text, verbose=0)
+    assert "\u0302" in model.vocabulary  # what is read is what was written
+    model = CharLM(**SMALL, epochs=1, normalization="NFC", seed=0).fit(text, verbose=0)
+    assert model.vocabulary == "".join(sorted(set(composed)))
+    assert model.bits_per_char(text) == model.bits_per_char(composed)
+    assert model.generate("qua\u0301", 5, seed=0) == model.generate("quá", 5, seed=0)
+    with pytest.raises(ValueError, match="normalization: expected one of 'NFC', 'NFD', 'NFKC', 'N"):
+        CharLM(normalization="nfc")
+
+
+class Watch(fastrnn.callbacks.Callback):
+    """Keeps the logs of each epoch, and stops after the second."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        self.seen.append(dict(logs))
+        self.model.stop_training = epoch == 1
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.05, 0.5])
+def test_callbacks(fraction: float) -> None:
+    watch = Watch()
+    model = CharLM(**SMALL, epochs=5, validation_fraction=fraction, seed=0)
+    model.fit(PATTERN, callbacks=[watch], verbose=0)
+    assert len(watch.seen) == 2
+    for logs in watch.seen:
+        assert logs["loss"] > 0
+        assert ("val_loss" in logs) == (fraction > 0)
+    if fraction:
+        last = watch.seen[-1]["val_loss"] / math.log(2)
+        assert last == pytest.approx(model.history[-1].validation_bits)
+    with pytest.raises(TypeError, match="callbacks: expected a list"):
+        model.fit(PATTERN, callbacks=watch)  # type: ignore[arg-type]
+
+
+def test_early_stopping() -> None:
+    stop = fastrnn.callbacks.EarlyStopping(patience=1, min_delta=100.0)
+    model = CharLM(**SMALL, epochs=9, seed=0).fit(PATTERN, callbacks=[stop], verbose=0)
+    assert stop.stopped_epoch == 1
+    assert model.history[-1].characters < 3 * len(PATTERN)
+
+
+def test_a_checkpoint_resumes_with_the_same_bits(tmp_path: Path) -> None:
+    def trained(*callbacks: fastrnn.callbacks.Callback) -> CharLM:
+        model = CharLM(**SMALL, epochs=4, seed=0)
+        return model.fit(PATTERN, callbacks=callbacks, verbose=0)
+
+    class Killed(fastrnn.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
+            if self.progress.epoch == 2 and batch == 3:
+                raise RuntimeError
+
+    keep = fastrnn.callbacks.Checkpoint(tmp_path / "c", every=2)
+    usual = trained(fastrnn.callbacks.Callback())
+    with pytest.raises(RuntimeError):
+        trained(Killed(), keep)
+    Killed.on_train_batch_end = lambda self, batch, logs: None  # type: ignore[method-assign]
+    again = trained(Killed(), keep)
+    assert again.bits_per_char(PATTERN) == usual.bits_per_char(PATTERN)
+    assert [r[1:] for r in again.history] == [r[1:] for r in usual.history]
+
+
+def test_several_texts_are_to_be_joined(model: CharLM) -> None:
+    for use in (model.fit, model.bits_per_char):
+        with pytest.raises(TypeError, match="text: expected a str, got list; join several"):
+            use(["the", "fox"])  # type: ignore[arg-type]
+
+
+def test_split() -> None:
+    assert split("abcd", 0.25) == ("abc", "d")
+    assert split("", 0) == ("", "")
+    with pytest.raises(TypeError, match=r"text: expected a str, got bytes$"):
+        split(b"ab", 0.1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"validation_fraction: expected a number in \[0, 1\)"):
+        split("ab", 1.5)
+    with pytest.raises(ValueError, match="text: expected one character or more"):
+        training_speed(CharLM(**SMALL, epochs=1).fit(PATTERN, verbose=0), "")
 
 
 @pytest.mark.parametrize("text", ["", "a", "ab", "abc", "a" * 20])
@@ -699,3 +864,7 @@ def test_ngram_refuses() -> None:
         ngram_bits_per_char("ab", "cd", 2)
     with pytest.raises(ValueError, match="order: 70 is too large"):
         ngram_bits_per_char("ab" * 100, "cd", 70)
+    with pytest.raises(ValueError, match="order: expected"):
+        ngram_bits_per_char("ab", "cd", -1)
+    with pytest.raises(TypeError, match="train: expected a str, got list"):
+        ngram_bits_per_char(["ab"], "cd", 0)  # type: ignore[arg-type]

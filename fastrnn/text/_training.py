@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.models.callback import Callback, Logs
 from fastrnn.models.progress import Display
@@ -56,6 +58,15 @@ class Budget(Callback):
         """Return the current learning rate, as the optimizer's schedule."""
         return self._rate(self.used)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the steps taken and the seconds."""
+        return {"taken": self._taken, "seconds": self.seconds}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that :meth:`state_dict` returned."""
+        self._taken = _checks.size(state["taken"], "taken", 0)
+        self._start = time.perf_counter() - float(state["seconds"])
+
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Stop the training if the budget is used up."""
         self._taken += 1
@@ -78,6 +89,9 @@ class Validation(Callback):
         Characters of training between two validations.
     shape : (B, L, T)
         Of the training part: B streams of L characters, read in chunks of T.
+    log : bool
+        Whether to validate at the end of each epoch too, and to add ``val_loss`` (nats per
+        character) to the logs, for other callbacks.
 
     Attributes
     ----------
@@ -87,11 +101,17 @@ class Validation(Callback):
     """
 
     def __init__(
-        self, net: Sequential, budget: Budget, ids: Array, every: int, shape: tuple[int, int, int]
+        self,
+        net: Sequential,
+        budget: Budget,
+        ids: Array,
+        every: int,
+        shape: tuple[int, int, int],
+        log: bool,
     ) -> None:
         self._net, self._budget, self._ids = net, budget, ids
         self._every = self._next = every
-        self._shape = shape
+        self._shape, self._log = shape, log
         self.records: list[Record] = []
         self._best: tuple[float, dict[str, Array]] | None = None
         # Characters and the sum of their losses: in earlier epochs, now, and at the last record.
@@ -112,8 +132,32 @@ class Validation(Callback):
             self._measure()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Keep the counts of the epoch."""
+        """Keep the counts of the epoch; validate if other callbacks may ask for it."""
         self._epochs = self._now
+        if self._log and self._ids.size:
+            self.measure_rest()
+            logs["val_loss"] = self.records[-1].validation_bits * math.log(2)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the records, the best weights and the counts."""
+        bits, weights = self._best or (math.inf, {})
+        return {
+            "records": [list(record) for record in self.records],
+            "bits": bits,
+            "weights": weights,
+            "next": self._next,
+            "counts": [list(count) for count in (self._epochs, self._now, self._recorded)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that :meth:`state_dict` returned."""
+        self.records = [Record(*record) for record in state["records"]]
+        weights = dict(state["weights"])
+        self._best = (float(state["bits"]), weights) if weights else None
+        self._next = _checks.size(state["next"], "next")
+        self._epochs, self._now, self._recorded = (
+            (int(count), float(total)) for count, total in state["counts"]
+        )
 
     def _measure(self) -> None:
         bits = mean_bits(self._net, self._ids) if self._ids.size else math.nan

@@ -6,8 +6,11 @@ import dataclasses
 import math
 import os
 import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
 from typing import Any, ClassVar, Self
+from unicodedata import normalize
 
 import numpy as np
 
@@ -17,6 +20,8 @@ from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding, Linear
 from fastrnn.losses import cross_entropy
 from fastrnn.models import estimators
+from fastrnn.models.callback import Callback
+from fastrnn.models.chain import expect_sequence
 from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
 from fastrnn.text._evaluation import adaptive_bits, mean_bits, sample
@@ -41,9 +46,32 @@ _CHUNKS_PER_STREAM = 8
 _FILE_NAMES = {"0": "embedding", "2": "recurrent", "4": "linear"}
 
 
+#: Stands for unknown characters: U+FFFD, Unicode's replacement character.
+_REPLACEMENT = "\ufffd"
+
+_RULES = ("error", "skip", "replace")
+
+#: Settings that a network's weights depend on.
+_STRUCTURE = ("cell", "embedding_dim", "hidden_size", "num_layers")
+
+
 def split(text: str, validation_fraction: float) -> tuple[str, str]:
-    """Return the training part of a text and the validation part, its last fraction."""
-    n = round(len(text) * validation_fraction)
+    """Return the training part of a text and the validation part, its last fraction.
+
+    Parameters
+    ----------
+    text : str
+    validation_fraction : float
+        0 to 1, without 1.
+
+    Examples
+    --------
+    >>> from fastrnn.text import split
+    >>> split("0123456789", 0.2)
+    ('01234567', '89')
+    """
+    _text(text, "text")
+    n = round(len(text) * _checks.fraction(validation_fraction, "validation_fraction"))
     return text[: len(text) - n], text[len(text) - n :]
 
 
@@ -59,6 +87,8 @@ def training_speed(model: CharLM, text: str) -> float:
     """
     fit = model._fitted()
     T, B = fit.by.seq_len, fit.by.batch_size
+    if not _text(text, "text"):
+        raise ValueError("text: expected one character or more, got none")
     ids = np.resize(fit.ids(text), (B, T + 1))
     best = math.inf
     for _ in range(3):
@@ -77,23 +107,33 @@ class _Fit:
     vocabulary: str
     net: Sequential
 
-    def ids(self, text: str, name: str = "text") -> Array:
-        """Return characters as indices into the vocabulary."""
-        codes, known = _codes(text), _codes(self.vocabulary)
-        ids = np.searchsorted(known, codes).clip(max=len(known) - 1)
-        unknown = np.flatnonzero(known[ids] != codes)
-        if unknown.size:
-            character = text[unknown[0]]
-            raise ValueError(
-                f"{name}: expected characters of the text fitted, got {character!r} "
-                f"at position {unknown[0]}"
-            )
-        return ids
+    def ids(self, text: str, name: str = "text", unknown: str | None = None) -> Array:
+        """Return characters as indices into the vocabulary; `unknown` overrides the setting."""
+        rule = self.by.unknown if unknown is None else _checks.choice(unknown, "unknown", _RULES)
+        codes, known = _codes(self.by._normal(text)), _codes(self.vocabulary)
+        ids: Array = np.searchsorted(known, codes).clip(max=len(known) - 1)
+        strange = known[ids] != codes
+        if not strange.any():
+            return ids
+        if rule == "skip":
+            kept: Array = ids[~strange]
+            return kept
+        if rule == self.by.unknown == "replace":
+            ids[strange] = self.vocabulary.index(_REPLACEMENT)
+            return ids
+        at = int(strange.argmax())
+        got = f"got {chr(codes[at])!r} at position {at}"
+        if rule == "replace":
+            raise ValueError(f"unknown: expected a model fitted with unknown='replace', {got}")
+        raise ValueError(
+            f"{name}: expected characters of the text fitted, {got}; unknown='skip' leaves such "
+            "characters out"
+        )
 
 
 @dataclasses.dataclass(eq=False)
 class CharLM(estimators.Settings):
-    """A character language model: embedding, recurrent layers, linear, softmax, with dropout.
+    r"""A character language model: embedding, recurrent layers, linear, softmax, with dropout.
 
     Trained by truncated backpropagation through time (Williams and Peng 1990) on parallel streams:
     the text is cut into `batch_size` contiguous pieces, which are read side by side in chunks of
@@ -102,7 +142,8 @@ class CharLM(estimators.Settings):
     time and epochs.
 
     The last `validation_fraction` of a text is held out, and the weights that perform best on it
-    are kept. The vocabulary is that of the whole text.
+    are kept. The vocabulary is that of the whole text, character by character: any text of its
+    characters is read, and written, as it is.
 
     Parameters
     ----------
@@ -131,6 +172,15 @@ class CharLM(estimators.Settings):
         Time limit of the training. With it, results depend on the speed of the machine.
     validation_fraction : float
         If 0, there is no validation, and the last weights are kept.
+    normalization : {"NFC", "NFD", "NFKC", "NFKD"}, optional
+        Unicode's normal form that texts and prompts are brought into, so that those that look the
+        same are the same. Default: none, and what was written in another form stays in it.
+    unknown : {"error", "skip", "replace"}
+        What to do with characters that are not in the vocabulary, in :meth:`bits_per_char`,
+        :meth:`generate` and :meth:`fit` with `resume`. "skip" leaves them out. "replace" reads them
+        as U+FFFD, which the vocabulary then has: that is how training reads characters that the
+        training part has only once, and those that only the validation part has. It is never
+        generated.
     seed : int, optional
         For the initial weights and dropout. Default: fresh each time.
 
@@ -142,6 +192,17 @@ class CharLM(estimators.Settings):
         ``(seconds, characters, loss, validation_bits)`` at each validation.
     interrupted : bool
         Whether KeyboardInterrupt ended the last `fit` early.
+
+    Examples
+    --------
+    >>> from fastrnn.text import CharLM
+    >>> text = "the quick brown fox jumps over the lazy dog.\n" * 40
+    >>> model = CharLM(embedding_dim=8, hidden_size=32, seq_len=20, batch_size=4, lr=0.02, seed=0)
+    >>> model.epochs = 10
+    >>> model.fit(text, verbose=0).generate("the quick ", 9, temperature=0)
+    'brown fox'
+    >>> model.bits_per_char("the lazy dog") < 1
+    True
     """
 
     cell: str = "lstm"
@@ -159,6 +220,8 @@ class CharLM(estimators.Settings):
     epochs: float | None = None
     max_seconds: float | None = None
     validation_fraction: float = 0.05
+    normalization: str | None = None
+    unknown: str = "error"
     seed: int | None = None
     _history: list[Record] = dataclasses.field(default_factory=list, init=False, repr=False)
     _interrupted: bool = dataclasses.field(default=False, init=False, repr=False)
@@ -172,6 +235,10 @@ class CharLM(estimators.Settings):
         **dict.fromkeys(("lr", "clip_norm"), _checks.positive),
         **dict.fromkeys(("epochs", "max_seconds"), estimators.or_none(_checks.positive)),
         "validation_fraction": _checks.fraction,
+        "normalization": estimators.or_none(
+            lambda value, name: _checks.choice(value, name, ("NFC", "NFD", "NFKC", "NFKD"))
+        ),
+        "unknown": lambda value, name: _checks.choice(value, name, _RULES),
         "seed": estimators.seed_setting,
     }
 
@@ -192,14 +259,30 @@ class CharLM(estimators.Settings):
 
     # Training.
 
-    def fit(self, text: str, *, verbose: int = 1) -> Self:
-        """Train from scratch.
+    def fit(
+        self,
+        text: str,
+        *,
+        resume: bool = False,
+        callbacks: Sequence[Callback] | None = None,
+        verbose: int = 1,
+    ) -> Self:
+        """Train from scratch, or train further.
 
         KeyboardInterrupt (Ctrl-C) ends the training, and the model so far is kept.
 
         Parameters
         ----------
         text : str
+        resume : bool
+            Whether to continue from the weights of the last `fit`, or of the file that was loaded,
+            on this text, which may be another one: with their vocabulary and `normalization`, and
+            otherwise the settings of now, for a new budget of time and epochs. The learning rate
+            starts at `lr` again, which is best set lower. Default: from scratch.
+        callbacks : sequence of Callback, optional
+            As in :meth:`fastrnn.Sequential.fit`; epochs are passes through the training part. With
+            callbacks, the validation part is also evaluated after each of them: ``val_loss``, in
+            nats per character.
         verbose : int
             0 is silent. Otherwise progress goes to stderr: a bar on a terminal, else lines.
 
@@ -211,27 +294,58 @@ class CharLM(estimators.Settings):
         Raises
         ------
         ValueError
-            If there are fewer than two characters to train on or to validate on; or if the loss
+            If there are fewer than two characters to train on or to validate on; if there is
+            nothing to resume, or settings have changed that the weights depend on; or if the loss
             becomes NaN or infinite.
         """
-        _text(text, "text")
         verbose = _checks.verbosity(verbose)
-        train, validation = split(text, self.validation_fraction)
-        if len(train) < 2 or len(validation) == 1 or (self.validation_fraction and not validation):
-            raise ValueError(
-                f"text: expected 2 characters or more to train on and as many for validation, "
-                f"got {len(train)} and {len(validation)}"
-            )
+        resume = _checks.flag(resume, "resume")
         by = self._unfitted()
-        alphabet = "".join(sorted(set(text)))
-        fit = _Fit(by, alphabet, by._new_net(len(alphabet)))
-        ids = fit.ids(train), fit.ids(validation)
-        self._history, self._interrupted = by._train(fit.net, *ids, verbose)
+        train, validation = parts = split(by._normal(_text(text, "text")), by.validation_fraction)
+        by._expect_enough(*parts)
+        fit = by._resumed(self._fitted()) if resume else by._new(train, validation)
+        ids = fit.ids(train), fit.ids(validation, "validation part of text")
+        by._expect_enough(*ids)
+        self._history, self._interrupted = by._train(fit.net, *ids, callbacks, verbose)
         self._fit = fit
         return self
 
+    def _expect_enough(self, train: Sized, validation: Sized) -> None:
+        if len(train) < 2 or len(validation) < 2 * (self.validation_fraction > 0):
+            raise ValueError(
+                f"text: expected 2 characters or more to train on and as many for validation, "
+                f"got {len(train)} and {len(validation)} with "
+                f"validation_fraction={self.validation_fraction}"
+            )
+
+    def _new(self, train: str, validation: str) -> _Fit:
+        """Return an untrained network, with the vocabulary of a text."""
+        alphabet = {*train, *validation}
+        if self.unknown == "replace":
+            alphabet = {c for c, n in Counter(train).items() if n > 1} | {_REPLACEMENT}
+        return _Fit(self, "".join(sorted(alphabet)), self._new_net(len(alphabet)))
+
+    def _resumed(self, fit: _Fit) -> _Fit:
+        """Return a copy of a fitted network, with the settings of now."""
+        for name in (*_STRUCTURE, "normalization"):
+            before, now = getattr(fit.by, name), getattr(self, name)
+            if before != now:
+                raise ValueError(
+                    f"{name}: expected {before!r} as in the model to resume, got {now!r}"
+                )
+        if self.unknown == "replace" != fit.by.unknown:
+            raise ValueError("unknown: expected a model fitted with unknown='replace' to resume")
+        net = self._new_net(len(fit.vocabulary))
+        net.load_state_dict(fit.net.parameters())
+        return _Fit(self, fit.vocabulary, net)
+
+    def _normal(self, text: str) -> str:
+        """Return a text in the normal form of the settings."""
+        form: Any = self.normalization
+        return text if form is None else normalize(form, text)
+
     def _train(
-        self, net: Sequential, train: Array, validation: Array, verbose: int
+        self, net: Sequential, train: Array, validation: Array, callbacks: Any, verbose: int
     ) -> tuple[list[Record], bool]:
         """Train until the budget is used up; return the history and whether it was interrupted."""
         n = len(train) - 1
@@ -246,13 +360,14 @@ class CharLM(estimators.Settings):
         steps = max(1, epochs * chunks)
         budget = Budget(self.lr, steps, self.max_seconds or math.inf)
         every = _VALIDATE_EVERY * len(validation) or x.size
-        watch = Validation(net, budget, validation, every, (B, L, T))
+        own = expect_sequence([] if callbacks is None else callbacks, "callbacks")
+        watch = Validation(net, budget, validation, every, (B, L, T), log=bool(own))
         try:
             history = estimators.fit(
                 net, Adam(budget.lr, clip_norm=self.clip_norm), "cross_entropy", x, y,
                 epochs=math.ceil(min(steps / chunks, _MOST_EPOCHS)),
                 batch_size=B, bptt=T, stateful=True, verbose=0,
-                callbacks=[budget, watch, *([Progress(budget, watch)] if verbose else [])],
+                callbacks=[budget, watch, *own, *([Progress(budget, watch)] if verbose else [])],
             )  # fmt: skip
         except ValueError as error:
             expected = "lr: expected a smaller value, training diverged at"
@@ -286,7 +401,9 @@ class CharLM(estimators.Settings):
 
     # Use.
 
-    def bits_per_char(self, text: str, *, adapt_lr: float | None = None) -> float:
+    def bits_per_char(
+        self, text: str, *, adapt_lr: float | None = None, unknown: str | None = None
+    ) -> float:
         """Return the mean of -log2 p(character | the characters before it), from the second on.
 
         A text of 4000 characters or more is read in parallel pieces of 2000 or more; the context of
@@ -295,20 +412,24 @@ class CharLM(estimators.Settings):
         Parameters
         ----------
         text : str
-            Two characters or more, all of them in the vocabulary.
+            Two characters or more of the vocabulary.
         adapt_lr : float, optional
             Learning rate of dynamic evaluation (Mikolov et al. 2010; Krause et al. 2018): a copy of
             the model is trained on what has been scored, here with Adam every 16 characters. The
             text is then read as one piece, which takes much longer. Try 3e-4. Default: no
             adaptation.
+        unknown : {"error", "skip", "replace"}, optional
+            What to do with other characters. Those left out are not counted; of those replaced,
+            the bits do not say which they are. Default: as fitted.
         """
         fit = self._fitted()
-        if len(_text(text, "text")) < 2:
-            raise ValueError(f"text: expected 2 characters or more, got {len(text)}")
+        ids = fit.ids(_text(text, "text"), unknown=unknown)
+        if len(ids) < 2:
+            raise ValueError(f"text: expected 2 characters or more, got {len(ids)}")
         if adapt_lr is None:
-            return mean_bits(fit.net, fit.ids(text))
+            return mean_bits(fit.net, ids)
         lr = _checks.positive(adapt_lr, "adapt_lr")
-        return adaptive_bits(fit.net, fit.ids(text), lr, fit.by.clip_norm)
+        return adaptive_bits(fit.net, ids, lr, fit.by.clip_norm)
 
     def generate(
         self,
@@ -317,6 +438,8 @@ class CharLM(estimators.Settings):
         temperature: float = 1.0,
         top_k: int | None = None,
         seed: int | None = None,
+        *,
+        unknown: str | None = None,
     ) -> str:
         """Continue a prompt, character by character.
 
@@ -334,6 +457,8 @@ class CharLM(estimators.Settings):
             Sample from the `top_k` most likely characters only.
         seed : int, optional
             Default: fresh each time.
+        unknown : {"error", "skip", "replace"}, optional
+            What to do with other characters of the prompt. Default: as fitted.
 
         Returns
         -------
@@ -347,18 +472,23 @@ class CharLM(estimators.Settings):
         )
         alphabet = fit.vocabulary
         k = len(alphabet) if top_k is None else _checks.size(top_k, "top_k")
-        first = "\n" if "\n" in alphabet else alphabet[0]
-        prompted = fit.ids(_text(prompt, "prompt") or first, "prompt")
+        prompted = fit.ids(_text(prompt, "prompt"), "prompt", unknown)
+        if not prompted.size:
+            prompted = fit.ids("\n" if "\n" in alphabet else alphabet[0])
         rng = np.random.default_rng(_checks.seed(seed))
         stream = fit.net.stream()
         y = np.empty(len(alphabet), np.float32)
+        never = alphabet.index(_REPLACEMENT) if fit.by.unknown == "replace" else None
+        written: list[int] = []
         for i in prompted:
             stream.step(i, out=y)
-        written = [sample(y, temperature, k, rng)]
-        while len(written) < length:
-            stream.step(written[-1], out=y)
+        while True:
+            if never is not None:
+                y[never] = -np.inf
             written.append(sample(y, temperature, k, rng))
-        return "".join(alphabet[i] for i in written)
+            if len(written) == length:
+                return "".join(alphabet[i] for i in written)
+            stream.step(written[-1], out=y)
 
     # Files.
 
@@ -397,13 +527,17 @@ class CharLM(estimators.Settings):
         for name, array in tensors.items():
             layer, _, weight = name.partition(".")
             net.parameters()[f"{places[layer]}.{weight}"][...] = array
+        if self.unknown == "replace" and _REPLACEMENT not in vocabulary:
+            raise ValueError("vocabulary: expected U+FFFD with unknown='replace'")
         self._fit = _Fit(self._unfitted(), vocabulary, net)
         return self
 
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
+        join = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
+        hint = "; join several texts, as with '\\n'.join(texts)" if join else ""
+        raise TypeError(f"{name}: expected a str, got {type(value).__name__}{hint}")
     return value
 
 

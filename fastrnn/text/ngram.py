@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._types import Array
 
 
@@ -25,6 +26,10 @@ def ngram_bits_per_char(train: str, text: str, order: int) -> float:
     order : int
         Number of characters of context; 0 uses the frequencies of single characters.
     """
+    for name, value in (("train", train), ("text", text)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
+    order = _checks.size(order, "order", 0)
     if len(train) <= order or len(text) < 2:
         raise ValueError(
             f"train, text: expected more than {order} and more than 1 characters, "
