@@ -321,6 +321,22 @@ def test_frames_of_features_by_steps_are_said() -> None:
     np.testing.assert_array_equal(model.fit(days, y).predict(X), model.fit(X, y).predict(X))
 
 
+def test_dates_and_labels_are_no_inputs() -> None:
+    model, _ = estimators()
+    y = np.arange(12) % 2
+    days = np.arange(24).astype("M8[D]").reshape(12, 2)
+    for X, said in (
+        (days, r"X: expected real numbers, got dtype datetime64\[D\]"),
+        (days - days[0, 0], r"X: expected real numbers, got dtype timedelta64\[D\]"),
+        (pd.DataFrame(days, columns=["t0", "t1"]), "got dtype datetime64.* in column 't0'"),
+        (pd.DataFrame({"t0": pd.Categorical(y)}), "got dtype category in column 't0'"),
+        (list(days[:, :, None]), r"X\[0\]: expected an array of real numbers, got dtype datetime"),
+        ({"a": y}, "X: expected a sequence, got a dict"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            model.fit(X, y)
+
+
 def test_steps_are_in_order_of_time() -> None:
     model, _ = estimators()
     y = np.arange(12) % 2

@@ -62,7 +62,8 @@ class Inputs:
                 swapped = "[x.T for x in X]" if isinstance(sequences, list) else "X.swapaxes(1, 2)"
                 hint = f"; {_SWAPPED.format(swapped)}"
             raise ValueError(
-                f"X: expected {self.features} features over time, as in fit, got {F}{hint}"
+                f"X: expected {self.features} feature{'s' * (self.features > 1)} over time, as in "
+                f"fit, got {F}{hint}"
             )
         if isinstance(sequences, list):
             return [((x - self.mean) / self.deviation).astype(self.dtype) for x in sequences]
@@ -103,19 +104,10 @@ def checked(X: Any, estimator: Any, *, reset: bool, as_table: bool) -> tuple[Any
     as_table : bool
         Whether it was fitted to a table.
     """
-    if _frames.is_frame(X):
-        _expect_steps(X)
-    elif not hasattr(X, "toarray"):  # scikit-learn refuses sparse ones, which may be dicts
-        _frames.refuse_keyed(X, "X")
-    if np.ma.is_masked(X):
-        _checks.asarray(X, "X")  # raises
+    if not hasattr(X, "toarray"):  # sparse ones are refused by scikit-learn
+        _expect_sequences(X)
     if _frames.is_series(X) or (getattr(X, "ndim", 0) == 1 and X.dtype == object):
         X = list(X)  # an array of arrays, or a column of them
-    if isinstance(X, list | tuple) and len(X):
-        if _frames.is_frame(X[0]):
-            _expect_features(X[0], "X[0]")
-        for i, x in enumerate(X):
-            _expect_order(getattr(x, "index", None), f"X[{i}]")
     sequences: Any = _listed(X, estimator)
     if sequences is None and getattr(X, "ndim", 2) >= 3:
         sequences = _array(X, estimator, allow_nd=True)
@@ -128,6 +120,27 @@ def checked(X: Any, estimator: Any, *, reset: bool, as_table: bool) -> tuple[Any
     if reset or as_table:
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     return table[:, :, None], True
+
+
+def _expect_sequences(X: Any) -> None:
+    """Raise if `X` holds something else than sequences of numbers, in the order of time."""
+    found = None
+    if _frames.is_frame(X):
+        _expect_steps(X)
+        found = _frames.not_numbers(X)
+    else:
+        _frames.refuse_keyed(X, "X")
+        if isinstance(X, np.ndarray) and X.dtype.kind in "Mm":
+            found = f"dtype {X.dtype}"
+    if found is not None:
+        raise TypeError(f"X: expected real numbers, got {found}")
+    if np.ma.is_masked(X):
+        _checks.asarray(X, "X")  # raises
+    if isinstance(X, list | tuple) and len(X):
+        if _frames.is_frame(X[0]):
+            _expect_features(X[0], "X[0]")
+        for i, x in enumerate(X):
+            _expect_order(getattr(x, "index", None), f"X[{i}]")
 
 
 def _array(X: Any, estimator: Any, **options: Any) -> Array:
