@@ -38,12 +38,18 @@ def data(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((22, 5, 2)), rng.standard_normal(22)
 
 
-def show(display: Display, title: str = "epoch 1/2", numbers: Any = NUMBERS) -> None:
+def show(
+    display: Display,
+    title: str = "epoch 1/2",
+    numbers: Any = NUMBERS,
+    done: float = 0.5,
+    count: int = 5,
+) -> None:
     """Show all of a work whose drawings are all due."""
     display.begin(title)
     display._next = -1.0
-    display.update(5, 0.5, numbers)
-    display.end(10, numbers)
+    display.update(count, done, numbers)
+    display.end(2 * count, numbers)
     display.close()
 
 
@@ -132,6 +138,18 @@ def test_lines_of_work_without_epochs_grow_rare(
     assert 20 < len(lines) < 35
 
 
+def test_work_of_unknown_length(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    display = Display("seq")
+    display.begin("")
+    now[0] += 6
+    display.update(1200, 0.0, {"loss": 1.5})
+    assert capsys.readouterr().err == "6 s  1,200 seq, loss 1.5, 200 seq/s\n"
+
+
 # Bars.
 
 
@@ -162,6 +180,22 @@ def test_a_training_on_a_terminal(size: Any, terminal: Any, data: Any) -> None:
     assert any(line.startswith("epoch 1/2 100%|██") for line in lines)
     assert "loss" in lines[-1]
     assert "mae" in lines[-1]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("columns", "seen"),
+    [
+        (80, "00:00, 1,234 seq, loss 0.1235, accuracy 0.9, val_loss 0.2346"),
+        (40, "00:00, 1,234 seq"),
+    ],
+)
+def test_a_bar_of_unknown_length(columns: int, seen: str, terminal: Any) -> None:
+    screen = terminal(columns, 24)
+    show(Display("seq"), done=0.0, count=1234)
+    (line,) = (line for line in screen.lines() if "1,234 seq" in line)
+    assert line.startswith(f"epoch 1/2 {seen}")
+    assert len(line) < columns
 
 
 @posix

@@ -26,10 +26,11 @@ _SECONDS_PER_LINE, _FRACTION_PER_LINE = 5.0, 0.1
 #: A terminal that does not tell its size is taken to have that of the VT100.
 _TERMINAL = os.terminal_size((80, 24))
 
-#: Shapes of a bar, from the widest to the narrowest.
+#: Shapes of a bar, from the widest to the narrowest, and of one whose end is unknown.
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 _NO_BAR = "{desc}{percentage:3.0f}%{postfix}"
 _NO_TITLE = "{percentage:3.0f}%{postfix}"
+_NO_END = "{desc}{elapsed}{postfix}"
 
 #: Cells of a bar in tqdm where the width is unlimited, and the fewest that are worth their place.
 _CELLS, _FEWEST_CELLS = 10, 5
@@ -91,7 +92,7 @@ class Display:
         count : int
             Items done.
         done : float
-            The same as a fraction of the whole, 0 to 1.
+            The same as a fraction of the whole, 0 to 1; 0 if the whole is unknown.
         numbers : mapping of str to float
             Quantities such as losses, by name.
         """
@@ -99,12 +100,18 @@ class Display:
         if now < self._next:
             return
         said, speed = self._said(numbers), self._speed(count, now)
+        endless = count > 0 and not done
+        if endless:
+            said.insert(0, f"{count:,} {self._item}")
         if self._bar is not None:
             self._next = now + _SECONDS_PER_DRAWING
-            self._write(self._bar.draw, done, said, speed)
+            self._write(self._bar.draw, done, endless, said, speed)
+            return
+        taken = now - self._start
+        self._next = now + max(_SECONDS_PER_LINE, _FRACTION_PER_LINE * taken)
+        if endless:
+            self._write_line(f"{taken:.0f} s", [*said, speed])
         else:
-            taken = now - self._start
-            self._next = now + max(_SECONDS_PER_LINE, _FRACTION_PER_LINE * taken)
             left = taken * (1 - done) / max(done - self._done_before, 1e-9)
             self._write_line(f"{done:4.0%}", [*said, speed, f"{left:.0f} s left"])
 
@@ -178,9 +185,10 @@ class _Bar:
             first = self._bar.container if self._widget else {"text/plain": str(self._bar)}
             self._shown = display(first, raw=not self._widget, display_id=True)
 
-    def draw(self, done: float, said: list[str], speed: str) -> None:
-        shorter = [(_NO_TITLE, said[:n]) for n in range(len(said), -1, -1)]
-        self._fit(done, [*_with_bar(said, speed), (_NO_BAR, said), *shorter])
+    def draw(self, done: float, endless: bool, said: list[str], speed: str) -> None:
+        wide = [(_NO_END, said)] if endless else [*_with_bar(said, speed), (_NO_BAR, said)]
+        narrow = _NO_END if endless else _NO_TITLE
+        self._fit(done, [*wide, *((narrow, said[:n]) for n in range(len(said), -1, -1))])
         if self._shown is None or self._widget:
             # tqdm's own locking would leave all bars locked if Ctrl-C came while it draws.
             with self._bar.get_lock():
