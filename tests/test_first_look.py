@@ -77,6 +77,24 @@ def test_a_missing_extra_is_named(code: str, error: str) -> None:
     assert said == "fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'\n"
 
 
+def test_objects_say_what_they_are() -> None:
+    made = [
+        fastrnn.callbacks.EarlyStopping(patience=3),
+        fastrnn.callbacks.ProgressBar(),
+        fastrnn.callbacks.Callback(),
+        fastrnn.GRU(2, 3).stream(4),
+        fastrnn.Sequential([fastrnn.GRU(2, 3)]).stream(4),
+    ]
+    assert list(map(repr, made)) == [
+        "EarlyStopping(monitor='val_loss', patience=3, min_delta=0.0, mode='auto', "
+        "restore_best_weights=False)",
+        "ProgressBar(batches=True)",
+        "Callback()",
+        "Stream(batch_size=4)",
+        "ModelStream(batch_size=4)",
+    ]
+
+
 def test_without_docstrings() -> None:
     run("import fastrnn, fastrnn.cli; fastrnn.cli.main(['--version'])", "-OO")
 

@@ -105,6 +105,9 @@ y_t : array
             for s in layers:
                 s[chosen] = 0
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch_size={len(self._states[0][0])})"
+
 
 def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
     """Return the converter of arrays for a step through layers from `first` to `last`."""

@@ -170,6 +170,11 @@ class Callback:
     def __getstate__(self) -> dict[str, Any]:
         return {name: v for name, v in vars(self).items() if name not in ("model", "progress")}
 
+    def __repr__(self) -> str:
+        own = vars(self)
+        options = (f"{name}={own[name]!r}" for name in self._options if name in own)
+        return f"{type(self).__name__}({', '.join(options)})"
+
 
 class Resumable(Protocol):
     """A training whose state can be saved and restored."""

@@ -120,5 +120,8 @@ class ModelStream(Bound):
             for stage in self._stateful:
                 stage.reset(rows)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch_size={self._batch_size})"
+
     def _states(self) -> list[Any]:
         return [stage.state for stage in self._stateful]
