@@ -86,7 +86,7 @@ def test_objects_say_what_they_are() -> None:
         fastrnn.Sequential([fastrnn.GRU(2, 3)]).stream(4),
     ]
     assert list(map(repr, made)) == [
-        "EarlyStopping(monitor='val_loss', patience=3, min_delta=0.0, mode='auto', "
+        "EarlyStopping(monitor='val_loss', mode='auto', patience=3, min_delta=0.0, "
         "restore_best_weights=False)",
         "ProgressBar(batches=True)",
         "Callback()",
