@@ -268,6 +268,11 @@ def since(unit: int) -> Callable[[Any], str]:
         (table("%Y-%m-%d", "QS"), [], "quarterly", "2027-07-01 2027-10-01"),
         (table("%Y-%m-%d", "YE"), [], "yearly", "2050-12-31 2051-12-31"),
         (table("%Y-%m", "MS"), [], "2020-01 to 2022-06, monthly", "2022-07 2022-08"),
+        (table("%Y-%m-%d", "31D", 4), [], "every 31D", "2020-05-04 2020-06-04"),
+        (table("%Y-%m-%d", "MS", 2), [], "monthly", "2020-03-01 2020-04-01"),
+        (table("%Y-%m-%d", "2ME"), [], "every 2 months", "2025-01-31 2025-03-31"),
+        (table("%m.%Y", "MS"), [], "01.2020 to 06.2022, monthly", "07.2022 08.2022"),
+        (table("%Y%m", "MS").replace("when", "month"), [], "monthly", "202207 202208"),
         (table("%m/%Y", "MS"), [], "01/2020 to 06/2022, monthly", "07/2022 08/2022"),
         (table("%b %Y", "MS"), [], "monthly", "Jul 2022 Aug 2022"),
         (table("%B %Y", "MS"), [], "monthly", "July 2022 August 2022"),
@@ -388,9 +393,11 @@ def test_gaps_and_duplicates(file: Callable[..., str]) -> None:
          "columns 'a' and 'b' hold dates"),
         ("date,v\nMon 3 Feb 2020,1\nTue 4 Feb 2020,2\n", [], "column 'date' may hold times, such"),
         ("x,v\n3. März 2020,1\n4. März 2020,2\n", [], "column 'x' may hold times, .*--time none"),
+        ("date,v\n45292,1\n45323,2\n45352,4\n", [], "column 'date' may hold times, such as '4529"),
         ("time,v\n12:30,1\n12:31,2\n", [], "column 'time' may hold times, such as '12:30'"),
         ("t,v\n2020-01-01 00:00,1\n2020-01-02 00:00Z,2\n", [],
          "'t': some times have an offset from UTC"),
+        ("t,v\n2020-01-01T00:00Z,1\n2020-01-02,2\n", [], "'t': some times have an offset from"),
         ("t,v\n2020-01-01,1\n2020-01-01,2\n", ["--fill=0"], "expected rows of several times"),
         ("a,v\nx,1\ny,2\n", ["--time=a"], "row 2, column 'a': expected a date or a whole number"),
         (table("%Y-%m-%d", "D"), ["--time=when", "--time-format=%d.%m.%Y"],
@@ -410,6 +417,10 @@ def test_what_counts_is_no_series(file: Callable[..., str]) -> None:
     )
     assert [*read(file(text)).frame] == ["v", "w"]
     assert [*read(file(text), "--columns=id").frame] == ["id"]
+    codes = "code,v\n" + "".join(f"{k % 9 + 1}.{1234 + k},{k * k % 5}\n" for k in range(20))
+    assert [*read(file(codes)).frame] == ["code", "v"]
+    shops = "shop,v\n" + "".join(f"shop {k},{k * k % 5}\n" for k in range(10, 20))
+    assert read(file(shops)).said.endswith("in order, without times")
     assert not times.is_counter(tables.Table("f", ",", {"a": ["1", "2"], "v": ["1", "3"]}, 2), "v")
 
 

@@ -19,7 +19,8 @@ _DATES = {
     r"\d{1,2}([-/])\d{1,2}\1\d{4}": ("%d{0}%m{0}%Y", "%m{0}%d{0}%Y"),
     r"\d{1,2}(\.)\d{1,2}\.\d{4}": ("%d{0}%m{0}%Y",),
     r"\d{4}([-/])\d{1,2}": ("%Y{0}%m",),
-    r"\d{1,2}([-/.])\d{4}": ("%m{0}%Y",),
+    r"\d{1,2}([-/])\d{4}": ("%m{0}%Y",),
+    r"(?:0[1-9]|1[0-2])(\.)(?:19|20)\d\d": ("%m{0}%Y",),  # not 1.2345, a number
     r"\d{1,2}([- /])[a-z]{3}\1\d{4}": ("%d{0}%b{0}%Y",),
     r"\d{1,2}([- /])[a-z]{3,}\1\d{4}": ("%d{0}%B{0}%Y",),
     r"[a-z]{3} \d{1,2}(,?) \d{4}": ("%b %d{0} %Y",),
@@ -33,7 +34,10 @@ _DATES = {
 }
 
 #: Dates whose year has two digits, so that the century is a guess, and the order of parts too.
-_SHORT_YEAR = r"\d{1,2}([-/.])\d{1,2}\1\d{2}|(\d{1,2}[- /])?[a-z]{3,}[-' /]+\d{2}"
+_SHORT_YEAR = (
+    r"\d{1,2}([-/.])\d{1,2}\1\d{2}|(\d{1,2}[- /])?"
+    r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-' /]+\d{2}"
+)
 
 #: The time of day, after the date.
 _CLOCK = re.compile(
@@ -59,21 +63,26 @@ _TELLING = re.compile(
     r"date|datum|fecha|time|zeit|year|jahr|month|monat|mois|week|woche|quarter|quartal|period",
     re.IGNORECASE,
 )
+_TIME = re.compile(r"date|datum|time|timestamp|date.?time", re.IGNORECASE)
 _HAS_YEAR = re.compile(r"(?<!\d)[12]\d{3}(?!\d)")
 _EPOCH = re.compile(r".*(time|epoch|unix|date|^ts$).*", re.IGNORECASE)
 
-#: Numbers that may be years.
+#: Numbers that may be years, or years and months.
 _YEARS = 1000, 3000
+_YEAR_AND_MONTH = re.compile(r"(1[6-9]|2[01])\d\d(0[1-9]|1[0-2])")
 
 #: Seconds since 1970, of the years 2001 to 2128, and the units that they may be counted in.
 _EPOCH_SECONDS = 1e9, 5e9
+_EPOCH_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+
 #: Cells that are looked at to tell whether a column holds dates.
 _SAMPLE = 1000
 
 #: Times such as 1949.083 are this part of a step off at most.
 _ROUNDED = 0.05
 
-_EPOCH_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+#: Regular times are at most this many times as many as those that there are, or memory may not do.
+_SPARSEST = 10_000
 
 #: Parts of a date that tables have in columns of their own, next to a date or instead of one.
 _PARTS = ("year", "month", "day")
@@ -81,10 +90,9 @@ _CALENDAR = re.compile(
     r"year|quarter|month|week|day|hour|minute|weekday|day_?of_?(week|year)", re.IGNORECASE
 )
 
-_FREQUENCIES = {
-    "D": "daily", "B": "on business days", "7D": "weekly", "h": "hourly", "min": "every minute",
-    "s": "every second", "MS": "monthly", "ME": "monthly", "BMS": "monthly", "BME": "monthly",
-    "1mo": "monthly", "3mo": "quarterly", "12mo": "yearly",
+_SAID = {
+    "D": "daily", "7D": "weekly", "h": "hourly", "min": "every minute", "s": "every second",
+    1: "monthly", 3: "quarterly", 12: "yearly",
 }  # fmt: skip
 
 
@@ -142,17 +150,10 @@ def found(
         table.column(option, "--time says which column holds dates")
         times = _dates(table, option, dayfirst, form) or _counted(table, option, named=True)
         if times is None:
-            wrong = next(
-                (
-                    i
-                    for i, c in enumerate(table.columns[option])
-                    if is_missing(c) or not is_number(c)
-                ),
-                0,
-            )
-            table.refuse(
-                wrong, option, "a date or a whole number (--time-format says how to read it)"
-            )
+            cells = table.columns[option]
+            wrong = (i for i, cell in enumerate(cells) if is_missing(cell) or not is_number(cell))
+            expected = "a date or a whole number (--time-format says how to read it)"
+            table.refuse(next(wrong, 0), option, expected)
         return times
     dates = [_dates(table, name, dayfirst, form, least=0.5) for name in table.columns]
     known = [times for times in dates if times is not None]
@@ -180,9 +181,11 @@ def _refuse_unknown_dates(table: Table) -> None:
     """Raise if a column seems to tell times, but in another way than those known."""
     for name, column in table.columns.items():
         cells = [cell.strip() for cell in column]
-        telling = _TELLING.search(name) or all(map(_HAS_YEAR.search, cells))
-        distinct = len({*cells}) == len(cells) > 1
-        if telling and distinct and not any(map(is_number, cells)):
+        if any(map(is_number, cells)):
+            telling = _TIME.fullmatch(name) is not None
+        else:
+            telling = bool(_TELLING.search(name)) or all(map(_HAS_YEAR.search, cells))
+        if telling and len({*cells}) == len(cells) > 1:
             raise ValueError(
                 f"{table.name}: column {name!r} may hold times, such as {cells[0]!r}; "
                 "--time-format says how to read them, --time none takes rows in order"
@@ -307,7 +310,11 @@ def _iso(example: str, clock: re.Match[str]) -> _Form:
 
     def parse(cells: Iterable[str]) -> Any:
         texts = [*cells]
-        if 0 < sum(map(bool, map(_OFFSET.search, texts))) < sum(":" in text for text in texts):
+        if (
+            0
+            < sum(map(bool, map(_OFFSET.search, texts)))
+            < sum(text[:4].isdigit() for text in texts)
+        ):
             raise _UnclearError("some times have an offset from UTC, others have none")
         clocks = [clock for _, clock in map(_split, texts if clock["zone"] else []) if clock]
         several = len({clock["zone"] for clock in clocks}) > 1
@@ -394,6 +401,9 @@ def _counted(table: Table, name: str, named: bool) -> Times | None:
     whole = bool((values == np.rint(values)).all())
     if not (np.abs(values) < 2**53).all():
         return None  # no longer exact
+    if all(map(_YEAR_AND_MONTH.fullmatch, cells)) and (named or _TELLING.search(name)):
+        form = _by_format("%Y%m", cells[0])
+        return Times(name, (name,), form.parse(cells), form.show)
     for unit, scale in _EPOCH_UNITS.items():
         low, high = (bound * scale for bound in _EPOCH_SECONDS)
         if ((values >= low) & (values < high)).all() and (named or _EPOCH.fullmatch(name)):
@@ -420,9 +430,8 @@ def _is_even(values: Array) -> bool:
     distances = np.diff(np.sort(values))
     if len(distances) < 2 or distances.min() <= 0:  # two numbers are always evenly spaced
         return False
-    return bool(
-        np.ptp(distances) <= (0 if values.dtype.kind == "i" else _ROUNDED * distances.mean())
-    )
+    rounded = 0.0 if values.dtype.kind == "i" else _ROUNDED
+    return bool(np.ptp(distances) <= rounded * distances.mean())
 
 
 def _epoch(name: str, cells: Sequence[str], unit: str) -> Times:
@@ -491,18 +500,13 @@ def step_of(values: Any) -> Step | None:
         return None
     if isinstance(values, np.ndarray):
         return _step_of_numbers(values)
-    pd = pandas()
-    best, offset = 0.0, None
-    for candidate in _offsets(values):
-        expected = pd.date_range(values[0], values[-1], freq=candidate)
+    best, step = 0.0, None
+    for candidate in _candidates(values):
+        expected = candidate.between(values[0], values[-1])
         complete = len(values) / max(len(expected), 1)
         if complete > best and values.isin(expected).all():
-            best, offset = complete, candidate
-    if offset is None:
-        return None
-    months = getattr(offset, "kwds", {}).get("months")
-    name = f"{months}mo" if months else offset.freqstr
-    return Step(offset, _FREQUENCIES.get(name, f"every {name}"))
+            best, step = complete, candidate
+    return step
 
 
 def stamps(values: Any) -> Array:
@@ -527,37 +531,40 @@ def _offset(distance: Any) -> Any:
 
 def _step_of_numbers(values: Array) -> Step | None:
     distances = np.diff(values)
+    usual = float(np.median(distances))
     if values.dtype.kind == "i":
-        least = int(distances.min())
-        years = least == 1 and _YEARS[0] <= values[0] and values[-1] < _YEARS[1]
-        said = "yearly" if years else f"{least} apart"
-        return None if (distances % least).any() else Step(least, said)
-    steps = distances / np.median(distances)
-    offset = float(distances.sum() / np.rint(steps).sum())  # the mean, as all are rounded
-    uneven = np.abs(steps - np.rint(steps)).max() > _ROUNDED
-    return None if uneven else Step(offset, f"{offset:.6g} apart")
+        sizes, counts = np.unique(distances, return_counts=True)
+        usual = int(sizes[counts.argmax()])
+    steps = distances / usual
+    if np.abs(steps - np.rint(steps)).max() > (0 if isinstance(usual, int) else _ROUNDED):
+        return None
+    if steps.sum() > _SPARSEST * len(values):
+        return None
+    if isinstance(usual, float):
+        usual = float(distances.sum() / np.rint(steps).sum())  # the mean, as all are rounded
+    years = usual == 1 and _YEARS[0] <= values[0] and values[-1] < _YEARS[1]
+    return Step(usual, "yearly" if years else f"{usual:.6g} apart")
 
 
-def _offsets(values: Any) -> list[Any]:
-    """Return the distances that there may be between dates."""
+def _candidates(values: Any) -> list[Step]:
+    """Return the distances that there may be between dates; of those alike, months first."""
     pd = pandas()
-    distances = pd.Series(values[1:] - values[:-1])
-    usual = distances.mode()[0]
-    offsets = []
-    # Ten thousand times as many dates as there are would take the memory.
-    if (values[-1] - values[0]) / usual < 10_000 * len(values):
-        offsets.append(_offset(usual))
-    months = np.diff(np.asarray(values.year * 12 + values.month))
-    if (values.time == values[0].time()).all():
-        if (values.day_of_week < 5).all():
-            offsets.append(pd.offsets.BDay())
-        for same, kind in (
-            (values.day == values[0].day, None),
-            (values.is_month_end, pd.offsets.MonthEnd),
-            (values.day >= 26, pd.offsets.BMonthEnd),
-            (values.day <= 3, pd.offsets.BMonthBegin),
+    steps = []
+    months = int(np.diff(np.asarray(values.year * 12 + values.month)).min())
+    same_time = (values.time == values[0].time()).all()
+    if months > 0 and same_time:
+        for fits, offset in (
+            (values.is_month_end, pd.offsets.MonthEnd(months)),
+            (values.day == values[0].day, pd.DateOffset(months=months)),
+            (values.day >= 26, pd.offsets.BMonthEnd(months)),
+            (values.day <= 3, pd.offsets.BMonthBegin(months)),
         ):
-            if months.min() > 0 and np.all(same):
-                k = int(months.min())
-                offsets.append(kind(k) if kind else pd.DateOffset(months=k))
-    return offsets
+            if np.all(fits):
+                steps.append(Step(offset, _SAID.get(months, f"every {months} months")))
+    usual = pd.Series(values[1:] - values[:-1]).mode()[0]
+    if (values[-1] - values[0]) / usual < _SPARSEST * len(values):
+        offset = _offset(usual)
+        steps.append(Step(offset, _SAID.get(offset.freqstr, f"every {offset.freqstr}")))
+    if same_time and (values.day_of_week < 5).all():
+        steps.append(Step(pd.offsets.BDay(), "on business days"))
+    return steps
