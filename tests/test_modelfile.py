@@ -461,6 +461,19 @@ def test_what_could_not_be_written_is_kept(
     assert {*os.listdir(folder)} == {path.name, Path(beside).name}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder that is in use can't be removed")
+def test_kept_where_the_working_directory_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(OSError, match=r"^m: No such file or directory; it is kept in /") as info:
+        atomic.save("m", lambda path: atomic.write(path, b"data"), "it")
+    assert Path(str(info.value).partition(" in ")[2]).read_bytes() == b"data"
+
+
 def test_a_checkpoint_that_fails_does_not_end_the_training(
     tmp_path: Path, full: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,30 +93,31 @@ def kept(
     """
     import tempfile
 
-    target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    stem, suffix = os.path.splitext(name)
-    shown = stem if name == _short(name) else _short(name)
     if already:
         with suppress(OSError):
             write(already)
             return already
-    beside = os.path.join(folder, f"{shown}.{os.urandom(4).hex()}{suffix[:_SHOWN]}")
+    name = os.path.basename(path) or "kept"
     with suppress(OSError):
-        _write_new(beside, b"", like=target)  # a file that is replaced keeps its mode
-        return _written(beside, write)
+        target = os.path.realpath(path)  # fails where the working directory is gone
+        stem, suffix = os.path.splitext(name)
+        shown = stem if name == _short(name) else _short(name)
+        other = f"{shown}.{os.urandom(4).hex()}{suffix[:_SHOWN]}"
+        return _written(os.path.join(os.path.dirname(target), other), write, like=target)
     with suppress(OSError):
-        private = tempfile.mkdtemp(prefix="fastrnn-")
+        folder = tempfile.mkdtemp(prefix="fastrnn-")
         try:
-            return _written(os.path.join(private, name), write)
+            return _written(os.path.join(folder, name), write)
         except OSError:
-            os.rmdir(private)
+            os.rmdir(folder)
     return None
 
 
-def _written(path: str, write: Callable[[str], object]) -> str:
+def _written(path: str, write: Callable[[str], object], like: str | None = None) -> str:
     """Write a file and return its path; if that fails, remove what there is of it."""
     try:
+        if like is not None:
+            _write_new(path, b"", like)  # the file that replaces it keeps its mode
         write(path)
     except OSError:
         with suppress(OSError):

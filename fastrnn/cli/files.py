@@ -51,7 +51,7 @@ def read_text(path: str | None, encoding: str | None = None) -> str:
     text = data if isinstance(data, str) else _decoded(_decompressed(data, name), name, encoding)
     if "\0" in text:
         raise ValueError(
-            f"{name}: is not text: it contains NUL characters; is --encoding utf-16-le or the like?"
+            f"{name}: is not text: it contains NUL characters; --encoding utf-16-le may read it"
         )
     if not text:
         raise ValueError(f"{name}: is empty")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,18 +106,21 @@ class Series:
         given = {name: f.iloc[:, 0] if single else f for name, f in self.frames.items()}
         return given if self.by is not None else given[""]
 
-    def rows(self, horizon: int, results: Sequence[Any], text: Any) -> list[list[str]]:
+    def rows(
+        self, horizon: int, results: Sequence[Any], text: Callable[[float], str]
+    ) -> list[list[str]]:
         """Return a table of the results: forecasts and, perhaps, lower and upper bounds."""
         columns = list(self.frame.columns)
         sides = ("", " lower", " upper")[: len(results)]
-        header = [*filter(None, [self.by]), self.when.column if self.when else "step"]
+        by = [] if self.by is None else [self.by]
+        header = [*by, self.when.column if self.when else "step"]
         rows = [header + [f"{column}{side}" for column in columns for side in sides]]
         for name in self.frames:
             each = [result if self.by is None else result[name] for result in results]
             values = np.stack([np.asarray(r).reshape(horizon, -1) for r in each], axis=2)
             for when, row in zip(self._after(name, horizon), values, strict=True):
                 cells = [text(float(value)) for value in row.flat]
-                rows.append([*([] if self.by is None else [name]), when, *cells])
+                rows.append([*([name] if by else []), when, *cells])
         return rows
 
     def _after(self, name: str, horizon: int) -> list[str]:
@@ -134,7 +137,7 @@ def read(args: argparse.Namespace) -> Series:
     if args.id is not None:
         table.column(args.id, "--id says which column tells series apart")
     when = times.found(table, args.time, args.dayfirst, args.time_format)
-    chosen = args.columns or _numeric(table, when, args.id)
+    chosen = [*dict.fromkeys(args.columns or _numeric(table, when, args.id))]
     for name in chosen:
         table.column(name, "--columns says what to forecast")
     decimal = tables.decimal_of(table, chosen, args.decimal)
