@@ -7,6 +7,7 @@ All other modules iterate over :data:`CELLS`. A new cell is an entry here and on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from fastrnn import _checks
@@ -104,7 +105,7 @@ class Cell:
     options: tuple[str, ...] = ()
     norm_groups: tuple[tuple[str, ...], ...] = ()
 
-    @property
+    @cached_property
     def weights(self) -> tuple[str, ...]:
         """Names of all weights that this cell can have, in order."""
         of_options = {
@@ -123,27 +124,33 @@ class Cell:
         ValueError
             If `config` has an option that this cell does not support.
         """
-        absent: tuple[str, ...] = () if config.bias else ("bias_ih", "bias_hh", "bias_c")
-        for option, names, asked in (
-            ("projection", PROJECTION, config.proj_size),
-            ("peephole", PEEPHOLES, config.peephole),
-            ("layer_norm", GAINS + STATE_NORM, config.layer_norm),
-        ):
-            if asked and option not in self.options:
-                raise ValueError(f"config: {self.name} cells have no {option}, got {config}")
-            absent += names if not asked else ()
-        I, H, P = config.input_size, config.hidden_size, config.output_size
-        rows = len(self.gates) * H
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(WEIGHTS + GAINS, (rows,))
-        shapes["weight_ih"] = (rows, I)
-        if self.recurrence == "dense":
-            shapes["weight_hh"] = (rows, P)
-        shapes |= dict.fromkeys(PROJECTION, (P, H)) | dict.fromkeys(PEEPHOLES + STATE_NORM, (H,))
-        return {name: shapes[name] for name in self.weights if name not in absent}
+        return _weight_shapes(self, config).copy()
 
     def state_sizes(self, config: CellConfig) -> tuple[int, ...]:
         """Return the size of each state: P for h, H for others."""
         return (config.output_size, *[config.hidden_size] * (len(self.states) - 1))
+
+
+# Asked for whenever weights that have changed are packed, so at each step of a training.
+@lru_cache(maxsize=64)
+def _weight_shapes(cell: Cell, config: CellConfig) -> dict[str, tuple[int, ...]]:
+    absent: tuple[str, ...] = () if config.bias else ("bias_ih", "bias_hh", "bias_c")
+    for option, names, asked in (
+        ("projection", PROJECTION, config.proj_size),
+        ("peephole", PEEPHOLES, config.peephole),
+        ("layer_norm", GAINS + STATE_NORM, config.layer_norm),
+    ):
+        if asked and option not in cell.options:
+            raise ValueError(f"config: {cell.name} cells have no {option}, got {config}")
+        absent += names if not asked else ()
+    I, H, P = config.input_size, config.hidden_size, config.output_size
+    rows = len(cell.gates) * H
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(WEIGHTS + GAINS, (rows,))
+    shapes["weight_ih"] = (rows, I)
+    if cell.recurrence == "dense":
+        shapes["weight_hh"] = (rows, P)
+    shapes |= dict.fromkeys(PROJECTION, (P, H)) | dict.fromkeys(PEEPHOLES + STATE_NORM, (H,))
+    return {name: shapes[name] for name in cell.weights if name not in absent}
 
 
 CELLS: dict[str, Cell] = {

@@ -121,7 +121,10 @@ class Watched(ABC, Generic[P]):
     def _expect_whole(self) -> None:
         """Raise if an array was reshaped or retyped through the base of a view."""
         for name, array, shape in zip(self._names, self._arrays, self._shapes, strict=True):
-            if array is None:
+            if array is None or (
+                # The usual case, quickly: as it was made, and writeable.
+                array.shape == shape and array.dtype is self.dtype and array.flags.carray
+            ):
                 continue
             if array.shape != shape or array.dtype != self.dtype or not array.flags.c_contiguous:
                 raise ValueError(

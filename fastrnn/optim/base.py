@@ -295,7 +295,7 @@ class Optimizer(ABC):
             self._run(again, params, grads, lr)
         for group in self._groups:
             group.steps += 1
-        self._steps += 1
+        object.__setattr__(self, "_steps", self._steps + 1)  # not an option: nothing to check
 
     def _run(
         self,
