@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ from fastrnn.text.ngram import ngram_bits_per_char
 
 #: N-gram models to compare with, by the characters that they see, and what they do.
 _ORDERS = {
-    0: "how often each character occurs, and nothing else",
-    2: "how often each follows the 2 characters before it: counts, no network",
+    0: "how often each character occurs",
+    2: "how often each character follows the two before it",
 }
 
 
@@ -54,12 +55,10 @@ def _run(args: argparse.Namespace) -> None:
         atomic.check_writable(file)
 
     train, validation = split(text, model.validation_fraction)
+    print(f"{source}: {len(text):,} characters, {len(set(text))} distinct")
     print(
-        f"{source}: {len(text):,} characters, {len(set(text))} distinct; "
-        f"the last {len(validation):,} are for validation"
-    )
-    print(
-        f"training {model.cell.upper()}, backend {fastrnn.backend()}, {args.seconds:g} s",
+        f"training {model.cell.upper()} for {args.seconds:g} s on all but the last "
+        f"{len(validation):,}, backend {fastrnn.backend()}",
         flush=True,
     )
     model.fit(text)
@@ -74,8 +73,9 @@ def _run(args: argparse.Namespace) -> None:
     print(f"  {'this model':12}{model.bits_per_char(validation):.3f}")
 
     print("\nsample")
+    width = max(20, min(80, shutil.get_terminal_size().columns) - 1)
     for paragraph in _sentences(model.generate("", 500, temperature=0.5, seed=args.seed)):
-        print(textwrap.fill(paragraph, 78, initial_indent="  ", subsequent_indent="  "))
+        print(textwrap.fill(paragraph, width, initial_indent="  ", subsequent_indent="  "))
 
     print("\ntraining speed, characters per second on the same work")
     for name in dict.fromkeys((fastrnn.backend(), "reference")):
