@@ -116,6 +116,8 @@ def parse(text: str, path: str, args: argparse.Namespace) -> Table:
     separator = _separator_option(args.sep) or given or ("\t" if _TSV.search(path) else None)
     separator = separator or _found_separator(body, name, _quoting(args.quote, ""))
     quoting = _quoting(args.quote, separator)
+    if lead and (header := _commented_header(text.split("\n", lead)[lead - 1], body, separator)):
+        lead, body = lead - 1, f"{header}\n{body}"
     _check_shape(body, name, separator, quoting, lead)
     frame = pd.read_csv(
         io.StringIO(body), sep=separator, header=None, dtype=str, na_filter=False,
@@ -142,6 +144,15 @@ def _lead(text: str) -> tuple[int, str | None]:
         elif line.strip() and not line.startswith("#"):
             return i, separator
     return i + 1, separator
+
+
+def _commented_header(line: str, body: str, separator: str) -> str | None:
+    """Return the header in the line before the first row, which is one of data, as after ``#``."""
+    header = line.lstrip("# ")
+    first = body.partition("\n")[0].split(separator)
+    is_data = any(map(is_number, first))
+    same = line.startswith("#") and len(header.split(separator)) == len(first)
+    return header if is_data and same else None
 
 
 def _separator_option(value: str | None) -> str | None:
