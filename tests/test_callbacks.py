@@ -150,7 +150,15 @@ def test_a_failing_callback(data: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "mode", "epochs", "best"),
-    [("scripted", "max", 3, 2), ("scripted", "auto", 2, 1), ("accuracy", "auto", 3, 2)],
+    [
+        ("scripted", "max", 3, 2),
+        ("scripted", "auto", 2, 1),
+        ("val_mean_squared_error", "auto", 2, 1),
+        ("accuracy", "auto", 3, 2),
+        ("val_r2_score", "auto", 3, 2),
+        ("roc_auc", "auto", 3, 2),
+        ("recall", "min", 2, 1),
+    ],
 )
 def test_early_stopping_where_more_is_better(
     name: str, mode: str, epochs: int, best: float, data: Any

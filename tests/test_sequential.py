@@ -866,6 +866,17 @@ def test_validation_in_batches_of_its_own(rng: np.random.Generator) -> None:
     assert sizes == [4, 2, 2, 1, 4, 4, 1]
 
 
+def test_resets_of_a_stream_are_checked(rng: np.random.Generator) -> None:
+    for layers in ([GRU(F, 4)], [Linear(F, 4)]):
+        stream = Sequential(layers).stream(3)
+        stream.step(rng.standard_normal((3, F)))
+        for rows in (None, 2, [0, 2], [True, False, True], np.zeros(3, bool)):
+            stream.reset(rows)
+        for wrong in ([1, 0, 0], 3, [True, False], "0", 0.5):
+            with pytest.raises((ValueError, TypeError), match=r"rows: .* row numbers .* booleans"):
+                stream.reset(wrong)
+
+
 def test_evaluation_and_prediction_show_progress(
     rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:

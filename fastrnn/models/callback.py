@@ -88,9 +88,9 @@ class Progress:
 class Callback:
     """Hooks that ``fit`` calls, with Keras's names; override those of interest.
 
-    `logs` holds loss and metrics: in ``on_train_batch_end`` those of the epoch so far, in
-    ``on_epoch_end`` those of the epoch and of the validation; entries added there are recorded in
-    the history.
+    `logs` holds loss and metrics: in ``on_train_batch_end`` those of the epoch so far, without
+    metrics that are functions of all outputs; in ``on_epoch_end`` those of the epoch and of the
+    validation; entries added there are recorded in the history.
 
     Pickles and copies leave out `model` and `progress`, which the next ``fit`` sets.
 

@@ -160,6 +160,8 @@ class Data:
         _weight_pins = _checks.pinned(sample_weight)
         if not len(self):
             raise ValueError("X: expected one sequence or more, got none")
+        if y is None:
+            raise TypeError("y: expected an array of real numbers or a list, got None")
         given = y
         y = self._per_step(y, "y") if s.per_step else y
         shape = (*(y.shape[: self._lead] if s.per_step else (len(self),)), s.outputs)

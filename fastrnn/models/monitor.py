@@ -24,9 +24,13 @@ MONITORED: Options = {
 }
 
 
+#: Ends of names of quantities of which more is better: Keras's, and scikit-learn's scores.
+_GAINS = ("accuracy", "_score", "auc", "precision", "recall")
+
+
 def worst(monitor: str, mode: str) -> float:
-    """Return what any value of the quantity is better than; "auto" takes accuracies for gains."""
-    more = monitor.endswith("accuracy") if mode == "auto" else mode == "max"
+    """Return what any value of the quantity is better than; "auto" goes by its name."""
+    more = monitor.lower().endswith(_GAINS) if mode == "auto" else mode == "max"
     return -math.inf if more else math.inf
 
 
@@ -111,7 +115,8 @@ class EarlyStopping(Monitor):
     min_delta : float
         An improvement must exceed this.
     mode : {"auto", "min", "max"}
-        Whether lower or higher is better; "auto" is "max" for accuracies only.
+        Whether lower or higher is better; "auto" is "max" for accuracies, precision, recall, AUC
+        and scikit-learn's scores, going by their names.
     restore_best_weights : bool
         Whether to restore the weights of the best epoch, however the training ends.
 
@@ -217,7 +222,8 @@ class ReduceLROnPlateau(Monitor):
     min_delta : float
         An improvement must exceed this.
     mode : {"auto", "min", "max"}
-        Whether lower or higher is better; "auto" is "max" for accuracies only.
+        Whether lower or higher is better; "auto" is "max" for accuracies, precision, recall, AUC
+        and scikit-learn's scores, going by their names.
     min_lr : float
         Lower bound of the rate.
 

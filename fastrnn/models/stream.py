@@ -113,10 +113,12 @@ class ModelStream(Bound):
 
         Parameters
         ----------
-        rows : int, sequence of int or boolean array, optional
-            Only these rows of the batch. Default: all.
+        rows : int, sequence of int or sequence of bool, optional
+            Rows of the batch: their numbers, or one boolean for each row. B integers that are all
+            0 or 1 are ambiguous and refused, if B is more than 1. Default: all.
         """
         with self._busy:
+            _checks.rows(rows, self._batch_size)  # a model without a state checks them too
             for stage in self._stateful:
                 stage.reset(rows)
 

@@ -192,6 +192,8 @@ class Trainer:
             if not self.batch:
                 return
         self._publish()
+        if isinstance(self.data, Batches) and self.plan.bptt is None:
+            self.progress.steps = self.batch  # of the next epoch, too
         logs = self.means.logs()
         if self.validation is not None:
             of = self.plan.validation_batch_size
