@@ -380,6 +380,8 @@ def closed_file() -> Any:
     return stream
 
 
+# tqdm 4.66 says so where it can't draw a new bar.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("bars", [False, True])
 @pytest.mark.parametrize(
     "make", [lambda: None, closed, closed_file, object, WriteOnly, Broken, io.StringIO]

@@ -12,7 +12,6 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.losses import Loss, checked_weight
-from fastrnn.models import weighting
 
 #: Shuffled sequences are grouped by length within windows of this many batches.
 _WINDOW = 50
@@ -183,6 +182,9 @@ class Data:
 
     def with_class_weights(self, loss: Loss, class_weight: Any) -> Self:
         """Return the same with weights multiplied by those of the targets' classes."""
+        # Imported when it is first needed: inference starts faster without.
+        from fastrnn.models import weighting
+
         assert self.y is not None
         s = self.signature
         counted = np.ones(self.y.shape[: self._lead if s.per_step else 1], np.bool_)
