@@ -89,6 +89,25 @@ def test_train_and_generate(
     assert written[0] == ("the quick" + expected + "\n", "")
 
 
+def test_train_further(model_file: Path, text_file: Path, capsys: Any) -> None:
+    before = CharLM.load(model_file)
+    more = model_file.with_name("more")
+    args = ["lm", "train", str(text_file), "-o", str(more), "-q", f"--resume={model_file}"]
+    assert main([*args, "--epochs=2", "--seed=1", "--lr=1e-9"]) == 0
+    after = CharLM.load(more)
+    assert (after.hidden_size, after.epochs, after.lr) == (before.hidden_size, 2, 1e-9)
+    assert after.bits_per_char(TEXT) == pytest.approx(before.bits_per_char(TEXT), abs=1e-3)
+    capsys.readouterr()
+    assert main([*args, "--hidden-size=17"]) == 2
+    assert "hidden_size: expected 16" in capsys.readouterr().err
+    assert main(["lm", "generate", str(more), "--prompt=ßfox", "--unknown=skip"]) == 0
+    assert main(["lm", "generate", str(more), "--prompt=ßfox", "--unknown=no"]) == 2
+    assert "unknown: expected one of" in capsys.readouterr().err
+    args = ["lm", "train", str(text_file), "-o", str(more), "-q", *SMALL, "--epochs=1"]
+    assert main([*args, "--unknown=replace", "--normalization=NFC"]) == 0
+    assert (CharLM.load(more).unknown, CharLM.load(more).normalization) == ("replace", "NFC")
+
+
 @pytest.mark.parametrize("cell", list(CELLS))
 def test_every_recurrent_layer_is_a_cell(
     cell: str, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -23,7 +23,7 @@ from fastrnn.cli.files import (
     read_text,
     shown,
 )
-from fastrnn.cli.parser import CELL, add_command, add_options, made
+from fastrnn.cli.parser import CELL, add_command, add_options, given
 from fastrnn.models import estimators
 from fastrnn.text import TextClassifier
 
@@ -106,7 +106,7 @@ def _add_text_column(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    model = made(TextClassifier, args)
+    model = TextClassifier(**given(TextClassifier, args))
     if not 0 <= args.holdout < 1:
         raise ValueError(f"--holdout: expected a number in [0, 1), got {args.holdout}")
     check_outputs([args.output], (path for _, path in _files(args.files)))
@@ -116,7 +116,7 @@ def _train(args: argparse.Namespace) -> None:
         counts = ", ".join(f"{label} {n:,}" for label, n in Counter(of).most_common(10))
         name = shown(args.files[0]) if len(args.files) == 1 else f"{len(args.files)} files"
         print(f"{name}: {len(texts):,} texts, {len({*of})} labels: {counts}", file=sys.stderr)
-    rest, held = _split(labels, args.holdout, args.seed)
+    rest, held = _split(labels, args.holdout, model.seed)
     model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
     atomic.save(args.output, model.save, "the model")
     if model.history is not None and model.history.interrupted:

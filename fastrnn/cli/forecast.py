@@ -13,7 +13,7 @@ from fastrnn import _checks
 from fastrnn._files import atomic
 from fastrnn.cli import series, tables
 from fastrnn.cli.files import check_outputs
-from fastrnn.cli.parser import CELL, add_command, add_options, made, number, one_line
+from fastrnn.cli.parser import CELL, add_command, add_options, given, number, one_line
 from fastrnn.forecast import Forecaster
 
 #: Shorter series take seconds, and too many epochs to print each.
@@ -87,8 +87,10 @@ def _float_format(value: str) -> Any:
 
 
 def _run(args: argparse.Namespace) -> None:
-    skip = args.fill == "skip"  # which is not the model's
-    model = made(Forecaster, argparse.Namespace(**vars(args) | ({"fill": None} if skip else {})))
+    settings = given(Forecaster, args)
+    if args.fill == "skip":  # which is not the model's
+        del settings["fill"]
+    model = Forecaster(**settings)
     _checks.size(args.horizon, "horizon")
     if args.level is not None:
         _checks.fraction(args.level, "level")

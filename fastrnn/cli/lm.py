@@ -7,7 +7,7 @@ from typing import Any
 
 from fastrnn._files import atomic
 from fastrnn.cli.files import add_encoding, check_outputs, read_text
-from fastrnn.cli.parser import CELL, add_command, add_options, made
+from fastrnn.cli.parser import CELL, add_command, add_options, given
 from fastrnn.text import CharLM
 
 
@@ -18,6 +18,11 @@ def add(commands: Any) -> None:
     train = add_command(lm_commands, "train", _train, "train a model on a text")
     train.add_argument("text", metavar="FILE", help="the text; - for standard input")
     train.add_argument("-o", "--output", required=True, metavar="MODEL", help="file to write")
+    train.add_argument(
+        "--resume",
+        metavar="MODEL",
+        help="model to train further; its settings stay, but for those that are given",
+    )
     add_encoding(train)
     add_options(
         train,
@@ -36,6 +41,8 @@ def add(commands: Any) -> None:
         ("epochs", float, "passes through the text (default: depends on its length)"),
         ("max_seconds", float, "time limit of the training"),
         ("validation_fraction", float, "fraction of the text, at its end, to validate on"),
+        ("normalization", str, "normal form of Unicode to bring the text into, such as NFC"),
+        ("unknown", str, "what to do with other characters later: error, skip or replace"),
         ("seed", int, "for reproducible results"),
     )
     train.add_argument("-q", "--quiet", action="store_true", help="show no progress")
@@ -53,13 +60,22 @@ def add(commands: Any) -> None:
     generate.add_argument(
         "--top-k", type=int, help="sample from this many most likely characters only"
     )
+    generate.add_argument(
+        "--unknown",
+        help="what to do with characters of the prompt that the model does not know: error, skip "
+        "or replace (default: as trained)",
+    )
     generate.add_argument("--seed", type=int, help="for reproducible results")
 
 
 def _train(args: argparse.Namespace) -> None:
-    model = made(CharLM, args)
+    settings = given(CharLM, args)
+    model = CharLM.load(args.resume) if args.resume else CharLM(**settings)
+    for name, value in settings.items():
+        setattr(model, name, value)
     check_outputs([args.output], [args.text])
-    model.fit(read_text(args.text, args.encoding), verbose=not args.quiet)
+    more: Any = {"resume": True} if args.resume else {}
+    model.fit(read_text(args.text, args.encoding), verbose=not args.quiet, **more)
     atomic.save(args.output, model.save, "the model")
     if model.interrupted:
         print("interrupted; this is the model so far")
@@ -71,5 +87,7 @@ def _train(args: argparse.Namespace) -> None:
 
 def _generate(args: argparse.Namespace) -> None:
     model = CharLM.load(args.model)
-    written = model.generate(args.prompt, args.length, args.temperature, args.top_k, args.seed)
+    more: Any = {"unknown": args.unknown} if args.unknown else {}
+    how = args.temperature, args.top_k, args.seed
+    written = model.generate(args.prompt, args.length, *how, **more)
     print(args.prompt + written)

@@ -43,15 +43,18 @@ def number(text: str, expected: str = "a number") -> float:
 
 
 def add_options(parser: argparse.ArgumentParser, of: Any, *rows: tuple[str, Any, str]) -> None:
-    """Add options for fields of a dataclass; `max_seconds` is ``--seconds``."""
+    """Add options for fields of a dataclass; `max_seconds` is ``--seconds``.
+
+    Those that are not given are not among the parsed arguments.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(of)}
     for name, kind, text in rows:
         flag = "--" + name.replace("max_seconds", "seconds").replace("_", "-")
         shown = text if defaults[name] is None else f"{text} (default: {defaults[name]})"
-        parser.add_argument(flag, type=kind, dest=name, default=defaults[name], help=shown)
+        parser.add_argument(flag, type=kind, dest=name, default=argparse.SUPPRESS, help=shown)
 
 
-def made(of: Any, args: argparse.Namespace) -> Any:
-    """Return the dataclass with the values passed on the command line."""
+def given(of: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the values passed on the command line for fields of a dataclass."""
     names = {field.name for field in dataclasses.fields(of) if field.init}
-    return of(**{name: value for name, value in vars(args).items() if name in names})
+    return {name: value for name, value in vars(args).items() if name in names}
