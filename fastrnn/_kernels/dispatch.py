@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._kernels.interface import Kernels
 
 #: Compiled kernel sets, best first; each is one extension module per dtype in ``fastrnn._kernels``.
@@ -53,8 +54,9 @@ def _checked(name: str, origin: str) -> str:
     if name not in backends():
         known = name in (*COMPILED, REFERENCE)
         reason = "can't run on this machine or was not built" if known else "is not a backend"
+        hint = "" if known else _checks.near(name, backends())
         raise ValueError(
-            f"{origin}: {name!r} {reason}; expected one of {', '.join(map(repr, backends()))}"
+            f"{origin}: {name!r} {reason}; expected one of {', '.join(map(repr, backends()))}{hint}"
         )
     return name
 

@@ -277,9 +277,9 @@ class Recurrent(CellLayer):
         )
         if y is None:
             # Each direction's last output is its final h.
-            y = np.empty((*batch, D * P), self._dtype)
-            for d in range(D):
-                y[..., d * P : (d + 1) * P] = state_n[0][d - D]
+            last = state_n[0][-D:]
+            y = last[0].copy() if D == 1 else np.concatenate([*last], axis=-1)
+            y = y if batch else y[0]
         tape: Any = None
         if stack is not None:
             tape = _NewTape(stack, x.shape, batch_first, self._return_sequences, weight_factors)
@@ -368,7 +368,7 @@ class Recurrent(CellLayer):
             else:
                 top = np.zeros((len(self._scan_weights), B, P), self._dtype)
                 for d in range(D):
-                    top[d - D] = dy[..., d * P : (d + 1) * P]
+                    top[d - D] = dy if D == 1 else dy[..., d * P : (d + 1) * P]
                 dh, dy = top if dh is None else dh + top, None
         wanted = _checks.flag(input_gradient, "input_gradient")
         dx = np.empty(tape.x_shape, self._dtype) if wanted else None

@@ -168,7 +168,7 @@ class Sequential(Chain):
             (N, ...). The loss determines the last axis: none for cross_entropy, else O; an O of 1
             may be left out.
         epochs : int
-            Number of passes through the data.
+            Number of passes through the data. The third argument; in Keras that is `batch_size`.
         initial_epoch : int
             Epoch to begin with, to continue an earlier training: `epochs` less this many are
             trained. Schedules of the learning rate count the optimizer's own steps, which go on
