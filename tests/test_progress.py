@@ -403,6 +403,17 @@ def test_training_goes_on_without_stderr(
         assert "epoch 3/3" in stream.text
 
 
+@pytest.mark.parametrize("make", [lambda: None, closed, closed_file, object, WriteOnly, Broken])
+def test_a_line_without_stderr(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = make()
+    monkeypatch.setattr(sys, "stderr", stream)
+    for _ in range(3):
+        progress.tell("told")
+    monkeypatch.undo()
+    if isinstance(stream, WriteOnly):
+        assert stream.text == "told\n" * 3
+
+
 def test_stderr_may_close_in_between(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Close(Callback):
         def on_epoch_end(self, epoch: int, logs: Any) -> None:

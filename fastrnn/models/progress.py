@@ -160,6 +160,12 @@ class Display:
             self.close()
 
 
+def tell(line: str) -> None:
+    """Write a line to stderr as a display does: between bars, and nothing without a stderr."""
+    with suppress(AttributeError, OSError, ValueError):
+        _write_line(_stream(), line)
+
+
 class _Bar:
     """A bar of tqdm in which the numbers have the first place."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -20,6 +19,7 @@ from fastrnn.models import estimators, weighting
 from fastrnn.models.callback import Callback
 from fastrnn.models.history import History
 from fastrnn.models.monitor import EarlyStopping
+from fastrnn.models.progress import tell
 from fastrnn.models.sequential import Sequential
 from fastrnn.text import _evidence, _examples, _tokens
 
@@ -268,7 +268,7 @@ class TextClassifier(estimators.Settings):
         net = by._new_net(len(vocabulary), len(classes))
         fit = _Fit(by, classes, vocabulary, net)
         if verbose and (scripts := _tokens.unspaced(vocabulary)) and by.unit == "words":
-            _tell(f"texts have no spaces between words ({', '.join(scripts)}): read by characters")
+            tell(f"texts have no spaces between words ({', '.join(scripts)}): read by characters")
         validation: Any = None
         if held is not None:
             validation = fit.of_tokens(held.texts), held.target, held.weight
@@ -470,9 +470,3 @@ class TextClassifier(estimators.Settings):
         net.load_state_dict(tensors)
         self._fit = _Fit(self._unfitted(), labels, vocabulary, net, reading)
         return self
-
-
-def _tell(line: str) -> None:
-    """Write a line to stderr, if there is one."""
-    if sys.stderr is not None:
-        print(line, file=sys.stderr)
