@@ -306,7 +306,7 @@ def test_data_pin_their_arrays(what: str, request: Any) -> None:
     X, y = (a.copy() for a in request.getfixturevalue(what))
     y = y.astype(np.float32) if what == "numbers" else y
     model = tokens_model() if what == "tokens" else numbers_model()
-    part = model._data(X, y).part(slice(0, 3))
+    part = model._inputs().whole(X, y).part(slice(0, 3))
     for array in (X, y):
         with pytest.raises(ValueError, match="resize"):
             array.resize(1, refcheck=False)
