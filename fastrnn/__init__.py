@@ -32,7 +32,7 @@ Here are the layers, `Sequential`, `load`, and what chooses backends and threads
 - `functional`, `layouts`: forward and backward on one's own arrays, and weights of tutorials.
 """
 
-from types import ModuleType as _ModuleType
+import typing as _typing
 
 from fastrnn import losses as losses
 from fastrnn import optim as optim
@@ -46,6 +46,15 @@ from fastrnn._load import load as load
 from fastrnn._version import __version__ as __version__
 from fastrnn.layers import *  # noqa: F403
 from fastrnn.models.sequential import Sequential as Sequential
+
+if _typing.TYPE_CHECKING:  # for editors
+    from fastrnn import callbacks as callbacks
+    from fastrnn import forecast as forecast
+    from fastrnn import functional as functional
+    from fastrnn import layouts as layouts
+    from fastrnn import schedules as schedules
+    from fastrnn import sklearn as sklearn
+    from fastrnn import text as text
 
 #: Modules that are imported when they are first asked for.
 _LAZY = frozenset({"callbacks", "forecast", "functional", "layouts", "schedules", "text"})
@@ -61,7 +70,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY, *_EXTRAS})
 
 
-def __getattr__(name: str) -> _ModuleType:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _LAZY and name not in _EXTRAS:
         raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
     from importlib import import_module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -31,6 +32,12 @@ def test_public_names() -> None:
     for name in vars(fastrnn):
         assert name in names or name[0] == "_" or name in ("cli", "models", "sklearn")
     assert {*names, "sklearn"} < {*dir(fastrnn)}
+
+
+def test_editors_know_the_modules_that_are_imported_late() -> None:
+    source = inspect.getsource(fastrnn)
+    for name in fastrnn._LAZY | fastrnn._EXTRAS:
+        assert f"    from fastrnn import {name} as {name}\n" in source
 
 
 def test_a_star_import_hides_no_package() -> None:
