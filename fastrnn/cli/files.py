@@ -68,7 +68,7 @@ def _standard_input() -> bytes | str:
 
 
 def _decoded(data: bytes, name: str, encoding: str | None) -> str:
-    marked = next((found for mark, found in _MARKS if data.startswith(mark)), None)
+    marked = next((codec for mark, codec in _MARKS if data.startswith(mark)), None)
     tried = encoding or marked or "utf-8"
     try:
         text = data.decode(tried)

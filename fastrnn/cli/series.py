@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,7 +136,7 @@ def read(args: argparse.Namespace) -> Series:
     table = tables.read(args.file, args)
     if args.id is not None:
         table.column(args.id, "--id says which column tells series apart")
-    when = times.found(table, args.time, args.dayfirst, args.time_format)
+    when = times.find(table, args.time, args.dayfirst, args.time_format)
     chosen = [*dict.fromkeys(args.columns or _numeric(table, when, args.id))]
     for name in chosen:
         table.column(name, "--columns says what to forecast")
@@ -146,18 +146,22 @@ def read(args: argparse.Namespace) -> Series:
         for i, k in np.argwhere(np.isnan(values))[:1]:
             table.refuse(int(i), chosen[k], "a number (--fill says how to fill gaps)")
     _check_total(table, chosen)
-    groups = {"": np.arange(len(table))} if args.id is None else _groups(table, args.id)
-    reader = _Reader(table, when, args.fill)
-    order = {name: reader.order(rows) for name, rows in groups.items()}
-    step = reader.step([*order.values()])
-    frames, ends = {}, {}
-    for name, rows in order.items():
-        index, cells = reader.regular(rows, values[rows], step)
-        frames[name] = pd.DataFrame(cells, index, chosen)
-        if when is not None:
-            ends[name] = when.values[rows[-1]]
-    of = f"{len(groups)} series by {args.id}, " if args.id else ""
-    said = f"{table.name}: {of}{_names(chosen)}, {len(table):,} rows, {reader.range(order, step)}"
+    order = {"": np.arange(len(table))} if args.id is None else _groups(table, args.id)
+    span, step, ends = "in order, without times", None, {}
+    if when is None:
+        frames = {name: pd.DataFrame(values[rows], columns=chosen) for name, rows in order.items()}
+    else:
+        reader = _Reader(table, when, args.fill)
+        order = {name: reader.order(rows) for name, rows in order.items()}
+        step = reader.step([*order.values()])
+        span = reader.span([*order.values()], step)
+        frames = {
+            name: pd.DataFrame(*reader.regular(rows, values[rows], step), chosen)
+            for name, rows in order.items()
+        }
+        ends = {name: when.values[rows[-1]] for name, rows in order.items()}
+    of = f"{len(order)} series by {args.id}, " if args.id else ""
+    said = f"{table.name}: {of}{_names(chosen)}, {len(table):,} rows, {span}"
     gaps = sum(int(frame.isna().to_numpy().sum()) for frame in frames.values())
     notes = {
         "decimal comma": decimal == ",",
@@ -214,19 +218,17 @@ class _Reader:
     Attributes
     ----------
     table : Table
-    when : Times or None
+    when : Times
     fill : str or float, optional
         The option.
     """
 
     table: tables.Table
-    when: times.Times | None
+    when: times.Times
     fill: str | float | None
 
     def order(self, rows: Array) -> Array:
         """Return rows in order of time."""
-        if self.when is None:
-            return rows
         stamps = times.stamps(self.when.values)[rows]
         rows = rows[np.argsort(stamps, kind="stable")]
         same = np.flatnonzero(np.diff(np.sort(stamps)) == 0)
@@ -240,8 +242,6 @@ class _Reader:
 
     def step(self, groups: Sequence[Array]) -> times.Step | None:
         """Return the distance between times: that of the longest series."""
-        if self.when is None:
-            return None
         values = [self.when.values[rows] for rows in groups]
         longest = max(values, key=len)
         stamps = times.stamps(longest)
@@ -253,14 +253,14 @@ class _Reader:
             self._refuse_uneven(rows)
         return step
 
-    def regular(self, rows: Array, cells: Array, step: times.Step | None) -> tuple[Any, Array]:
-        """Return all times from the first to the last of `rows`, and their cells.
+    def regular(self, rows: Array, cells: Array, step: times.Step | None) -> tuple[Array, Any]:
+        """Return the cells of all times from the first to the last of `rows`, and the times.
 
         The cells of times without a row are NaN, those of times with several are averaged.
         """
         pd = tables.pandas()
-        if self.when is None or step is None or self.fill == "skip":
-            return pd.RangeIndex(len(rows)), cells
+        if step is None or self.fill == "skip":
+            return cells, pd.RangeIndex(len(rows))
         values = self.when.values[rows]
         expected = step.between(values[0], values[-1])
         at = step.positions(values, expected)
@@ -273,17 +273,15 @@ class _Reader:
             cells = pd.DataFrame(cells).groupby(at).mean().reindex(range(len(expected))).to_numpy()
         elif len(expected) < len(at):
             cells = pd.DataFrame(cells).groupby(at).mean().to_numpy()
-        return step.index(expected, self.when.column), cells
+        return cells, step.index(expected, self.when.column)
 
     def _row(self, i: Any) -> int:
         return int(self.table.first + i)
 
     def _show(self, i: Any) -> str:
-        assert self.when is not None
         return self.when.show(self.when.values[i])
 
     def _refuse_uneven(self, rows: Array) -> None:
-        assert self.when is not None
         distances = np.diff(times.stamps(self.when.values)[rows])
         if not distances.any():
             raise ValueError(f"{self.table.name}: expected rows of several times")
@@ -298,7 +296,6 @@ class _Reader:
     def _refuse_gap(
         self, rows: Array, expected: Any, at: Array, missing: int, step: times.Step
     ) -> None:
-        assert self.when is not None
         before = rows[np.flatnonzero(at < missing)[-1]]
         raise ValueError(
             f"{self.table.name}: nothing for {self.when.show(expected[missing])}, after row "
@@ -306,13 +303,10 @@ class _Reader:
             "says how to fill gaps"
         )
 
-    def range(self, order: Mapping[str, Array], step: times.Step | None) -> str:
+    def span(self, groups: Sequence[Array], step: times.Step | None) -> str:
         """Return the first and last time, and the distance between times, as text."""
-        if self.when is None:
-            return "in order, without times"
         when = self.when.values
-        ends = [(rows[0], rows[-1]) for rows in order.values()]
-        first = min((one for one, _ in ends), key=lambda i: when[i])
-        last = max((two for _, two in ends), key=lambda i: when[i])
+        first = min((rows[0] for rows in groups), key=lambda i: when[i])
+        last = max((rows[-1] for rows in groups), key=lambda i: when[i])
         every = "" if step is None else f", {step.said}"
         return f"{self._show(first)} to {self._show(last)}{every}"

@@ -114,7 +114,7 @@ def parse(text: str, path: str, args: argparse.Namespace) -> Table:
     if not body.strip():
         raise ValueError(f"{name}: expected a header of distinct names, and a row or more")
     separator = _separator_option(args.sep) or given or ("\t" if _TSV.search(path) else None)
-    separator = separator or _found_separator(body, name, _quoting(args.quote, ""))
+    separator = separator or _likely_separator(body, name, _quoting(args.quote, ""))
     quoting = _quoting(args.quote, separator)
     if lead and (header := _commented_header(text.split("\n", lead)[lead - 1], body, separator)):
         lead, body = lead - 1, f"{header}\n{body}"
@@ -138,9 +138,9 @@ def _lead(text: str) -> tuple[int, str | None]:
     """Return how many lines come before the header, and the separator that Excel's name there."""
     separator = None
     for i, line in enumerate(io.StringIO(text)):
-        found = re.fullmatch(r'"?sep=(.)"?', line.strip("\n"), re.IGNORECASE)
-        if found:
-            separator = found[1]
+        excel = re.fullmatch(r'"?sep=(.)"?', line.strip("\n"), re.IGNORECASE)
+        if excel:
+            separator = excel[1]
         elif line.strip() and not line.startswith("#"):
             return i, separator
     return i + 1, separator
@@ -172,7 +172,7 @@ def _quoting(option: str | None, separator: str) -> dict[str, Any]:
     return {"quotechar": quote}
 
 
-def _found_separator(body: str, name: str, quoting: Mapping[str, Any]) -> str:
+def _likely_separator(body: str, name: str, quoting: Mapping[str, Any]) -> str:
     """Return the separator that is in the header, and cuts most rows into as many cells."""
     scores = {}
     for separator in _SEPARATORS:
@@ -184,8 +184,8 @@ def _found_separator(body: str, name: str, quoting: Mapping[str, Any]) -> str:
             scores[separator] = share, widths[0]
     best = [separator for separator in scores if scores[separator] == max(scores.values())]
     if len(best) > 1:
-        found = " or ".join(map(repr, best))
-        raise ValueError(f"{name}: cells may be separated by {found}; --sep says by which")
+        either = " or ".join(map(repr, best))
+        raise ValueError(f"{name}: cells may be separated by {either}; --sep says by which")
     return best[0] if best else _NO_SEPARATOR
 
 
@@ -260,9 +260,8 @@ _PLAIN = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 def _parts(cell: str) -> tuple[str, str, str]:
     """Return unit, sign and digits of a cell."""
-    found = _UNITS.fullmatch(cell.strip().replace("\u2212", "-"))
-    assert found is not None
-    before, unit, after, digits, suffix = found.groups()
+    match = _UNITS.fullmatch(cell.strip().replace("\u2212", "-"))
+    before, unit, after, digits, suffix = match.groups() if match else ("",) * 5
     return unit + suffix, before or after, digits if not (before and after) else ""
 
 
@@ -338,13 +337,13 @@ def numbers(table: Table, name: str, decimal: str) -> Array:
             values[i] = math.nan
             continue
         unit, sign, digits = _parts(cell)
-        found = pattern.fullmatch(digits)
-        if found is None:
+        match = pattern.fullmatch(digits)
+        if match is None:
             how = f" with the decimal mark {decimal!r} (--decimal)" * is_number(cell)
             how += " (--quote reads quoted cells)" * cell.startswith('"')
             table.refuse(i, name, f"a number{how}")
-        if found[1]:
-            digits = digits.replace(found[1], "")
+        if match[1]:
+            digits = digits.replace(match[1], "")
         values[i] = float(sign + digits.replace(decimal, "."))
         if math.isinf(values[i]):
             table.refuse(i, name, "a finite number")

@@ -1,4 +1,4 @@
-"""The column of a table that says when: found, read, sorted, and checked for gaps."""
+"""The column of a table that says when: which it is, how it is written, what its steps are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from fastrnn._types import Array
 from fastrnn.cli.tables import Table, is_missing, is_number, pandas
 
-#: How dates may be written; {0} is the separator found. Of two formats, the first one has the day
+#: How dates may be written; {0} is the separator. Of two formats, the first one has the day
 #: first.
 _DATES = {
     r"\d{4}([-/.])\d{1,2}\1\d{1,2}": ("%Y{0}%m{0}%d",),
@@ -129,9 +129,7 @@ class _Form(NamedTuple):
     example: str
 
 
-def found(
-    table: Table, option: str | None, dayfirst: bool | None, form: str | None
-) -> Times | None:
+def find(table: Table, option: str | None, dayfirst: bool | None, form: str | None) -> Times | None:
     """Return the times of the rows, or None if no column holds any.
 
     Parameters
@@ -340,8 +338,8 @@ def _quarters(example: str) -> _Form:
     between = "" if match is None else match[2] if year_first else match[5]
 
     def parse(cells: Iterable[str]) -> Any:
-        found = [_QUARTER.fullmatch(cell) for cell in cells]
-        texts = [m and f"{m[1] or m[6]}-{int(m[3] or m[4]) * 3 - 2}" for m in found]
+        matches = [_QUARTER.fullmatch(cell) for cell in cells]
+        texts = [m and f"{m[1] or m[6]}-{int(m[3] or m[4]) * 3 - 2}" for m in matches]
         return pd.DatetimeIndex(pd.to_datetime(texts, format="%Y-%m", errors="coerce"))
 
     def show(time: Any) -> str:
@@ -357,8 +355,8 @@ def _weeks(example: str) -> _Form:
     between, day = ("", "") if match is None else (match[2], match[4] or "")
 
     def parse(cells: Iterable[str]) -> Any:
-        found = [_WEEK.fullmatch(cell) for cell in cells]
-        texts = [m and f"{m[1]} {m[3]} {(m[4] or '1')[-1]}" for m in found]
+        matches = [_WEEK.fullmatch(cell) for cell in cells]
+        texts = [m and f"{m[1]} {m[3]} {(m[4] or '1')[-1]}" for m in matches]
         return pd.DatetimeIndex(pd.to_datetime(texts, format="%G %V %u", errors="coerce"))
 
     def show(time: Any) -> str:
