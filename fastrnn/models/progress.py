@@ -110,10 +110,10 @@ class Display:
         taken = now - self._start
         self._next = now + max(_SECONDS_PER_LINE, _FRACTION_PER_LINE * taken)
         if endless:
-            self._write_line(f"{taken:.0f} s", [*said, speed])
+            self._write_line(f"{taken:.0f} s", [*said, *speed])
         else:
             left = taken * (1 - done) / max(done - self._done_before, 1e-9)
-            self._write_line(f"{done:4.0%}", [*said, speed, f"{left:.0f} s left"])
+            self._write_line(f"{done:4.0%}", [*said, *speed, f"{left:.0f} s left"])
 
     def end(self, count: int, numbers: Mapping[str, Any]) -> None:
         """Show the whole as done."""
@@ -125,7 +125,7 @@ class Display:
         if bar is not None:
             self._write(bar.finish, title, said, speed)
         else:
-            self._write_line(title, [*said, speed])
+            self._write_line(title, [*said, *speed])
 
     def close(self) -> None:
         """Close an unfinished bar."""
@@ -142,8 +142,9 @@ class Display:
             for name, value in numbers.items()
         ]
 
-    def _speed(self, count: int, now: float) -> str:
-        return f"{(count - self._begun_at) / max(now - self._start, 1e-9):,.0f} {self._item}/s"
+    def _speed(self, count: int, now: float) -> list[str]:
+        done = count - self._begun_at
+        return [f"{done / max(now - self._start, 1e-9):,.0f} {self._item}/s"] if done else []
 
     def _write_line(self, title: str, said: Sequence[str]) -> None:
         columns = _size(self._stream).columns if _is_terminal(self._stream) else math.inf
@@ -191,10 +192,12 @@ class _Bar:
             first = self._bar.container if self._widget else {"text/plain": str(self._bar)}
             self._shown = display(first, raw=not self._widget, display_id=True)
 
-    def draw(self, done: float, endless: bool, said: list[str], speed: str) -> None:
-        wide = [(_NO_END, said)] if endless else [*_with_bar(said, speed), (_NO_BAR, said)]
-        narrow = _NO_END if endless else _NO_TITLE
-        self._fit(done, [*wide, *((narrow, said[:n]) for n in range(len(said), -1, -1))])
+    def draw(self, done: float, endless: bool, said: list[str], speed: list[str]) -> None:
+        if endless:
+            narrow, shapes = _NO_END, [(_NO_END, [*said, *speed])]
+        else:
+            narrow, shapes = _NO_TITLE, [*_with_bar(said, speed), (_NO_BAR, said)]
+        self._fit(done, [*shapes, *((narrow, said[:n]) for n in range(len(said), -1, -1))])
         if self._shown is None or self._widget:
             # tqdm's own locking would leave all bars locked if Ctrl-C came while it draws.
             with self._bar.get_lock():
@@ -202,12 +205,12 @@ class _Bar:
         else:
             self._show(str(self._bar))
 
-    def finish(self, title: str, said: list[str], speed: str) -> None:
+    def finish(self, title: str, said: list[str], speed: list[str]) -> None:
         """Close the bar; if the numbers need more than its line, lines take its place."""
         self._bar.leave = self._fit(1.0, _with_bar(said, speed))
         self._bar.close()
         if self._shown is not None:
-            self._show(_wrapped(title, [*said, speed], math.inf))
+            self._show(_wrapped(title, [*said, *speed], math.inf))
         elif not self._bar.leave:
             _write_line(self._stream, _wrapped(title, said, _size(self._stream).columns))
 
@@ -238,8 +241,8 @@ class _Bar:
         return False
 
 
-def _with_bar(said: list[str], speed: str) -> list[tuple[str, list[str]]]:
-    return [(_BAR, [*said, speed]), (_BAR, said)]
+def _with_bar(said: list[str], speed: list[str]) -> list[tuple[str, list[str]]]:
+    return [(_BAR, [*said, *speed]), (_BAR, said)]
 
 
 @cache
