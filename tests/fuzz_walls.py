@@ -157,6 +157,10 @@ class Numbers:
     def size(self) -> int:
         return int(self.pick(SIZES)) if self.chance(0.9) else int(self.rng.integers(1, 40))
 
+    def rows(self) -> int:
+        """Return a number of rows of a batch, which may be none."""
+        return 0 if self.chance(0.05) else self.size()
+
     def keep(self, kind: str, value: Any) -> None:
         pool = self.pools[kind]
         if len(pool) >= 10:
@@ -378,7 +382,7 @@ class World(Numbers):
 
     def call_layer(self) -> None:
         layer = self.some("layer")
-        T, B = (33, 40) if self.chance(0.1) else (self.size(), self.size())
+        T, B = (33, 40) if self.chance(0.1) else (self.size(), self.rows())
         args, options = [self.input_of(layer, T, B)], {}
         if self.chance(0.3):
             args.append(self.some("state"))
@@ -554,7 +558,7 @@ class World(Numbers):
         self.call(self.some("optimizer").step, params, grads)
 
     def call_loss(self) -> None:
-        name, B, T, C = self.pick(LOSSES), self.size(), self.size(), self.size()
+        name, B, T, C = self.pick(LOSSES), self.rows(), self.size(), self.size()
         z = self.normal(B, T, C).astype(self.pick(["f4", "f8"]))
         labels, others = self.rng.integers(0, C, (B, T)), self.rng.random((B, T, C))
         args = [z, labels if name == "cross_entropy" else others]
@@ -577,7 +581,10 @@ class World(Numbers):
 
     def data_of(self, model: Any) -> tuple[Any, Any, str]:
         """Return X, y and a loss that usually fit."""
-        X, loss = self.input_of(model, self.pick([1, 5, 8]), self.pick([1, 4])), self.pick(LOSSES)
+        X, loss = (
+            self.input_of(model, self.pick([0, 1, 5, 8]), self.pick([1, 4])),
+            self.pick(LOSSES),
+        )
         try:
             shape = model.predict(X).shape
         except Exception:
@@ -597,7 +604,8 @@ class World(Numbers):
             name = self.pick([n for n in inspect.signature(model.fit).parameters if n > "a"])
             options[name] = self.strange() if name != "epochs" else 1.5
         self.keep("held", {"X": X, "y": y})
-        self.call(model.fit, X, y, **options)
+        data = (X, y) if self.chance(0.8) else (self.pick([[(X, y)], lambda: iter([(X, y)] * 3)]),)
+        self.call(model.fit, *data, **options)
 
     def use_model(self) -> None:
         model = self.some("model")
