@@ -150,6 +150,19 @@ def test_work_of_unknown_length(
     assert capsys.readouterr().err == "6 s  1,200 seq, loss 1.5, 200 seq/s\n"
 
 
+def test_lines_need_no_tqdm() -> None:
+    code = """
+import sys, numpy, fastrnn
+model = fastrnn.Sequential([fastrnn.Linear(1, 1)])
+model.compile("sgd", "mse")
+model.fit(numpy.ones((3, 2, 1)), numpy.ones((3, 2, 1)))
+print("tqdm" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n"
+    assert done.stderr.startswith("epoch 1/1  0.")
+
+
 # Bars.
 
 

@@ -158,7 +158,10 @@ class Display:
             write(*arguments)
         except (OSError, ValueError):
             self._stream, self._next = None, math.inf
-            self.close()
+            bar, self._bar = self._bar, None
+            with suppress(OSError, ValueError):
+                if bar is not None:
+                    bar.close()
 
 
 def tell(line: str) -> None:
@@ -293,9 +296,9 @@ def _size(stream: Any) -> os.terminal_size:
 
 def _write_line(stream: Any, line: str) -> None:
     """Write a line between the bars that there may be, at once: other threads write, too."""
-    line = _encodable(line, stream)
-    if "tqdm" in sys.modules:
-        _tqdm().write(line, file=stream)
+    line, bars = _encodable(line, stream), sys.modules.get("tqdm.std")
+    if bars is not None:
+        bars.tqdm.write(line, file=stream)
     else:
         stream.write(line + "\n")
     with suppress(AttributeError):
@@ -304,6 +307,8 @@ def _write_line(stream: Any, line: str) -> None:
 
 def _wrapped(title: str, said: Sequence[str], columns: float) -> str:
     """Join by commas, in lines of at most this width if what is said allows it."""
+    if columns == math.inf:
+        return "  ".join([title, *filter(None, [", ".join(said)])])
     lines, space = [title], "  "
     for text in said:
         if _width(lines[-1] + space + text) < columns:  # and a comma
