@@ -17,7 +17,15 @@ from fastrnn.text._evaluation import mean_bits
 
 
 class Record(NamedTuple):
-    """An entry of :attr:`CharLM.history`."""
+    """An entry of :attr:`CharLM.history`.
+
+    Examples
+    --------
+    >>> model = fastrnn.text.CharLM(hidden_size=8, epochs=1, seed=0)
+    >>> record = model.fit("to be or not to be, " * 50, verbose=0).history[-1]
+    >>> record.characters
+    948
+    """
 
     seconds: float  #: Since the start of `fit`.
     characters: int  #: Trained on so far.
