@@ -26,7 +26,9 @@ def forecasts(
     said = [np.repeat(values[origins - 1, None], horizon, axis=1)]
     for season in seasons:
         # As many seasons back as it takes to be known at the origin.
-        lag = np.rint(season * np.ceil((h + 1) / season)).astype(np.intp)
+        back = np.ceil((h + 1) / season)
+        fewer = np.rint(season * (back - 1))
+        lag = np.where(fewer > h, fewer, np.rint(season * back)).astype(np.intp)
         at = origins[:, None] + h - lag
         before = values[np.maximum(at, 0)]
         said.append(np.where((at >= 0)[..., None], before, np.nan))

@@ -7,50 +7,101 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastrnn._types import Array
-from fastrnn.forecast.intervals import effective
+from fastrnn.forecast import lags
 
-#: Weights are proportional to the held-out mean squared errors to the power of minus this. 1 is
-#: Bates and Granger's (1969); 2 leaves less weight to what is worse.
-POWER = 2
+#: The network has all the weight where it is better than the best naive forecast by this many
+#: standard errors: beyond doubt.
+STANDARD_ERRORS = 2.0
 
-#: Mean squared errors are means over this many horizons to either side, as those of one horizon are
-#: few and noisy.
+#: With fewer held-out errors it has none.
+_LEAST = 10
+
+#: Weights of naive forecasts are proportional to the inverse of their mean squared errors (Bates
+#: and Granger 1969) to this power, which leaves less to what is worse.
+_POWER = 2
+
+#: Errors of one horizon are few and noisy: what is said of it is the mean over so many to either
+#: side.
 SMOOTHING = 2
 
-
-#: The network's mean squared errors are raised by this many standard errors, as it is to be used
-#: only where it is better beyond doubt (the rule of Breiman et al. 1984 has one).
-STANDARD_ERRORS = 2.0
+#: Long-run variances of errors are estimated as at least this part of their variance, as sums of
+#: sample autocovariances may be negative.
+_LEAST_VARIANCE = 0.2
 
 
 def weights(errors: Sequence[Array], strides: Sequence[int]) -> Array:
     """Return weights (J, horizon, K) of J forecasts, the first a network's, which sum to 1 over J.
 
+    The share of the network is the square of the standard errors by which it is better than the
+    best naive forecast, as a part of those that leave no doubt.
+
     Parameters
     ----------
     errors : sequence of (J, B, horizon, K) arrays
-        Held-out errors of each series, NaN where they are unknown. At horizons without any, the
-        weights are those of the last with some; a forecast without any has weight 0.
+        Held-out errors of each series, NaN where they are unknown. At horizons with too few, the
+        weights are those of the last with enough; a forecast without any has weight 0.
     strides : sequence of int
         Time between successive errors of each series.
     """
-    squares = _neighbours(np.sum([np.nansum(np.square(e), axis=1) for e in errors], axis=0))
-    counts = _neighbours(np.sum([np.isfinite(e).sum(axis=1) for e in errors], axis=0))
-    # The variance of a mean of nu squares of normal variates is 2 / nu of its square.
-    each = [effective(e[0], stride) for e, stride in zip(errors, strides, strict=True)]
-    nu: Array = np.sum(each, axis=0)
-    known = counts[0].min(axis=-1) > 0
-    last = np.maximum.accumulate(np.where(known & (nu.min(axis=-1) > 0), np.arange(len(known)), 0))
-    squares, counts, nu = squares[:, last], counts[:, last], nu[last]
+    squares = [np.square(e) for e in errors]
+    sums = _neighbours(np.sum([np.nansum(s, axis=1) for s in squares], axis=0))
+    counts = _neighbours(np.sum([np.isfinite(s).sum(axis=1) for s in squares], axis=0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = np.where(counts > 0, squares / counts, np.inf)
-        means[0] *= 1 + STANDARD_ERRORS * np.sqrt(2 / np.maximum(nu, 1))
+        means = np.where(counts > 0, sums / counts, np.inf)[1:]
         best = means.min(axis=0)
         # Where the best is without error, whatever has none shares the weight.
         worse = np.where(best > 0, means / best, np.where(means > 0, np.inf, 1.0))
-        parts = worse**-POWER
-    normalised: Array = parts / parts.sum(axis=0)
-    return normalised
+        naive = worse**-_POWER
+    better, enough = significance(squares, strides, means.argmin(axis=0))
+    share = np.square(np.clip(better / STANDARD_ERRORS, 0, 1))
+    parts = np.concatenate([share[None], (1 - share) * naive / naive.sum(axis=0)])
+    known = enough if enough.any() else counts[0].min(axis=-1) > 0
+    last = np.maximum.accumulate(np.where(known, np.arange(len(known)), 0))
+    filled: Array = parts[:, last]
+    return filled
+
+
+def significance(
+    squares: Sequence[Array], strides: Sequence[int], best: Array
+) -> tuple[Array, Array]:
+    """Return by how many standard errors a network is better, and where that is known.
+
+    It is the statistic of Diebold and Mariano (1995): the mean difference of squared errors,
+    divided by its standard error, which allows for their autocorrelation (Newey and West 1987).
+
+    Parameters
+    ----------
+    squares : sequence of (J, B, horizon, K) arrays
+        Squared errors of each series, the network's first.
+    strides : sequence of int
+    best : (horizon, K) array
+        The other forecast to compare with, counted from the second.
+
+    Returns
+    -------
+    t : (horizon, K) array
+    enough : (horizon,) array of bool
+        Where there are enough errors; t is 0 elsewhere.
+    """
+    total, variance, count = np.zeros((3, *best.shape))
+    for s, stride in zip(squares, strides, strict=True):
+        other = np.take_along_axis(s[1:], best[None, None], axis=0)[0]
+        difference = other - s[0]
+        k = np.isfinite(difference).sum(axis=0)
+        mean = np.nansum(difference, axis=0) / np.maximum(k, 1)
+        products = lags.products(np.nan_to_num(difference - mean))
+        at = np.arange(len(products))[:, None, None]
+        bartlett = np.clip(1 - at / lags.reach(len(best), stride), 0, None)
+        long_run = 2 * (bartlett * products).sum(axis=0) - products[0]
+        total += k * mean
+        variance += np.maximum(long_run, _LEAST_VARIANCE * products[0])
+        count += k
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(total == 0, 0.0, np.clip(total / np.sqrt(variance), -99, 99))
+    enough = count.min(axis=-1) >= _LEAST
+    sums = _neighbours(np.where(enough[:, None], t, 0.0)[None])[0]
+    around = np.maximum(_neighbours(1.0 * enough[None, :, None])[0], 1)
+    return np.where(enough[:, None], sums / around, 0.0), enough
 
 
 def _neighbours(sums: Array) -> Array:

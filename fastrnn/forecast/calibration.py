@@ -263,7 +263,9 @@ class Calibration:
 def _too_few(counts: Array, needed: int, level: float) -> ValueError:
     most = int((counts >= needed).sum())
     expected = (
-        f"horizon: expected at most {most} steps" if most else "series: expected a longer one"
+        f"horizon: expected at most {most} steps"
+        if most
+        else "series: expected a longer one, or more to calibrate"
     )
     return ValueError(
         f"{expected} for an interval at level {level:g}, which takes {needed} held-out residuals; "

@@ -39,6 +39,7 @@ def described(fit: Fitted) -> tuple[dict[str, Any], dict[str, Array]]:
         "nets": [architecture.describe(member.net.layers) for member in members],
         "stops": [member.stops for member in members],
         "blended": fit.calibration.blended,
+        "levels": fit.design.levels,
     }
     return header, tensors
 
@@ -56,7 +57,7 @@ def restored(
         _track(tensors.pop(f"series.{i}"), tensors.pop(f"exog.{i}"), saved)
         for i, saved in enumerate(header["tracks"])
     ]
-    design: Design = design_of(min(map(len, tracks)))
+    design: Design = dataclasses.replace(design_of(min(map(len, tracks))), levels=header["levels"])
     least = design.window + design.steps
     for track in tracks:
         series.expect(track.values, "series", rules, track.layout)
@@ -132,4 +133,5 @@ def _of_0_1_0(
         "nets": [header["net"]],
         "stops": [[len(values)]],
         "blended": False,
+        "levels": True,
     }, tensors

@@ -29,21 +29,25 @@ _WINDOW = 36
 class Forecaster(estimators.Settings):
     """A recurrent network, blended with naive forecasts, that forecasts one or several time series.
 
-    The network reads the last `window` values, scaled to mean 0 and standard deviation 1 and also
-    as differences from the last one, and predicts the next `steps` differences at once. Longer
-    forecasts continue from their own values. It is trained on every window of the series; the loss
-    is the mean squared error, the optimizer is Adam, with its learning rate decaying to 0 along a
-    half cosine.
+    The network reads the last `window` values as differences from the last one, scaled by the
+    standard deviation of the series, and, weakly, their mean; it predicts the next `steps`
+    differences at once. Longer forecasts continue from their own values. It is trained on every
+    window of the series; the loss is the mean squared error, the optimizer is Adam, with its
+    learning rate decaying to 0 along a half cosine.
 
     **Blending.** A network can be worse than repeating the last value (of a series that wanders) or
     the last season. So three more networks are trained without the last `calibration_fraction` of
-    the series, without the last two thirds of that part and without the last third of it. Each
-    forecasts the values up to where the next one's training ends, beside the naive forecasts: the
-    last value, and, with a `season`, the value a season (or as many seasons as it takes) before.
-    The forecast is the weighted mean of the network's and the naive ones, with weights proportional
-    to the inverse squares of these mean squared errors, at each step and for each series
-    (:meth:`weights`). A series too short for such a test is forecast by repeating the last season
-    or value.
+    the series, without the last two thirds of that part and without the last third of it; where a
+    training takes more than 800 optimizer steps, only the first of them. Each forecasts the values
+    up to where the next one's training ends, beside the naive forecasts: the last value, and, with
+    a `season`, the value a season (or as many seasons as it takes) before.
+    The forecast is a weighted mean of the network's and the naive ones, at each step and for each
+    series (:meth:`weights`). The network's share grows with how surely it is better than the best
+    naive forecast: it is the square of half the statistic of Diebold and Mariano (1995), which
+    counts standard errors of the difference of squared errors. So it gives way where it is not
+    better, and has all the weight from two standard errors on. The naive forecasts share the rest
+    in proportion to the inverse squares of their mean squared errors. A series too short for such a
+    test is forecast by its last season or value alone.
 
     **Intervals** are quantiles of the same errors of the blend (:meth:`predict_interval`).
 
@@ -153,7 +157,7 @@ class Forecaster(estimators.Settings):
             remains is forecast as without them. :meth:`predict` needs their values to come.
         phase : float, or a dict or list of such, optional
             The position in the season of the first value of each of several series. Default: told
-            by their dates, from those of the first; without dates, 0.
+            by their dates, counted from the first date of the first series; without dates, 0.
         verbose : int
             As in :meth:`fastrnn.Sequential.fit`. 0 is silent: most series take a second or two.
 
@@ -208,7 +212,11 @@ class Forecaster(estimators.Settings):
     def _design(self, shortest: int) -> Design:
         """Return the design of a network for series of which the shortest has so many values."""
         window = self.window or max(1, min(_WINDOW, shortest // 5))
-        names = {field.name for field in dataclasses.fields(Design)} - {"window", "seasons"}
+        names = {field.name for field in dataclasses.fields(Design)} - {
+            "window",
+            "seasons",
+            "levels",
+        }
         settings = {name: getattr(self, name) for name in names}
         return Design(window=window, seasons=seasons.lengths(self.season), **settings)
 
@@ -230,8 +238,8 @@ class Forecaster(estimators.Settings):
             Values to come of what `fit` was given as `exog`; with `history`, (m + horizon, E), its
             own values first.
         phase : float, or a dict or list of such, optional
-            With a season, the position of the first value of `history`, counted from the first
-            value fitted. Default: what its dates say, or where its values occur in the series
+            With a season, the position in it of the first value of `history`; 0 is that of the
+            first value fitted. Default: what its dates say, or where its values occur in the series
             fitted; if neither tells, it is an error.
 
         Returns
@@ -402,8 +410,8 @@ class Forecaster(estimators.Settings):
         Returns
         -------
         matplotlib.figure.Figure
-            With a panel for each series. ``figure.savefig(path)`` writes it; a notebook shows it
-            where it is the last value of a cell.
+            With a panel for each series. A notebook shows it, ``matplotlib.pyplot.show()`` does so
+            in a script, and ``figure.savefig(path)`` writes it.
         """
         fit = self._fitted()
         horizon = _checks.size(horizon, "horizon")

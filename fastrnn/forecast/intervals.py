@@ -8,15 +8,11 @@ from statistics import NormalDist
 import numpy as np
 
 from fastrnn._types import Array
+from fastrnn.forecast import lags
 
 #: Fewer than this many independent residuals are taken for as many: an estimate of how few there
 #: are rests on them too.
 LEAST = 2.0
-
-
-#: Residuals may be correlated up to this lag even where forecasts do not overlap, as all are those
-#: of one network.
-_REACH = 12
 
 
 def needed(level: float) -> int:
@@ -56,7 +52,8 @@ def effective(residuals: Array, stride: int) -> Array:
     """Return how many independent residuals tell as much about their variance.
 
     It is ``nu = k / (1 + 2 sum_l (1 - l / k) rho_l^2)`` with autocorrelations rho_l about 0 (Bayley
-    and Hammersley 1946, for normal variates), over lags at which forecasts overlap, h - 1 and less.
+    and Hammersley 1946, for normal variates), over the lags at which
+    they may be correlated.
 
     Parameters
     ----------
@@ -69,17 +66,15 @@ def effective(residuals: Array, stride: int) -> Array:
     -------
     (horizon, K) array
     """
-    B, horizon, _ = residuals.shape
     k = np.isfinite(residuals).sum(axis=0).astype(np.float64)
-    spectrum = np.fft.rfft(np.nan_to_num(residuals), 2 * B, axis=0)
-    products = np.fft.irfft(np.square(np.abs(spectrum)), 2 * B, axis=0)[:B]
-    lags = np.arange(B)[:, None, None]
-    reach = -(-np.maximum(np.arange(horizon) + 1, _REACH) // stride)[:, None]
+    products = lags.products(np.nan_to_num(residuals))
+    at = np.arange(len(residuals))[:, None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        rho = products / products[0] * k / (k - lags)
+        rho = products / products[0] * k / (k - at)
         # The square of a correlation of k independent ones is 1 / k on average.
-        more = np.maximum(np.square(rho) - 1 / k, 0.0) * (1 - lags / k)
-    overlap = (lags > 0) & (lags < reach) & (lags < k) & (products[0] > 0)
+        more = np.maximum(np.square(rho) - 1 / k, 0.0) * (1 - at / k)
+    reach = lags.reach(residuals.shape[1], stride)
+    overlap = (at > 0) & (at < reach) & (at < k) & (products[0] > 0)
     nu: Array = k / (1 + 2 * np.where(overlap, more, 0.0).sum(axis=0))
     return nu
 
@@ -87,7 +82,7 @@ def effective(residuals: Array, stride: int) -> Array:
 def student(nu: float, level: float) -> float:
     """Return the bound that Student's t exceeds in size with probability 1 - level.
 
-    Wallace's (1959) approximation: 2 % from the truth at nu = 2, and nearer above.
+    Wallace's (1959) approximation: within 5 % at nu = 2, and nearer above.
     """
     z = NormalDist().inv_cdf((1 + level) / 2) * (8 * nu + 3) / (8 * nu + 1)
     return math.sqrt(nu * math.expm1(min(z * z / nu, 700.0)))

@@ -17,10 +17,17 @@ from fastrnn.models.sequential import Sequential
 #: on the last fifth of sunspots and of temperatures are larger again.
 UPDATES = 400
 
+#: The level of a window is told this weakly, and bounded, as series wander to where they never
+#: were: a network that reads the values themselves has learnt nothing of what follows there.
+_LEVEL = 0.15
+
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What network is trained, and how: settings of a forecaster."""
+    """What network is trained, and how: settings of a forecaster.
+
+    `levels` is whether it reads values rather than the level of all: in files of version 0.1.0.
+    """
 
     cell: str
     window: int
@@ -34,6 +41,7 @@ class Design:
     batch_size: int
     epochs: int | None
     seed: int | None
+    levels: bool = False
 
     def inputs(self, windows: Array, times: Array) -> Array:
         """Return what the network reads, (B, window, 2 K + 2 S).
@@ -41,7 +49,14 @@ class Design:
         Windows (B, window, K) are of scaled values; `times` (B,) are those of the first step after
         them, from the start of the seasons.
         """
-        parts = [windows, windows - windows[:, -1:]]
+        if self.levels:
+            level = windows
+        else:
+            mean = windows.mean(axis=1, keepdims=True)
+            level = np.broadcast_to(_LEVEL * np.tanh(mean), windows.shape)
+        parts = [windows - windows[:, -1:], level]
+        if self.levels:
+            parts.reverse()
         if self.seasons:
             parts.append(seasons.waves(self.seasons, times[:, None] + np.arange(-self.window, 0)))
         return np.concatenate(parts, axis=2).astype(np.float32)

@@ -251,7 +251,9 @@ def _of_pandas(index: Any, name: str, like: TimeIndex | None) -> tuple[dict[str,
         numbers = np.asarray(index, dtype=np.int64)
         _in_order(numbers, lambda i: index[i], name, sort)
         distance = np.diff(numbers)
-        step = int(like.freq if like is not None else distance.min() if len(distance) else 1)
+        step = int(distance.min()) if len(distance) else 1
+        if like is not None and like.kind == "numbers":
+            step = like.freq
         rows, rest = np.divmod(numbers - numbers[0], step)
         for wrong in np.flatnonzero(rest)[:1]:
             raise _uneven(name, step, index[int(wrong)], int(wrong))
