@@ -744,6 +744,10 @@ def test_predict_reads_tables(files: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["classify", "predict", "m", "--text=n"]) == 0
     lines = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
     assert lines == ["1", "2", "3"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("__label__a __label__b good\n x __label__c\n"))
+    assert main(["classify", "predict", "m"]) == 0
+    lines = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["good", " x __label__c"]
 
 
 def test_the_model_is_kept(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -29,6 +29,7 @@ from fastrnn.text import TextClassifier
 
 #: What stands before a label in the files of fastText.
 _FASTTEXT = "__label__"
+_LABELS = re.compile(rf"^\s*({_FASTTEXT}\S*\s+)+")
 
 #: Files that hold tables, compressed or not.
 _TABLE = re.compile(r"\.(csv|tsv|tab)(\.\w+)?$", re.IGNORECASE)
@@ -207,7 +208,8 @@ def _predict(args: argparse.Namespace) -> None:
     if args.text or _TABLE.search(args.file or ""):
         texts = _column(tables.read(args.file or STANDARD_INPUT, args), args.text, "text")
     else:
-        texts = read_lines(args.file, args.encoding)
+        # Labels would be read as words.
+        texts = [_LABELS.sub("", line) for line in read_lines(args.file, args.encoding)]
     probabilities = model.predict_proba(texts)
     for text, p in zip(texts, probabilities, strict=True):
         # A line for each text, whatever it contains.
