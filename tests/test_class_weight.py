@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrnn import GRU, Linear, Sequential
+from fastrnn import GRU, Linear, Sequential, optim
 from fastrnn.models.weighting import class_weights
 
 F64: dict[str, Any] = {"dtype": np.float64}
@@ -72,6 +72,28 @@ def test_of_steps_but_not_in_validation(form: str, rng: np.random.Generator) -> 
     )
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_metrics_are_not_weighted_by_class(steps: bool, rng: np.random.Generator) -> None:
+    X = [rng.standard_normal((n, 2)) for n in (3, 5, 4, 1, 2)]
+    y = [rng.integers(0, 3, len(x)) for x in X] if steps else rng.integers(0, 3, 5)
+    own = rng.uniform(0.5, 2, 5)
+
+    def hits(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        return float((y_true == y_pred.argmax(-1)).mean())
+
+    layers = [GRU(2, 4, return_sequences=steps, **F64), Linear(4, 3, **F64)]
+    model = Sequential(layers, seed=0)
+    model.compile(optim.SGD(0.0), "cross_entropy", ["accuracy", hits])
+    options = {"batch_size": 2, "bptt": 2 if steps else None, "verbose": 0}
+    for given in (None, own):
+        expected = model.evaluate(X, y, sample_weight=given)
+        for weight in ("balanced", {0: 9, 1: 0}):
+            logs = model.fit(X, y, class_weight=weight, sample_weight=given, **options).last
+            for name in ("accuracy", "hits"):
+                assert logs[name] == pytest.approx(expected[name], rel=1e-12)
+            assert logs["loss"] != expected["loss"]
 
 
 def test_balanced_is_that_of_scikit_learn(rng: np.random.Generator) -> None:

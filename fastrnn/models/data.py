@@ -74,12 +74,15 @@ class Batch:
     target : (T, B, ...) or (B, ...) array
     weight : (T, B) or (B,) array or None
         0 for padding.
+    metric_weight : array or None
+        Likewise, but without weights of classes: for metrics.
     """
 
     x: Array
     lengths: Array | None
     target: Array
     weight: Array | None
+    metric_weight: Array | None
 
 
 def _in_its_shape(method: Callable[[Data, Array], T_out]) -> Callable[[Data, Array], T_out]:
@@ -112,6 +115,8 @@ class Data:
         Per step like `x`, otherwise (N, ...).
     weight : array or None
         (N,), or per step like `x`.
+    metric_weight : array or None
+        Likewise, without weights of classes.
     was_list : bool
     pins : sequence of weak references
         Keep the caller's arrays from being resized.
@@ -123,6 +128,7 @@ class Data:
     starts: Array | None = None
     y: Array | None = None
     weight: Array | None = None
+    metric_weight: Array | None = None
     was_list: bool = False
     pins: Sequence[Any] = ()
 
@@ -168,7 +174,7 @@ class Data:
         if sample_weight is not None:
             # A copy: kernels do not check again that weights are finite and not negative.
             weight = np.array(self._weights(sample_weight, loss.target_shape(shape)))
-        weighted = replace(self, weight=weight)
+        weighted = replace(self, weight=weight, metric_weight=weight)
         try:
             target = loss.checked_target(y, shape, s.dtype, "y", weighted._weight_of_targets())
         except (ValueError, TypeError) as error:
@@ -181,7 +187,7 @@ class Data:
         return replace(weighted, y=target, pins=pins)
 
     def with_class_weights(self, loss: Loss, class_weight: Any) -> Self:
-        """Return the same with weights multiplied by those of the targets' classes."""
+        """Return the same with the loss's weights multiplied by those of the targets' classes."""
         # Imported when it is first needed: inference starts faster without.
         from fastrnn.models import weighting
 
@@ -276,7 +282,8 @@ class Data:
         return self.weight is not None and self.weight.shape == (len(self),)
 
     def part(self, rows: slice) -> Self:
-        """Return a slice of the sequences."""
+        """Return a slice of the sequences, before they are weighted by class."""
+        assert self.metric_weight is self.weight
         fields = dict(vars(self))
         per_row = ["lengths", "starts"]
         if self.starts is None:
@@ -286,6 +293,7 @@ class Data:
             per_row += ["weight"] if self._weighs_rows else []
         for name in per_row:
             fields[name] = None if fields[name] is None else fields[name][rows]
+        fields["metric_weight"] = fields["weight"]
         return type(self)(**fields)
 
     def rows(self, batch_size: int, rng: np.random.Generator | None) -> list[Array]:
@@ -329,19 +337,25 @@ class Data:
         """Return these sequences side by side, with their targets."""
         x, lengths, valid = self.inputs(rows)
         assert self.y is not None
-        weight = self.weight
+        weight = metric_weight = self._gathered_weight(self.weight, rows, len(x), valid)
+        if self.metric_weight is not self.weight:
+            metric_weight = self._gathered_weight(self.metric_weight, rows, len(x), valid)
+        per_step = self.signature.per_step
+        target = self._gathered(self.y, rows, len(x), valid) if per_step else self.y[rows]
+        return Batch(x, lengths, target, weight, metric_weight)
+
+    def _gathered_weight(
+        self, weight: Array | None, rows: Array, T: int, valid: Array | None
+    ) -> Array | None:
+        """Return weights of these sequences as (B,), or per step as (T, B), with 0 for padding."""
         if not self.signature.per_step:
-            return Batch(x, lengths, self.y[rows], None if weight is None else weight[rows])
-        T = len(x)
-        target = self._gathered(self.y, rows, T, valid)
+            return None if weight is None else weight[rows]
         if weight is None:
-            weight = None if valid is None else valid.astype(self.signature.dtype)
-        elif self._weighs_rows:
+            return None if valid is None else valid.astype(self.signature.dtype)
+        if weight.shape == (len(self),):  # of sequences
             weight = np.broadcast_to(weight[rows], (T, len(rows)))
-            weight = weight if valid is None else weight * valid
-        else:
-            weight = self._gathered(weight, rows, T, valid)
-        return Batch(x, lengths, target, weight)
+            return weight if valid is None else weight * valid
+        return self._gathered(weight, rows, T, valid)
 
     @_in_its_shape
     def inputs(self, rows: Array) -> tuple[Array, Array | None, Array | None]:
@@ -379,16 +393,17 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
     if steps is None or len(batch.x) <= steps:
         yield batch, None
         return
-    x, lengths, target, weight = batch.x, batch.lengths, batch.target, batch.weight
+    x, lengths, target = batch.x, batch.lengths, batch.target
+    weights: Sequence[Array | None] = (batch.weight, batch.metric_weight)
     for start in range(0, len(x), steps):
         at = slice(start, start + steps)
         on = None
         if lengths is not None and (lengths <= start).any():
             on = np.flatnonzero(lengths > start)
             x, target, lengths = x[:, on], target[:, on], lengths[on]
-            weight = None if weight is None else weight[:, on]
+            weights = [None if w is None else w[:, on] for w in weights]
         left = None if lengths is None else np.minimum(lengths - start, len(x[at]))
-        yield Batch(x[at], left, target[at], None if weight is None else weight[at]), on
+        yield Batch(x[at], left, target[at], *(None if w is None else w[at] for w in weights)), on
 
 
 def _rows(value: Any, name: str) -> Any:

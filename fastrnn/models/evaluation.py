@@ -43,31 +43,40 @@ class Means:
 
     def __init__(self, objective: Objective, *, whole: bool = True) -> None:
         self.objective, self.whole = objective, whole
-        self.total, self.sums = 0.0, [0.0] * (1 + len(objective.metrics))
+        #: Sums of the loss and of each metric, and those of their weights.
+        self.sums = [0.0] * (1 + len(objective.metrics))
+        self.total = self.metric_total = 0.0
         self.outputs: list[Outputs] = []  #: Kept for metrics that are of all.
 
     def add(self, y: Array, batch: Batch) -> tuple[float, Array]:
         """Add a batch with outputs `y`; return its loss and the gradient of the loss."""
         value, dy = self.objective.loss.compute(y, batch.target, batch.weight)
-        if batch.weight is not None:
-            total = float(batch.weight.sum(dtype=np.float64))
-        else:
-            total = float(y.size // y.shape[-1])
+        total = _sum(batch.weight, y)
         self.total += total
         self.sums[0] += value * total
-        if total and self.objective.metrics:
+        if self.objective.metrics:
+            self._add_metrics(y, batch)
+        return value, dy
+
+    def _add_metrics(self, y: Array, batch: Batch) -> None:
+        weight, target = batch.metric_weight, batch.target
+        total = _sum(weight, y)
+        self.metric_total += total
+        if total:
             for i, metric in enumerate(self.objective.metrics.values(), 1):
                 if not isinstance(metric, OfAll):
-                    self.sums[i] += metric(y, batch.target, batch.weight) * total
+                    self.sums[i] += metric(y, target, weight) * total
             if self.objective.of_all:
-                self.outputs.append(Outputs.of(y, batch.target, batch.weight, self.whole))
-        return value, dy
+                self.outputs.append(Outputs.of(y, target, weight, self.whole))
 
     def so_far(self) -> dict[str, float]:
         """Return the means, by name, without metrics that are of all outputs."""
-        names, of = ("loss", *self.objective.metrics), self.total or 1.0
-        of_all = self.objective.of_all
-        return {n: s / of for n, s in zip(names, self.sums, strict=True) if n not in of_all}
+        loss, *metrics = self.sums
+        logs = {"loss": loss / (self.total or 1.0)}
+        for name, value in zip(self.objective.metrics, metrics, strict=True):
+            if name not in self.objective.of_all:
+                logs[name] = value / (self.metric_total or 1.0)
+        return logs
 
     def logs(self, prefix: str = "") -> dict[str, float]:
         """Return loss and metrics, by name."""
@@ -75,6 +84,13 @@ class Means:
         for name, metric in self.objective.of_all.items():
             logs[name] = metric(self.outputs)
         return {prefix + name: logs[name] for name in ("loss", *self.objective.metrics)}
+
+
+def _sum(weight: Array | None, y: Array) -> float:
+    """Return the sum of the weights of a batch with outputs `y`; None stands for ones."""
+    if weight is None:
+        return float(y.size // y.shape[-1])
+    return float(weight.sum(dtype=np.float64))
 
 
 class Watch:

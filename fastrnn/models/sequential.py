@@ -206,7 +206,8 @@ class Sequential(Chain):
             Weights of the classes, which multiply `sample_weight`: a dict has those of some
             classes, the others have 1; "balanced" weighs a class by n / (classes that occur * its
             number of targets), as scikit-learn does. For cross_entropy, and for
-            binary_cross_entropy of one output. Validation data are not weighted by class.
+            binary_cross_entropy of one output. Metrics and validation data are not weighted by
+            class.
         bptt : int, optional
             Truncated backpropagation through time (Williams and Peng 1990): sequences are trained
             on in pieces of at most this many steps, one optimizer step each, with the state carried

@@ -289,6 +289,7 @@ class Trainer:
             "batch": self.batch,
             "order": self.order,
             "total": self.means.total,
+            "metric_total": self.means.metric_total,
             "sums": self.means.sums,
             "outputs": [tuple(outputs) for outputs in self.means.outputs],
             "state": self.state,
@@ -352,6 +353,7 @@ class Trainer:
             state["state"],
         )
         self.means.total, self.means.sums = float(state["total"]), sums
+        self.means.metric_total = float(state.get("metric_total", state["total"]))
         self.means.outputs = outputs
         self.history.history, self.history.epoch = history, epochs
         self.model.stop_training = bool(state["stop"])
