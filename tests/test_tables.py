@@ -315,6 +315,8 @@ def since(unit: int) -> Callable[[Any], str]:
         ("date,v\nMon 3 Feb 2020,1\nTue 4 Feb 2020,2\n", ["--time-format=%a %d %b %Y"], "daily",
          "Wed 05 Feb 2020 Thu 06 Feb 2020"),
         ("date,v\nMon 3 Feb 2020,1\nTue 4 Feb 2020,2\n", ["--time=none"], "without times", "1 2"),
+        (table("%d.%m.%Y;%H:%M", "h").replace("when", "Date;Time"), [], "hourly",
+         "02.01.2020 06:00 02.01.2020 07:00"),
         ("v\n1.5\n2\n", [], "in order, without times", "1 2"),
         (",v\n0,1\n1,2\n2,0\n", [], "0 to 2, 1 apart", "3 4"),
         ("t,v\n0.0,1\n0.1,2\n0.2,0\n0.3,1\n", [], "0.0 to 0.3, 0.1 apart", "0.4 0.5"),

@@ -46,6 +46,10 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 
+#: The time of day in a column of its own.
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d)?( ?[ap]m)?", re.IGNORECASE)
+_CLOCK_NAME = re.compile(r"time|zeit|uhrzeit|hora|heure|hour|clock", re.IGNORECASE)
+
 #: The offset from UTC, after the time of day.
 _OFFSET = re.compile(r":\d\d(\.\d+)? ?(Z|UTC|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
 
@@ -159,7 +163,7 @@ def find(table: Table, option: str | None, dayfirst: bool | None, form: str | No
         names = " and ".join(repr(times.column) for times in known)
         raise ValueError(f"{table.name}: columns {names} hold dates; --time says which to use")
     if known:
-        return known[0]
+        return _with_clock(table, known[0], dayfirst)
     if form is not None:
         raise ValueError(f"{table.name}: expected a column of dates written as --time-format says")
     parts = _from_parts(table, dayfirst)
@@ -379,6 +383,19 @@ def _from_parts(table: Table, dayfirst: bool | None) -> Times | None:
     joined = dataclasses.replace(table, columns={"date": cells})
     times = _dates(joined, "date", dayfirst, None, least=0.5)
     return None if times is None else dataclasses.replace(times, columns=tuple(parts))
+
+
+def _with_clock(table: Table, dates: Times, dayfirst: bool | None) -> Times:
+    """Return dates with the times of day that are in another column, if there is one."""
+    for name, clock in table.columns.items():
+        if _CLOCK_NAME.fullmatch(name) and all(_TIME_OF_DAY.fullmatch(c.strip()) for c in clock):
+            days = table.columns[dates.column]
+            cells = [f"{d.strip()} {c.strip()}" for d, c in zip(days, clock, strict=True)]
+            joined = dataclasses.replace(table, columns={dates.column: cells})
+            times = _dates(joined, dates.column, dayfirst, None)
+            if times is not None:
+                return dataclasses.replace(times, columns=(dates.column, name))
+    return dates
 
 
 # Numbers.
