@@ -426,6 +426,24 @@ def test_nobody_reads_on(model_file: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_nobody_reads_errors(tmp_path: Path) -> None:
+    """A training goes on, and what was found is on standard output."""
+    table = tmp_path / "t.csv"
+    table.write_text("text,label\n" + "a b,x\nc d,y\n" * 20)
+    read, write = os.pipe()
+    os.close(read)
+    command = ["classify", "train", str(table), "-o", str(tmp_path / "m"), "--epochs=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastrnn", *command], stdout=subprocess.PIPE, stderr=write, text=True
+    )
+    os.close(write)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "wrote" in out
+    assert (tmp_path / "m").exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="descriptors")
 @pytest.mark.parametrize(
     ("closed", "args", "code", "said"),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import fastrnn
 from fastrnn.cli import bench, classify, demo, forecast, lm
 from fastrnn.cli.parser import Parser, add_command, one_line
+from fastrnn.models.progress import tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0, 1 if the output's pipe was closed, 2 for bad input, 130 for Ctrl-C.
     """
-    # Those that the shell closed are None, and print would write errors to the other.
-    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal can't show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -40,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ImportError, OSError, ValueError, OverflowError, MemoryError) as error:
-        print(f"fastrnn: error: {one_line(error)}", file=sys.stderr)
+        tell(f"fastrnn: error: {one_line(error)}")
         return 2
     except KeyboardInterrupt:
-        print("fastrnn: interrupted", file=sys.stderr)
+        tell("fastrnn: interrupted")
         return 130
     return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from fastrnn.cli.files import (
 )
 from fastrnn.cli.parser import CELL, add_command, add_options, given
 from fastrnn.models import estimators
+from fastrnn.models.progress import tell
 from fastrnn.text import TextClassifier
 
 #: What stands before a label in the files of fastText.
@@ -116,7 +116,7 @@ def _train(args: argparse.Namespace) -> None:
     if not args.quiet:
         counts = ", ".join(f"{label} {n:,}" for label, n in Counter(of).most_common(10))
         name = shown(args.files[0]) if len(args.files) == 1 else f"{len(args.files)} files"
-        print(f"{name}: {len(texts):,} texts, {len({*of})} labels: {counts}", file=sys.stderr)
+        tell(f"{name}: {len(texts):,} texts, {len({*of})} labels: {counts}")
     rest, held = _split(labels, args.holdout, model.seed)
     model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
     atomic.save(args.output, model.save, "the model")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from fastrnn.cli import series, tables
 from fastrnn.cli.files import check_outputs
 from fastrnn.cli.parser import CELL, add_command, add_options, given, number, one_line
 from fastrnn.forecast import Forecaster
+from fastrnn.models.progress import tell
 
 #: Shorter series take seconds, and too many epochs to print each.
 _LONG_SERIES = 20_000
@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.plot:
         _check_matplotlib()
     read = series.read(args)
-    print(read.said, file=sys.stderr)
+    tell(read.said)
     verbose = int(len(read.frame) > _LONG_SERIES)
     if args.backtest:
         result = model.backtest(read.given, args.horizon, verbose=verbose)
@@ -160,7 +160,7 @@ def _bounds(model: Forecaster, horizon: int, level: float | None) -> tuple[Any, 
     except ValueError as error:
         if level is not None:
             raise
-        print(f"no intervals: {one_line(error)}", file=sys.stderr)
+        tell(f"no intervals: {one_line(error)}")
     return ()
 
 
