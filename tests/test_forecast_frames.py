@@ -272,6 +272,20 @@ def test_many_series_as_one_model() -> None:
         np.testing.assert_array_equal(named.predict(3)[key], expected)
 
 
+def test_a_series_too_short_for_errors_of_its_own() -> None:
+    """It has weights and intervals by those of the others."""
+    model = Forecaster(**SMALL, season=12).fit([waves(), waves(16, seed=1)])
+    weights = model.weights(2)
+    for name in weights[0]:
+        np.testing.assert_array_equal(weights[0][name], weights[1][name])
+    (low, short_low), (high, short_high) = model.predict_interval(3)
+    scale = waves().std() / waves(16, seed=1).std()
+    np.testing.assert_allclose((high - low) / (short_high - short_low), scale, rtol=1e-6)
+    shortest = Forecaster(**SMALL).fit([waves(16), waves(16, seed=1)])
+    with pytest.raises(ValueError, match="series: expected a longer one, or more to calibrate"):
+        shortest.predict_interval(1)
+
+
 def test_series_of_other_dates() -> None:
     """Dates tell where in the season each begins."""
     given = {"a": monthly(), "b": monthly()[10:70]}

@@ -29,7 +29,7 @@ SMOOTHING = 2
 _LEAST_VARIANCE = 0.2
 
 
-def weights(errors: Sequence[Array], strides: Sequence[int]) -> Array:
+def weights(errors: Sequence[Array], strides: Sequence[int], part: float = 1.0) -> Array:
     """Return weights (J, horizon, K) of J forecasts, the first a network's, which sum to 1 over J.
 
     The share of the network is the square of the standard errors by which it is better than the
@@ -42,6 +42,9 @@ def weights(errors: Sequence[Array], strides: Sequence[int]) -> Array:
         weights are those of the last with enough; a forecast without any has weight 0.
     strides : sequence of int
         Time between successive errors of each series.
+    part : float
+        The part that these are of all errors, by which weights are to be told: as many would be
+        surer.
     """
     squares = [np.square(e) for e in errors]
     sums = _neighbours(np.sum([np.nansum(s, axis=1) for s in squares], axis=0))
@@ -53,7 +56,7 @@ def weights(errors: Sequence[Array], strides: Sequence[int]) -> Array:
         worse = np.where(best > 0, means / best, np.where(means > 0, np.inf, 1.0))
         naive = worse**-_POWER
     better, enough = significance(squares, strides, means.argmin(axis=0))
-    share = np.square(np.clip(better / STANDARD_ERRORS, 0, 1))
+    share = np.square(np.clip(better / np.sqrt(part) / STANDARD_ERRORS, 0, 1))
     parts = np.concatenate([share[None], (1 - share) * naive / naive.sum(axis=0)])
     known = enough if enough.any() else counts[0].min(axis=-1) > 0
     last = np.maximum.accumulate(np.where(known, np.arange(len(known)), 0))

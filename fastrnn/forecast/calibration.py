@@ -168,13 +168,16 @@ class Calibration:
             i = None
         key = (i, horizon, without)
         if key not in self._cache:
-            chosen = range(len(errors)) if i is None else [i]
-            parts = [
-                (errors[j][:, self._member_of[j] != without], self._strides[j]) for j in chosen
-            ]
-            known = [part for part in parts if part[0].shape[1]]
-            weights = blend.weights([e for e, _ in known], [s for _, s in known]) if known else None
-            self._cache[key] = None if weights is None else weights[:, :horizon]
+            every = range(len(errors)) if i is None else [i]
+            chosen = [j for j in every if (self._member_of[j] != without).any()]
+            parts = [errors[j][:, self._member_of[j] != without] for j in chosen]
+            strides = [self._strides[j] for j in chosen]
+            left, whole = (
+                sum(e.shape[1] for e in of) for of in (parts, [errors[j] for j in every])
+            )
+            self._cache[key] = None
+            if left:
+                self._cache[key] = blend.weights(parts, strides, left / whole)[:, :horizon]
         return self._cache[key]
 
     def errors(self, horizon: int) -> list[Array]:
@@ -229,8 +232,10 @@ class Calibration:
         chosen = [] if i is None else [i]
         if i is None or np.isfinite(self._residuals(i, horizon)[:, -1, 0]).sum() < needed:
             chosen = [*range(len(self._tracks))]
+        chosen = [j for j in chosen if len(self._member_of[j])]
         every = [self._residuals(j, horizon) for j in chosen]
-        counts = np.sum([np.isfinite(e[:, :, 0]).sum(axis=0) for e in every], axis=0)
+        counts = np.zeros(horizon, int)
+        counts += np.sum([np.isfinite(e[:, :, 0]).sum(axis=0) for e in every], axis=0, dtype=int)
         if counts[-1] < needed:
             raise _too_few(counts, needed, level)
         each = [

@@ -71,11 +71,12 @@ def effective(residuals: Array, stride: int) -> Array:
     at = np.arange(len(residuals))[:, None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         rho = products / products[0] * k / (k - at)
-        # The square of a correlation of k independent ones is 1 / k on average.
-        more = np.maximum(np.square(rho) - 1 / k, 0.0) * (1 - at / k)
+        # Up to the first that is not more than chance: two standard errors of no correlation.
+        alike = np.logical_and.accumulate((at == 0) | (rho > 2 / np.sqrt(k)))
+        more = np.square(rho) * (1 - at / k)
     reach = lags.reach(residuals.shape[1], stride)
-    overlap = (at > 0) & (at < reach) & (at < k) & (products[0] > 0)
-    nu: Array = k / (1 + 2 * np.where(overlap, more, 0.0).sum(axis=0))
+    counted = alike & (at > 0) & (at < reach) & (at < k)
+    nu: Array = k / (1 + 2 * np.where(counted, more, 0.0).sum(axis=0))
     return nu
 
 
