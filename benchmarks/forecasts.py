@@ -1,6 +1,6 @@
 """What forecasts promise: the coverage of intervals, and errors beside those of naive forecasts.
 
-python benchmarks/forecasts.py [coverage] [backtests] [--series 500] [--rounds 3] [--first 0]
+python benchmarks/forecasts.py [coverage] [backtests] [--series 500] [--rounds 3] [--kinds season]
 
 Coverage: how many of the values that follow are within intervals of 90 %, at the last step of
 forecasts of 1, 12 and 24 steps, and at all of their steps, over `--series` simulated series; one
@@ -101,10 +101,10 @@ def covered(inside: list[np.ndarray]) -> str:
     return f"{np.mean([i[-1] for i in inside]):.1%} ({np.mean(inside):.1%})"
 
 
-def backtests(data: Path, first: int, rounds: int) -> None:
+def backtests(data: Path, kinds: list[str], first: int, rounds: int) -> None:
     """Print a line for each series."""
     print(f"\n{'series':26}" + "".join(f"{name:>12}" for name in ("forecaster", "naive", "ratio")))
-    for name in [*REAL, "walk", "level", "trend"]:
+    for name in [*(name for name in REAL if (data / f"{name}.csv").exists()), *kinds]:
         for seed in range(first, first + rounds):
             if name in REAL:
                 values = pd.read_csv(data / f"{name}.csv").iloc[:, 1].to_numpy(float)
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="*", choices=["coverage", "backtests"], metavar="TABLE")
+    parser.add_argument("tables", nargs="*", help="coverage, backtests (default: both)")
     parser.add_argument("--series", type=int, default=500, help="simulated for each coverage")
     parser.add_argument("--rounds", type=int, default=3, help="seeds of each backtest")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -136,13 +136,20 @@ def main() -> None:
         "--kinds", nargs="+", choices=SIMULATED, default=["season", "walk", "level"]
     )
     parser.add_argument("--sizes", nargs="+", type=int, default=[*SIZES])
+    parser.add_argument("--quick", action="store_true", help="one short series of each")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="FOLDER")
     options = parser.parse_args()
     tables = options.tables or ["coverage", "backtests"]
+    if not {*tables} <= {"coverage", "backtests"}:
+        parser.error(f"expected coverage, backtests, got {' '.join(tables)}")
+    wandering = ["walk", "level", "trend"]
+    if options.quick:
+        options.series, options.rounds, options.sizes, wandering = 1, 1, [60], ["walk"]
+        options.kinds, options.data = ["season"], Path("none")
     if "coverage" in tables:
         coverage(options.kinds, options.sizes, options.first, options.series)
     if "backtests" in tables:
-        backtests(options.data, options.first, options.rounds)
+        backtests(options.data, wandering, options.first, options.rounds)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,13 @@ def test_overheads() -> None:
     assert all(ns.replace(",", "").lstrip("-").isdigit() for ns in table.values())
 
 
+def test_forecasts() -> None:
+    pytest.importorskip("pandas")
+    out = run("forecasts.py")
+    assert "refused" in out  # 24 steps after 60 values
+    assert "walk, seed 0" in out
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler")
 def test_c_code_that_does_not_compile_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))

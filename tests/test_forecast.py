@@ -197,8 +197,8 @@ def test_ctrl_c_leaves_no_half_trained_net(monkeypatch: pytest.MonkeyPatch) -> N
         (lambda: Forecaster(**SMALL).fit(series()).predict(0), "horizon: expected"),
         (lambda: Forecaster(**SMALL).fit(series()).predict(1, history=np.ones(20)), "history: exp"),
         (
-            lambda: Forecaster(**SMALL).fit(series()).predict_interval(53),
-            "horizon: expected at most 52",
+            lambda: Forecaster(**SMALL).fit(series()).predict_interval(41),
+            "horizon: expected at most 40",
         ),
         (lambda: Forecaster(**SMALL).fit(series()).predict_interval(1, level=1), "level: expected"),
         (lambda: Forecaster(**SMALL, season=99).backtest(series()), "series: expected a season"),

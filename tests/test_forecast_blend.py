@@ -172,8 +172,8 @@ def test_wider_further_ahead_and_at_higher_levels() -> None:
 @pytest.mark.parametrize(
     ("horizon", "level", "said"),
     [
-        (24, 0.9, "horizon: expected at most 22 steps .* 9 held-out residuals; got 24 steps, with"),
-        (13, 0.95, "horizon: expected at most 12 steps .* 19 held-out .* 18 residuals at the last"),
+        (24, 0.9, "horizon: expected at most 16 steps .* 9 held-out residuals; got 24 steps, with"),
+        (7, 0.95, "horizon: expected at most 6 steps .* 19 held-out .* 18 residuals at the last"),
         (1, 0.99, "series: expected a longer one, .* takes 99 held-out residuals"),
     ],
 )
@@ -186,7 +186,7 @@ def test_too_few_residuals(horizon: int, level: float, said: str) -> None:
 def test_long_series_have_one_more_network() -> None:
     model = Forecaster(**SMALL | {"epochs": None, "batch_size": 1}).fit(waves(1000))
     fit: Any = model._fit
-    assert [member.stops for member in fit.calibration.members] == [[500]]
+    assert [member.stops for member in fit.calibration.members] == [[600]]
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -116,7 +116,7 @@ class Forecaster(estimators.Settings):
     clip_norm: float = 1.0
     batch_size: int = 32
     epochs: int | None = None
-    calibration_fraction: float = 0.5
+    calibration_fraction: float = 0.4
     seed: int | None = None
     _fit: Fitted | None = dataclasses.field(default=None, init=False, repr=False)
 
