@@ -17,8 +17,8 @@ from fastrnn._files import model_file
 from fastrnn.cli import main
 from fastrnn.models.estimators import CELLS
 from fastrnn.optim import Adam
-from fastrnn.text import TextClassifier, _evidence, _tokens
-from fastrnn.text._evidence import Evidence, install
+from fastrnn.text import TextClassifier, _evidence, _examples, _tokens
+from fastrnn.text._evidence import Evidence
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 OLD = Path(__file__).parent / "data"
@@ -413,14 +413,18 @@ def test_evidence(weight: Any) -> None:
     texts, target = ["a b a", "b c", "a c d", "d"], np.array([0, 1, 0, 1])
     words = ["a", "b", "c", "d"]
     ids = [np.array([1 + words.index(w) for w in text.split()]) for text in texts]
-    found = Evidence.of(ids, target, None if weight is None else np.array(weight), 5, 2)
+    count = None if weight is None else np.array(weight)
+    found = Evidence.of(ids, target, 5, 2, count=count)
     expected = naive_bayes(texts, target, words, weight)
     np.testing.assert_allclose(found.words[1:], [expected[w] for w in words], atol=1e-12)
     np.testing.assert_array_equal(found.words[0], 0)
     assert found.length == 9 / 4
     assert 0 <= found.scale <= 2
+    np.testing.assert_allclose(found.prior, np.log([0.5, 0.5]))
+    by_class = Evidence.of(ids, target, 5, 2, count=count, weight=np.array([3.0, 1, 3, 1]))
+    np.testing.assert_array_equal(by_class.words, found.words)
+    np.testing.assert_allclose(by_class.prior, np.log([0.75, 0.25]))
     if weight is None:
-        np.testing.assert_allclose(found.prior, np.log([0.5, 0.5]))
         text, word = (np.array(a) for a in ([0, 0, 1, 1, 2, 2, 2, 3], [1, 2, 2, 3, 1, 3, 4, 4]))
         counts = np.array([[0, 0], [2, 0], [1, 1], [1, 1], [1, 1]], float)
         sums = _evidence._left_out(counts, text, word, target, np.ones(4))
@@ -437,16 +441,49 @@ def test_a_network_starts_as_naive_bayes(options: dict[str, Any]) -> None:
     """Its logits, before training, are close to the sums of the words' evidence."""
     texts, labels = toy(300, 0)
     model = TextClassifier(**options, seed=0)
-    words = model._vocabulary([text.split() for text in texts])
-    ids = [np.array([1 + words.index(w) for w in text.split()]) for text in texts]
-    found = Evidence.of(ids, np.array(labels), None, 1 + len(words), 2)
-    net = model._new_net(len(words), 2)
-    install(net, model.cell, found)
-    logits = net.predict(ids)
+    target = np.array(labels)
+    examples = _examples.Examples([text.split() for text in texts], target, None, None)
+    fit = model._untrained(np.arange(2), examples)
+    ids = fit.of_tokens(examples.texts)
+    found = Evidence.of(ids, target, 1 + len(fit.vocabulary), 2)
+    logits = fit.net.predict(ids)
     expected = found.scale * np.array([found.words[of_text].sum(axis=0) for of_text in ids])
     correlation = np.corrcoef(logits[:, 0] - logits[:, 1], expected[:, 0] - expected[:, 1])[0, 1]
     assert correlation > 0.97
     assert 0.5 < logits.std() / expected.std() < 1.5
+
+
+def test_chance_is_not_believed() -> None:
+    """Texts held out say how far to go from the initial weights, unless epochs are given."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{k}" for k in row) for row in rng.integers(60, size=(400, 8))]
+    labels = rng.integers(2, size=400)
+    losses = []
+    for epochs in (None, 80):
+        model = TextClassifier(hidden_size=16, embedding_dim=16, epochs=epochs, seed=0)
+        model.fit(texts[:100], labels[:100], verbose=0)
+        losses.append(
+            -np.log(model.predict_proba(texts[100:])[np.arange(300), labels[100:]]).mean()
+        )
+    assert losses[0] < 0.8
+    assert losses[1] > 1.2
+
+
+def test_ctrl_c_during_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, steps = Adam.apply, []
+
+    def apply(self: Any, *args: Any) -> None:
+        steps.append(1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        usual(self, *args)
+
+    monkeypatch.setattr(Adam, "apply", apply)
+    model = TextClassifier(**SMALL).fit(*corpus(60), verbose=0)
+    assert len(steps) == 5
+    assert model.history is not None
+    assert model.history.interrupted
+    assert model.predict(["good"]).size == 1
 
 
 def test_class_weight() -> None:

@@ -15,7 +15,7 @@ from fastrnn.models.sequential import Sequential
 
 #: Texts that the scale of the evidence is chosen on, and the scales tried.
 _TEXTS = 1000
-_SCALES = np.append(0.0, np.geomspace(0.02, 2, 25))
+_SCALES = np.geomspace(0.05, 2, 20)
 
 #: The input weight of a unit that adds up evidence: small enough that tanh hardly bends it.
 _GAIN = 0.5
@@ -23,8 +23,9 @@ _GAIN = 0.5
 #: Units of a second layer pass on the sums of the first: they take on this share of a new value.
 _PASSED = 0.95
 
-#: 1 - 1/e: the weight of a text's words in a leaky sum, on average, if it has the mean length.
-_REACHED = 0.632
+#: The span of a leaky sum, in mean lengths of a text; and 3 (1 - exp(-1/3)), the mean weight of the
+#: words of a text of this length in it.
+_SPAN, _REACHED = 3, 0.850
 
 #: Cells with units that can keep leaky sums, h' = (1 - e) h + e tanh(x): the block of the
 #: candidate, and those of gates with the bias that makes them constant. "keep" and "add" are the
@@ -52,9 +53,9 @@ class Evidence:
     counts : (V,) array
         Texts that hold the word.
     scale : float
-        What the words' sum is multiplied by: texts are not independent draws of words. Chosen by
-        the likelihood of the texts, each left out of the counts (Guo et al. 2017 scale logits
-        likewise).
+        What the sum of prior and words is multiplied by: a text is not a number of independent
+        draws. Chosen by the likelihood of the texts, each left out of the counts (Guo et al. 2017
+        scale logits likewise).
     length : float
         Mean number of words of a text.
     """
@@ -67,7 +68,14 @@ class Evidence:
 
     @classmethod
     def of(
-        cls, ids: Sequence[Array], target: Array, weight: Array | None, words: int, classes: int
+        cls,
+        ids: Sequence[Array],
+        target: Array,
+        words: int,
+        classes: int,
+        *,
+        count: Array | None = None,
+        weight: Array | None = None,
     ) -> Self:
         """Count words.
 
@@ -77,55 +85,60 @@ class Evidence:
             The words of each text; 0 says nothing.
         target : (n,) array
             Classes.
-        weight : (n,) array, optional
         words, classes : int
             V and C.
+        count : (n,) array, optional
+            How often each text counts. Default: once.
+        weight : (n,) array, optional
+            Of each text in `prior` and `scale`; that of a class says nothing about its words.
+            Default: 1.
         """
         n = len(ids)
+        count = np.ones(n) if count is None else count * (n / count.sum())
         weight = np.ones(n) if weight is None else weight * (n / weight.sum())
         lengths = np.array([len(of_text) for of_text in ids])
         text, word = np.divmod(
             np.unique(np.repeat(np.arange(n), lengths) * words + np.concatenate(ids)), words
         )
         text, word = text[word > 0], word[word > 0]
-        counts = np.bincount(word * classes + target[text], weight[text], words * classes).reshape(
+        counts = np.bincount(word * classes + target[text], count[text], words * classes).reshape(
             words, classes
         )
         # A class may have weight 0.
         prior = np.log(np.bincount(target, weight, classes).clip(min=0.5) / n)
         ratios = _ratios(counts, counts.sum(axis=0))
         every = -(-n // _TEXTS)
-        chosen = text % every == 0
-        left_out = _left_out(
-            counts, text[chosen] // every, word[chosen], target[::every], weight[::every]
-        )
-        losses = [_loss(prior + s * left_out, target[::every]) for s in _SCALES]
+        at, some = text % every == 0, slice(None, None, every)
+        sums = _left_out(counts, text[at] // every, word[at], target[some], count[some])
+        losses = [loss(scale * (prior + sums), target[some], weight[some]) for scale in _SCALES]
         scale = float(_SCALES[np.argmin(losses)])
         return cls(ratios, prior, counts.sum(axis=1), scale, float(lengths.mean()))
 
 
 def _ratios(counts: Array, totals: Array) -> Array:
     """Return the evidence of words, given their counts by class and the sums of all words'."""
-    expected = counts.sum(axis=1, keepdims=True) * (totals / totals.sum(axis=-1, keepdims=True))
+    shares = totals / np.maximum(totals.sum(axis=-1, keepdims=True), 1e-9)
+    expected = counts.sum(axis=1, keepdims=True) * shares
     ratios = np.log((counts + 1) / (expected + 1))
     centred: Array = ratios - ratios.mean(axis=1, keepdims=True)
     return centred
 
 
-def _left_out(counts: Array, text: Array, word: Array, target: Array, weight: Array) -> Array:
+def _left_out(counts: Array, text: Array, word: Array, target: Array, count: Array) -> Array:
     """Return the evidence of each text's words, had the text not been counted."""
     C = counts.shape[1]
-    own = weight[text, None] * (target[text, None] == np.arange(C))
+    own = count[text, None] * (target[text, None] == np.arange(C))
     n = len(target)
     held = np.stack([np.bincount(text, own[:, c], n) for c in range(C)], axis=1)
-    totals = np.maximum(counts.sum(axis=0) - held, 1e-9)
-    ratios = _ratios(np.maximum(counts[word] - own, 0), totals[text])
+    ratios = _ratios(np.maximum(counts[word] - own, 0), (counts.sum(axis=0) - held)[text])
     return np.stack([np.bincount(text, ratios[:, c], n) for c in range(C)], axis=1)
 
 
-def _loss(logits: Array, target: Array) -> float:
+def loss(logits: Array, target: Array, weight: Array | None) -> float:
+    """Return the cross-entropy, summed over texts."""
     p = estimators.softmax(logits)[np.arange(len(target)), target]
-    return -float(np.log(np.maximum(p, 1e-300)).mean())
+    nats = -np.log(np.maximum(p, 1e-300))
+    return float(nats.sum() if weight is None else weight @ nats)
 
 
 def install(net: Sequential, cell: str, evidence: Evidence) -> None:
@@ -157,7 +170,7 @@ def install(net: Sequential, cell: str, evidence: Evidence) -> None:
     axes = np.linalg.eigh(spread)[1][:, -k:]
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(k)])
     table[:, :k] = np.einsum("vc,ck->vk", words, axes)
-    share = 1 / max(evidence.length, 2.0)
+    share = 1 / max(_SPAN * evidence.length, 2.0)
     weights = recurrent.parameters()
     for layer in range(recurrent.num_layers):
         for d in range(D):
@@ -169,7 +182,7 @@ def install(net: Sequential, cell: str, evidence: Evidence) -> None:
     total = share * _GAIN * _REACHED * (_PASSED * _GAIN) ** (recurrent.num_layers - 1)
     for d in range(D):
         linear["weight"][:, d * H : d * H + k] = axes * (evidence.scale / (D * total))
-    linear["bias"][...] = evidence.prior - evidence.prior.mean()
+    linear["bias"][...] = evidence.scale * (evidence.prior - evidence.prior.mean())
 
 
 def _keep_sums(

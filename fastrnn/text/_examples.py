@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Self
@@ -18,16 +18,27 @@ _EXPECTED = 'expected a sequence of str, such as df["text"]'
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts as tokens, their classes, and their weights or None."""
+    """Texts as tokens, and their classes.
+
+    Attributes
+    ----------
+    texts : list of list of str
+    target : (n,) array
+    count : (n,) array or None
+        `sample_weight`.
+    weight : (n,) array or None
+        Of the texts in the loss: `count` times the weights of the classes.
+    """
 
     texts: list[list[str]]
     target: Array
+    count: Array | None
     weight: Array | None
 
     def __getitem__(self, rows: Array) -> Self:
         texts = [self.texts[i] for i in rows]
-        weight = None if self.weight is None else self.weight[rows]
-        return type(self)(texts, self.target[rows], weight)
+        count, weight = (None if a is None else a[rows] for a in (self.count, self.weight))
+        return type(self)(texts, self.target[rows], count, weight)
 
 
 def texts(value: Any, name: str) -> list[str]:
@@ -59,16 +70,24 @@ def _missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
+def _expect_present(labels: Iterable[Any], name: str) -> None:
+    for i, label in enumerate(labels):
+        if _missing(label):
+            raise ValueError(f"{name}[{i}]: is missing, it is {label!r}; leave such rows out")
+
+
 def labels(value: Any, name: str, n: int) -> Array:
     """Return labels as an array (n,) of str, int, bool, or floats that are whole numbers."""
-    labels = _frames.values(value, name)
+    try:
+        labels = _frames.values(value, name)
+    except ValueError:
+        _expect_present(_frames.items(value, name), name)
+        raise
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind in "OTfU":
         objects = labels.ravel().tolist() if labels.dtype.kind != "U" else value
-        for i, label in enumerate(objects):
-            if _missing(label):
-                raise ValueError(f"{name}[{i}]: is missing, it is {label!r}; leave such rows out")
+        _expect_present(objects, name)
         texts = {isinstance(label, str) for label in objects}
         if texts == {True, False}:
             raise TypeError(f"{name}: expected labels of one type, got str and others")
