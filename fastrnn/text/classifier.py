@@ -81,7 +81,8 @@ class TextClassifier(estimators.Settings):
     of the counts. All weights are then trained further: the loss is cross-entropy; the optimizer is
     Adam, with its learning rate decaying to 0 along a half cosine. By default, up to 5,000 texts
     are trained on twice. The first time, a fifth is held out, to choose how far the weights go from
-    the initial to the trained ones, in quarters of the way (Wortsman et al. 2022).
+    the initial to the trained ones, in quarters of the way (Wortsman et al. 2022). That takes
+    seconds for sentences (``benchmarks/texts.py``).
 
     It is also a scikit-learn estimator: it can be cloned, cross-validated and searched.
 
@@ -283,9 +284,10 @@ class TextClassifier(estimators.Settings):
             if history.interrupted:
                 self._fit, self._history = trial, history
                 return self
-        start = fit.net.state_dict()
+        start = fit.net.state_dict() if step < 1 else {}
         self._history = by._train(fit, examples, validation, callbacks, verbose)
-        _go(fit.net, start, fit.net.state_dict(), step)
+        if step < 1:
+            _go(fit.net, start, fit.net.state_dict(), step)
         self._fit = fit
         return self
 
@@ -529,4 +531,4 @@ class TextClassifier(estimators.Settings):
 def _go(net: Sequential, start: Mapping[str, Array], end: Mapping[str, Array], step: float) -> None:
     """Set weights a part of the way from the start to the end."""
     for name, weight in net.parameters().items():
-        weight[...] = end[name] if step == 1 else start[name] + step * (end[name] - start[name])
+        weight[...] = start[name] + step * (end[name] - start[name])
