@@ -336,6 +336,7 @@ def test_a_history_must_have_all_series() -> None:
         ({"season": (7, 365.25), "floor": 0}, monthly().to_period(), None),
         ({"fill": "linear"}, {"a": monthly(), "b": monthly(70)}, None),
         ({}, [waves(), waves(60)], None),
+        ({}, {("south", 1): monthly(), ("north", 2): monthly(70)}, None),
         ({}, pd.DataFrame({"a": waves(), "b": 1.0}, MONTHS[:120].tz_localize("Asia/Tokyo")), None),
         ({}, monthly(), pd.DataFrame({"x": waves(seed=3)}, MONTHS[:120])),
     ],

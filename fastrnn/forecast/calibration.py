@@ -99,6 +99,15 @@ def held_out(design: Design, tracks: Sequence[Track], fraction: float) -> list[l
     return [of for fold, of in enumerate(stops) if of not in stops[:fold]]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Errors:
+    """Errors (J, B, horizon, K) of one series, which member each of the B is of, their distance."""
+
+    errors: Array
+    member: Array
+    stride: int
+
+
 class Calibration:
     """Held-out errors of the members, which are computed when they are first needed.
 
@@ -120,14 +129,11 @@ class Calibration:
         self.blended = blended
         self._design, self._tracks, self._scales = design, tracks, scales
         self._log, self._fraction, self._members = log, fraction, members
-        self._errors: list[Array] = []
-        self._member_of: list[Array] = []
-        self._strides = [1] * len(tracks)
+        self._known: list[_Errors] = []
         self._cache: dict[Any, Array | None] = {}
-        self._horizon = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_errors": [], "_member_of": [], "_cache": {}, "_horizon": 0}
+        return vars(self) | {"_known": [], "_cache": {}}
 
     @property
     def members(self) -> list[Member]:
@@ -163,47 +169,44 @@ class Calibration:
 
     def _weights(self, i: int | None, horizon: int, without: int | None) -> Array | None:
         """Return weights by errors, if there are any; those of one member may be left out."""
-        errors = self.errors(horizon + blend.SMOOTHING)
-        if i is not None and errors[i].shape[1] < _OWN:
+        wide = horizon + blend.SMOOTHING
+        known = self._errors(wide)
+        if i is not None and len(known[i].member) < _OWN:
             i = None
         key = (i, horizon, without)
-        if key not in self._cache:
-            every = range(len(errors)) if i is None else [i]
-            chosen = [j for j in every if (self._member_of[j] != without).any()]
-            parts = [errors[j][:, self._member_of[j] != without] for j in chosen]
-            strides = [self._strides[j] for j in chosen]
-            left, whole = (
-                sum(e.shape[1] for e in of) for of in (parts, [errors[j] for j in every])
-            )
-            self._cache[key] = None
-            if left:
-                self._cache[key] = blend.weights(parts, strides, left / whole)[:, :horizon]
-        return self._cache[key]
+        if key in self._cache:
+            return self._cache[key]
+        every = known if i is None else [known[i]]
+        parts = [(e.errors[:, e.member != without, :wide], e.stride) for e in every]
+        left = [(errors, stride) for errors, stride in parts if errors.shape[1]]
+        weights = None
+        if left:
+            part = sum(e.shape[1] for e, _ in left) / sum(len(e.member) for e in every)
+            weights = blend.weights([e for e, _ in left], [s for _, s in left], part)[:, :horizon]
+        self._cache[key] = weights
+        return weights
 
-    def errors(self, horizon: int) -> list[Array]:
-        """Return errors (J, B, horizon, K) of each series, in units of its scale.
+    def _errors(self, horizon: int) -> list[_Errors]:
+        """Return errors of each series, NaN where values are not known yet, in units of its scale.
 
-        They are NaN where values are not known yet.
+        They are those of at least `horizon` steps.
         """
-        if horizon > self._horizon:
+        known = self._known
+        if not known or known[0].errors.shape[2] < horizon:
             steps = self._design.steps
-            self._horizon = -(-horizon // steps) * steps
-            of_each = [self._of(i) for i in range(len(self._tracks))]
-            self._errors = [errors for errors, _ in of_each]
-            self._member_of = [members for _, members in of_each]
-            self._cache.clear()
-        return [e[:, :, :horizon] for e in self._errors]
+            every = range(len(self._tracks))
+            known = self._known = [self._of(i, -(-horizon // steps) * steps) for i in every]
+        return known
 
-    def _of(self, i: int) -> tuple[Array, Array]:
-        """Return the errors of one series, and of which member each is."""
-        track, horizon = self._tracks[i], self._horizon
+    def _of(self, i: int, horizon: int) -> _Errors:
+        track, scales = self._tracks[i], self._scales
         n, K = track.values.shape
         J = 2 + len(self._design.seasons)
+        errors, members = [np.empty((J, 0, horizon, K))], list[int]()
         stops = [member.stops[i] for member in self.members]
-        if not stops or not stops[0]:
-            return np.empty((J, 0, horizon, K)), np.empty(0, int)
-        stride = self._strides[i] = -(-(n - stops[0]) // _ORIGINS)
-        errors, members = [np.empty((J, 0, horizon, K))], []
+        if not any(stops):
+            return _Errors(errors[0], np.array(members, int), 1)
+        stride = -(-(n - stops[0]) // _ORIGINS)
         ends = [*stops[1:], n]
         for m, (member, stop, end) in enumerate(zip(self.members, stops, ends, strict=True)):
             origins = np.arange(stop + (stops[0] - stop) % stride, end, stride)
@@ -214,9 +217,9 @@ class Calibration:
             said = candidates(self._design, member.net, z, origins, track.phase, horizon)
             at = origins[:, None] + np.arange(horizon)
             actual = np.where((at < n)[..., None], z[np.minimum(at, n - 1)], np.nan)
-            errors.append((actual - said) * (scale.deviation / self._scales[i].deviation))
+            errors.append((actual - said) * (scale.deviation / scales[i].deviation))
             members += [m] * len(origins)
-        return np.concatenate(errors, axis=1), np.array(members, int)
+        return _Errors(np.concatenate(errors, axis=1), np.array(members, int), stride)
 
     def half_widths(self, i: int | None, horizon: int, level: float) -> Array:
         """Return half-widths (horizon, K) of intervals, in units of the scale.
@@ -232,21 +235,20 @@ class Calibration:
         chosen = [] if i is None else [i]
         if i is None or np.isfinite(self._residuals(i, horizon)[:, -1, 0]).sum() < needed:
             chosen = [*range(len(self._tracks))]
-        chosen = [j for j in chosen if len(self._member_of[j])]
-        every = [self._residuals(j, horizon) for j in chosen]
+        known = self._errors(horizon)
+        every = [(self._residuals(j, horizon), known[j].stride) for j in chosen]
+        every = [(residuals, stride) for residuals, stride in every if len(residuals)]
         counts = np.zeros(horizon, int)
-        counts += np.sum([np.isfinite(e[:, :, 0]).sum(axis=0) for e in every], axis=0, dtype=int)
+        for residuals, _ in every:
+            counts += np.isfinite(residuals[:, :, 0]).sum(axis=0)
         if counts[-1] < needed:
             raise _too_few(counts, needed, level)
-        each = [
-            intervals.effective(e, self._strides[j]) for e, j in zip(every, chosen, strict=True)
-        ]
-        nu: Array = np.sum(each, axis=0)
+        nu: Array = np.sum([intervals.effective(r, stride) for r, stride in every], axis=0)
         widths = np.empty(nu.shape)
-        residuals = np.concatenate(every)
+        together = np.concatenate([r for r, _ in every])
         for h, k in np.ndindex(widths.shape):
-            known = residuals[np.isfinite(residuals[:, h, k]), h, k]
-            widths[h, k] = intervals.half_width(known, float(nu[h, k]), level)
+            of_step = together[np.isfinite(together[:, h, k]), h, k]
+            widths[h, k] = intervals.half_width(of_step, float(nu[h, k]), level)
         return widths
 
     def _residuals(self, i: int, horizon: int) -> Array:
@@ -255,12 +257,12 @@ class Calibration:
         Those of one member are blended by the errors of the others. By its own they would be
         smaller than those of new values.
         """
-        errors, members = self.errors(horizon)[i], self._member_of[i]
+        known = self._errors(horizon)[i]
         of_all = self.weights(i, horizon)
         parts = [np.empty((0, *of_all.shape[1:]))]
-        for m in np.unique(members).tolist():
+        for m in np.unique(known.member).tolist():
             weights = self._weights(i, horizon, m) if self.blended else None
-            of_member = errors[:, members == m]
+            of_member = known.errors[:, known.member == m, :horizon]
             parts.append(blend.blended(of_member, of_all if weights is None else weights))
         return np.concatenate(parts)
 

@@ -26,16 +26,18 @@ def described(fit: Fitted) -> tuple[dict[str, Any], dict[str, Array]]:
     for i, track in enumerate(fit.tracks):
         tensors[f"series.{i}"] = track.values
         tensors[f"exog.{i}"] = track.exog
-        tracks.append({"phase": track.phase, "layout": dataclasses.asdict(track.layout)})
+        layout = dataclasses.asdict(track.layout)
+        layout["columns"] = layout["columns"] and [*map(_plain, layout["columns"])]
+        tracks.append({"phase": track.phase, "layout": layout})
     members = [fit.member, *fit.calibration.members]
     for m, member in enumerate(members):
         tensors |= {f"net.{m}.{name}": a for name, a in member.net.parameters().items()}
     header = {
         "settings": fit.settings,
         "tracks": tracks,
-        "keys": fit.keys,
+        "keys": fit.keys and [_plain(key) for key in fit.keys],
         "mapped": fit.mapped,
-        "exog_names": fit.exog_names,
+        "exog_names": fit.exog_names and [*map(_plain, fit.exog_names)],
         "nets": [architecture.describe(member.net.layers) for member in members],
         "stops": [member.stops for member in members],
         "blended": fit.calibration.blended,
@@ -86,12 +88,27 @@ def restored(
         blended=header["blended"],
         members=members[1:] if header["blended"] else None,
     )
-    names = header["keys"], header["mapped"], header["exog_names"]
+    keys = header["keys"] and [*map(_label, header["keys"])]
+    exog_names = header["exog_names"] and [*map(_label, header["exog_names"])]
+    names = keys, header["mapped"], exog_names
     return Fitted(header["settings"], design, rules, tracks, *names, members[0], calibrated)
+
+
+def _plain(label: Any) -> Any:
+    """Return a name or key as JSON can hold it."""
+    if isinstance(label, tuple):
+        return [*map(_plain, label)]
+    return label if isinstance(label, str | int | float | np.generic | None) else str(label)
+
+
+def _label(plain: Any) -> Any:
+    """Return a name or key from what :func:`_plain` made of it."""
+    return tuple(map(_label, plain)) if isinstance(plain, list) else plain
 
 
 def _track(values: Array, exog: Array, saved: dict[str, Any]) -> Track:
     layout = dict(saved["layout"])
+    layout["columns"] = layout["columns"] and [*map(_label, layout["columns"])]
     if layout["index"] is not None:
         layout["index"] = TimeIndex(**layout["index"])
     if values.ndim != 2 or values.dtype != np.float64:
