@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -374,3 +375,13 @@ def test_old_files_are_written_as_they_are_read(tmp_path: Path) -> None:
     again = Forecaster.load(tmp_path / "m")
     np.testing.assert_array_equal(again.predict(6), model.predict(6))
     np.testing.assert_array_equal(again.predict_interval(2), model.predict_interval(2))
+
+
+def test_many_threads() -> None:
+    model = Forecaster(**SMALL, season=12).fit([waves(), waves(80)])
+    again = pickle.loads(pickle.dumps(model))
+    expected = [model.predict_interval(h)[0][1] for h in range(1, 13)]
+    with ThreadPoolExecutor(6) as pool:
+        found = pool.map(lambda h: again.predict_interval(h)[0][1], range(1, 13))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -8,10 +8,12 @@ import numpy as np
 
 from fastrnn._types import Array
 from fastrnn.forecast import lags
+from fastrnn.forecast.intervals import student
 
-#: The network has all the weight where it is better than the best naive forecast by this many
-#: standard errors: beyond doubt.
-STANDARD_ERRORS = 2.0
+#: The network has all the weight where it is better than the best naive forecast at this level of
+#: confidence. Of series that wander, 0.95 is not enough: a past that returned to its mean by chance
+#: is told from one that had to by nothing but its length.
+CONFIDENCE = 0.99
 
 #: With fewer held-out errors it has none.
 _LEAST = 10
@@ -24,6 +26,9 @@ _POWER = 2
 #: side.
 SMOOTHING = 2
 
+#: The approximation of Student's t is not good for fewer degrees of freedom.
+_LEAST_FREEDOM = 1.5
+
 #: Long-run variances of errors are estimated as at least this part of their variance, as sums of
 #: sample autocovariances may be negative.
 _LEAST_VARIANCE = 0.2
@@ -33,7 +38,7 @@ def weights(errors: Sequence[Array], strides: Sequence[int], part: float = 1.0) 
     """Return weights (J, horizon, K) of J forecasts, the first a network's, which sum to 1 over J.
 
     The share of the network is the square of the standard errors by which it is better than the
-    best naive forecast, as a part of those that leave no doubt.
+    best naive forecast, as a part of those that :data:`CONFIDENCE` takes.
 
     Parameters
     ----------
@@ -55,8 +60,8 @@ def weights(errors: Sequence[Array], strides: Sequence[int], part: float = 1.0) 
         # Where the best is without error, whatever has none shares the weight.
         worse = np.where(best > 0, means / best, np.where(means > 0, np.inf, 1.0))
         naive = worse**-_POWER
-    better, enough = significance(squares, strides, means.argmin(axis=0))
-    share = np.square(np.clip(better / np.sqrt(part) / STANDARD_ERRORS, 0, 1))
+    better, enough = significance(squares, strides, means.argmin(axis=0), part)
+    share = np.square(np.clip(better, 0, 1))
     parts = np.concatenate([share[None], (1 - share) * naive / naive.sum(axis=0)])
     known = enough if enough.any() else counts[0].min(axis=-1) > 0
     last = np.maximum.accumulate(np.where(known, np.arange(len(known)), 0))
@@ -65,12 +70,13 @@ def weights(errors: Sequence[Array], strides: Sequence[int], part: float = 1.0) 
 
 
 def significance(
-    squares: Sequence[Array], strides: Sequence[int], best: Array
+    squares: Sequence[Array], strides: Sequence[int], best: Array, part: float
 ) -> tuple[Array, Array]:
-    """Return by how many standard errors a network is better, and where that is known.
+    """Return how surely a network is better, 1 being enough confidence, and where that is known.
 
-    It is the statistic of Diebold and Mariano (1995): the mean difference of squared errors,
-    divided by its standard error, which allows for their autocorrelation (Newey and West 1987).
+    It is the statistic of Diebold and Mariano (1995), the mean difference of squared errors divided
+    by its standard error, which allows for their autocorrelation (Newey and West 1987); as a part
+    of Student's t, with as many degrees of freedom as forecasts that do not overlap leave.
 
     Parameters
     ----------
@@ -79,14 +85,17 @@ def significance(
     strides : sequence of int
     best : (horizon, K) array
         The other forecast to compare with, counted from the second.
+    part : float
+        As in :func:`weights`.
 
     Returns
     -------
-    t : (horizon, K) array
+    better : (horizon, K) array
     enough : (horizon,) array of bool
-        Where there are enough errors; t is 0 elsewhere.
+        Where there are enough errors; `better` is 0 elsewhere.
     """
-    total, variance, count = np.zeros((3, *best.shape))
+    total, variance, count, apart = np.zeros((4, *best.shape))
+    overlap = np.arange(1, len(best) + 1)[:, None]
     for s, stride in zip(squares, strides, strict=True):
         other = np.take_along_axis(s[1:], best[None, None], axis=0)[0]
         difference = other - s[0]
@@ -99,12 +108,20 @@ def significance(
         total += k * mean
         variance += np.maximum(long_run, _LEAST_VARIANCE * products[0])
         count += k
+        apart += k * stride / overlap
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(total == 0, 0.0, np.clip(total / np.sqrt(variance), -99, 99))
+        t = np.where(total == 0, 0.0, np.clip(total / np.sqrt(variance * part), -99, 99))
     enough = count.min(axis=-1) >= _LEAST
+    t /= _students(apart / part - 1)
     sums = _neighbours(np.where(enough[:, None], t, 0.0)[None])[0]
     around = np.maximum(_neighbours(1.0 * enough[None, :, None])[0], 1)
     return np.where(enough[:, None], sums / around, 0.0), enough
+
+
+def _students(freedom: Array) -> Array:
+    """Return the bounds of Student's t at the level of confidence."""
+    bounds = [student(max(nu, _LEAST_FREEDOM), CONFIDENCE) for nu in freedom.ravel().tolist()]
+    return np.reshape(bounds, freedom.shape)
 
 
 def _neighbours(sums: Array) -> Array:

@@ -43,11 +43,12 @@ class Forecaster(estimators.Settings):
     a `season`, the value a season (or as many seasons as it takes) before.
     The forecast is a weighted mean of the network's and the naive ones, at each step and for each
     series (:meth:`weights`). The network's share grows with how surely it is better than the best
-    naive forecast: it is the square of half the statistic of Diebold and Mariano (1995), which
-    counts standard errors of the difference of squared errors. So it gives way where it is not
-    better, and has all the weight from two standard errors on. The naive forecasts share the rest
-    in proportion to the inverse squares of their mean squared errors. A series too short for such a
-    test is forecast by its last season or value alone.
+    naive forecast: it is the square of the statistic of Diebold and Mariano (1995), which counts
+    standard errors of the difference of squared errors, as a part of those that a confidence of
+    99 % takes. So the network gives way where it is not better, and has all the weight where it
+    is beyond doubt. The naive forecasts share the rest in proportion to the inverse squares of
+    their mean squared errors. A series too short for such a test is forecast by its last season or
+    value alone.
 
     **Intervals** are quantiles of the same errors of the blend (:meth:`predict_interval`).
 
