@@ -247,6 +247,11 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
         ),
         (lambda m: m.fit(["a", None], [0, 1]), ValueError, r"texts\[1\]: is missing, it is None"),
         (lambda m: m.fit(["a", np.nan], [0, 1]), ValueError, r"texts\[1\]: is missing, it is nan"),
+        (
+            lambda m: m.fit(np.ma.array(["a", "b"], mask=[0, 1]), [0, 1]),
+            ValueError,
+            r"texts\[1\]: is missing, it is masked",
+        ),
         (lambda m: m.fit(["a", "b"], ["x", None]), ValueError, r"labels\[1\]: is missing"),
         (lambda m: m.fit(["a", "b"], ["x", np.nan]), ValueError, r"labels\[1\]: is missing"),
         (lambda m: m.fit(["a", "b"], [0, np.nan]), ValueError, r"labels\[1\]: is missing"),
@@ -603,6 +608,7 @@ def test_columns(library: str, model: TextClassifier) -> None:
             TypeError, match=r'texts: expected a sequence of str, such as df\["text'
         ):
             use(df)
+    np.testing.assert_array_equal(again.predict_proba(df[["text"]].to_numpy()), expected)
     gap = frames.Series(["a", "b", None, "c"])
     with pytest.raises(ValueError, match=r"texts\[2\]: is missing"):
         model.predict(gap)

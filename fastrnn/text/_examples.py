@@ -43,6 +43,8 @@ class Examples:
 
 def texts(value: Any, name: str) -> list[str]:
     """Return a list of texts."""
+    if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape[1] == 1:
+        value = value[:, 0]
     try:
         texts = _frames.items(value, name)
     except TypeError as error:
@@ -64,10 +66,10 @@ def expect_some(texts: Sequence[str], name: str) -> None:
 
 
 def _missing(value: Any) -> bool:
-    """Return whether a value is None, NaN or pandas's NA."""
+    """Return whether a value is None, NaN, pandas's NA, or masked."""
     if isinstance(value, Real):
         return math.isnan(value)
-    return value is None or type(value).__name__ in ("NAType", "NaTType")
+    return value is None or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant")
 
 
 def _expect_present(labels: Iterable[Any], name: str) -> None:
