@@ -41,6 +41,15 @@ def test_weights_add_up_and_favour_the_better() -> None:
         np.testing.assert_array_equal(weight, weights[name][:7])
 
 
+def test_further_ahead_than_is_held_out() -> None:
+    model = Forecaster(**SMALL, season=12).fit(waves(60))
+    assert model.predict(500).shape == (500,)
+    for weight in model.weights(500).values():
+        assert (weight[20:] == weight[20]).all()
+    with pytest.raises(ValueError, match=r"at most 16 steps .* got 500 steps, with 0 residuals"):
+        model.predict_interval(500)
+
+
 def test_the_network_alone() -> None:
     model = Forecaster(**SMALL, season=12, calibration_fraction=0).fit(waves(60))
     assert model.weights(2)["network"].tolist() == [1, 1]

@@ -159,13 +159,25 @@ class Calibration:
         if not self.blended:
             weights[0] = 1
             return weights
-        known = self._weights(i, horizon, None)
+        known = self._weights(i, min(horizon, self._furthest()), None)
         if known is not None:
-            return known
+            # Further ahead than what is held out, those of the last step.
+            more = horizon - known.shape[1]
+            return np.pad(known, ((0, 0), (0, more), (0, 0)), mode="edge")
         shortest = min(map(len, self._tracks))
         whole = [2 + j for j, s in enumerate(lengths) if s <= shortest]
         weights[whole[0] if whole else 1] = 1
         return weights
+
+    def _furthest(self) -> int:
+        """Return the last step of which there are errors, or 1."""
+        lengths = [
+            len(track) - stop
+            for member in self.members[:1]
+            for track, stop in zip(self._tracks, member.stops, strict=True)
+            if stop
+        ]
+        return max(lengths, default=1)
 
     def _weights(self, i: int | None, horizon: int, without: int | None) -> Array | None:
         """Return weights by errors, if there are any; those of one member may be left out."""
@@ -232,15 +244,16 @@ class Calibration:
             If there are too few residuals.
         """
         needed = intervals.needed(level)
+        counts = np.zeros(horizon, int)
+        horizon = min(horizon, self._furthest())
         chosen = [] if i is None else [i]
         if i is None or np.isfinite(self._residuals(i, horizon)[:, -1, 0]).sum() < needed:
             chosen = [*range(len(self._tracks))]
         known = self._errors(horizon)
         every = [(self._residuals(j, horizon), known[j].stride) for j in chosen]
         every = [(residuals, stride) for residuals, stride in every if len(residuals)]
-        counts = np.zeros(horizon, int)
         for residuals, _ in every:
-            counts += np.isfinite(residuals[:, :, 0]).sum(axis=0)
+            counts[:horizon] += np.isfinite(residuals[:, :, 0]).sum(axis=0)
         if counts[-1] < needed:
             raise _too_few(counts, needed, level)
         nu: Array = np.sum([intervals.effective(r, stride) for r, stride in every], axis=0)
