@@ -14,13 +14,14 @@ from fastrnn.models import pictures
 #: and, with an interval, lower and upper bounds.
 Panel = tuple[list[Any], tuple[Any, Array], tuple[Any, list[Array]]]
 
-#: Width and height of a panel, in inches.
-_SIZE = (8.0, 2.8)
+#: Width of a panel, and its height alone and among others, in inches.
+_WIDTH, _ALONE, _AMONG = 8.0, 4.0, 2.8
 
 
 def figure(panels: Sequence[Panel], level: float | None) -> Any:
     """Return a figure with one panel per series and one legend; `level` is of the interval."""
-    drawn, every = pictures.subplots("plot", len(panels), 1, size=_SIZE)
+    size = _WIDTH, _ALONE if len(panels) == 1 else _AMONG
+    drawn, every = pictures.subplots("plot", len(panels), 1, size=size)
     for axes, (names, (past, values), (ahead, lines)) in zip(every, panels, strict=True):
         # The forecast starts at the last value known, so that there is no gap between them.
         times = np.concatenate([past[-1:], ahead])
