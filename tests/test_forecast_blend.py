@@ -78,7 +78,7 @@ def test_weights_by_hand() -> None:
     t = gain.sum() / np.sqrt(u @ u + 2 * overlap)
     share = (t / stats.t.ppf(0.995, 199)) ** 2
     assert 0.1 < share < 0.9
-    naive = mse[1:] ** -2.0
+    naive = mse[1:] ** -3.0
     expected = [share, *((1 - share) * naive / naive.sum())]
     np.testing.assert_allclose(blend.weights([errors], [1])[:, 0, 0], expected, rtol=1e-3)
     # In two parts, as errors of two series.

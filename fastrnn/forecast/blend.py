@@ -20,7 +20,7 @@ _LEAST = 10
 
 #: Weights of naive forecasts are proportional to the inverse of their mean squared errors (Bates
 #: and Granger 1969) to this power, which leaves less to what is worse.
-_POWER = 2
+_POWER = 3
 
 #: Errors of one horizon are few and noisy: what is said of it is the mean over so many to either
 #: side.

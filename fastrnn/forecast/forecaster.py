@@ -46,7 +46,7 @@ class Forecaster(estimators.Settings):
     naive forecast: it is the square of the statistic of Diebold and Mariano (1995), which counts
     standard errors of the difference of squared errors, as a part of those that a confidence of
     99 % takes. So the network gives way where it is not better, and has all the weight where it
-    is beyond doubt. The naive forecasts share the rest in proportion to the inverse squares of
+    is beyond doubt. The naive forecasts share the rest in proportion to the inverse cubes of
     their mean squared errors. A series too short for such a test is forecast by its last season or
     value alone.
 
