@@ -1,11 +1,10 @@
 """What models learn, and how long it takes, with three seeds each.
 
-python benchmarks/learning.py reviews|digits|series|adding|copying|shakespeare ... [--seeds 0]
+python benchmarks/learning.py reviews|digits|adding|copying|shakespeare ... [--seeds 0]
 
-Reviews, digits and series use the estimators' defaults.
+Reviews and digits use the estimators' defaults.
 Reviews: rt-polarity (Pang and Lee 2005), a tenth held out; Kim (2014) has 76.1 % with CNN-rand.
 Digits: scikit-learn's 8x8, read row by row, a quarter held out.
-Series: mean absolute errors on the last fifth, each month or day forecast 12 steps ahead.
 Adding: the sum of the two marked numbers of 200 random ones (Hochreiter and Schmidhuber 1997), by a
 GRU; mean squared error on 1,000 new sequences. Always predicting 1 gives 1/6; solved is 0.01.
 Copying: 10 symbols out of 8, to be repeated after 100 steps (ibid., in the form of Arjovsky et al.
@@ -20,18 +19,14 @@ the beginning, and part of another of which it has nothing.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
 import numpy as np
 
 import fastrnn
-from fastrnn.forecast import Forecaster
 from fastrnn.optim import Adam, CosineDecay
 from fastrnn.text import CharLM, TextClassifier, split
-
-SERIES = {"airline-passengers": 12, "monthly-sunspots": 132, "daily-min-temperatures": 365}
 
 
 def reviews(data: Path, seeds: list[int]) -> None:
@@ -65,19 +60,6 @@ def digits(data: Path, seeds: list[int]) -> None:
         seconds = time.perf_counter() - start
         accuracy = model.score(test, y_test)
         print(f"digits, seed {seed}: accuracy {accuracy:.1%}, {seconds:.0f} s", flush=True)
-
-
-def series(data: Path, seeds: list[int]) -> None:
-    """Print errors, and those of the naive and the seasonal naive forecast."""
-    for name, season in SERIES.items():
-        with open(data / f"{name}.csv") as lines:
-            values = [float(row[1]) for row in [*csv.reader(lines)][1:]]
-        for seed in seeds:
-            start = time.perf_counter()
-            errors = Forecaster(season=season, seed=seed).backtest(values, 12).mae()
-            seconds = time.perf_counter() - start
-            listed = ", ".join(f"{which} {error:.2f}" for which, error in errors.items())
-            print(f"{name}, seed {seed}: {listed}; {seconds:.1f} s", flush=True)
 
 
 def adding(data: Path, seeds: list[int]) -> None:
@@ -167,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    of_all = (reviews, digits, series, adding, copying, shakespeare)
+    of_all = (reviews, digits, adding, copying, shakespeare)
     tasks = {task.__name__: task for task in of_all}
     parser.add_argument("task", choices=tasks, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -383,8 +383,8 @@ class Forecaster(estimators.Settings):
             needed = s * math.ceil(horizon / s)
             if min(cuts) < needed:
                 raise ValueError(
-                    f"series: expected a season, {seasons.label(needed)} values, before the test "
-                    f"part, got {min(cuts)}"
+                    f"series: expected a season or more, {seasons.label(needed)} values, before "
+                    f"the test part, got {max(min(cuts), 0)}"
                 )
         model = self._unfitted()._learn(before, keys, mapped, None, verbose)
         found = [
