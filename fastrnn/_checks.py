@@ -70,16 +70,24 @@ def choice(value: Any, name: str, among: Iterable[str]) -> str:
     """Return `value`, if it is one of `among`."""
     if not isinstance(value, str) or value not in among:
         hint = near(value, among)
-        expected = f"{name}: expected one of {', '.join(map(repr, among))}"
+        names = [*map(repr, among)]
+        expected = f"{name}: expected {'one of ' * (len(names) > 1)}{', '.join(names)}"
         raise ValueError(f"{expected}, got {value!r}{hint}")
     return value
+
+
+def kind_of(value: Any) -> str:
+    """Return what `value` is, for messages; a class where an object of it is expected is told."""
+    if isinstance(value, type):
+        return f"the class itself: pass {value.__name__}(...)"
+    return type(value).__name__
 
 
 def near(value: Any, among: Iterable[str]) -> str:
     """Return ``"; did you mean 'adam'?"`` for the name that `value` resembles; else nothing.
 
     Spelling counts, and so do names in other libraries: ``CrossEntropyLoss``,
-    ``sparse_categorical_crossentropy``, ``mean_squared_error``.
+    ``sparse_categorical_crossentropy``, ``mean_squared_error``, ``bce``.
     """
     import difflib  # only an error needs it, and import fastrnn is to stay light
 
@@ -87,14 +95,19 @@ def near(value: Any, among: Iterable[str]) -> str:
         return ""
     letters = {"".join(filter(str.isalnum, name.lower())): name for name in among}
     own = "".join(filter(str.isalnum, value.lower()))
-    initials = "".join(word[0] for word in value.lower().split("_") if word)
+    initials = _initials(value.lower())
     inside = [n for n in letters if min(len(n), len(own)) > 2 and (n in own or n.startswith(own))]
     found = [
         *(n for n in (own, initials) if n in letters),
+        *(n for n, name in letters.items() if "_" in name and _initials(name) == own),
         *sorted(inside, key=len, reverse=True),
         *difflib.get_close_matches(own, letters, 1),
     ]
     return f"; did you mean {letters[found[0]]!r}?" if found else ""
+
+
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in name.split("_") if word)
 
 
 def real(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:

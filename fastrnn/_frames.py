@@ -6,7 +6,7 @@ pandas, polars and pyarrow objects are meant, and whatever else has the same met
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from numbers import Real
 from typing import Any
 
@@ -59,6 +59,36 @@ def column_names(value: Any) -> list[str] | None:
     return None
 
 
+def expect_alike(sequences: Sequence[Any], name: str) -> None:
+    """Raise if frames of steps in a list differ in their columns, or have steps out of order.
+
+    Raises
+    ------
+    ValueError
+        If the columns are not those of the first, in their order, or times of pandas go back.
+    """
+    if not any(hasattr(kind, "to_numpy") for kind in set(map(type, sequences))):
+        return
+    names = column_names(sequences[0])
+    for i, sequence in enumerate(sequences):
+        expect_order(getattr(sequence, "index", None), f"{name}[{i}]")
+        if column_names(sequence) != names:
+            raise ValueError(
+                f"{name}[{i}]: expected the columns of {name}[0], in their order, {names}, "
+                f"got {column_names(sequence)}"
+            )
+
+
+def expect_order(labels: Any, name: str) -> None:
+    """Raise ValueError if the labels of steps are times of pandas that are not in order."""
+    if hasattr(type(labels), "freq") and not labels.is_monotonic_increasing:
+        i = next((i for i in range(1, len(labels)) if labels[i] < labels[i - 1]), 0)
+        raise ValueError(
+            f"{name}: expected steps in order of time, got {labels[i]} after {labels[i - 1]}; use "
+            "sort_index()"
+        )
+
+
 def refuse_keyed(value: Any, name: str) -> None:
     """Raise TypeError if `value` would yield its keys, names or letters where items are wanted."""
     if is_frame(value):
@@ -86,6 +116,14 @@ def items(value: Any, name: str) -> list[Any]:
     if not isinstance(value, Iterable) or (isinstance(value, np.ndarray) and value.ndim == 0):
         raise TypeError(f"{name}: expected a sequence, got {type(value).__name__}")
     return list(value)
+
+
+def listed(value: Any) -> Any:
+    """Return a column or an array of objects as a list, if it holds sequences; else `value`."""
+    of_objects = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == object
+    if of_objects or is_series(value):
+        return list(value) if np.ndim(next(iter(value), ())) else value
+    return value
 
 
 def values(value: Any, name: str, *, missing: str = "raise") -> Array:
@@ -116,6 +154,8 @@ def values(value: Any, name: str, *, missing: str = "raise") -> Array:
     except (TypeError, RuntimeError) as error:  # a tensor that refuses to be converted
         kind = type(value).__name__
         raise TypeError(f"{name}: expected an array, got {kind}: {error}") from None
+    if array.dtype.kind == "U" and isinstance(value, list | tuple) and any(map(_is_nan, value)):
+        array = np.array(value, object)  # else NumPy makes a label of it, "nan"
     return _numbers(array, name, missing) if array.dtype == object else array
 
 
@@ -139,6 +179,10 @@ def not_numbers(value: Any) -> str | None:
     elif hasattr(value, "toarray"):  # SciPy's
         return f"a sparse {type(value).__name__}: pass its toarray()"
     return None
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
 
 
 def _is_number(dtype: Any) -> bool:
@@ -238,7 +282,7 @@ def _numbers(array: Array, name: str, missing: str) -> Array:
     gone = np.array([type(value) in missed for value in objects], bool)
     if any(not issubclass(k, Real | np.bool_) and k.__name__ != "Decimal" for k in kinds - missed):
         # Among labels, NaN is what pandas has for one that is missing.
-        gone |= np.array([isinstance(v, float) and v != v for v in objects], bool)
+        gone |= np.array([*map(_is_nan, objects)], bool)
         return _filled(array, gone, name, missing, "missing")
     if gone.all():
         return array  # nothing tells of numbers; and where it is empty

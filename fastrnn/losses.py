@@ -410,5 +410,5 @@ def get(loss: str | Loss) -> Loss:
     if isinstance(loss, str):
         return NAMES[_checks.choice(loss, "loss", NAMES)]
     if not isinstance(loss, Loss):
-        raise TypeError(f"loss: expected a name or a Loss, got {type(loss).__name__}")
+        raise TypeError(f"loss: expected a name or a Loss, got {_checks.kind_of(loss)}")
     return loss

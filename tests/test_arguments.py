@@ -380,6 +380,7 @@ def test_nonlinearity(nonlinearity):
         ("mean_squared_error", "mse"),
         ("hubr", "huber"),
         ("acc", "accuracy"),
+        ("bce", "binary_cross_entropy"),
         ("nothing like these", None),
         (3, None),
     ],

@@ -191,6 +191,26 @@ def test_an_iterator_that_ends_too_early(data: Any) -> None:
     with pytest.warns(RuntimeWarning, match="X: ended after 3 of 4 batches"):
         model.evaluate(Loader(X, y), steps=4)
     assert not history.interrupted
+    with pytest.warns(RuntimeWarning, match="validation_data: ended after 0 of 3 batches"):
+        history = model.fit(
+            X, y, epochs=2, validation_data=iter(Loader(X, y)), validation_steps=3, verbose=0
+        )
+    of_all, of_nothing = history.history["val_loss"]  # not 0, which would be the best ever
+    assert of_all > 0
+    assert np.isnan(of_nothing)
+
+
+def test_a_list_of_batches(data: Any) -> None:
+    X, y, w = data
+    options = {"batch_size": 6, "shuffle": False, "verbose": 0}
+    expected = net().fit(X, y, sample_weight=w, validation_data=(X, y), **options).history
+    pairs = [(X[:6], y[:6]), (X[6:], y[6:])]
+    keyed = [
+        {"X": a, "y": b, "sample_weight": c}
+        for (a, b), c in zip(pairs, (w[:6], w[6:]), strict=True)
+    ]
+    got = net().fit(keyed, validation_data=pairs, verbose=0).history
+    assert {name: pytest.approx(values) for name, values in expected.items()} == got
 
 
 def test_checkpoints_at_the_end_of_epochs(data: Any, tmp_path: Any) -> None:

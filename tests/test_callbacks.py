@@ -157,6 +157,9 @@ def test_a_failing_callback(data: Any) -> None:
         ("accuracy", "auto", 3, 2),
         ("val_r2_score", "auto", 3, 2),
         ("roc_auc", "auto", 3, 2),
+        ("val_f1", "auto", 3, 2),
+        ("matthews_corrcoef", "auto", 3, 2),
+        ("val_neg_mean_squared_error", "auto", 3, 2),
         ("recall", "min", 2, 1),
     ],
 )

@@ -112,7 +112,7 @@ def test_balanced_is_that_of_scikit_learn(rng: np.random.Generator) -> None:
         (
             "balance",
             ValueError,
-            "class_weight: expected one of 'balanced'.*did you mean 'balanced'",
+            "class_weight: expected 'balanced', got 'balance'.*did you mean 'balanced'",
         ),
         (
             [1, 2],

@@ -163,7 +163,8 @@ def test_demo(
     else:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     out_dir = tmp_path / "new" / "demo"
-    assert main(["demo", "--seconds=1", f"--text={text_file}", f"--out={out_dir}"]) == 0
+    args = ["demo", "--seconds=1", f"--text={text_file}", "--encoding=ascii", f"--out={out_dir}"]
+    assert main(args) == 0
     out = capsys.readouterr().out
     for said in ("order-0", "order-2", "this model", "sample", "reference", fastrnn.backend()):
         assert said in out

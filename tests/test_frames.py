@@ -126,6 +126,7 @@ def test_missing_labels_are_refused() -> None:
         ["a", None],
         np.array(["a", NAN], object),
         ["a", pd.NA],
+        ["a", NAN],  # NumPy makes "nan" of it
     ):
         for missing in ("raise", "nan"):
             with pytest.raises(ValueError, match=r"^y: expected no missing values, got 1"):
@@ -258,6 +259,34 @@ def frames(of: Any, columns: list[str] = ["a", "b"], n: int = 12) -> list[Any]: 
 
 
 @pytest.mark.parametrize("of", [pd, pl])
+def test_models_take_lists_of_frames_that_are_alike(of: Any) -> None:
+    model = fastrnn.Sequential([fastrnn.GRU(2, 4)], seed=0)
+    X = frames(of)
+    for y, x in zip(model.predict(X), X, strict=True):
+        np.testing.assert_array_equal(y, model.predict(x.to_numpy()[None])[0])
+    with pytest.raises(
+        ValueError, match=r"^X\[2\]: expected the columns of X\[0\], in their order"
+    ):
+        model.predict([*X[:2], X[2][["b", "a"]]])
+    if of is pd:
+        x = X[0].set_index(pd.date_range("2020", periods=len(X[0])))
+        with pytest.raises(ValueError, match=r"^X\[1\]: expected steps in order of time"):
+            model.predict([x, x[::-1]])
+
+
+def test_columns_of_sequences_are_lists() -> None:
+    model = fastrnn.Sequential([fastrnn.Embedding(5, 3), fastrnn.GRU(3, 2)], seed=0)
+    model.compile("sgd", "mse")
+    tokens = [[1, 2, 4], [3, 0]]
+    expected = model.predict(tokens)
+    y = [np.ones((3, 2)), np.zeros((2, 2))]
+    for X in (pd.Series(tokens), pl.Series(tokens), np.array(tokens, object)):
+        for got, want in zip(model.predict(X), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+        assert model.evaluate(X, pd.Series(y)) == model.evaluate(tokens, y)
+
+
+@pytest.mark.parametrize("of", [pd, pl])
 def test_names_of_columns_are_compared(of: Any) -> None:
     model, _ = estimators()
     X, y = frames(of), np.arange(12) % 2
@@ -322,7 +351,7 @@ def test_frames_of_features_by_steps_are_said() -> None:
 
 
 def test_dates_and_labels_are_no_inputs() -> None:
-    model, _ = estimators()
+    model, regressor = estimators()
     y = np.arange(12) % 2
     days = np.arange(24).astype("M8[D]").reshape(12, 2)
     for X, said in (
@@ -335,6 +364,9 @@ def test_dates_and_labels_are_no_inputs() -> None:
     ):
         with pytest.raises(TypeError, match=said):
             model.fit(X, y)
+    for dates in (days[:, 0], days, pd.Series(days[:, 0])):
+        with pytest.raises(TypeError, match="y: expected real numbers, got dtype datetime64"):
+            regressor.fit(np.eye(12), dates)
 
 
 def test_steps_are_in_order_of_time() -> None:
@@ -448,6 +480,12 @@ def test_from_frame(of: Any) -> None:
     assert y[0].shape == (len(X[0]), 2)
     with pytest.raises(ValueError, match=r"target: expected one for all rows .*where id='s5'"):
         from_frame(df, group="id", target="z")
+    twice = of.DataFrame([*rows, rows[3]])
+    with pytest.raises(ValueError, match=r"time: .* got t=0 twice where id='s3'; name all columns"):
+        from_frame(twice, group="id", time="t")
+    if of is pd:
+        with pytest.raises(ValueError, match=r"got 'id'; it is in the index: .*reset_index"):
+            from_frame(df.set_index(["id", "t"]), group="id")
     for wrong, said in (
         ({"group": "ID"}, "group: expected columns among .* got 'ID'"),
         ({"group": "id", "features": ["c"]}, "features: expected columns among .* got 'c'"),

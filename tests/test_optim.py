@@ -401,7 +401,7 @@ def test_get() -> None:
     assert optim.get(adam) is adam
     with pytest.raises(ValueError, match="optimizer: expected one of 'sgd'"):
         optim.get("adem")
-    with pytest.raises(TypeError, match="optimizer: expected a name or an Optimizer, got ABCMeta"):
+    with pytest.raises(TypeError, match=r"optimizer: .*, got the class itself: pass Adam\("):
         optim.get(Adam)  # type: ignore[arg-type]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential, losses, optim
+from fastrnn.callbacks import Callback
 
 V, F = 7, 3
 F64: dict[str, Any] = {"dtype": np.float64}
@@ -741,6 +742,11 @@ X34, Y3 = np.zeros((3, 4, F)), np.zeros(3)
         ({"stateful": True, "lengths": [1, 2, 3]}, ValueError, "stateful: .* differing lengths"),
         ({"callbacks": "x"}, TypeError, "callbacks: expected a list"),
         ({"callbacks": [print]}, TypeError, r"callbacks\[0\]: expected a Callback, got builtin"),
+        (
+            {"callbacks": [Callback]},
+            TypeError,
+            r"got the class itself: pass Callback\(",
+        ),
     ],
 )
 def test_fit_checks(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -160,7 +160,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("ä;b\n1,5;2\n".encode("cp1252"))))
     of = read("-", "--encoding=cp1252")
     assert values(of) == [[1.5], [2]]
-    assert of.said.startswith("standard input: 2 columns (ä, b), 1 rows")
+    assert of.said.startswith("standard input: 2 columns (ä, b), 1 row,")
 
 
 def test_quotes(file: Callable[..., str]) -> None:

@@ -175,7 +175,6 @@ def _labelled(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 def _table(text: str, path: str, args: argparse.Namespace) -> tuple[list[str], list[str]]:
     table = tables.parse(text, path, args)
     texts = _column(table, args.text, "text")
-    texts = _column(table, args.text, "text")
     labels = [cell.strip() for cell in _column(table, args.label, "label")]
     for i, label in enumerate(labels):
         if not label:

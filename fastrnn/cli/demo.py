@@ -11,7 +11,7 @@ from typing import Any
 
 import fastrnn
 from fastrnn._files import atomic
-from fastrnn.cli.files import read_text
+from fastrnn.cli.files import add_encoding, read_text, shown
 from fastrnn.cli.parser import add_command
 from fastrnn.cli.prose import standard_library
 from fastrnn.models import pictures
@@ -42,11 +42,12 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="text to train on (default: the docstrings of Python's standard library)",
     )
+    add_encoding(demo)
     demo.add_argument("--seed", type=int, default=0, help="for reproducible results (default: 0)")
 
 
 def _run(args: argparse.Namespace) -> None:
-    source, text = _text(args.text)
+    source, text = _text(args.text, args.encoding)
     model = CharLM(max_seconds=args.seconds, seed=args.seed)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -89,10 +90,10 @@ def _run(args: argparse.Namespace) -> None:
         print("no learning curve: matplotlib is not installed")
 
 
-def _text(path: str | None) -> tuple[str, str]:
+def _text(path: str | None, encoding: str | None) -> tuple[str, str]:
     """Return the name of the text to train on, and the text."""
     if path is not None:
-        return path, read_text(path)
+        return shown(path), read_text(path, encoding)
     return "docstrings of the standard library", standard_library()
 
 

@@ -161,7 +161,7 @@ def read(args: argparse.Namespace) -> Series:
         }
         ends = {name: when.values[rows[-1]] for name, rows in order.items()}
     of = f"{len(order)} series by {args.id}, " if args.id else ""
-    said = f"{table.name}: {of}{_names(chosen)}, {len(table):,} rows, {span}"
+    said = f"{table.name}: {of}{_names(chosen)}, {len(table):,} row{'s' * (len(table) > 1)}, {span}"
     gaps = sum(int(frame.isna().to_numpy().sum()) for frame in frames.values())
     notes = {
         "decimal comma": decimal == ",",

@@ -214,8 +214,10 @@ def _check_shape(
             width = width or len(cells)
             if len(cells) != width and not (width == 1 and not cells):
                 raise ValueError(
-                    f"{name}: row {row}: expected {width} columns, got {len(cells)}"
-                    + f" (separated by {separator!r}; --sep names another one)" * (row == lead + 2)
+                    f"{name}: row {row}: expected {width} column{'s' * (width > 1)}, "
+                    f"got {len(cells)}"
+                    + f" (separated by {separator!r}; --sep names another one)"
+                    * (row == lead + 2)
                 )
     except csv.Error as error:
         raise ValueError(

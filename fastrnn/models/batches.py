@@ -17,13 +17,17 @@ _END = object()
 def are_batches(value: Any) -> bool:
     """Return whether it gives batches: an iterable, or a function that returns one, but no data."""
     if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(v, tuple) and len(v) in (2, 3) for v in value)
+        return bool(value) and all(map(_is_batch, value))
     is_data = isinstance(value, str | Mapping | Set) or any(
         hasattr(value, name) for name in ("__array__", "__array_interface__", "__dlpack__")
     )
     if is_data or _is_buffer(value):
         return False
     return isinstance(value, Iterable) or callable(value) or _is_indexed(value)
+
+
+def _is_batch(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, tuple) and len(value) in (2, 3))
 
 
 def _is_buffer(value: Any) -> bool:

@@ -98,8 +98,8 @@ class Checkpoint(Keeper):
     monitor : str
         The quantity, such as ``"val_loss"``.
     mode : {"auto", "min", "max"}
-        Whether lower or higher is better; "auto" is "max" for accuracies, precision, recall, AUC
-        and scikit-learn's scores, going by their names.
+        Whether lower or higher is better; "auto" is "max" for accuracies, precision, recall, F1,
+        AUC, IoU, correlations and scikit-learn's scores, going by their names.
 
     Attributes
     ----------

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn import _checks, _frames
 from fastrnn._types import Array
 from fastrnn.losses import Loss, checked_weight
 
@@ -143,6 +143,7 @@ class Data:
     @classmethod
     def of(cls, signature: Signature, X: Any, lengths: Any = None) -> Self:
         """Return inputs alone: of an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
+        X = _frames.listed(X)
         pins = _checks.pinned(X)
         if not isinstance(X, list | tuple):
             return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths), pins=pins)
@@ -152,6 +153,7 @@ class Data:
             shape = (0, 1) if signature.features == 0 else (0, 1, signature.features)
             kind = signature.dtype if signature.features else np.intp
             return cls(signature, np.empty(shape, kind), was_list=True)
+        _frames.expect_alike(X, "X")
         items = [signature.array(x, f"X[{i}]", ("T",)) for i, x in enumerate(X)]
         sizes = np.array([len(x) for x in items])
         if (sizes == sizes[0]).all():
@@ -255,6 +257,8 @@ class Data:
     def _per_step(self, value: Any, name: str) -> Array:
         """Return data per step like `x`; padding is 0."""
         N, value = len(self), _rows(value, name)
+        if isinstance(value, list | tuple):
+            _frames.expect_alike(value, name)
         if len(value) != N:
             raise ValueError(f"{name}: expected {N} sequences as in X, got {len(value)}")
         if self.starts is None:
@@ -408,6 +412,7 @@ def pieces(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Array | Non
 
 def _rows(value: Any, name: str) -> Any:
     """Return a list unchanged, anything else as an array: pandas indexes by label, not row."""
+    value = _frames.listed(value)
     sequences = value if isinstance(value, list | tuple) else _checks.asarray(value, name)
     if isinstance(sequences, np.ndarray) and sequences.ndim == 0:
         raise TypeError(f"{name}: expected an array or a list, got {value!r}")

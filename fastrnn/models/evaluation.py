@@ -136,13 +136,17 @@ def measure(
     means = Means(objective)
     # A function of all outputs sees them in the order of the data.
     batches = data.batches(batch_size, None, by_length=not objective.of_all)
+    any_given = False
     with Watch("evaluation", data.samples, verbose) as watch:
         for batch in batches:
+            any_given = True
             with np.errstate(over="ignore", invalid="ignore"):
                 y, _ = network.apply(batch.x, lengths=batch.lengths)
                 means.add(y, batch)
             watch.done(batch.x.shape[1])
         logs = means.logs(prefix)
+        if not any_given:  # by an iterator that ended before its time
+            logs = dict.fromkeys(logs, math.nan)
         watch.end(logs)
     return logs
 

@@ -99,7 +99,8 @@ class Inputs:
     def _validation(self, given: Any, steps: Any) -> Source | None:
         """Return the data of validations."""
         name = "validation_data"
-        of_data = None if given is None else _arguments(given)
+        batches = given is None or (isinstance(given, list) and are_batches(given))
+        of_data = None if batches else _arguments(given)
         if given is not None and of_data is None:
             if not are_batches(given):
                 raise ValueError(f"{name}: {_EXPECTED}, or what gives batches of these")

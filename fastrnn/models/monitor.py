@@ -25,12 +25,16 @@ MONITORED: Options = {
 
 
 #: Ends of names of quantities of which more is better: Keras's, and scikit-learn's scores.
-_GAINS = ("accuracy", "_score", "auc", "precision", "recall")
+_GAINS = (
+    "accuracy", "acc", "_score", "auc", "precision", "recall", "f1", "r2", "iou", "corrcoef", "mcc"
+)  # fmt: skip
 
 
 def worst(monitor: str, mode: str) -> float:
     """Return what any value of the quantity is better than; "auto" goes by its name."""
-    more = monitor.lower().endswith(_GAINS) if mode == "auto" else mode == "max"
+    name = monitor.lower().removeprefix("val_")
+    by_name = name.endswith(_GAINS) or name.startswith("neg_")  # as scikit-learn's scorers
+    more = by_name if mode == "auto" else mode == "max"
     return -math.inf if more else math.inf
 
 
@@ -115,8 +119,8 @@ class EarlyStopping(Monitor):
     min_delta : float
         An improvement must exceed this.
     mode : {"auto", "min", "max"}
-        Whether lower or higher is better; "auto" is "max" for accuracies, precision, recall, AUC
-        and scikit-learn's scores, going by their names.
+        Whether lower or higher is better; "auto" is "max" for accuracies, precision, recall, F1,
+        AUC, IoU, correlations and scikit-learn's scores, going by their names.
     restore_best_weights : bool
         Whether to restore the weights of the best epoch, however the training ends.
 
@@ -222,8 +226,8 @@ class ReduceLROnPlateau(Monitor):
     min_delta : float
         An improvement must exceed this.
     mode : {"auto", "min", "max"}
-        Whether lower or higher is better; "auto" is "max" for accuracies, precision, recall, AUC
-        and scikit-learn's scores, going by their names.
+        Whether lower or higher is better; "auto" is "max" for accuracies, precision, recall, F1,
+        AUC, IoU, correlations and scikit-learn's scores, going by their names.
     min_lr : float
         Lower bound of the rate.
 

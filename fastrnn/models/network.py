@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn import layers as available
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
@@ -158,7 +159,7 @@ def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     for i, layer in enumerate(checked):
         if not isinstance(layer, Layer) or not layer.stackable:
             raise TypeError(
-                f"layers[{i}]: expected one of {', '.join(KINDS)}, got {type(layer).__name__}"
+                f"layers[{i}]: expected one of {', '.join(KINDS)}, got {_checks.kind_of(layer)}"
             )
         if any(layer is other for other in checked[:i]):
             raise ValueError(f"layers[{i}]: expected distinct layers, got one twice")

@@ -396,3 +396,9 @@ class ProgressBar(Callback):
         if self._display is not None:
             self._display.close()
         self._display = None
+
+
+def with_bar(callbacks: Sequence[Callback], verbose: int) -> list[Callback]:
+    """Return callbacks with a progress bar as `verbose` asks for, unless one is among them."""
+    has_one = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    return [*([ProgressBar(verbose == 1)] if verbose and not has_one else []), *callbacks]

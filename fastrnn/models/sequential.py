@@ -198,7 +198,7 @@ class Sequential(Chain):
         callbacks : sequence of Callback
         verbose : int
             0: silent. 1: progress on stderr, for each epoch a bar in a terminal or a notebook, else
-            a line. 2: a line for each epoch.
+            a line. 2: a line for each epoch. A ProgressBar among `callbacks` takes its place.
         sample_weight : (N,) array-like, or as `y` per step, optional
             Weights of sequences or steps in the loss, as in :mod:`fastrnn.losses`: the loss of a
             batch is sum(w l) / sum(w).
@@ -233,14 +233,14 @@ class Sequential(Chain):
         """
         # Imported when it is first needed: inference starts faster without.
         from fastrnn.models.callback import Callback
-        from fastrnn.models.progress import ProgressBar
+        from fastrnn.models.progress import with_bar
         from fastrnn.models.trainer import Plan, Trainer
 
         with self._fitting:
             for i, callback in enumerate(expect_sequence(callbacks or (), "callbacks")):
                 if not isinstance(callback, Callback):
                     raise TypeError(
-                        f"callbacks[{i}]: expected a Callback, got {type(callback).__name__}"
+                        f"callbacks[{i}]: expected a Callback, got {_checks.kind_of(callback)}"
                     )
             objective, optimizer = self._compiled()
             checked = self._inputs()
@@ -266,7 +266,7 @@ class Sequential(Chain):
                 self, self._network, objective, optimizer, self._rng, data, held, plan
             )
             self.history = trainer.history
-            trainer.run([*([ProgressBar(verbose == 1)] if verbose else []), *(callbacks or ())])
+            trainer.run(with_bar(callbacks or (), verbose))
             return trainer.history
 
     def evaluate(

@@ -57,7 +57,7 @@ def get(optimizer: str | Optimizer) -> Optimizer:
         return default
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}"
+            f"optimizer: expected a name or an Optimizer, got {_checks.kind_of(optimizer)}"
         )
     return optimizer
 

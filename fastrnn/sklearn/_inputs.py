@@ -106,8 +106,7 @@ def checked(X: Any, estimator: Any, *, reset: bool, as_table: bool) -> tuple[Any
     """
     if not hasattr(X, "toarray"):  # sparse ones are refused by scikit-learn
         _expect_sequences(X)
-    if _frames.is_series(X) or (getattr(X, "ndim", 0) == 1 and X.dtype == object):
-        X = list(X)  # an array of arrays, or a column of them
+    X = _frames.listed(X)
     sequences: Any = _listed(X, estimator)
     if sequences is None and getattr(X, "ndim", 2) >= 3:
         sequences = _array(X, estimator, allow_nd=True)
@@ -139,8 +138,7 @@ def _expect_sequences(X: Any) -> None:
     if isinstance(X, list | tuple) and len(X):
         if _frames.is_frame(X[0]):
             _expect_features(X[0], "X[0]")
-        for i, x in enumerate(X):
-            _expect_order(getattr(x, "index", None), f"X[{i}]")
+        _frames.expect_alike(X, "X")
 
 
 def _array(X: Any, estimator: Any, **options: Any) -> Array:
@@ -176,7 +174,7 @@ def _expect_steps(frame: Any) -> None:
             f"its rows are steps, make sequences of it: X, y = {_FROM_FRAME}. If each row is a "
             "sequence of one feature, pass its to_numpy(), or name columns by numbers or dates"
         )
-    _expect_order(frame.columns, "X")
+    _frames.expect_order(frame.columns, "X")
 
 
 def _expect_features(frame: Any, name: str) -> None:
@@ -186,16 +184,6 @@ def _expect_features(frame: Any, name: str) -> None:
         raise ValueError(
             f"{name}: expected steps by features, got a frame with the rows {list(rows)[:5]}; pass "
             f"{name}.T, or reset_index(drop=True) where rows are steps"
-        )
-
-
-def _expect_order(labels: Any, name: str) -> None:
-    """Raise if the labels of steps are times of pandas that are not in order."""
-    if hasattr(type(labels), "freq") and not labels.is_monotonic_increasing:
-        i = next((i for i in range(1, len(labels)) if labels[i] < labels[i - 1]), 0)
-        raise ValueError(
-            f"{name}: expected steps in order of time, got {labels[i]} after {labels[i - 1]}; use "
-            "sort_index()"
         )
 
 
@@ -251,10 +239,3 @@ def _compare_columns(X: Any, sequences: Sequence[Array], estimator: Any, reset: 
             reset=reset,
             skip_check_array=True,
         )
-    if isinstance(X, list | tuple):
-        for i, x in enumerate(X):
-            if _frames.column_names(x) != names:
-                raise ValueError(
-                    f"X[{i}]: expected the columns of X[0], in their order, {names}, "
-                    f"got {_frames.column_names(x)}"
-                )

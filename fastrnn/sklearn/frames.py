@@ -32,7 +32,8 @@ def from_frame(
     target : str or list of str, optional
         Column of the targets; a list of them for several.
     time : str, optional
-        A column that steps are sorted by. Default: they are in the order of the frame.
+        A column that steps are sorted by; of each group, no two have the same time. Default: they
+        are in the order of the frame.
     per_step : bool
         Whether there is a target for each step, for ``return_sequences=True``, rather than one for
         the sequence, which then has to be the same in all of its rows.
@@ -47,7 +48,8 @@ def from_frame(
     Raises
     ------
     ValueError, TypeError
-        If a column does not exist or lacks values, or targets differ within a group.
+        If a column does not exist or lacks values, or targets differ or times are equal within a
+        group.
 
     Examples
     --------
@@ -71,7 +73,15 @@ def from_frame(
     if not len(df):
         raise ValueError("df: expected one row or more, got none")
     of = _codes(df, groups)
-    order = np.lexsort((*(_codes(df, [name]) for name in times), of))
+    at = _codes(df, times)
+    order = np.lexsort((at, of))
+    if times:
+        for i in np.flatnonzero((np.diff(of[order]) == 0) & (np.diff(at[order]) == 0))[:1]:
+            raise ValueError(
+                f"time: expected it to differ in all rows of a group, got "
+                f"{_cells(df, times, order[i])} twice where {_cells(df, groups, order[i])}; name "
+                "all columns of the group, or sort the frame and leave time out"
+            )
     starts = np.flatnonzero(np.diff(of[order], prepend=-1))
     first = np.minimum.reduceat(order, starts)
     bounds = list(zip(starts, [*starts[1:], len(order)], strict=True))
@@ -87,11 +97,9 @@ def from_frame(
     for a, b in bounds:
         if (y[a:b] != y[a]).any():
             found = np.unique(y[a:b].astype(str)).tolist()[:5]
-            row = _rows(df[groups], order[a : a + 1])
-            named = ", ".join(f"{name}={row[name].to_list()[0]!r}" for name in groups)
             raise ValueError(
-                f"target: expected one for all rows of a group, got {found} where {named}; set "
-                "per_step=True for targets of each step"
+                f"target: expected one for all rows of a group, got {found} where "
+                f"{_cells(df, groups, order[a])}; set per_step=True for targets of each step"
             )
     return X, y[[a for a, _ in bounds]]
 
@@ -102,8 +110,16 @@ def _names(df: Any, value: Any, name: str) -> list[str]:
     known = list(df.columns)
     for column in names:
         if column not in known:
-            raise ValueError(f"{name}: expected columns among {known}, got {column!r}")
+            level = column in getattr(getattr(df, "index", None), "names", ())
+            hint = "; it is in the index: pass df.reset_index()" * level
+            raise ValueError(f"{name}: expected columns among {known}, got {column!r}{hint}")
     return names
+
+
+def _cells(df: Any, names: Sequence[str], i: int) -> str:
+    """Return what is in these columns of a row, for messages."""
+    row = _rows(df[names], np.array([i]))
+    return ", ".join(f"{name}={row[name].to_list()[0]!r}" for name in names)
 
 
 def _codes(df: Any, names: Sequence[str]) -> Array:

@@ -93,6 +93,8 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
 
     def _target(self, y: Any, X: Any) -> Array:
         y = self._each_step(y, X) if self._per_step else self._one_each(y)
+        if y.dtype.kind in "Mm":  # of which scikit-learn would make nanoseconds
+            raise TypeError(f"y: expected real numbers, got dtype {y.dtype}")
         target: Array = check_array(
             y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self
         )
