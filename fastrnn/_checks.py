@@ -77,7 +77,7 @@ def choice(value: Any, name: str, among: Iterable[str]) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return what `value` is, for messages; a class where an object of it is expected is told."""
+    """Return what `value` is, for messages where an object is expected."""
     if isinstance(value, type):
         return f"the class itself: pass {value.__name__}(...)"
     return type(value).__name__

@@ -200,6 +200,13 @@ def test_an_iterator_that_ends_too_early(data: Any) -> None:
     assert np.isnan(of_nothing)
 
 
+def test_an_iterator_that_a_function_returns_again(data: Any) -> None:
+    X, y, _ = data
+    once = iter(Loader(X, y))
+    with pytest.raises(ValueError, match=r"X: .* in a later one; a function has to return a new"):
+        net().fit(lambda: once, epochs=2, verbose=0)
+
+
 def test_a_list_of_batches(data: Any) -> None:
     X, y, w = data
     options = {"batch_size": 6, "shuffle": False, "verbose": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import pickle
 import unicodedata
 from pathlib import Path
@@ -665,7 +666,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path(label).write_text("\n".join(text for text, of in pairs if of == label))
     Path("all.csv").write_text("label,text\n" + "\n".join(f'{of},"{t}"' for t, of in pairs))
     Path("all.tsv").write_text("kind\tsaid\n" + "\n".join(f"{of}\t{t}" for t, of in pairs))
-    Path("fasttext.txt").write_text("\n".join(f"__label__{of} {t}" for t, of in pairs) + "\n\n")
+    gaps = itertools.cycle(" \t")
+    lines = (f"__label__{of}{gap}{t}" for (t, of), gap in zip(pairs, gaps, strict=False))
+    Path("fasttext.txt").write_text("\n".join(lines) + "\n\n")
     return tmp_path
 
 

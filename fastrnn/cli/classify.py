@@ -194,7 +194,7 @@ def _fasttext(text: str, path: str, args: argparse.Namespace) -> tuple[list[str]
     for row, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
-        label, _, rest = line.strip().partition(" ")
+        label, _, rest = re.sub(r"\s", " ", line.strip(), count=1).partition(" ")
         if not label.startswith(_FASTTEXT) or rest.lstrip().startswith(_FASTTEXT):
             expected = f"expected one {_FASTTEXT}LABEL and a text"
             raise ValueError(f"{shown(path)}: row {row}: {expected}, got {line[:40]!r}")

@@ -25,7 +25,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=lambda names: names.split(","),
         action="extend",
         metavar="NAME,...",
-        help="columns to forecast (default: all of numbers, but for those that count rows or time)",
+        help="columns to forecast (default: all columns of numbers, except those that count rows "
+        "or time)",
     )
     parser.add_argument(
         "--column",
@@ -49,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--time-format", metavar="FORMAT", help="format of the dates, such as %%d/%%m/%%y"
     )
     parser.add_argument(
-        "--id", metavar="NAME", help="column that tells series apart which are below each other"
+        "--id", metavar="NAME", help="column that tells apart series that stand below each other"
     )
     parser.add_argument(
         "--fill",

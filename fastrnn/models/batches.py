@@ -142,6 +142,11 @@ class Batches:
         """End a pass, after so many batches."""
         if not self._any:
             raise ValueError(f"{self.name}: expected one batch or more, got none")
+        if not given and self._steps is None:
+            raise ValueError(
+                f"{self.name}: expected one batch or more in each pass, got none in a later one; "
+                "a function has to return a new iterable each time"
+            )
         if self._steps is not None and given < self._steps:
             self.exhausted = True
             told = f"{self.name}: ended after {given} of {self._steps} batches"

@@ -122,7 +122,7 @@ def checked(X: Any, estimator: Any, *, reset: bool, as_table: bool) -> tuple[Any
 
 
 def _expect_sequences(X: Any) -> None:
-    """Raise if `X` holds something else than sequences of numbers, in the order of time."""
+    """Raise if `X` holds anything but sequences of numbers, in the order of time."""
     found = None
     if _frames.is_frame(X):
         _expect_steps(X)
