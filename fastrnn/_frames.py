@@ -69,13 +69,19 @@ def expect_alike(sequences: Sequence[Any], name: str) -> None:
     """
     if not any(hasattr(kind, "to_numpy") for kind in set(map(type, sequences))):
         return
-    names = column_names(sequences[0])
     for i, sequence in enumerate(sequences):
         expect_order(getattr(sequence, "index", None), f"{name}[{i}]")
-        if column_names(sequence) != names:
+    _expect_columns(sequences, name)
+
+
+def _expect_columns(frames: Sequence[Any], name: str) -> None:
+    """Raise ValueError if frames in a list differ in their columns, or in the order of these."""
+    names = column_names(frames[0])
+    for i, frame in enumerate(frames):
+        if column_names(frame) != names:
             raise ValueError(
                 f"{name}[{i}]: expected the columns of {name}[0], in their order, {names}, "
-                f"got {column_names(sequence)}"
+                f"got {column_names(frame)}"
             )
 
 
@@ -210,6 +216,7 @@ def _unwrapped(value: Any, name: str, missing: str) -> Any:
     if isinstance(value, list | tuple):
         special = {kind for kind in set(map(type, value)) if _may_be_wrapped(kind)}
         if special:
+            _expect_columns(value, name)
             return [
                 _unwrapped(v, f"{name}[{i}]", missing) if type(v) in special else v
                 for i, v in enumerate(value)

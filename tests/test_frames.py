@@ -268,6 +268,10 @@ def test_models_take_lists_of_frames_that_are_alike(of: Any) -> None:
         ValueError, match=r"^X\[2\]: expected the columns of X\[0\], in their order"
     ):
         model.predict([*X[:2], X[2][["b", "a"]]])
+    swapped = [X[0], X[0][["b", "a"]]]  # columns count wherever frames are stacked
+    for call in (model, model.layers[0]):
+        with pytest.raises(ValueError, match=r"\[1\]: expected the columns of .*\[0\]"):
+            call(swapped)
     if of is pd:
         x = X[0].set_index(pd.date_range("2020", periods=len(X[0])))
         with pytest.raises(ValueError, match=r"^X\[1\]: expected steps in order of time"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn import _checks, _frames
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models.data import Data
@@ -204,6 +204,7 @@ class Chain(Layer):
         """Return the arguments of a call, checked; `reset` time first."""
         signature, states = self._network.signature, self._network.states
         if isinstance(x, list | tuple):
+            _frames.expect_alike(x, "x")
             x = _checks.asarray(x, "x") if lengths is not None or _even(x) else x
         pins = _checks.pinned(x)
         data = Data(signature, *signature.padded(x, "x", ("B", "T"), lengths), pins=pins)
