@@ -378,6 +378,11 @@ def test_gaps_and_duplicates(file: Callable[..., str]) -> None:
         read(file(business))
     with pytest.raises(ValueError, match=r"nothing for 1907, after row 8 .1906., though .* yearly"):
         read(file("year,v\n" + "".join(f"{k},1\n" for k in range(1900, 1950) if k != 1907)))
+    for cell in ("", "x"):
+        with pytest.raises(ValueError, match=r"row 3, column 'year': expected a year .--time none"):
+            read(file("year,v\n2000,1\n" + cell + ",2\n2002,3\n2003,4\n"), "--fill=mean")
+    newest_first = read(file("year,v\n2003,\n2002,3\n2001,2\n2000,1\n"), "--fill=mean")
+    assert after(newest_first) == ["2004", "2005"]
     uneven = "t,v\n2020-01-01 00:00,1\n2020-01-01 01:00,2\n2020-01-01 02:00,2\n2020-01-01 02:31,2\n"
     with pytest.raises(ValueError, match=r"equally spaced times, .*rows 4 and 5.*--fill skip"):
         read(file(uneven))

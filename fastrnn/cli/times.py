@@ -169,14 +169,23 @@ def find(table: Table, option: str | None, dayfirst: bool | None, form: str | No
     parts = _from_parts(table, dayfirst)
     if parts is not None:
         return parts
-    if sum(map(is_number, (column[0] for column in table.columns.values()))) < 2:
+    if sum(any(map(is_number, column)) for column in table.columns.values()) < 2:
         _refuse_unknown_dates(table)
         return None  # the only numbers are the series
     counted = (_counted(table, name, named=False) for name in table.columns)
     times = next((times for times in counted if times is not None), None)
     if times is None:
+        _refuse_wrong_years(table)
         _refuse_unknown_dates(table)
     return times
+
+
+def _refuse_wrong_years(table: Table) -> None:
+    """Raise if a column named after years has a few cells that are none."""
+    for name, column in table.columns.items():
+        wrong = [i for i, cell in enumerate(column) if not re.fullmatch(r"[12]\d{3}", cell.strip())]
+        if _YEAR.fullmatch(name) and 0 < 2 * len(wrong) < len(column):
+            table.refuse(wrong[0], name, "a year (--time none takes rows in order)")
 
 
 def _refuse_unknown_dates(table: Table) -> None:
