@@ -26,15 +26,11 @@ def test_a_walk_ends_well(backend: str, tmp_path: Path) -> None:
     command = [sys.executable, str(WALK), f"--actions={ACTIONS}", "--seed=1", f"--log={log}"]
     # Import the same packages as here, whatever the working directory.
     paths = os.pathsep.join(filter(None, sys.path))
-    for _ in range(2):
-        done = subprocess.run(
-            [*command, f"--backend={backend}"],
-            env=os.environ | PERTURBED | {"PYTHONPATH": paths},
-            capture_output=True, text=True, errors="replace", timeout=600, check=False,
-        )  # fmt: skip
-        # 1: an unclear error. Threads race, so one that is rare may not come again; a crash counts.
-        if done.returncode != 1:
-            break
+    done = subprocess.run(
+        [*command, f"--backend={backend}"],
+        env=os.environ | PERTURBED | {"PYTHONPATH": paths},
+        capture_output=True, text=True, errors="replace", timeout=600, check=False,
+    )  # fmt: skip
     last = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
     assert done.returncode == 0, (
         f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n"
