@@ -34,7 +34,7 @@ SIZES = [
     ("training", "training", 64, 128, 10, 33),
 ]
 #: Calls before those counted: by then CPython has specialised the bytecode (PEP 659).
-WARM_UP = 20
+WARM_UP = 12
 #: Number of calls counted for a row.
 CALLS = 5
 #: The relative increase allowed.
