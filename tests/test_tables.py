@@ -311,6 +311,12 @@ def since(unit: int) -> Callable[[Any], str]:
          "2022-07 2022-08"),
         (table("%Y;%b;%d", "D").replace("when", "year;month;day"), [], "daily",
          "2020-Jan-31 2020-Feb-01"),
+        (table(quarter("{};{}"), "QS").replace("when", "Year;Quarter"), [], "to 2027-Q2, quarterly",
+         "2027-Q3 2027-Q4"),
+        ("id,year,v\n1,2003,2\n2,2002,3\n3,2001,1\n", [], "2001 to 2003, yearly, sorted by time",
+         "2004 2005"),
+        (table("%G;%V", "7D").replace("when", "year;week"), [], "2020-W01 to 2020-W30, weekly",
+         "2020-W31 2020-W32"),
         ("t;v\n0,5;1\n1,0;2\n1,5;2\n", [], "0,5 to 1,5, 0.5 apart", "2,0 2,5"),
         ("date,v\nMon 3 Feb 2020,1\nTue 4 Feb 2020,2\n", ["--time-format=%a %d %b %Y"], "daily",
          "Wed 05 Feb 2020 Thu 06 Feb 2020"),
@@ -383,6 +389,11 @@ def test_gaps_and_duplicates(file: Callable[..., str]) -> None:
             read(file("year,v\n2000,1\n" + cell + ",2\n2002,3\n2003,4\n"), "--fill=mean")
     newest_first = read(file("year,v\n2003,\n2002,3\n2001,2\n2000,1\n"), "--fill=mean")
     assert after(newest_first) == ["2004", "2005"]
+    for years, known in (("2004 2003 2001 2000", True), ("2001 2000 2003 2002", True),
+                         ("1204 2000 1100 1904", False)):  # fmt: skip
+        text = "v,TIME_PERIOD\n" + "".join(f"{k * k},{y}\n" for k, y in enumerate(years.split()))
+        of = read(file(text), "--fill=mean")
+        assert list(of.frame.columns) == (["v"] if known else ["v", "TIME_PERIOD"])
     uneven = "t,v\n2020-01-01 00:00,1\n2020-01-01 01:00,2\n2020-01-01 02:00,2\n2020-01-01 02:31,2\n"
     with pytest.raises(ValueError, match=r"equally spaced times, .*rows 4 and 5.*--fill skip"):
         read(file(uneven))

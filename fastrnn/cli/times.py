@@ -88,8 +88,13 @@ _ROUNDED = 0.05
 #: Regular times are at most this many times as many as those that there are, or memory may not do.
 _SPARSEST = 10_000
 
-#: Parts of a date that tables have in columns of their own, next to a date or instead of one.
-_PARTS = ("year", "month", "day")
+#: Parts of a date that tables have in columns of their own, and how a date is made of them.
+_PARTS = {
+    ("year", "month", "day"): "{}-{}-{}",
+    ("year", "month"): "{}-{}",
+    ("year", "quarter"): "{}-Q{}",
+    ("year", "week"): "{}-W{:0>2}",
+}
 _CALENDAR = re.compile(
     r"year|quarter|month|week|day|hour|minute|weekday|day_?of_?(week|year)", re.IGNORECASE
 )
@@ -172,8 +177,9 @@ def find(table: Table, option: str | None, dayfirst: bool | None, form: str | No
     if sum(any(map(is_number, column)) for column in table.columns.values()) < 2:
         _refuse_unknown_dates(table)
         return None  # the only numbers are the series
-    counted = (_counted(table, name, named=False) for name in table.columns)
-    times = next((times for times in counted if times is not None), None)
+    counted = [_counted(table, name, named=False) for name in table.columns]
+    # Rows may be numbered in any order of the years.
+    times = min(filter(None, counted), key=_only_counts, default=None)
     if times is None:
         _refuse_wrong_years(table)
         _refuse_unknown_dates(table)
@@ -380,13 +386,14 @@ def _weeks(example: str) -> _Form:
 
 
 def _from_parts(table: Table, dayfirst: bool | None) -> Times | None:
-    """Return the dates of columns named year and month, perhaps day."""
+    """Return the dates of columns named year and month (and day), quarter or week."""
     names = {name.casefold(): name for name in table.columns}
-    parts = [names[part] for part in _PARTS if part in names]
-    if [name.casefold() for name in parts] not in (["year", "month"], ["year", "month", "day"]):
+    found = next((parts for parts in _PARTS if names.keys() >= {*parts}), None)
+    if found is None:
         return None
+    parts = [names[part] for part in found]
     cells = [
-        "-".join(map(str.strip, row))
+        _PARTS[found].format(*(cell.strip().lstrip("QqWw") for cell in row))
         for row in zip(*(table.columns[p] for p in parts), strict=True)
     ]
     joined = dataclasses.replace(table, columns={"date": cells})
@@ -434,8 +441,7 @@ def _counted(table: Table, name: str, named: bool) -> Times | None:
             return _epoch(name, cells, unit) if whole else None
     if whole:
         values = values.astype(np.int64)
-        years = bool(((values >= _YEARS[0]) & (values < _YEARS[1])).all() and _YEAR.fullmatch(name))
-    if named or (whole and years) or (_is_even(values) and _counts(table, name)):
+    if named or (whole and _are_years(values, name)) or (_is_even(values) and _counts(table, name)):
         decimals = max(len(cell.partition(".")[2]) for cell in cells)
         mark = "," if comma else "."
         return Times(
@@ -443,6 +449,22 @@ def _counted(table: Table, name: str, named: bool) -> Times | None:
             str if whole else lambda number: f"{number:.{decimals}f}".replace(".", mark),
         )  # fmt: skip
     return None
+
+
+def _are_years(values: Array, name: str) -> bool:
+    """Return whether whole numbers are years: by the column's name, and, unless it is usual, order.
+
+    ``TIME_PERIOD`` may hold years, but also other numbers from 1000 to 3000.
+    """
+    if not ((values >= _YEARS[0]) & (values < _YEARS[1])).all():
+        return False
+    steps = np.diff(values)
+    ordered = (steps > 0).all() or (steps < 0).all() or _is_even(np.unique(values))
+    return bool(_YEAR.fullmatch(name) or (_TELLING.search(name) and ordered))
+
+
+def _only_counts(times: Times) -> bool:
+    return isinstance(times.values, np.ndarray) and not _are_years(times.values, times.column)
 
 
 def _counts(table: Table, name: str) -> bool:
