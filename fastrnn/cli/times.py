@@ -438,7 +438,9 @@ def _counted(table: Table, name: str, named: bool) -> Times | None:
     for unit, scale in _EPOCH_UNITS.items():
         low, high = (bound * scale for bound in _EPOCH_SECONDS)
         if ((values >= low) & (values < high)).all() and (named or _EPOCH.fullmatch(name)):
-            return _epoch(name, cells, unit) if whole else None
+            if whole:
+                return _epoch(name, cells, unit)
+            named = True  # with fractions they are numbers, which have to be equally spaced
     if whole:
         values = values.astype(np.int64)
     if named or (whole and _are_years(values, name)) or (_is_even(values) and _counts(table, name)):

@@ -89,7 +89,10 @@ class Settings(model_file.Model):
         for name in params:
             if name not in before:
                 expected = f"expected one of {', '.join(before)}"
-                raise ValueError(f"{type(self).__name__}.{name}: is not a setting, {expected}")
+                hint = _checks.near(name, before)
+                raise ValueError(
+                    f"{type(self).__name__}.{name}: is not a setting, {expected}{hint}"
+                )
         try:
             for name, value in params.items():
                 setattr(self, name, value)
