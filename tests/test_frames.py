@@ -365,6 +365,8 @@ def test_dates_and_labels_are_no_inputs() -> None:
         (pd.DataFrame({"t0": pd.Categorical(y)}), "got dtype category in column 't0'"),
         (list(days[:, :, None]), r"X\[0\]: expected an array of real numbers, got dtype datetime"),
         ({"a": y}, "X: expected a sequence, got a dict"),
+        (iter(days), r"X: expected an array, or a list of sequences, got iterator"),
+        (pd.DataFrame({"a": y}).groupby(y), "or a list of sequences, got DataFrameGroupBy"),
     ):
         with pytest.raises(TypeError, match=said):
             model.fit(X, y)

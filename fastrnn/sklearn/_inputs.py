@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -129,6 +129,9 @@ def _expect_sequences(X: Any) -> None:
         found = _frames.not_numbers(X)
     else:
         _frames.refuse_keyed(X, "X")
+        if isinstance(X, Iterable) and not (isinstance(X, Sequence) or _is_array(X)):
+            kind = type(X).__name__  # such as a generator, or the groups of a frame
+            raise TypeError(f"X: expected an array, or a list of sequences, got {kind}")
         if isinstance(X, np.ndarray) and X.dtype.kind in "Mm":
             found = f"dtype {X.dtype}"
     if found is not None:
@@ -139,6 +142,10 @@ def _expect_sequences(X: Any) -> None:
         if _frames.is_frame(X[0]):
             _expect_features(X[0], "X[0]")
         _frames.expect_alike(X, "X")
+
+
+def _is_array(X: Any) -> bool:
+    return any(hasattr(X, n) for n in ("__array__", "__array_interface__", "__dlpack__", "dtype"))
 
 
 def _array(X: Any, estimator: Any, **options: Any) -> Array:
