@@ -34,7 +34,7 @@ def test_what_wanders_is_forecast_by_its_last_value(seed: int) -> None:
 def test_weights_add_up_and_favour_the_better() -> None:
     model = Forecaster(**SMALL, season=12).fit(waves(150))
     weights = model.weights(20)
-    assert list(weights) == ["network", "naive", "seasonal naive"]
+    assert list(weights) == ["network", "naive", "seasonal naive", "seasonal change"]
     np.testing.assert_allclose(sum(weights.values()), 1)
     assert weights["seasonal naive"][5] > weights["naive"][5]
     for name, weight in model.weights(7).items():
@@ -107,12 +107,24 @@ def test_naive_forecasts_of_any_season(season: float) -> None:
     values = walk(900)[:, None]
     origins = np.array([800, 850, 900])
     _, said = baselines.forecasts(values, origins, 20, (season,))
+    (changed,) = baselines.changes(values, origins, 20, (season,))
     for b, origin in enumerate(origins):
         for h in range(20):
             k = 1
             while origin + h - round(k * season) >= origin:
                 k += 1
-            assert said[b, h, 0] == values[origin + h - round(k * season), 0]
+            then = values[origin + h - round(k * season), 0]
+            assert said[b, h, 0] == then
+            change = then - values[origin - 1 - round(k * season), 0]
+            np.testing.assert_allclose(changed[b, h, 0], values[origin - 1, 0] + change, rtol=1e-12)
+
+
+def test_changes_keep_level_and_trend() -> None:
+    t = np.arange(60)
+    values = (5 + 2 * t + 10 * np.sin(np.pi * t / 6))[:, None]
+    (said,) = baselines.changes(values, np.array([13, 36, 48]), 12, (12,))
+    np.testing.assert_allclose(said[1:, :, 0], [values[36:48, 0], values[48:, 0]], rtol=1e-12)
+    assert np.isnan(baselines.changes(values, np.array([12]), 12, (12,))).all()  # no value before
 
 
 # Intervals.

@@ -1,4 +1,4 @@
-"""Naive forecasts: the last value, or that of the same time in the last season."""
+"""Forecasts without a model: the last value, that of the last season, or how it went on from there."""
 
 from __future__ import annotations
 
@@ -22,14 +22,43 @@ def forecasts(
 
     Where there is no value a season before, they are NaN.
     """
-    h = np.arange(horizon)
     said = [np.repeat(values[origins - 1, None], horizon, axis=1)]
     for season in seasons:
-        # As many seasons back as it takes to be known at the origin.
-        back = np.ceil((h + 1) / season)
-        fewer = np.rint(season * (back - 1))
-        lag = np.where(fewer > h, fewer, np.rint(season * back)).astype(np.intp)
-        at = origins[:, None] + h - lag
-        before = values[np.maximum(at, 0)]
-        said.append(np.where((at >= 0)[..., None], before, np.nan))
+        said.append(_before(values, origins[:, None] + np.arange(horizon) - _lags(horizon, season)))
     return said
+
+
+def change_names(seasons: tuple[float, ...]) -> list[str]:
+    """Return what they are called, in the order of :func:`changes`."""
+    return [name.replace("naive", "change") for name in names(seasons)[1:]]
+
+
+def changes(
+    values: Array, origins: Array, horizon: int, seasons: tuple[float, ...]
+) -> list[Array]:
+    """Return forecasts (B, horizon, K) by the change over as many steps a season before.
+
+    They start from the last value, and so keep a level or a trend that the last season did not
+    have: the forecasts of an ARIMA(0, 1, 0)(0, 1, 0) model for up to a season ahead.
+    """
+    last, said = values[origins - 1, None], []
+    for season in seasons:
+        lags = _lags(horizon, season)
+        then = _before(values, origins[:, None] + np.arange(horizon) - lags)
+        said.append(last + then - _before(values, origins[:, None] - 1 - lags))
+    return said
+
+
+def _lags(horizon: int, season: float) -> Array:
+    """Return as many seasons as it takes to be known at the origin, in whole steps (horizon,)."""
+    h = np.arange(horizon)
+    back = np.ceil((h + 1) / season)
+    fewer = np.rint(season * (back - 1))
+    lags: Array = np.where(fewer > h, fewer, np.rint(season * back)).astype(np.intp)
+    return lags
+
+
+def _before(values: Array, at: Array) -> Array:
+    """Return values (n, K) at some times, NaN before the first."""
+    before: Array = np.where((at >= 0)[..., None], values[np.maximum(at, 0)], np.nan)
+    return before

@@ -73,9 +73,11 @@ def scale_of(design: Design, track: Track, stop: int, log: bool) -> Scale:
 def candidates(
     design: Design, net: Sequential, z: Array, origins: Array, phase: float, horizon: int
 ) -> Array:
-    """Return forecasts (J, B, horizon, K): the network's, then the naive ones."""
-    said = design.forecast(net, z, origins, phase, horizon)
-    return np.stack([said, *baselines.forecasts(z, origins, horizon, design.seasons)])
+    """Return forecasts (J, B, horizon, K): the network's, the naive ones, those by changes."""
+    said = [design.forecast(net, z, origins, phase, horizon)]
+    for without_model in (baselines.forecasts, baselines.changes):
+        said += without_model(z, origins, horizon, design.seasons)
+    return np.stack(said)
 
 
 def held_out(design: Design, tracks: Sequence[Track], fraction: float) -> list[list[int]]:
@@ -155,7 +157,7 @@ class Calibration:
         the network gives way: all weight is on the last season, or, without one, on the last value.
         """
         lengths = self._design.seasons
-        weights = np.zeros((2 + len(lengths), horizon, self._tracks[0].values.shape[1]))
+        weights = np.zeros((2 + 2 * len(lengths), horizon, self._tracks[0].values.shape[1]))
         if not self.blended:
             weights[0] = 1
             return weights
@@ -213,7 +215,7 @@ class Calibration:
     def _of(self, i: int, horizon: int) -> _Errors:
         track, scales = self._tracks[i], self._scales
         n, K = track.values.shape
-        J = 2 + len(self._design.seasons)
+        J = 2 + 2 * len(self._design.seasons)
         errors, members = [np.empty((J, 0, horizon, K))], list[int]()
         stops = [member.stops[i] for member in self.members]
         if not any(stops):

@@ -39,16 +39,16 @@ class Forecaster(estimators.Settings):
     the last season. So three more networks are trained without the last `calibration_fraction` of
     the series, without the last two thirds of that part and without the last third of it; where a
     training takes more than 800 optimizer steps, only the first of them. Each forecasts the values
-    up to where the next one's training ends, beside the naive forecasts: the last value, and, with
-    a `season`, the value a season (or as many seasons as it takes) before.
-    The forecast is a weighted mean of the network's and the naive ones, at each step and for each
-    series (:meth:`weights`). The network's share grows with how surely it is better than the best
-    naive forecast: it is the square of the statistic of Diebold and Mariano (1995), which counts
-    standard errors of the difference of squared errors, as a part of those that a confidence of
-    99 % takes. So the network gives way where it is not better, and has all the weight where it
-    is beyond doubt. The naive forecasts share the rest in proportion to the inverse cubes of
-    their mean squared errors. A series too short for such a test is forecast by its last season or
-    value alone.
+    up to where the next one's training ends, beside forecasts without a model: the last value, and,
+    with a `season`, the value a season (or as many seasons as it takes) before, and the last value
+    plus the change that came over as many steps then.
+    The forecast is a weighted mean of the network's and these, at each step and for each series
+    (:meth:`weights`). The network's share grows with how surely it is better than the best of the
+    others: it is the square of the statistic of Diebold and Mariano (1995), which counts standard
+    errors of the difference of squared errors, as a part of those that a confidence of 99 % takes.
+    So the network gives way where it is not better, and has all the weight where it is beyond
+    doubt. The others share the rest in proportion to the inverse cubes of their mean squared
+    errors. A series too short for such a test is forecast by its last season or value alone.
 
     **Intervals** are quantiles of the same errors of the blend (:meth:`predict_interval`).
 
@@ -316,11 +316,13 @@ class Forecaster(estimators.Settings):
         Returns
         -------
         dict of str to (horizon,) or (horizon, K) array, or a dict or list of such
-            ``"network"``, ``"naive"`` and, with a season, ``"seasonal naive"``.
+            ``"network"``, ``"naive"`` and, with a season, ``"seasonal naive"`` and
+            ``"seasonal change"``.
         """
         fit = self._fitted()
         horizon = _checks.size(horizon, "horizon")
-        names = ["network", *baselines.names(fit.design.seasons)]
+        seasons = fit.design.seasons
+        names = ["network", *baselines.names(seasons), *baselines.change_names(seasons)]
         single = fit.tracks[0].layout.single
         found = [
             {name: w[:, 0] if single else w for name, w in zip(names, weights, strict=True)}
