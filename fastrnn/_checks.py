@@ -326,7 +326,7 @@ def rows(value: Any, B: int) -> Array | slice:
         return np.flatnonzero(chosen)
     if chosen.dtype.kind not in "iu" or chosen.ndim > 1:
         raise TypeError(f"{expected}, got {chosen!r}")
-    if chosen.ndim == 1 and len(chosen) == B > 1 and ((chosen == 0) | (chosen == 1)).all():
+    if chosen.ndim == 1 and len(chosen) == B and ((chosen == 0) | (chosen == 1)).all():
         raise ValueError(
             f"{expected}, got {chosen!r}: these may be row numbers or flags; pass booleans as "
             "flags, None for all rows"

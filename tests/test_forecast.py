@@ -28,6 +28,17 @@ def series(n: int = 120, seed: int = 0) -> Any:
     return np.stack([10 + np.sin(np.pi * t / 6), 100 + t + 5 * np.cos(np.pi * t / 6)], 1) + noise
 
 
+def test_progress_is_a_line_for_each_network(capsys: pytest.CaptureFixture[str]) -> None:
+    Forecaster(**SMALL).fit(series()[:, 0], verbose=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:11] for line in lines] == [f"network {i}/4" for i in range(1, 5)]
+    assert all("loss" in line for line in lines)
+    Forecaster(**SMALL).fit(series()[:, 0], verbose=2)
+    assert [line[:9] for line in capsys.readouterr().err.splitlines()] == [
+        f"epoch {i}/3" for i in (1, 2, 3)
+    ] * 4
+
+
 @pytest.mark.parametrize(
     ("file", "season"),
     [("airline-passengers", 12), ("monthly-sunspots", 132), ("daily-min-temperatures", 365)],

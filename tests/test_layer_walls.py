@@ -357,16 +357,16 @@ def test_flags_that_are_integers_say_what_to_pass(make_layer, cell):
 
 
 def test_rows_of_a_batch_of_one(make_layer, cell):
-    """Only booleans are flags; 0 is the number of the only row."""
+    """Only booleans are flags; 0 is the number of the only row, but [0] may be a flag."""
     for rows, zeroed in (
-        (0, True), ([0], True), (True, True), ([True], True), (np.bool_(False), False),
+        (0, True), ([-1], True), (True, True), ([True], True), (np.bool_(False), False),
         ([False], False), (None, True), (-1, True),
     ):  # fmt: skip
         stream = make_layer(cell, I, H).stream()
         stream.step(np.ones(I))
         stream.reset(rows)
         assert all(s.any() != zeroed for s in np.atleast_3d(stream.state)), rows
-    for rows in (1, [1], [0, 1], np.array([1])):
+    for rows in (1, [0], [1], [0, 1], np.array([0]), np.array([1])):
         with pytest.raises(ValueError, match=r"^rows: expected row numbers under 1"):
             stream.reset(rows)
 

@@ -599,7 +599,7 @@ def test_stream_is_the_model_step_by_step(
     np.testing.assert_array_equal(out, y[:, 4])
     stream.state = kept
     np.testing.assert_array_equal(stream.step(x[:, 4]), y[:, 4])
-    stream.reset([0])
+    stream.reset(0)
     np.testing.assert_array_equal(stream.step(x[:, 0])[0], y[0, 0])
     stream.reset()
     model.parameters()["5.bias"][...] += 1  # a changed weight takes effect

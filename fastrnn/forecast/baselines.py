@@ -1,4 +1,4 @@
-"""Forecasts without a model: the last value, that of the last season, or how it went on from there."""
+"""Forecasts without a model: by the last value, the last season, or the changes in it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ def forecasts(
 
     Where there is no value a season before, they are NaN.
     """
-    said = [np.repeat(values[origins - 1, None], horizon, axis=1)]
-    for season in seasons:
-        said.append(_before(values, origins[:, None] + np.arange(horizon) - _lags(horizon, season)))
-    return said
+    at = origins[:, None] + np.arange(horizon)
+    last = np.repeat(values[origins - 1, None], horizon, axis=1)
+    return [last, *(_before(values, at - _lags(horizon, season)) for season in seasons)]
 
 
 def change_names(seasons: tuple[float, ...]) -> list[str]:
@@ -33,9 +32,7 @@ def change_names(seasons: tuple[float, ...]) -> list[str]:
     return [name.replace("naive", "change") for name in names(seasons)[1:]]
 
 
-def changes(
-    values: Array, origins: Array, horizon: int, seasons: tuple[float, ...]
-) -> list[Array]:
+def changes(values: Array, origins: Array, horizon: int, seasons: tuple[float, ...]) -> list[Array]:
     """Return forecasts (B, horizon, K) by the change over as many steps a season before.
 
     They start from the last value, and so keep a level or a trend that the last season did not

@@ -37,8 +37,9 @@ class Member:
 
     @classmethod
     def trained(
-        cls, design: Design, tracks: Sequence[Track], stops: list[int], log: bool, verbose: int
-    ) -> Member:
+        cls, design: Design, tracks: Sequence[Track], stops: list[int], log: bool, verbose: int,
+        title: str,
+    ) -> Member:  # fmt: skip
         """Return a member trained on so many values of each series, 0 leaving it out."""
         scales = scales_of(design, tracks, stops, log)
         z = [
@@ -47,7 +48,7 @@ class Member:
             if scale is not None
         ]
         phases = [track.phase for track, stop in zip(tracks, stops, strict=True) if stop]
-        return cls(design.train(z, phases, verbose), stops, scales)
+        return cls(design.train(z, phases, verbose, title), stops, scales)
 
     def known_scales(self) -> list[Scale]:
         """Return the scales of the series that it was trained on."""
@@ -144,10 +145,14 @@ class Calibration:
 
     def train(self, verbose: int) -> list[Member]:
         """Train the members, and return them."""
+        parts = held_out(self._design, self._tracks, self._fraction)
         self._members = [
-            Member.trained(self._design, self._tracks, stops, self._log, verbose)
-            for stops in held_out(self._design, self._tracks, self._fraction)
-        ]
+            Member.trained(
+                self._design, self._tracks, stops, self._log, verbose,
+                f"network {2 + i}/{1 + len(parts)}",
+            )
+            for i, stops in enumerate(parts)
+        ]  # fmt: skip
         return self._members
 
     def weights(self, i: int | None, horizon: int) -> Array:

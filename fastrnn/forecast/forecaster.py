@@ -14,7 +14,7 @@ from fastrnn import _checks
 from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.forecast import baselines, files, fitted, missing, plot, seasons
-from fastrnn.forecast.calibration import Calibration, Member
+from fastrnn.forecast.calibration import Calibration, Member, held_out
 from fastrnn.forecast.fitted import Fitted
 from fastrnn.forecast.network import Design
 from fastrnn.forecast.series import Rules, Track, item_name
@@ -160,7 +160,8 @@ class Forecaster(estimators.Settings):
             The position in the season of the first value of each of several series. Default: told
             by their dates, counted from the first date of the first series; without dates, 0.
         verbose : int
-            As in :meth:`fastrnn.Sequential.fit`. 0 is silent: most series take a second or two.
+            0 is silent: most series take a second or two. 1: a bar on stderr for each network that
+            is trained, or a line where there is no terminal. 2: a line for each epoch.
 
         Returns
         -------
@@ -195,16 +196,17 @@ class Forecaster(estimators.Settings):
                 raise ValueError(
                     f"{name}: expected at least {least} values (window + steps), got {len(track)}"
                 )
-        member = Member.trained(design, tracks, [*map(len, tracks)], self.log, verbose)
         fraction = self.calibration_fraction
-        held_out = Calibration(
+        title = f"network 1/{1 + len(held_out(design, tracks, fraction))}"
+        member = Member.trained(design, tracks, [*map(len, tracks)], self.log, verbose, title)
+        calibration = Calibration(
             design, tracks, member.known_scales(), log=self.log, fraction=fraction,
             blended=fraction > 0, members=None,
         )  # fmt: skip
-        held_out.train(verbose)
+        calibration.train(verbose)
         return Fitted(
             self._settings(), design, self._rules(), tracks, keys, mapped, exog_names, member,
-            held_out,
+            calibration,
         )  # fmt: skip
 
     def _rules(self) -> Rules:

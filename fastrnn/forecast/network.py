@@ -11,6 +11,7 @@ import numpy as np
 from fastrnn._types import Array
 from fastrnn.forecast import seasons
 from fastrnn.models import estimators
+from fastrnn.models.progress import TrainingBar
 from fastrnn.models.sequential import Sequential
 
 #: The default of `epochs` is this many optimizer steps' worth. With four times as many, the errors
@@ -70,7 +71,9 @@ class Design:
         batches = -(-windows // self.batch_size)
         return batches * (self.epochs or -(-UPDATES // batches))
 
-    def train(self, series: Sequence[Array], phases: Sequence[float], verbose: int) -> Sequential:
+    def train(
+        self, series: Sequence[Array], phases: Sequence[float], verbose: int, title: str
+    ) -> Sequential:
         """Return a network trained on all windows of scaled series (n, K) from phases on."""
         x, y = (
             np.concatenate(part) for part in zip(*map(self._windows, series, phases), strict=True)
@@ -82,7 +85,11 @@ class Design:
         )  # fmt: skip
         epochs = self.updates(len(x)) // -(-len(x) // self.batch_size)
         adam = estimators.adam(self.lr, self.clip_norm, len(x), self.batch_size, epochs)
-        options: Any = {"epochs": epochs, "batch_size": self.batch_size, "verbose": verbose}
+        options: Any = {"epochs": epochs, "batch_size": self.batch_size, "verbose": 0}
+        if verbose == 1:
+            options["callbacks"] = [TrainingBar(title)]
+        elif verbose:
+            options["verbose"] = verbose
         estimators.to_the_end(estimators.fit(net, adam, "mse", x, y, **options))
         return net
 

@@ -31,7 +31,7 @@ class Stream(Bound):
     >>> y = np.stack([stream.step(x_t) for x_t in x])
     >>> np.array_equal(y, gru(x)[0])
     True
-    >>> stream.reset(rows=[0])  # a new sequence in row 0
+    >>> stream.reset(rows=0)  # a new sequence in row 0
     >>> np.array_equal(stream.step(x[0])[0], y[0, 0])
     True
     """
@@ -98,7 +98,7 @@ y_t : array
         ----------
         rows : int, sequence of int or sequence of bool, optional
             Rows of the batch: their numbers, or one boolean for each row. B integers that are all
-            0 or 1 are ambiguous and refused, if B is more than 1. Default: all.
+            0 or 1 may be flags as well, and are refused. Default: all.
         """
         chosen = _checks.rows(rows, len(self._states[0][0]))
         for layers in self._states:

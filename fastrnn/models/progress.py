@@ -402,3 +402,42 @@ def with_bar(callbacks: Sequence[Callback], verbose: int) -> list[Callback]:
     """Return callbacks with a progress bar as `verbose` asks for, unless one is among them."""
     has_one = any(isinstance(callback, ProgressBar) for callback in callbacks)
     return [*([ProgressBar(verbose == 1)] if verbose and not has_one else []), *callbacks]
+
+
+class TrainingBar(Callback):
+    """Progress on stderr: one bar for the whole training in a terminal or a notebook, else a line.
+
+    For trainings of many short epochs.
+
+    Parameters
+    ----------
+    title : str
+        Of the bar.
+    """
+
+    title: str
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._display: Display | None = None
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Start the bar."""
+        self._display = Display("epochs")
+        self._display.begin(self.title)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Update the display; end it after the last epoch."""
+        if self._display is None:
+            return
+        done, epochs = epoch + 1, self.progress.epochs
+        if done == epochs:
+            self._display.end(done, logs)
+        else:
+            self._display.update(done, done / epochs, logs)
+
+    def on_train_end(self, logs: Logs) -> None:
+        """Close the bar of an unfinished training."""
+        if self._display is not None:
+            self._display.close()
+        self._display = None

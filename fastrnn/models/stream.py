@@ -115,7 +115,7 @@ class ModelStream(Bound):
         ----------
         rows : int, sequence of int or sequence of bool, optional
             Rows of the batch: their numbers, or one boolean for each row. B integers that are all
-            0 or 1 are ambiguous and refused, if B is more than 1. Default: all.
+            0 or 1 may be flags as well, and are refused. Default: all.
         """
         with self._busy:
             _checks.rows(rows, self._batch_size)  # a model without a state checks them too
