@@ -300,3 +300,10 @@ def test_a_data_loader_of_torch(data: Any) -> None:
     two.fit(X, y, epochs=2, batch_size=4, shuffle=False, verbose=0)
     np.testing.assert_array_equal(weights(one), weights(two))
     np.testing.assert_array_equal(one.predict(loader), two.predict(X))
+
+
+def test_the_mean_of_nothing_is_no_best_loss() -> None:
+    model = Sequential([GRU(2, 3, return_sequences=False), Linear(3, 1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    X, y = np.ones((4, 3, 2)), np.ones(4)
+    assert np.isnan(list(model.evaluate(X, y, sample_weight=np.zeros(4)).values())).all()

@@ -304,6 +304,11 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
             ValueError,
             r"labels: expected two classes or more, got \['x'\]",
         ),
+        (
+            lambda m: m.fit(["a", "b"], ["x", "y"], sample_weight=[0, 0], verbose=0),
+            ValueError,
+            "sample_weight: expected a weight above 0",
+        ),
         (lambda m: TextClassifier(bidirectional="no"), TypeError, "bidirectional: expected True"),
     ],
 )

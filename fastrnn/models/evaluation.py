@@ -70,12 +70,12 @@ class Means:
                 self.outputs.append(Outputs.of(y, target, weight, self.whole))
 
     def so_far(self) -> dict[str, float]:
-        """Return the means, by name, without metrics that are of all outputs."""
+        """Return the means, by name, without metrics that are of all outputs; NaN of nothing."""
         loss, *metrics = self.sums
-        logs = {"loss": loss / (self.total or 1.0)}
+        logs = {"loss": loss / (self.total or math.nan)}
         for name, value in zip(self.objective.metrics, metrics, strict=True):
             if name not in self.objective.of_all:
-                logs[name] = value / (self.metric_total or 1.0)
+                logs[name] = value / (self.metric_total or math.nan)
         return logs
 
     def logs(self, prefix: str = "") -> dict[str, float]:

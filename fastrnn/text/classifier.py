@@ -343,6 +343,8 @@ class TextClassifier(estimators.Settings):
             count = checked_weight(sample_weight, (n,), np.dtype(np.float64), "sample_weight")
             _checks.expect_shape(count, "sample_weight", (n,))
             rows = np.flatnonzero(count)
+            if not rows.size:
+                raise ValueError("sample_weight: expected a weight above 0")
             checked, given, count = [checked[i] for i in rows], given[rows], count[rows]
         classes, target = np.unique(given, return_inverse=True)
         if len(classes) < 2:
