@@ -304,11 +304,6 @@ def test_a_lying_file(change: dict[str, Any], said: str, model: Any, tmp_path: P
             ValueError,
             r"labels: expected two classes or more, got \['x'\]",
         ),
-        (
-            lambda m: m.fit(["a", "b"], ["x", "y"], sample_weight=[0, 0], verbose=0),
-            ValueError,
-            "sample_weight: expected a weight above 0",
-        ),
         (lambda m: TextClassifier(bidirectional="no"), TypeError, "bidirectional: expected True"),
     ],
 )
@@ -544,7 +539,7 @@ def test_sample_weight() -> None:
     for wrong in ([1.0], np.full(60, -1.0), np.full(60, np.nan)):
         with pytest.raises(ValueError, match="sample_weight: expected"):
             models[0].fit(texts, labels, sample_weight=wrong, verbose=0)
-    with pytest.raises(ValueError, match=r"labels: expected two classes or more, got \[\]"):
+    with pytest.raises(ValueError, match="sample_weight: expected a weight above 0"):
         models[0].fit(texts, labels, sample_weight=np.zeros(60), verbose=0)
 
 

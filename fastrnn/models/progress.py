@@ -179,15 +179,17 @@ class _Bar:
         self._widget = any(base.__module__ == "tqdm.notebook" for base in kind.__mro__)
         place = {"ncols": size.columns, "nrows": size.lines}
         colour = {"colour": None} if os.environ.get("NO_COLOR") else {}
-        self._bar = kind(
-            total=1.0,
-            initial=done,
-            desc=_encodable(title, stream),
-            bar_format=_BAR,
-            file=io.StringIO() if notebook else stream,
-            **({"display": False} if self._widget else place),
-            **colour,
-        )
+        # Locked, as other threads don't clear a bar that tqdm is about to open or to close.
+        with kind.get_lock():
+            self._bar = kind(
+                total=1.0,
+                initial=done,
+                desc=_encodable(title, stream),
+                bar_format=_BAR,
+                file=io.StringIO() if notebook else stream,
+                **({"display": False} if self._widget else place),
+                **colour,
+            )
         self._shown: Any = None  #: What a notebook shows.
         if notebook and not self._bar.disable:
             from IPython.display import display
@@ -210,15 +212,17 @@ class _Bar:
 
     def finish(self, title: str, said: list[str], speed: list[str]) -> None:
         """Close the bar; if the numbers need more than its line, lines take its place."""
-        self._bar.leave = self._fit(1.0, _with_bar(said, speed))
-        self._bar.close()
+        with self._bar.get_lock():
+            self._bar.leave = self._fit(1.0, _with_bar(said, speed))
+            self._bar.close()
         if self._shown is not None:
             self._show(_wrapped(title, [*said, *speed], math.inf))
         elif not self._bar.leave:
             _write_line(self._stream, _wrapped(title, said, _size(self._stream).columns))
 
     def close(self) -> None:
-        self._bar.close()
+        with self._bar.get_lock():
+            self._bar.close()
         if self._shown is not None:
             self._show(str(self._bar))
 
