@@ -259,11 +259,11 @@ def frames(of: Any, columns: list[str] = ["a", "b"], n: int = 12) -> list[Any]: 
 
 
 @pytest.mark.parametrize("of", [pd, pl])
-def test_models_take_lists_of_frames_that_are_alike(of: Any) -> None:
+def test_models_take_lists_of_frames_that_are_alike(of: Any, expect_equal: Any) -> None:
     model = fastrnn.Sequential([fastrnn.GRU(2, 4)], seed=0)
     X = frames(of)
     for y, x in zip(model.predict(X), X, strict=True):
-        np.testing.assert_array_equal(y, model.predict(x.to_numpy()[None])[0])
+        expect_equal(y, model.predict(x.to_numpy()[None])[0])
     with pytest.raises(
         ValueError, match=r"^X\[2\]: expected the columns of X\[0\], in their order"
     ):
