@@ -165,6 +165,11 @@ def values(value: Any, name: str, *, missing: str = "raise") -> Array:
     return _numbers(array, name, missing) if array.dtype == object else array
 
 
+def is_missing(value: Any) -> bool:
+    """Return whether a value is None, NaN, pandas's NA or NaT, or masked."""
+    return type(value).__name__ in _MISSING or (isinstance(value, Real) and value != value)
+
+
 def not_numbers(value: Any) -> str | None:
     """Return what a frame or series holds besides numbers; None if nothing, and for all else."""
     if is_frame(value):

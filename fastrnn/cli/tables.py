@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import difflib
 import io
 import itertools
 import math
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.cli.files import add_encoding, read_text, shown
 
@@ -22,7 +22,7 @@ from fastrnn.cli.files import add_encoding, read_text, shown
 _SEPARATORS = ("\t", ";", ",", "|")
 _NO_SEPARATOR = "\x1f"
 
-#: Rows that are looked at to find the separator.
+#: Number of rows read to find the separator.
 _SAMPLE = 200
 
 #: Suffixes of files whose cells are separated by tabs, whatever they contain.
@@ -81,12 +81,9 @@ class Table:
         return len(next(iter(self.columns.values())))
 
     def column(self, name: str, option: str) -> list[str]:
-        """Return the cells of a column; `option` tells how to name another one."""
+        """Return the cells of a column; `option` is a hint for the error if there is none."""
         if name not in self.columns:
-            near = difflib.get_close_matches(name, self.columns, 1) or [
-                other for other in self.columns if other.casefold() == name.casefold()
-            ]
-            hint = f"; did you mean {near[0]!r}?" if near else f" ({option})"
+            hint = _checks.near(name, self.columns) or f" ({option})"
             names = ", ".join(map(str, self.columns))
             raise ValueError(f"{self.name}: expected a column {name!r}, got {names}{hint}")
         return self.columns[name]

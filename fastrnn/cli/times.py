@@ -79,13 +79,13 @@ _YEAR_AND_MONTH = re.compile(r"(1[6-9]|2[01])\d\d(0[1-9]|1[0-2])")
 _EPOCH_SECONDS = 1e9, 5e9
 _EPOCH_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
-#: Cells that are looked at to tell whether a column holds dates.
+#: Number of cells read to decide whether a column holds dates.
 _SAMPLE = 1000
 
 #: Times such as 1949.083 are this part of a step off at most.
 _ROUNDED = 0.05
 
-#: Regular times are at most this many times as many as those that there are, or memory may not do.
+#: Maximum ratio of regular times to those in the table, which bounds the memory.
 _SPARSEST = 10_000
 
 #: Parts of a date that tables have in columns of their own, and how a date is made of them.
@@ -107,7 +107,7 @@ _SAID = {
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """When the rows of a table were.
+    """The times of the rows of a table.
 
     Attributes
     ----------

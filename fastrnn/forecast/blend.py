@@ -10,9 +10,9 @@ from fastrnn._types import Array
 from fastrnn.forecast import lags
 from fastrnn.forecast.intervals import student
 
-#: The network has all the weight where it is better than the best naive forecast at this level of
-#: confidence. Of series that wander, 0.95 is not enough: a past that returned to its mean by chance
-#: is told from one that had to by nothing but its length.
+#: The network has all the weight where it is better than the best of the other forecasts at this
+#: level of confidence. 0.95 is not enough for random walks: over a short past, one that happened to
+#: return to its mean looks like a series that reverts to it.
 CONFIDENCE = 0.99
 
 #: With fewer held-out errors it has none.
@@ -22,8 +22,8 @@ _LEAST = 10
 #: and Granger 1969) to this power, which leaves less to what is worse.
 _POWER = 3
 
-#: Errors of one horizon are few and noisy: what is said of it is the mean over so many to either
-#: side.
+#: Errors at one horizon are few and noisy: statistics are averaged over this many horizons to
+#: either side.
 SMOOTHING = 2
 
 #: The approximation of Student's t is not good for fewer degrees of freedom.

@@ -20,16 +20,16 @@ from fastrnn.models.sequential import Sequential
 #: trainings; where a training takes more than UPDATES steps, there is one.
 _FOLDS = 3
 
-#: Errors of a series with so many weigh its forecasts, those of all series the others'.
+#: Minimum number of errors for weights of a series' own; with fewer, they are those of all series.
 _OWN = 30
 
-#: At most so many origins per series, evenly spaced.
+#: Maximum number of origins per series, evenly spaced.
 _ORIGINS = 500
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A network, and the first values of each series that it was trained on: so many, or none."""
+    """A network, and how many of the first values of each series it was trained on."""
 
     net: Sequential
     stops: list[int]
@@ -40,7 +40,7 @@ class Member:
         cls, design: Design, tracks: Sequence[Track], stops: list[int], log: bool, verbose: int,
         title: str,
     ) -> Member:  # fmt: skip
-        """Return a member trained on so many values of each series, 0 leaving it out."""
+        """Return a member trained on the first `stops` values of each series; 0 omits a series."""
         scales = scales_of(design, tracks, stops, log)
         z = [
             scale.to(track.values[:stop], track.exog[:stop])

@@ -51,7 +51,7 @@ def restored(
 ) -> Fitted:
     """Return the fit that :func:`described` described, or that of a file of version 0.1.0.
 
-    `design_of` returns the design for series of which the shortest has so many values.
+    `design_of` returns the design, given the length of the shortest series.
     """
     if "net" in header:
         header, tensors = _of_0_1_0(header, tensors)

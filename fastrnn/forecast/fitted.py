@@ -1,4 +1,4 @@
-"""What a fit leaves: series, networks, and the forecasts that follow from them."""
+"""The result of a fit: series, networks, and the forecasts made from them."""
 
 from __future__ import annotations
 

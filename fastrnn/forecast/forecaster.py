@@ -213,7 +213,7 @@ class Forecaster(estimators.Settings):
         return Rules(self.log, self.floor, self.fill)
 
     def _design(self, shortest: int) -> Design:
-        """Return the design of a network for series of which the shortest has so many values."""
+        """Return the design of a network for series of which the shortest has `shortest` values."""
         window = self.window or max(1, min(_WINDOW, shortest // 5))
         names = {field.name for field in dataclasses.fields(Design)} - {
             "window",

@@ -1,4 +1,4 @@
-"""Products of what follows each other."""
+"""Autocovariances of errors, and the lags at which they matter."""
 
 from __future__ import annotations
 

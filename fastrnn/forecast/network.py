@@ -67,7 +67,7 @@ class Design:
         return 2 * K + 2 * len(self.seasons)
 
     def updates(self, windows: int) -> int:
-        """Return the number of optimizer steps of a training with so many windows."""
+        """Return the number of optimizer steps of a training on `windows` windows."""
         batches = -(-windows // self.batch_size)
         return batches * (self.epochs or -(-UPDATES // batches))
 

@@ -139,7 +139,7 @@ class Batches:
         return iter(made)
 
     def _end(self, given: int) -> None:
-        """End a pass, after so many batches."""
+        """End a pass after `given` batches."""
         if not self._any:
             raise ValueError(f"{self.name}: expected one batch or more, got none")
         if not given and self._steps is None:

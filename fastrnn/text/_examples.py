@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -52,7 +50,7 @@ def texts(value: Any, name: str) -> list[str]:
         raise TypeError(said) from None
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            if _missing(text):
+            if _frames.is_missing(text):
                 raise ValueError(
                     f"{name}[{i}]: is missing, it is {text!r}; leave such rows out, or pass ''"
                 )
@@ -65,16 +63,9 @@ def expect_some(texts: Sequence[str], name: str) -> None:
         raise ValueError(f"{name}: expected one text or more, got none")
 
 
-def _missing(value: Any) -> bool:
-    """Return whether a value is None, NaN, pandas's NA, or masked."""
-    if isinstance(value, Real):
-        return math.isnan(value)
-    return value is None or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant")
-
-
 def _expect_present(labels: Iterable[Any], name: str) -> None:
     for i, label in enumerate(labels):
-        if _missing(label):
+        if _frames.is_missing(label):
             raise ValueError(f"{name}[{i}]: is missing, it is {label!r}; leave such rows out")
 
 

@@ -27,8 +27,8 @@ from fastrnn.text import _evidence, _examples, _tokens
 #: `benchmarks/texts.py` prints what they reach.
 _UPDATES, _LEAST_EPOCHS = 250, 3
 
-#: How far the weights go from the initial to the trained ones, by default, is chosen among these,
-#: by a trial with a part of the texts held out; the whole way where there are more texts than so.
+#: By default, the fraction of the way from the initial to the trained weights is chosen among these
+#: by a trial with this part of the texts held out; with more texts than the maximum, it is 1.
 _STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _HELD_OUT, _MOST_ON_TRIAL = 0.2, 5000
 
