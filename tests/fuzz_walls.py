@@ -295,8 +295,10 @@ class Numbers:
 class World(Numbers):
     """The objects of an episode, and the actions."""
 
-    def __init__(self, seed: int, episode: int, backends: Any, note: Callable[[str], None]) -> None:
-        super().__init__(np.random.default_rng([seed, episode]), tempfile.mkdtemp("walls"))
+    def __init__(
+        self, seed: int, episode: int, folder: str, backends: Any, note: Callable[[str], None]
+    ) -> None:
+        super().__init__(np.random.default_rng([seed, episode]), folder)
         self.backends, self.note, self.depth = backends, note, 0
         self.private = episode % 4 == 3
         self.raced = False
@@ -739,14 +741,15 @@ def walk(
     for start in range(0, args.actions, EPISODE):
         episode = args.episode + start // EPISODE
         note(f"episode {episode}")
-        world = World(args.seed, episode, backends, note)
-        for n in range(min(EPISODE, args.actions - start)):
-            faulthandler.dump_traceback_later(HANGS, exit=True)
-            now[:] = [world]
-            world.act()
-            now.clear()
-            if n % CANARY == 0 and canary() != wanted[fastrnn.backend()]:
-                raise AssertionError("untouched layers gave other numbers")
+        with tempfile.TemporaryDirectory(prefix="walls", ignore_cleanup_errors=True) as folder:
+            world = World(args.seed, episode, folder, backends, note)
+            for n in range(min(EPISODE, args.actions - start)):
+                faulthandler.dump_traceback_later(HANGS, exit=True)
+                now[:] = [world]
+                world.act()
+                now.clear()
+                if n % CANARY == 0 and canary() != wanted[fastrnn.backend()]:
+                    raise AssertionError("untouched layers gave other numbers")
         fastrnn.set_num_threads(threads)
         outcomes += world.outcomes
         unclear += world.unclear
