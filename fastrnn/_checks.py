@@ -76,6 +76,21 @@ def choice(value: Any, name: str, among: Iterable[str]) -> str:
     return value
 
 
+#: Precisions of the operands of matrix products: that of the arrays, which may be float64 too, or
+#: less.
+PRECISIONS = ("float32", "bfloat16")
+
+
+def matmul_precision(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Return `value`, if it is a precision of products of arrays of `dtype`."""
+    if choice(value, "matmul_precision", PRECISIONS) != "float32" and dtype != np.float32:
+        raise ValueError(
+            f"matmul_precision: expected 'float32' for arrays of {dtype}, got {value!r}, which "
+            "rounds float32"
+        )
+    return value
+
+
 def kind_of(value: Any) -> str:
     """Return what `value` is, for messages where an object is expected."""
     if isinstance(value, type):

@@ -20,6 +20,7 @@ cdef class PackedLinear:
     ----------
     weights : pair of array
         Weight (O, I), and bias (O,) or None.
+    matmul_precision : {"float32", "bfloat16"}
     """
 
     cdef object weight, bias    # copies
@@ -27,7 +28,9 @@ cdef class PackedLinear:
     cdef Panels w, back         # back: packed when first needed
     cdef Buffer w_memory, back_memory, init, zero
 
-    def __cinit__(self, weights):
+    def __cinit__(self, weights, matmul_precision="float32"):
+        if matmul_precision != "float32":
+            raise ValueError("matmul_precision: expected 'float32' on this backend")
         weight, bias = weights
         # Check the copies: other threads may change the originals meanwhile.
         self.weight = weight = copied(weight, "weight")

@@ -49,7 +49,9 @@ def output(layer, x):
 
 # -- attributes ----------------------------------------------------------------------------------
 
-MAY_BE_SET = {"training", "trainable", "batch_first", "dropout", "weight_dropout", "p"}
+MAY_BE_SET = {
+    "training", "trainable", "batch_first", "dropout", "weight_dropout", "matmul_precision", "p",
+}  # fmt: skip
 
 
 def test_sizes_and_options_are_fixed(made, same_bits):

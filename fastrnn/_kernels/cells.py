@@ -25,6 +25,7 @@ STATE_NORM = ("gain_c", "bias_c")
 NORM_EPS = 1e-5
 
 Recurrence = Literal["dense", "elementwise", "none"]
+MatmulPrecision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,13 @@ class CellConfig:
         Whether there are biases.
     peephole, layer_norm : bool
         As in ``fastrnn.LSTM``.
+    matmul_precision : {"float32", "bfloat16"}
+        As in ``fastrnn.RNN``.
 
     Raises
     ------
     ValueError
-        If a size is out of its range.
+        If a size is out of its range, or there is no such precision.
     TypeError
         If a size is not an integer or an option not a bool.
     """
@@ -56,6 +59,7 @@ class CellConfig:
     bias: bool = True
     peephole: bool = False
     layer_norm: bool = False
+    matmul_precision: MatmulPrecision = "float32"
 
     def __post_init__(self) -> None:
         """Check sizes and options."""
@@ -68,6 +72,7 @@ class CellConfig:
             )
         for name in ("bias", "peephole", "layer_norm"):
             object.__setattr__(self, name, _checks.flag(getattr(self, name), name))
+        _checks.choice(self.matmul_precision, "matmul_precision", _checks.PRECISIONS)
 
     @property
     def output_size(self) -> int:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from fastrnn._kernels.cells import Cell, CellConfig
+from fastrnn._kernels.cells import Cell, CellConfig, MatmulPrecision
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
 
@@ -197,13 +197,17 @@ class Kernels(Protocol):
             `y` is the (B, P) to write to, and `result` the same memory in the shape to return.
         """
 
-    def PackedLinear(self, weights: Sequence[Array | None]) -> PackedAffine:  # noqa: N802
+    def PackedLinear(  # noqa: N802
+        self, weights: Sequence[Array | None], matmul_precision: MatmulPrecision = "float32"
+    ) -> PackedAffine:
         """An immutable copy of the weights of an affine map, in the layout of the kernels.
 
         Parameters
         ----------
         weights : pair of array
             Weight (O, I), and bias (O,) or None.
+        matmul_precision : {"float32", "bfloat16"}
+            "bfloat16": the operands of products are rounded; for float32 only.
         """
 
     def linear(self, packed: PackedAffine, x: Array, y: Array) -> None:

@@ -6,6 +6,7 @@ import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -40,12 +41,18 @@ def _owned(array: Array) -> Array:
 
 
 class Copy(Generic[P]):
-    """A packed copy of weights, its kernels, and whether no one else can change the weights."""
+    """A packed copy of weights, its kernels and precision, and whether it is `exclusive`.
 
-    __slots__ = ("exclusive", "kernels", "packed")
+    It is if no one else can change the weights.
+    """
 
-    def __init__(self, kernels: Kernels | None = None, packed: P | None = None) -> None:
-        self.kernels, self.packed, self.exclusive = kernels, packed, False
+    __slots__ = ("exclusive", "kernels", "packed", "precision")
+
+    def __init__(
+        self, precision: str, kernels: Kernels | None = None, packed: P | None = None
+    ) -> None:
+        self.precision, self.kernels, self.packed = precision, kernels, packed
+        self.exclusive = False
 
 
 class Watched(ABC, Generic[P]):
@@ -60,28 +67,39 @@ class Watched(ABC, Generic[P]):
     names : sequence of str
     arrays : sequence of array or None
         Of one dtype. Kept if they own their memory, are writeable and C-contiguous; else copied.
+    precision : {"float32", "bfloat16"}
+        Of the operands of matrix products; see `use_precision`.
 
     Attributes
     ----------
     dtype : dtype
+    precision : str
     copy : Copy
         The latest. If it is `exclusive`, the arrays have not changed since.
     """
 
-    __slots__ = ("_arrays", "_names", "_pins", "_shapes", "copy", "dtype")
+    __slots__ = ("_arrays", "_names", "_pins", "_shapes", "copy", "dtype", "precision")
 
-    def __init__(self, names: Sequence[str], arrays: Sequence[Array | None]) -> None:
+    def __init__(
+        self, names: Sequence[str], arrays: Sequence[Array | None], precision: str
+    ) -> None:
         self._arrays = tuple(None if a is None else _owned(a) for a in arrays)
         self._names = tuple(names)
         self._shapes = tuple(None if a is None else a.shape for a in arrays)
         # NumPy does not resize an array that has a weak reference.
         self._pins = [weakref.ref(a) for a in self._arrays if a is not None]
         self.dtype: np.dtype[Any] = next(a.dtype for a in self._arrays if a is not None)
-        self.copy: Copy[P] = Copy()
+        self.precision: Any = _checks.matmul_precision(precision, self.dtype)
+        self.copy: Copy[P] = Copy(precision)
 
     @abstractmethod
     def _pack(self, kernels: Kernels) -> P:
         """Return a packed copy."""
+
+    def use_precision(self, precision: str) -> None:
+        """Round operands of matrix products to this precision from the next call on."""
+        self.precision = _checks.matmul_precision(precision, self.dtype)
+        self.copy = Copy(precision)
 
     @property
     def names(self) -> list[str]:
@@ -95,13 +113,14 @@ class Watched(ABC, Generic[P]):
         # A new object, made after the views: a thread that is about to mark the old one exclusive
         # counted references too early; one that gets the new one will count the views.
         old = self.copy
-        self.copy = Copy(old.kernels, old.packed)
+        self.copy = Copy(old.precision, old.kernels, old.packed)
         return views
 
     def packed(self, kernels: Kernels) -> P:
         """Return the kernels' copy of the current arrays."""
-        copy = self.copy
-        packed = copy.packed if copy.kernels is kernels else None
+        copy, precision = self.copy, self.precision
+        fits = copy.kernels is kernels and copy.precision == precision
+        packed = copy.packed if fits else None
         if packed is not None and copy.exclusive:
             return packed
         # Counted before comparing: a view that is released in between could have changed them.
@@ -111,11 +130,11 @@ class Watched(ABC, Generic[P]):
             return packed
         self._expect_whole()
         # Free the old copy first, so that the new one can reuse its memory.
-        self.copy = Copy()
+        self.copy = Copy(precision)
         del copy, packed
         packed = self._pack(kernels)
         # Not exclusive before the next use, as another thread may call `share` meanwhile.
-        self.copy = Copy(kernels, packed)
+        self.copy = Copy(precision, kernels, packed)
         return packed
 
     def _expect_whole(self) -> None:
@@ -149,7 +168,8 @@ class Weights(Watched[PackedWeights]):
     Attributes
     ----------
     kind : tuple
-        Cell, configuration and dtype, which must be the same for a tape and its layer.
+        Cell, configuration and dtype, which must be the same for a tape and its layer. The
+        precision may differ: BPTT has that of the forward.
     """
 
     __slots__ = ("cell", "config", "kind")
@@ -162,9 +182,9 @@ class Weights(Watched[PackedWeights]):
                 _checks.expect_shape(array, name, shapes.get(name, ()))
             elif name in shapes and not name.startswith("bias"):
                 raise ValueError(f"{name}: expected shape {shapes[name]}, got None")
-        super().__init__(cell.weights, arrays)
+        super().__init__(cell.weights, arrays, config.matmul_precision)
         self.cell, self.config = cell, config
-        self.kind = (cell, config, self.dtype)
+        self.kind = (cell, replace(config, matmul_precision="float32"), self.dtype)
 
     def multiplied(self, name: str, factors: Array) -> Weights:
         """Return the same weights, except that one is multiplied elementwise."""
@@ -172,6 +192,13 @@ class Weights(Watched[PackedWeights]):
         k = self._names.index(name)
         arrays[k] = arrays[k] * factors
         return Weights(self.cell, self.config, arrays)
+
+    def use_precision(self, precision: str) -> None:
+        """Round operands of matrix products to this precision from the next call on."""
+        # The configuration first: a copy that another thread makes meanwhile counts as old.
+        checked = _checks.matmul_precision(precision, self.dtype)
+        self.config = replace(self.config, matmul_precision=checked)
+        super().use_precision(precision)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Weights, (self.cell, self.config, self.share())
@@ -185,11 +212,11 @@ class LinearWeights(Watched[PackedAffine]):
 
     __slots__ = ()
 
-    def __init__(self, arrays: Sequence[Array | None]) -> None:
-        super().__init__(("weight", "bias"), arrays)
+    def __init__(self, arrays: Sequence[Array | None], precision: str = "float32") -> None:
+        super().__init__(("weight", "bias"), arrays, precision)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LinearWeights, (self.share(),)
+        return LinearWeights, (self.share(), self.precision)
 
     def _pack(self, kernels: Kernels) -> PackedAffine:
-        return kernels.PackedLinear(self._arrays)
+        return kernels.PackedLinear(self._arrays, self.precision)

@@ -10,7 +10,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core import initializers
 from fastrnn._core.scan import ScanTape
-from fastrnn._kernels.cells import CELLS, Cell, CellConfig
+from fastrnn._kernels.cells import CELLS, Cell, CellConfig, MatmulPrecision
 from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, dtype_shown
@@ -38,6 +38,7 @@ class CellLayer(Layer):
         "reset_after": True,
         "return_sequences": True,
         "weight_dropout": 0,
+        "matmul_precision": "float32",
     }
     #: Subclasses by the name of the family.
     _registry: ClassVar[dict[str, Any]]
@@ -125,6 +126,21 @@ class CellLayer(Layer):
         return self._dtype
 
     @property
+    def matmul_precision(self) -> MatmulPrecision:
+        """Precision of the operands of matrix products, "float32" or "bfloat16"; may be set.
+
+        A tape keeps the one with which it was made.
+        """
+        return self._config.matmul_precision
+
+    @matmul_precision.setter
+    def matmul_precision(self, value: MatmulPrecision) -> None:
+        for weights in self._scan_weights:
+            weights.use_precision(value)
+        self._configs = {suffix: w.config for suffix, w in self._weights.items()}
+        self._config = next(iter(self._configs.values()))
+
+    @property
     def features_in(self) -> int:
         """Size of the last axis of x, I."""
         return self.input_size
@@ -167,7 +183,8 @@ class CellLayer(Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments for such a layer, ready for JSON."""
         config = {name: getattr(self, name) for name in ("input_size", "hidden_size", "bias")}
-        return config | dict(self._choice) | {"dtype": self.dtype.name}
+        config |= {"matmul_precision": self.matmul_precision, "dtype": self.dtype.name}
+        return config | dict(self._choice)
 
     def __repr__(self) -> str:
         arguments = [str(self.input_size), str(self.hidden_size)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn._kernels.cells import CellConfig
+from fastrnn._kernels.cells import CellConfig, MatmulPrecision
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
 
@@ -36,7 +36,7 @@ class GRU(Recurrent, cells=CELLS):
             n = tanh(gain LN(W_in x) + b_in + r (gain LN(W_hn h) + b_hn)), over n alone;
 
         without `reset_after`, gain LN(W_hn (r h)) + b_hn is added instead.
-    return_sequences, weight_dropout, dtype, seed, init
+    return_sequences, weight_dropout, matmul_precision, dtype, seed, init
         As in :class:`fastrnn.RNN`.
 
     Examples
@@ -64,6 +64,7 @@ class GRU(Recurrent, cells=CELLS):
         layer_norm: bool = False,
         return_sequences: bool = True,
         weight_dropout: float = 0.0,
+        matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
         init: str = "uniform",
@@ -71,7 +72,11 @@ class GRU(Recurrent, cells=CELLS):
         super().__init__(
             self._cell_of(reset_after=_checks.flag(reset_after, "reset_after")),
             CellConfig(
-                input_size=input_size, hidden_size=hidden_size, bias=bias, layer_norm=layer_norm
+                input_size=input_size,
+                hidden_size=hidden_size,
+                bias=bias,
+                layer_norm=layer_norm,
+                matmul_precision=matmul_precision,
             ),
             num_layers=num_layers,
             batch_first=batch_first,
@@ -100,7 +105,7 @@ class GRUCell(SingleStep, cells=CELLS):
 
     Parameters
     ----------
-    input_size, hidden_size, bias, dtype, seed
+    input_size, hidden_size, bias, matmul_precision, dtype, seed
         As in :class:`fastrnn.RNNCell`.
     reset_after : bool
         As in :class:`GRU`.
@@ -121,12 +126,18 @@ class GRUCell(SingleStep, cells=CELLS):
         bias: bool = True,
         *,
         reset_after: bool = True,
+        matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
         super().__init__(
             self._cell_of(reset_after=_checks.flag(reset_after, "reset_after")),
-            CellConfig(input_size=input_size, hidden_size=hidden_size, bias=bias),
+            CellConfig(
+                input_size=input_size,
+                hidden_size=hidden_size,
+                bias=bias,
+                matmul_precision=matmul_precision,
+            ),
             dtype=dtype,
             seed=seed,
         )

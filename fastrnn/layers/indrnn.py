@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn._kernels.cells import CellConfig
+from fastrnn._kernels.cells import CellConfig, MatmulPrecision
 from fastrnn.layers.recurrent import Recurrent
 
 #: The arguments that select each cell of the family.
@@ -28,7 +28,7 @@ class IndRNN(Recurrent, cells=CELLS):
     nonlinearity : {"relu", "tanh"}
     bias, batch_first, dropout, bidirectional
         As in :class:`RNN`.
-    return_sequences, weight_dropout, dtype, seed
+    return_sequences, weight_dropout, matmul_precision, dtype, seed
         As in :class:`RNN`.
     init : {"uniform", "orthogonal", "identity"}
         As in :class:`RNN` for `weight_ih` and the biases. `weight_hh` is uniform in [0, 1], so that
@@ -64,13 +64,19 @@ class IndRNN(Recurrent, cells=CELLS):
         *,
         return_sequences: bool = True,
         weight_dropout: float = 0.0,
+        matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
         init: str = "uniform",
     ) -> None:
         super().__init__(
             self._cell_of(nonlinearity=_checks.nonlinearity(nonlinearity)),
-            CellConfig(input_size=input_size, hidden_size=hidden_size, bias=bias),
+            CellConfig(
+                input_size=input_size,
+                hidden_size=hidden_size,
+                bias=bias,
+                matmul_precision=matmul_precision,
+            ),
             num_layers=num_layers,
             batch_first=batch_first,
             dropout=dropout,

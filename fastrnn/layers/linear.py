@@ -10,6 +10,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.cells import MatmulPrecision
 from fastrnn._kernels.interface import Kernels, PackedAffine
 from fastrnn._kernels.weights import LinearWeights
 from fastrnn._types import Array, Fixed
@@ -56,6 +57,8 @@ class Linear(Layer):
     in_features, out_features : int
     bias : bool
         Whether there is a `bias`.
+    matmul_precision : {"float32", "bfloat16"}
+        As in :class:`fastrnn.RNN`.
     dtype : float32 or float64
     seed : int, optional
         For the initial `weight` (out_features, in_features) and `bias` (out_features,), which are
@@ -77,6 +80,7 @@ class Linear(Layer):
         out_features: int,
         bias: bool = True,
         *,
+        matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
@@ -87,7 +91,7 @@ class Linear(Layer):
         self._kind: Kind = (O, I, _checks.flag(bias, "bias"), dtype)
         _checks.memory(I * O, dtype, in_features=I, out_features=O)
         drawn = self._draw(self._first_generator(seed))
-        self._weights = LinearWeights([drawn["weight"], drawn.get("bias")])
+        self._weights = LinearWeights([drawn["weight"], drawn.get("bias")], matmul_precision)
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
         O, I = self.out_features, self.in_features
@@ -111,6 +115,19 @@ class Linear(Layer):
         return self._kind[2]
 
     @property
+    def matmul_precision(self) -> MatmulPrecision:
+        """Precision of the operands of matrix products, "float32" or "bfloat16"; may be set.
+
+        A tape keeps the one with which it was made.
+        """
+        precision: MatmulPrecision = self._weights.precision
+        return precision
+
+    @matmul_precision.setter
+    def matmul_precision(self, value: MatmulPrecision) -> None:
+        self._weights.use_precision(value)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of weights and results."""
         return self._kind[3]
@@ -128,7 +145,8 @@ class Linear(Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments for such a layer, ready for JSON."""
         sizes = {"in_features": self.in_features, "out_features": self.out_features}
-        return {**sizes, "bias": self.bias, "dtype": self.dtype.name}
+        precision = {"matmul_precision": self.matmul_precision}
+        return {**sizes, "bias": self.bias, **precision, "dtype": self.dtype.name}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
@@ -232,5 +250,7 @@ class Linear(Layer):
         return LinearStage(self._weights)
 
     def __repr__(self) -> str:
-        bias = "" if self.bias else ", bias=False"
-        return f"Linear({self.in_features}, {self.out_features}{bias}{dtype_shown(self.dtype)})"
+        options = "" if self.bias else ", bias=False"
+        if self.matmul_precision != "float32":
+            options += f", matmul_precision={self.matmul_precision!r}"
+        return f"Linear({self.in_features}, {self.out_features}{options}{dtype_shown(self.dtype)})"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn._kernels.cells import CellConfig
+from fastrnn._kernels.cells import CellConfig, MatmulPrecision
 from fastrnn._types import Array
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
@@ -43,7 +43,7 @@ class LSTM(Recurrent, cells=CELLS):
 
         The state c' itself is not normalised. Gains are (4*H,), that of the cell state (H,); there
         is no `bias_c` without `bias`.
-    return_sequences, weight_dropout, dtype, seed, init
+    return_sequences, weight_dropout, matmul_precision, dtype, seed, init
         As in :class:`fastrnn.RNN`.
     forget_bias : float, optional
         Initial bias of the forget gate, the sum of `bias_ih` and `bias_hh`; Jozefowicz et al.
@@ -78,6 +78,7 @@ class LSTM(Recurrent, cells=CELLS):
         layer_norm: bool = False,
         return_sequences: bool = True,
         weight_dropout: float = 0.0,
+        matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
         init: str = "uniform",
@@ -97,6 +98,7 @@ class LSTM(Recurrent, cells=CELLS):
                 proj_size=proj_size,
                 peephole=peephole,
                 layer_norm=layer_norm,
+                matmul_precision=matmul_precision,
             ),
             num_layers=num_layers,
             batch_first=batch_first,
@@ -141,7 +143,7 @@ class LSTMCell(SingleStep, cells=CELLS):
 
     Parameters
     ----------
-    input_size, hidden_size, bias, dtype, seed
+    input_size, hidden_size, bias, matmul_precision, dtype, seed
         As in :class:`fastrnn.RNNCell`.
 
     Examples
@@ -160,12 +162,18 @@ class LSTMCell(SingleStep, cells=CELLS):
         hidden_size: int,
         bias: bool = True,
         *,
+        matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
         super().__init__(
             self._cell_of(),
-            CellConfig(input_size=input_size, hidden_size=hidden_size, bias=bias),
+            CellConfig(
+                input_size=input_size,
+                hidden_size=hidden_size,
+                bias=bias,
+                matmul_precision=matmul_precision,
+            ),
             dtype=dtype,
             seed=seed,
         )

@@ -30,7 +30,12 @@ class SingleStep(CellLayer):
 
     stackable = False
     _registry = SINGLE_STEPS
-    _shown: ClassVar[dict[str, Any]] = {"bias": True, "nonlinearity": "tanh", "reset_after": True}
+    _shown: ClassVar[dict[str, Any]] = {
+        "bias": True,
+        "nonlinearity": "tanh",
+        "reset_after": True,
+        "matmul_precision": "float32",
+    }
 
     def __init__(self, cell: Cell, config: CellConfig, *, dtype: Any, seed: int | None) -> None:
         I, H = config.input_size, config.hidden_size

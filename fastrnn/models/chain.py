@@ -70,6 +70,22 @@ class Chain(Layer):
         for layer in self.layers:
             layer.trainable = value
 
+    @property
+    def matmul_precision(self) -> str | None:
+        """Precision of the operands of matrix products, as in :class:`fastrnn.RNN`.
+
+        None if it differs between layers. Setting it applies to all layers that have one.
+        """
+        found = {getattr(layer, "matmul_precision", None) for layer in self.layers} - {None}
+        return found.pop() if len(found) == 1 else None
+
+    @matmul_precision.setter
+    def matmul_precision(self, value: str) -> None:
+        _checks.matmul_precision(value, self.dtype)
+        for layer in self.layers:
+            if hasattr(layer, "matmul_precision"):
+                layer.matmul_precision = value
+
     def reset_parameters(self, seed: int | None = None) -> None:
         """Draw the initial weights of all layers again, and the generators of dropout and `fit`.
 

@@ -127,6 +127,11 @@ def seed_setting(value: Any, name: str) -> None:
     _checks.seed(value)
 
 
+def precision_setting(value: Any, name: str) -> None:
+    """Check a setting `matmul_precision`."""
+    _checks.choice(value, name, _checks.PRECISIONS)
+
+
 def or_none(check: Check) -> Check:
     """Return a check that accepts None too."""
     return lambda value, name: None if value is None else check(value, name)
@@ -153,6 +158,7 @@ def last_step_net(
     bidirectional: bool = False,
     dropout: float = 0.0,
     return_sequences: bool = False,
+    matmul_precision: str = "float32",
     dtype: Any = np.float32,
     seed: int | None = None,
 ) -> Sequential:
@@ -178,7 +184,9 @@ def last_step_net(
         Dropout(dropout, seed=for_dropout),
         Linear(features, outputs, dtype=dtype, seed=for_linear),
     ]
-    return Sequential([*first, recurrent, *head], seed=for_training)
+    net = Sequential([*first, recurrent, *head], seed=for_training)
+    net.matmul_precision = matmul_precision
+    return net
 
 
 def holdout(target: Array, fraction: float, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -97,6 +97,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         warm_start: bool = False,
+        matmul_precision: str = "float32",
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -116,6 +117,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.warm_start = warm_start
+        self.matmul_precision = matmul_precision
         self.random_state = random_state
         self.verbose = verbose
 
@@ -261,7 +263,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         return estimators.last_step_net(
             (), self.cell, x[0].shape[1], self.hidden_size, outputs, num_layers=self.num_layers,
             bidirectional=self.bidirectional, dropout=self.dropout, dtype=x[0].dtype, seed=seed,
-            return_sequences=self._per_step,
+            return_sequences=self._per_step, matmul_precision=self.matmul_precision,
         )  # fmt: skip
 
     def _continued(self, x: Any, outputs: int) -> Sequential:

@@ -58,6 +58,8 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         scaled as in the first fit.
     class_weight : dict, "balanced" or None
         Weight of each class in the loss; "balanced" for n / (classes * count of the class).
+    matmul_precision : {"float32", "bfloat16"}
+        For float32 data; as in :class:`fastrnn.RNN`, of all layers.
     random_state : int, RandomState or None
         For the initial weights, dropout, the order of the data, and which are held out.
     verbose : int
@@ -125,6 +127,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         tol: float = 1e-4,
         warm_start: bool = False,
         class_weight: Any = None,
+        matmul_precision: str = "float32",
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -134,7 +137,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
             batch_size=batch_size, lr=lr, clip_norm=clip_norm, standardize=standardize,
             early_stopping=early_stopping, validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change, tol=tol, warm_start=warm_start,
-            random_state=random_state, verbose=verbose,
+            matmul_precision=matmul_precision, random_state=random_state, verbose=verbose,
         )  # fmt: skip
         self.class_weight = class_weight
 

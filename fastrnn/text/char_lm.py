@@ -181,6 +181,8 @@ class CharLM(estimators.Settings):
         as U+FFFD, which the vocabulary then has: that is how training reads characters that the
         training part has only once, and those that only the validation part has. It is never
         generated.
+    matmul_precision : {"float32", "bfloat16"}
+        As in :class:`fastrnn.RNN`, of all layers.
     seed : int, optional
         For the initial weights and dropout. Default: fresh each time.
 
@@ -222,6 +224,7 @@ class CharLM(estimators.Settings):
     validation_fraction: float = 0.05
     normalization: str | None = None
     unknown: str = "error"
+    matmul_precision: str = "float32"
     seed: int | None = None
     _history: list[Record] = dataclasses.field(default_factory=list, init=False, repr=False)
     _interrupted: bool = dataclasses.field(default=False, init=False, repr=False)
@@ -235,6 +238,7 @@ class CharLM(estimators.Settings):
         **dict.fromkeys(("lr", "clip_norm"), _checks.positive),
         **dict.fromkeys(("epochs", "max_seconds"), estimators.or_none(_checks.positive)),
         "validation_fraction": _checks.fraction,
+        "matmul_precision": estimators.precision_setting,
         "normalization": estimators.or_none(
             lambda value, name: _checks.choice(value, name, ("NFC", "NFD", "NFKC", "NFKD"))
         ),
@@ -384,7 +388,7 @@ class CharLM(estimators.Settings):
             D, H, self.num_layers, dropout=self.dropout if self.num_layers > 1 else 0.0,
             weight_dropout=self.weight_dropout, seed=seeds[1],
         )  # fmt: skip
-        return Sequential(
+        net = Sequential(
             [
                 Embedding(V, D, seed=seeds[0]),
                 Dropout(self.input_dropout, seed=seeds[4]),
@@ -393,6 +397,8 @@ class CharLM(estimators.Settings):
                 Linear(H, V, seed=seeds[3]),
             ]
         )
+        net.matmul_precision = self.matmul_precision
+        return net
 
     def _fitted(self) -> _Fit:
         if self._fit is None:

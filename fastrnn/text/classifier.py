@@ -117,6 +117,8 @@ class TextClassifier(estimators.Settings):
         The part held out: at least one text, by class in proportion, and never the only one of a
         class.
     n_iter_no_change : int
+    matmul_precision : {"float32", "bfloat16"}
+        As in :class:`fastrnn.RNN`, of all layers.
     seed : int, optional
         For the initial weights, dropout, the order of texts and those held out. Default: fresh each
         time.
@@ -163,6 +165,7 @@ class TextClassifier(estimators.Settings):
     early_stopping: bool = False
     validation_fraction: float = 0.1
     n_iter_no_change: int = 10
+    matmul_precision: str = "float32"
     seed: int | None = None
     _history: History | None = dataclasses.field(default=None, init=False, repr=False)
     _fit: _Fit | None = dataclasses.field(default=None, init=False, repr=False)
@@ -182,6 +185,7 @@ class TextClassifier(estimators.Settings):
         "epochs": estimators.or_none(_checks.size),
         "class_weight": estimators.or_none(_examples.class_weight),
         "early_stopping": _checks.flag,
+        "matmul_precision": estimators.precision_setting,
         "validation_fraction": lambda value, name: _checks.real(
             value, name, "a number above 0 and under 1", lambda v: 0 < v < 1
         ),
@@ -413,7 +417,8 @@ class TextClassifier(estimators.Settings):
         return estimators.last_step_net(
             (embedding, Dropout(self.dropout, seed=for_dropout)),
             self.cell, self.embedding_dim, self.hidden_size, classes, num_layers=self.num_layers,
-            bidirectional=self.bidirectional, dropout=self.dropout, seed=rest,
+            bidirectional=self.bidirectional, dropout=self.dropout,
+            matmul_precision=self.matmul_precision, seed=rest,
         )  # fmt: skip
 
     def _tokens(self, text: str, reading: int) -> list[str]:

@@ -49,6 +49,8 @@ cdef class Packed:
             raise TypeError(f"config: expected a CellConfig, got {type(config).__name__}")
         if getattr(cell, "name", None) not in LAYOUTS:
             raise ValueError(f"cell: expected one of {', '.join(LAYOUTS)}, got {cell!r}")
+        if config.matmul_precision != "float32":
+            raise ValueError("matmul_precision: expected 'float32' on this backend")
         self.cell, self.config, self.memory = CELLS[cell.name], config, []
         self.names, self.vectors = self.cell.weights, VECTORS[self.cell.name]
         self.copies = copies_of(weights, self.names)

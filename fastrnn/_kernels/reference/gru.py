@@ -11,21 +11,20 @@ normalised over r and z together, and over n alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastrnn._kernels.reference.activations import d_sigmoid, d_tanh, sigmoid
 from fastrnn._kernels.reference.product import product, product_back
-from fastrnn._kernels.reference.step import Backward, Forward, StepPair
+from fastrnn._kernels.reference.step import Backward, CellWeights, Forward, StepPair
 from fastrnn._types import Array
 
 
-def forward_after(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
+def forward_after(zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
     (h,) = state
     H = zx.shape[1] // 3
-    zh = product(h, w["weight_hh"], w.get("gain_hh"), (2 * H, H))
+    zh = product(h, w["weight_hh"], w.get("gain_hh"), (2 * H, H), w.matmul_precision)
     xr, xz, xn = np.split(zx, 3, axis=1)
     hr, hz, hn = np.split(zh.value + w["bias_hh"], 3, axis=1)
     r, z = sigmoid(xr + hr), sigmoid(xz + hz)
@@ -33,9 +32,7 @@ def forward_after(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -
     return Forward(state=((1 - z) * n + z * h,), saved=(zh, h, r, z, n, hn))
 
 
-def backward_after(
-    saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
-) -> Backward:
+def backward_after(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
     zh, h, r, z, n, hn = saved
     (dh_new,) = dstate
     dzn = dh_new * (1 - z) * d_tanh(n)
@@ -50,20 +47,18 @@ def backward_after(
     )
 
 
-def forward_before(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
+def forward_before(zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
     (h,) = state
     (w_rz, gain_rz, b_rz), (w_n, gain_n, b_n) = _parts(w)
     H = len(w_n)
-    zh = product(h, w_rz, gain_rz, (2 * H,))
+    zh = product(h, w_rz, gain_rz, (2 * H,), w.matmul_precision)
     r, z = np.split(sigmoid(zx[:, : 2 * H] + zh.value + b_rz), 2, axis=1)
-    zn = product(r * h, w_n, gain_n, (H,))
+    zn = product(r * h, w_n, gain_n, (H,), w.matmul_precision)
     n = np.tanh(zx[:, 2 * H :] + zn.value + b_n)
     return Forward(state=((1 - z) * n + z * h,), saved=(zh, zn, h, r, z, n))
 
 
-def backward_before(
-    saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
-) -> Backward:
+def backward_before(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
     zh, zn, h, r, z, n = saved
     (dh_new,) = dstate
     (w_rz, gain_rz, _), (w_n, gain_n, _) = _parts(w)
@@ -85,7 +80,7 @@ def backward_before(
     )
 
 
-def _parts(w: Mapping[str, Array]) -> list[tuple[Array, Array | None, Array]]:
+def _parts(w: CellWeights) -> list[tuple[Array, Array | None, Array]]:
     """Return recurrent weights, gains and biases of r and z, and of n."""
     H = w["weight_hh"].shape[1]
     gain = w.get("gain_hh")

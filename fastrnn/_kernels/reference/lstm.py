@@ -10,20 +10,19 @@ W x and U h, normalised over all four gates, and h' = o tanh(LN(c')).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastrnn._kernels.reference.activations import d_sigmoid, d_tanh, sigmoid
 from fastrnn._kernels.reference.product import normalise, normalise_back, product, product_back
-from fastrnn._kernels.reference.step import Backward, Forward, StepPair
+from fastrnn._kernels.reference.step import Backward, CellWeights, Forward, StepPair
 from fastrnn._types import Array
 
 
-def forward(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
+def forward(zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
     h, c = state
-    zh = product(h, w["weight_hh"], w.get("gain_hh"), zx.shape[1:])
+    zh = product(h, w["weight_hh"], w.get("gain_hh"), zx.shape[1:], w.matmul_precision)
     zi, zf, zg, zo = np.split(zx + zh.value + w["bias_hh"], 4, axis=1)
     if "weight_ci" in w:
         zi, zf = zi + w["weight_ci"] * c, zf + w["weight_cf"] * c
@@ -37,7 +36,7 @@ def forward(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forw
     return Forward(state=(o * tanh_c, c_new), saved=(zh, c, i, f, g, o, c_new, tanh_c, normed))
 
 
-def backward(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]) -> Backward:
+def backward(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
     zh, c, i, f, g, o, c_new, tanh_c, normed = saved
     dh_new, dc = dstate
     grads = {}

@@ -4,6 +4,11 @@ U is a matrix (G*H, P), or a vector (G*H,) where the recurrence is elementwise: 
 of a gate sees only its own state. Layer normalisation (Ba et al. 2016, eq. 4): LN(a) =
 gain (a - mean(a)) / sqrt(var(a) + eps), with mean and variance over the units of one row.
 Its bias is that of the product. Rows are (..., K).
+
+With the precision "bfloat16" the operands of all matrix products are rounded to bfloat16 first: of
+z = round(a) round(W)^T, and of its gradients da = round(dz) round(W) and dW = round(dz)^T round(a),
+in which rounding counts as the identity (straight-through: Bengio et al. 2013). All else has the
+dtype of the arrays.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn._kernels.cells import NORM_EPS
+from fastrnn._kernels.cells import NORM_EPS, MatmulPrecision
 from fastrnn._types import Array
 
 
@@ -39,28 +44,54 @@ def normalise_back(normed: Normed, d: Array) -> Array:
     return back
 
 
+def operand(a: Array, precision: MatmulPrecision) -> Array:
+    """Return the operand of a matrix product: `a`, or float32 `a` rounded to bfloat16.
+
+    Rounding is to nearest, ties to even; subnormal numbers become 0, as in the compiled twin.
+    """
+    if precision == "float32":
+        return a
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    size = bits & 0x7FFFFFFF
+    rounded = bits + (0x7FFF + (bits >> 16 & 1))
+    # NaN, which must stay one, is cut instead, and made quiet.
+    rounded = np.where(size > 0x7F800000, bits | 0x400000, rounded)
+    rounded = np.where(size < 0x800000, bits & 0x80000000, rounded)
+    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
+
+
 class Product(NamedTuple):
     """W a, (..., N), and what its gradients need: `a`, and each group that was normalised."""
 
     value: Array
     a: Array
     groups: tuple[Normed, ...]
+    precision: MatmulPrecision
 
 
 def product(
-    a: Array, weight: Array, gain: Array | None = None, widths: Sequence[int] = ()
+    a: Array,
+    weight: Array,
+    gain: Array | None = None,
+    widths: Sequence[int] = (),
+    precision: MatmulPrecision = "float32",
 ) -> Product:
     """Return `weight` times `a` (..., K), normalised in groups of `widths` if there is a `gain`.
 
     Parameters
     ----------
     weight : (N, K) array, or (N,) for an elementwise product, with N a multiple of K
+    precision : {"float32", "bfloat16"}
+        Of the operands; an elementwise product has that of the arrays.
     """
-    z = a @ weight.T if weight.ndim == 2 else _repeated(a, weight) * weight
+    if weight.ndim == 2:
+        z = operand(a, precision) @ operand(weight, precision).T
+    else:
+        z = _repeated(a, weight) * weight
     if gain is None:
-        return Product(z, a, ())
+        return Product(z, a, (), precision)
     groups = tuple(map(normalise, np.split(z, np.cumsum(widths)[:-1], axis=-1)))
-    return Product(_joined(g.hat for g in groups) * gain, a, groups)
+    return Product(_joined(g.hat for g in groups) * gain, a, groups, precision)
 
 
 def product_back(
@@ -78,7 +109,8 @@ def product_back(
         N, K = len(weight), made.a.shape[-1]
         da = (dz * weight).reshape(*dz.shape[:-1], N // K, K).sum(axis=-2)
         return da, (dz * _repeated(made.a, weight)).reshape(-1, N).sum(axis=0), dgain
-    rows_dz, rows_a = (m.reshape(-1, m.shape[-1]) for m in (dz, made.a))
+    dz, a, weight = (operand(m, made.precision) for m in (dz, made.a, weight))
+    rows_dz, rows_a = (m.reshape(-1, m.shape[-1]) for m in (dz, a))
     return dz @ weight, rows_dz.T @ rows_a, dgain
 
 

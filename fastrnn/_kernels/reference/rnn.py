@@ -5,29 +5,27 @@ h' = act(W_ih x + b_ih + W_hh h + b_hh)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastrnn._kernels.reference.activations import d_relu, d_tanh, relu
 from fastrnn._kernels.reference.product import product, product_back
-from fastrnn._kernels.reference.step import Backward, Forward, StepPair
+from fastrnn._kernels.reference.step import Backward, CellWeights, Forward, StepPair
 from fastrnn._types import Array
 
 
 def elman(act: Callable[[Array], Array], d_act: Callable[[Array], Array]) -> StepPair:
     """Return the steps with an activation, given its derivative in terms of its output."""
 
-    def forward(zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
+    def forward(zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
         (h,) = state
-        zh = product(h, w["weight_hh"])
+        zh = product(h, w["weight_hh"], precision=w.matmul_precision)
         h_new = act(zx + zh.value + w["bias_hh"])
         return Forward(state=(h_new,), saved=(zh, h_new))
 
-    def backward(
-        saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
-    ) -> Backward:
+    def backward(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
         zh, h_new = saved
         (dh_new,) = dstate
         dz = dh_new * d_act(h_new)

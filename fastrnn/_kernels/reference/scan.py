@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.interface import (
     Convert,
@@ -28,7 +29,7 @@ from fastrnn._kernels.reference.rows import (
     running_rows,
     zeroed,
 )
-from fastrnn._kernels.reference.step import StepPair
+from fastrnn._kernels.reference.step import CellWeights, StepPair
 from fastrnn._types import Array
 
 
@@ -81,7 +82,9 @@ class Packed:
             elif named[name].shape != shape:
                 raise ValueError(f"{name}: expected shape {shape}, got {named[name].shape}")
         zero = np.zeros(len(named["weight_ih"]), dtype)
-        self.w: dict[str, Array] = {"bias_ih": zero, "bias_hh": zero} | named
+        _checks.matmul_precision(config.matmul_precision, dtype)
+        self.w = CellWeights({"bias_ih": zero, "bias_hh": zero} | named)
+        self.w.matmul_precision = config.matmul_precision
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Return whether the copy has the same bits as `weights`."""
@@ -165,7 +168,8 @@ def forward(
         # Padding may hold anything, even NaN, and must not count.
         x = np.where(running[:, :, None], x, 0)
     widths = [len(group) * H for group in cell.norm_groups]
-    projected = product(np.array(x), w["weight_ih"], w.get("gain_ih"), widths)
+    precision = config.matmul_precision
+    projected = product(np.array(x), w["weight_ih"], w.get("gain_ih"), widths, precision)
     zx = projected.value + w["bias_ih"]
     tape = Tape(packed, projected, running, reset) if keep else None
     step = STEPS[cell.name].forward
@@ -176,8 +180,9 @@ def forward(
         rows = slice(None) if running is None else np.flatnonzero(running[t])
         now = zeroed(now, None if reset is None else reset[t])
         new, saved = step(zx[t, rows], tuple(s[rows] for s in now), w)
-        output = product(new[0], w["weight_hr"]) if "weight_hr" in w else None
-        if output is not None:
+        output = None
+        if "weight_hr" in w:
+            output = product(new[0], w["weight_hr"], precision=precision)
             new = (output.value, *new[1:])
         if y is not None:
             y[t] = put(np.zeros_like(y[t]), rows, new[0])

@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from fastrnn._kernels.cells import MatmulPrecision
 from fastrnn._types import Array
+
+
+class CellWeights(dict[str, Array]):
+    """The weights of a cell by name, and the precision of matrix products with them."""
+
+    matmul_precision: MatmulPrecision = "float32"
 
 
 class Forward(NamedTuple):
@@ -35,7 +42,7 @@ class Backward(NamedTuple):
 class ForwardStep(Protocol):
     """One step of a cell."""
 
-    def __call__(self, zx: Array, state: tuple[Array, ...], w: Mapping[str, Array]) -> Forward:
+    def __call__(self, zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
         """Compute the new states from the old ones, each (B, H)."""
 
 
@@ -43,7 +50,7 @@ class BackwardStep(Protocol):
     """One step back through a cell."""
 
     def __call__(
-        self, saved: tuple[Any, ...], dstate: tuple[Array, ...], w: Mapping[str, Array]
+        self, saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights
     ) -> Backward:
         """Compute all other gradients from those of the new states, each (B, H)."""
 
