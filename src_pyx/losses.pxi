@@ -6,8 +6,8 @@ from libc.string cimport memcpy, memset
 from maths cimport absolute, at_least, at_most, choose, larger, less, vexp, vlargest, vlog1p
 from panels cimport ceil_div, split_point
 from vec cimport (
-    VL, float_mode, flush_subnormals, real, restore_mode, vf, vfirst, vload, vload_first, vset,
-    vstore, vstore_first, vsum,
+    VL, float_mode, flush_subnormals, real, restore_mode, vf, vfirst, vfnma, vload, vload_first,
+    vset, vstore, vstore_first, vsum,
 )
 
 cdef enum:
@@ -38,10 +38,10 @@ cdef inline vf loss_term(Kind kind, vf z, vf t, real delta, vf *grad) noexcept n
         return absolute(d)
     if kind == HUBER:
         grad[0] = at_most(at_least(d, -delta), delta)
-        return (d - grad[0] * vset(0.5)) * grad[0]
+        return vfnma(grad[0], vset(0.5), d) * grad[0]
     e = vexp(-absolute(z))
     grad[0] = choose(less(z, vset(0)), e, vset(1)) / (e + vset(1)) - t
-    return vlog1p(e) + at_least(z, 0) - z * t
+    return vfnma(z, t, vlog1p(e) + at_least(z, 0))
 
 
 cdef double sum_terms(

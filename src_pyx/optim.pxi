@@ -5,8 +5,8 @@ from libc.string cimport memcpy, memset
 from maths cimport at_least, at_most, vsqrt
 from panels cimport ceil_div, split_point
 from vec cimport (
-    VL, float_mode, flush_subnormals, real, restore_mode, vf, vload, vload_first, vset, vstore,
-    vsum,
+    VL, float_mode, flush_subnormals, real, restore_mode, vf, vfma, vfnma, vload, vload_first, vset,
+    vstore, vsum,
 )
 
 from fastrnn._kernels.row_gradient import RowGradient
@@ -52,7 +52,7 @@ cdef inline vf clipped(const Rule *r, const real *g) noexcept nogil:
 
 cdef inline vf pulled(const Rule *r, vf g, vf p) noexcept nogil:
     """Return the gradient with weight decay."""
-    return g + vset(r.weight_decay) * p if r.weight_decay != 0 else g
+    return vfma(vset(r.weight_decay), p, g) if r.weight_decay != 0 else g
 
 
 # The rules work on whole vectors: `n` is a multiple of VL.
@@ -65,10 +65,10 @@ cdef void sgd_rule(const Rule *r, const Parameter *of) noexcept nogil:
         p = vload(of.p + i)
         g = pulled(r, clipped(r, of.g + i), p)
         if r.momentum != 0:
-            b = vload(of.s[0] + i) * vset(r.momentum) + g
+            b = vfma(vload(of.s[0] + i), vset(r.momentum), g)
             vstore(of.s[0] + i, b)
-            g = g + vset(r.momentum) * b if r.flag else b
-        vstore(of.p + i, p - vset(r.lr) * g)
+            g = vfma(vset(r.momentum), b, g) if r.flag else b
+        vstore(of.p + i, vfnma(vset(r.lr), g, p))
 
 
 cdef void adam_rule(const Rule *r, const Parameter *of) noexcept nogil:
@@ -83,11 +83,11 @@ cdef void adam_rule(const Rule *r, const Parameter *of) noexcept nogil:
             p = p * vset(r.weight_decay)
         else:
             g = pulled(r, g, p)
-        m = vload(of.s[0] + i) * vset(r.b1) + vset(r.new1) * g
-        v = vload(of.s[1] + i) * vset(r.b2) + vset(r.new2) * (g * g)
+        m = vfma(vload(of.s[0] + i), vset(r.b1), vset(r.new1) * g)
+        v = vfma(vload(of.s[1] + i), vset(r.b2), vset(r.new2) * (g * g))
         vstore(of.s[0] + i, m)
         vstore(of.s[1] + i, v)
-        vstore(of.p + i, p - vset(r.lr) * (m / (vsqrt(v) + vset(r.eps))))
+        vstore(of.p + i, vfnma(vset(r.lr), m / (vsqrt(v) + vset(r.eps)), p))
 
 
 cdef void rmsprop_rule(const Rule *r, const Parameter *of) noexcept nogil:
@@ -99,18 +99,18 @@ cdef void rmsprop_rule(const Rule *r, const Parameter *of) noexcept nogil:
         i = vector * VL
         p = vload(of.p + i)
         g = pulled(r, clipped(r, of.g + i), p)
-        v = vload(of.s[0] + i) * vset(r.b2) + vset(r.new2) * (g * g)
+        v = vfma(vload(of.s[0] + i), vset(r.b2), vset(r.new2) * (g * g))
         vstore(of.s[0] + i, v)
         if r.flag:
-            a = vload(averages + i) * vset(r.b2) + vset(r.new2) * g
+            a = vfma(vload(averages + i), vset(r.b2), vset(r.new2) * g)
             vstore(averages + i, a)
-            v = v - a * a
+            v = vfnma(a, a, v)
         g = g / (vsqrt(v) + vset(r.eps))
         if r.momentum != 0:
-            b = vload(moments + i) * vset(r.momentum) + g
+            b = vfma(vload(moments + i), vset(r.momentum), g)
             vstore(moments + i, b)
             g = b
-        vstore(of.p + i, p - vset(r.lr) * g)
+        vstore(of.p + i, vfnma(vset(r.lr), g, p))
 
 
 cdef void adagrad_rule(const Rule *r, const Parameter *of) noexcept nogil:
@@ -120,9 +120,9 @@ cdef void adagrad_rule(const Rule *r, const Parameter *of) noexcept nogil:
         i = vector * VL
         p = vload(of.p + i)
         g = pulled(r, clipped(r, of.g + i), p)
-        s = vload(of.s[0] + i) + g * g
+        s = vfma(g, g, vload(of.s[0] + i))
         vstore(of.s[0] + i, s)
-        vstore(of.p + i, p - vset(r.lr) * (g / (vsqrt(s) + vset(r.eps))))
+        vstore(of.p + i, vfnma(vset(r.lr), g / (vsqrt(s) + vset(r.eps)), p))
 
 
 cdef struct Update:
@@ -356,7 +356,7 @@ cdef real sum_squares(const real *g, ptrdiff_t n, real limit) noexcept nogil:
     cdef vf v, total = vset(0)
     while i < n:
         v = at_most(at_least(vload_first(g + i, n - i), -limit), limit)
-        total = total + v * v
+        total = vfma(v, v, total)
         i += VL
     return vsum(total)
 

@@ -9,7 +9,8 @@ from step cimport (
     slot_lanes, store_gates,
 )
 from vec cimport (
-    VL, real, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
+    VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsigmoid, vstore, vstore_first,
+    vtanh,
 )
 
 
@@ -25,10 +26,10 @@ cdef inline void gru_forward(const Step *s) noexcept nogil:
             gates = s.z + u * s.z_panel + b * 4 * VL
             load_gates(gates, v, &n, &r, &z, &hn)
             r, z = vsigmoid(r), vsigmoid(z)
-            n = vtanh(n + r * hn)
+            n = vtanh(vfma(r, hn, n))
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
             store_gates(gates, v, n, r, z, hn)
-            vstore_first(s.out + b * s.out_row + u * VL, (vset(1) - z) * n + z * h, m)
+            vstore_first(s.out + b * s.out_row + u * VL, vfma(vset(1) - z, n, z * h), m)
 
 
 cdef inline void gru_backward(const StepBack *s) noexcept nogil:
@@ -50,7 +51,7 @@ cdef inline void gru_backward(const StepBack *s) noexcept nogil:
             d = vload(dh)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
-            d_n = d * (one - z) * (one - n * n)
+            d_n = d * (one - z) * vfnma(n, n, one)
             store_gates(
                 dz, v, vfirst(d_n, m), vfirst(d_n * hn * r * (one - r), m),
                 vfirst(d * (h - n) * z * (one - z), m), vfirst(d_n * r, m),
@@ -82,7 +83,7 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
             vstore(gates, n)
             vstore(gates + 2 * VL, z)
-            vstore_first(s.out + b * s.out_row + u * VL, (vset(1) - z) * n + z * h, m)
+            vstore_first(s.out + b * s.out_row + u * VL, vfma(vset(1) - z, n, z * h), m)
 
 
 cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
@@ -102,7 +103,7 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
             d = vload(s.dh + at)
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, m)
-            vstore(dz, vfirst(d * (one - z) * (one - n * n), m))
+            vstore(dz, vfirst(d * (one - z) * vfnma(n, n, one), m))
             vstore(dz + 2 * VL, vfirst(d * (h - n) * z * (one - z), m))
             vstore(s.dh + at, d * z)
             vstore(s.scratch + at, vset(0))
@@ -117,7 +118,7 @@ cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:
             d_rh = vload(s.scratch + at)
             vstore(dz + VL, vfirst(d_rh * h * r * (one - r), m))
             vstore_first(s.operand + b * s.H + u * VL, h * r, m)
-            vstore(s.dh + at, vload(s.dh + at) + d_rh * r)
+            vstore(s.dh + at, vfma(d_rh, r, vload(s.dh + at)))
     recur_back(s, 1, 2)
 
 

@@ -10,7 +10,8 @@ from step cimport (
     slot_lanes, store_gates, sum_rows,
 )
 from vec cimport (
-    VL, real, vf, vfirst, vload, vload_first, vset, vsigmoid, vstore, vstore_first, vtanh,
+    VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsigmoid, vstore, vstore_first,
+    vtanh,
 )
 
 cdef enum:
@@ -37,14 +38,14 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
             c_prev = vload(c_state)
             load_gates(z, v, &zi, &zf, &zg, &zo)
             if peephole:
-                zi = zi + vload(w) * c_prev
-                zf = zf + vload(w + VL) * c_prev
+                zi = vfma(vload(w), c_prev, zi)
+                zf = vfma(vload(w + VL), c_prev, zf)
             i = vsigmoid(zi)
             f = vsigmoid(zf)
             g = vtanh(zg)
-            c = f * c_prev + i * g
+            c = vfma(f, c_prev, i * g)
             if peephole:
-                zo = zo + vload(w + 2 * VL) * c
+                zo = vfma(vload(w + 2 * VL), c, zo)
             o = vsigmoid(zo)
             store_gates(z, v, i, f, g, o)
             vstore(c_state, c)
@@ -59,7 +60,8 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
             w = s.vectors[NORM] + u * 2 * VL
             for b in range(s.B):
                 o = vload(s.z + u * s.z_panel + b * 4 * VL + 3 * VL)
-                c = vload(s.scratch + u * s.scratch_panel + b * VL) * vload(w) + vload(w + VL)
+                c = vload(s.scratch + u * s.scratch_panel + b * VL)
+                c = vfma(c, vload(w), vload(w + VL))
                 vstore_first(s.out + b * s.out_row + u * VL, o * vtanh(c), s.H - u * VL)
 
 
@@ -84,16 +86,16 @@ cdef inline void normalise_cell(const StepBack *s) noexcept nogil:
     for b in range(s.B):
         for u in range(s.blocks):
             z = s.z + u * s.z_panel + b * 4 * VL
-            c = vload(z + VL) * vload(s.states[C] + u * s.state_panel + b * VL)
-            c = c + vload(z) * vload(z + 2 * VL)
+            c = vload(s.states[C] + u * s.state_panel + b * VL)
+            c = vfma(vload(z + VL), c, vload(z) * vload(z + 2 * VL))
             vstore(c_hat + u * panel + b * VL, vfirst(c, s.H - u * VL))
         rstd = normalise_row(c_hat + b * VL, panel, 1, s.blocks, s.H)
         for u in range(s.blocks):
             at = u * panel + b * VL
             gain = vload(norm_c + u * 2 * VL)
-            tanh_c = vtanh(vload(c_hat + at) * gain + vload(norm_c + u * 2 * VL + VL))
+            tanh_c = vtanh(vfma(vload(c_hat + at), gain, vload(norm_c + u * 2 * VL + VL)))
             d = d_output(s, u, b) * vload(s.z + u * s.z_panel + b * 4 * VL + 3 * VL)
-            d = vfirst(d * (one - tanh_c * tanh_c), s.H - u * VL)
+            d = vfirst(d * vfnma(tanh_c, tanh_c, one), s.H - u * VL)
             vstore(d_seen + at, d)
             vstore(dc_hat + u * s.d_panel + b * VL, d * gain)
         normalise_row_back(
@@ -123,25 +125,26 @@ cdef inline void backward(const StepBack *s, bint peephole, bint norm) noexcept 
             dc = s.dstates[C] + u * s.d_panel + b * VL
             load_gates(z, v, &i, &f, &g, &o)
             c_prev = vload(s.states[C] + u * s.state_panel + b * VL)
-            c = f * c_prev + i * g
+            c = vfma(f, c_prev, i * g)
             seen = c
             if norm:
-                seen = vload(s.kept + u * s.kept_panel + b * VL) * vload(w_c) + vload(w_c + VL)
+                seen = vload(s.kept + u * s.kept_panel + b * VL)
+                seen = vfma(seen, vload(w_c), vload(w_c + VL))
             tanh_c = vtanh(seen)
             d_h = d_output(s, u, b)
             dzo = vfirst(d_h * tanh_c * o * (one - o), n)
             if norm:
                 d_c = vload(dc) + vload(s.scratch + u * s.d_panel + b * VL)
             else:
-                d_c = vload(dc) + d_h * o * (one - tanh_c * tanh_c)
+                d_c = vfma(d_h * o, vfnma(tanh_c, tanh_c, one), vload(dc))
             if peephole:
-                d_c = d_c + dzo * vload(w + 2 * VL)
+                d_c = vfma(dzo, vload(w + 2 * VL), d_c)
             dzi = vfirst(d_c * g * i * (one - i), n)
             dzf = vfirst(d_c * c_prev * f * (one - f), n)
-            store_gates(dz, v, dzi, dzf, vfirst(d_c * i * (one - g * g), n), dzo)
+            store_gates(dz, v, dzi, dzf, vfirst(d_c * i * vfnma(g, g, one), n), dzo)
             d_c = d_c * f
             if peephole:
-                d_c = d_c + dzi * vload(w) + dzf * vload(w + VL)
+                d_c = vfma(dzf, vload(w + VL), vfma(dzi, vload(w), d_c))
             vstore(dc, d_c)
             if s.out is not NULL:
                 vstore_first(s.out + b * s.H + u * VL, o * tanh_c, n)
@@ -202,10 +205,10 @@ cdef inline void sum_peepholes(const ChunkSums *s, real *sums) noexcept nogil:
             dz = s.dz + u * s.dz_panel + b * 4 * VL
             z = s.z + u * s.z_panel + b * 4 * VL
             c = vload(s.states[C] + u * s.state_panel + b * VL)
-            dwi = dwi + vload(dz) * c
-            dwf = dwf + vload(dz + v) * c
-            c = vload(z + v) * c + vload(z) * vload(z + 2 * v)
-            dwo = dwo + vload(dz + 3 * v) * c
+            dwi = vfma(vload(dz), c, dwi)
+            dwf = vfma(vload(dz + v), c, dwf)
+            c = vfma(vload(z + v), c, vload(z) * vload(z + 2 * v))
+            dwo = vfma(vload(dz + 3 * v), c, dwo)
         add_vector_to(sums + u * 3 * VL, dwi)
         add_vector_to(sums + u * 3 * VL + VL, dwf)
         add_vector_to(sums + u * 3 * VL + 2 * VL, dwo)

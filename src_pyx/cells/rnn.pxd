@@ -2,7 +2,8 @@
 
 from step cimport Step, StepBack, clear_dh, recur, recur_back
 from vec cimport (
-    VL, real, vf, vfirst, vload, vload_first, vrelu, vrelu_grad, vset, vstore, vstore_first, vtanh,
+    VL, real, vf, vfirst, vfnma, vload, vload_first, vrelu, vrelu_grad, vset, vstore, vstore_first,
+    vtanh,
 )
 
 
@@ -37,7 +38,7 @@ cdef inline void rnn_backward(const StepBack *s, bint relu) noexcept nogil:
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, n)
             h = vload(z + b * VL)
-            d = vrelu_grad(h, d) if relu else d * (vset(1) - h * h)
+            d = vrelu_grad(h, d) if relu else d * vfnma(h, h, vset(1))
             vstore(dz + b * VL, vfirst(d, n))
     clear_dh(s)
     recur_back(s, 0, 1)

@@ -6,7 +6,7 @@ counts the units from there on. Only operands of products (h, dz_all) are comple
 
 from norm cimport Norm, normalise, normalise_back
 from panels cimport Panels, multiply
-from vec cimport VL, gemm_args, real, vf, vfirst, vload, vload_first, vset, vstore
+from vec cimport VL, gemm_args, real, vf, vfirst, vfma, vload, vload_first, vset, vstore
 
 cdef extern from "pool.h" nogil:
     ctypedef struct barrier:
@@ -186,7 +186,9 @@ cdef inline void recur_elementwise(const Step *s) noexcept nogil:
             z = s.z + block * s.z_panel + b * size
             h = vload_first(s.h_own + b * s.h_row + block * VL, n)
             for slot in range(s.w_hh.first, s.w_hh.first + s.w_hh.gates):
-                vstore(z + slot * v, vload(z + slot * v) + vfirst(vload(u + slot * v) * h, n))
+                vstore(
+                    z + slot * v, vfma(vfirst(vload(u + slot * v), n), h, vload(z + slot * v))
+                )
 
 
 cdef inline void clear_dh(const StepBack *s) noexcept nogil:
@@ -250,7 +252,7 @@ cdef inline void recur_back_elementwise(
             dh = s.dh + block * s.d_panel + b * VL
             d = vload(dh)
             for slot in range(first, first + gates):
-                d = d + vfirst(vload(dz + slot * v) * vload(u + slot * v), n)
+                d = vfma(vfirst(vload(dz + slot * v), n), vload(u + slot * v), d)
             vstore(dh, d)
 
 
@@ -264,14 +266,16 @@ cdef inline void sum_rows(
 ) noexcept nogil:
     """Add to `sums` the sum over rows of a b, or of a if b is NULL."""
     cdef ptrdiff_t block, v, row, at
-    cdef vf total, term
+    cdef vf total
     for block in range(blocks):
         for v in range(vectors):
             total = vset(0)
             for row in range(rows):
                 at = (row * vectors + v) * VL
-                term = vload(a + block * a_panel + at)
-                if b is not NULL:
-                    term = term * vload(b + block * b_panel + at)
-                total = total + term
+                if b is NULL:
+                    total = total + vload(a + block * a_panel + at)
+                else:
+                    total = vfma(
+                        vload(a + block * a_panel + at), vload(b + block * b_panel + at), total
+                    )
             add_vector_to(sums + (block * vectors + v) * VL, total)

@@ -28,15 +28,15 @@ INLINE vf vsqrt(vf v) { return REAL_SQRT(v); }
 /* exp(x) for x <= 0. */
 INLINE vf vexp(vf x) {
     vf power, p = exp_reduced(at_least(x, SMALLEST_EXP), &power);
-    return choose(less(x, vset(SMALLEST_EXP)), vset(0), power * p + power);
+    return choose(less(x, vset(SMALLEST_EXP)), vset(0), vfma(power, p, power));
 }
 
 /* log(1 + x) for 0 <= x <= 1: 2 atanh(s), s = x / (x + 2), by the series s + s^3 / 3 + s^5 / 5 ... As
  * s <= 1/3, the truncation error is below 1/5 ulp. */
 INLINE vf vlog1p(vf x) {
     vf s = x / (x + (real)2), square = s * s, p = vset((real)(1. / (2 * ATANH_TERMS - 1)));
-    for (int k = ATANH_TERMS - 2; k > 0; k--) p = p * square + (real)(1. / (2 * k + 1));
-    return (s + s) * (square * p) + (s + s);
+    for (int k = ATANH_TERMS - 2; k > 0; k--) p = vfma(p, square, vset((real)(1. / (2 * k + 1))));
+    return vfma(s + s, square * p, s + s);
 }
 
 /* The elementwise maximum; b where either is NaN. */

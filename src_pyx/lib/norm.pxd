@@ -5,7 +5,7 @@ The order of sums is blocks, then slots, then lanes, and does not depend on the 
 """
 
 from libc.math cimport sqrt
-from vec cimport NORM_EPS, VL, real, vf, vfirst, vload, vset, vstore, vsum
+from vec cimport NORM_EPS, VL, real, vf, vfirst, vfma, vfnma, vload, vset, vstore, vsum
 
 cdef struct Norm:
     # Layer normalisation of a product, in groups of slots; none if gain is NULL.
@@ -34,7 +34,7 @@ cdef inline real normalise_row(
         for v in range(count):
             d = vfirst(vload(a + u * panel + v * VL) - mean, H - u * VL)
             vstore(a + u * panel + v * VL, d)
-            total = total + d * d
+            total = vfma(d, d, total)
     rstd = 1 / sqrt(vsum(total) / n + NORM_EPS)
     for u in range(blocks):
         for v in range(count):
@@ -54,12 +54,12 @@ cdef inline void normalise_row_back(
         for v in range(count):
             v_d = vload(d + u * d_panel + v * VL)
             mean = mean + v_d
-            along = along + v_d * vload(hat + u * hat_panel + v * VL)
+            along = vfma(v_d, vload(hat + u * hat_panel + v * VL), along)
     mean, along = vset(vsum(mean) / n), vset(vsum(along) / n)
     for u in range(blocks):
         for v in range(count):
             v_d = vload(d + u * d_panel + v * VL) - mean
-            v_d = (v_d - vload(hat + u * hat_panel + v * VL) * along) * vset(rstd)
+            v_d = vfnma(vload(hat + u * hat_panel + v * VL), along, v_d) * vset(rstd)
             vstore(d + u * d_panel + v * VL, vfirst(v_d, H - u * VL))
 
 
@@ -90,9 +90,10 @@ cdef inline void normalise(
                 at = b * size + slot * VL
                 vstore(
                     z + u * z_panel + at,
-                    vload(z + u * z_panel + at)
-                    + vload(norm.gain + u * size + slot * VL)
-                    * vload(norm.hat + u * norm.hat_panel + at),
+                    vfma(
+                        vload(norm.gain + u * size + slot * VL),
+                        vload(norm.hat + u * norm.hat_panel + at), vload(z + u * z_panel + at),
+                    ),
                 )
 
 

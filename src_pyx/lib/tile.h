@@ -45,10 +45,10 @@ typedef struct {
     if (R > r && N > v) vstore(p.c + r * p.c_row + v * p.c_vec, acc##r##v);
 #define TILE_STORE(r) TILE_VECS(TILE_STORE_VEC, r)
 
-#define TILE_ADD_VEC(r, v) if (N > v) acc##r##v += w##v * x;
+#define TILE_ADD_VEC(r, v) if (N > v) acc##r##v = vfma(w##v, x, acc##r##v);
 #define TILE_ADD(r) \
     if (R > r) { \
-        real x = a[r * p.a_row]; \
+        vf x = vset(a[r * p.a_row]); \
         TILE_VECS(TILE_ADD_VEC, r) \
     }
 
@@ -74,7 +74,8 @@ INLINE void tile(const int R, const int N, const gemm_args p) {
     TILE_ROWS(TILE_STORE)
 }
 
-#define TILE_ADD_GROUP_VEC(r, v) if (N > v) acc##r##v += vload(w##r + v * p.w_vec) * x;
+#define TILE_ADD_GROUP_VEC(r, v) \
+    if (N > v) acc##r##v = vfma(vload(w##r + v * p.w_vec), x, acc##r##v);
 #define TILE_ADD_GROUP(r) \
     if (R > r) { \
         const real *w##r = w + r * p.w_group; \
@@ -83,7 +84,7 @@ INLINE void tile(const int R, const int N, const gemm_args p) {
 
 #define TAIL_VECS(M) M(0) M(1) M(2)
 #define TAIL_INIT(v) vf tail##v = E > v ? vload(p.init_tail + v * p.init_vec) : vset(0);
-#define TAIL_ADD(v) if (E > v) tail##v += vload(w_tail + v * p.w_vec) * x;
+#define TAIL_ADD(v) if (E > v) tail##v = vfma(vload(w_tail + v * p.w_vec), x, tail##v);
 #define TAIL_STORE(v) if (E > v) vstore(p.c_tail + v * p.c_vec, tail##v);
 
 /* One row of a batch against R groups of N vectors and a last one of E: a single row needs several
@@ -96,7 +97,7 @@ INLINE void row_tile(const int R, const int N, const int E, const gemm_args p) {
     for (ptrdiff_t left = p.K; left > 0; left -= p.segment) {
         const real *a = left < p.segment ? segment + p.a_rest : segment;
         for (ptrdiff_t k = left < p.segment ? left : p.segment; k > 0; k--) {
-            real x = *a;
+            vf x = vset(*a);
             TILE_ROWS(TILE_ADD_GROUP)
             TAIL_VECS(TAIL_ADD)
             a += p.a_k;

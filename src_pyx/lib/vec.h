@@ -16,6 +16,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if FASTRNN_REAL_BITS == 32
@@ -35,6 +37,11 @@ typedef int64_t whole;
 
 #ifndef FASTRNN_DEBUG
 #define FASTRNN_DEBUG 0
+#endif
+
+/* Whether `vfma` rounds once, on CPUs that can. */
+#ifndef FASTRNN_FUSED
+#define FASTRNN_FUSED 1
 #endif
 
 #if !(defined(__GNUC__) || defined(__clang__))
@@ -75,6 +82,33 @@ INLINE vf as_real(vi v) { vf r; memcpy(&r, &v, sizeof r); return r; }
 INLINE vf vset(real x) { return x; }
 INLINE vi less(vf a, vf b) { return -(vi)(a < b); }
 INLINE vi equal(vf a, vf b) { return -(vi)(a == b); }
+#endif
+
+/* c + a b and c - a b: rounded once where the CPU has such an instruction, else twice. Nothing else is
+ * ever fused (-ffp-contract=off): all compilers and vector lengths give the same bits. */
+#if FASTRNN_FUSED && defined(__FMA__) && VECTOR_BYTES == 64
+#define FUSED_X86(which, a, b, c) FUSED_CALL(_mm512_##which, __m512, a, b, c)
+#elif FASTRNN_FUSED && defined(__FMA__) && VECTOR_BYTES == 32
+#define FUSED_X86(which, a, b, c) FUSED_CALL(_mm256_##which, __m256, a, b, c)
+#endif
+#if FASTRNN_REAL_BITS == 32
+#define FUSED_CALL(name, type, a, b, c) (vf)name##_ps((type)(a), (type)(b), (type)(c))
+#define FUSED_ARM(name, a, b, c) \
+    (vf)name##_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b))
+#else
+#define FUSED_CALL(name, type, a, b, c) (vf)name##_pd((type##d)(a), (type##d)(b), (type##d)(c))
+#define FUSED_ARM(name, a, b, c) \
+    (vf)name##_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b))
+#endif
+#if defined(FUSED_X86)
+INLINE vf vfma(vf a, vf b, vf c) { return FUSED_X86(fmadd, a, b, c); }
+INLINE vf vfnma(vf a, vf b, vf c) { return FUSED_X86(fnmadd, a, b, c); }
+#elif FASTRNN_FUSED && defined(__aarch64__) && defined(__GNUC__)
+INLINE vf vfma(vf a, vf b, vf c) { return FUSED_ARM(vfmaq, a, b, c); }
+INLINE vf vfnma(vf a, vf b, vf c) { return FUSED_ARM(vfmsq, a, b, c); }
+#else
+INLINE vf vfma(vf a, vf b, vf c) { return a * b + c; }
+INLINE vf vfnma(vf a, vf b, vf c) { return c - a * b; }
 #endif
 
 /* Only the first n lanes of a vector: the others are read as 0 and not written. vfirst sets the others
@@ -234,40 +268,41 @@ INLINE vf absolute(vf x) { return as_real(as_whole(x) & ~as_whole(vset((real)-0.
  * minimax polynomial of degree 4 (Remez 1934), error below 1/10 ulp, evaluated in pairs (Estrin 1960)
  * for shorter dependency chains. 2^n is exact for normal results, and infinite for the next n. */
 INLINE vf exp_reduced(vf x, vf *power) {
-    vf shifted = x * LOG2_E + ROUND;
+    vf shifted = vfma(x, vset(LOG2_E), vset(ROUND));
     vf n = shifted - ROUND;
     *power = as_real((as_whole(shifted) << MANTISSA) + ((whole)BIAS << MANTISSA));
-    vf r = (x - n * LN2_HI) - n * LN2_LO;
+    vf r = vfnma(n, vset(LN2_LO), vfnma(n, vset(LN2_HI), x));
     vf r2 = r * r;
 #if FASTRNN_REAL_BITS == 32
-    vf p = r2 * (real)1.3814541e-3 + (r * (real)8.3687454e-3 + (real)4.1668389e-2);
-    p = r2 * p + (r * (real)1.6666521e-1 + (real)4.9999994e-1);
+    vf p = vfma(r, vset((real)8.3687454e-3), vset((real)4.1668389e-2));
+    p = vfma(r2, vset((real)1.3814541e-3), p);
+    p = vfma(r2, p, vfma(r, vset((real)1.6666521e-1), vset((real)4.9999994e-1)));
 #else
-    vf p = r * (real)(1. / 6227020800) + (real)(1. / 479001600);
-    p = p * r + (real)(1. / 39916800);
-    p = p * r + (real)(1. / 3628800);
-    p = p * r + (real)(1. / 362880);
-    p = p * r + (real)(1. / 40320);
-    p = p * r + (real)(1. / 5040);
-    p = p * r + (real)(1. / 720);
-    p = p * r + (real)(1. / 120);
-    p = p * r + (real)(1. / 24);
-    p = p * r + (real)(1. / 6);
-    p = p * r + (real)(1. / 2);
+    vf p = vfma(r, vset((real)(1. / 6227020800)), vset((real)(1. / 479001600)));
+    p = vfma(p, r, vset((real)(1. / 39916800)));
+    p = vfma(p, r, vset((real)(1. / 3628800)));
+    p = vfma(p, r, vset((real)(1. / 362880)));
+    p = vfma(p, r, vset((real)(1. / 40320)));
+    p = vfma(p, r, vset((real)(1. / 5040)));
+    p = vfma(p, r, vset((real)(1. / 720)));
+    p = vfma(p, r, vset((real)(1. / 120)));
+    p = vfma(p, r, vset((real)(1. / 24)));
+    p = vfma(p, r, vset((real)(1. / 6)));
+    p = vfma(p, r, vset((real)(1. / 2)));
 #endif
-    return r2 * p + r;
+    return vfma(r2, p, r);
 }
 
 /* 1 / (1 + exp(-x)): where exp overflows, 0. */
 INLINE vf vsigmoid(vf x) {
     vf power, p = exp_reduced(at_most(at_least(-x, -CERTAIN), OVERFLOW), &power);
-    return (real)1 / (power * (p + (real)1) + (real)1);
+    return (real)1 / vfma(power, p + (real)1, vset(1));
 }
 
 /* tanh |x| = -t / (2 + t) with t = exp(-2 |x|) - 1, which keeps the digits of a small x. */
 INLINE vf vtanh(vf x) {
     vf power, p = exp_reduced(at_least(absolute(x) * (real)-2, -CERTAIN), &power);
-    vf t = power * p + (power - (real)1);
+    vf t = vfma(power, p, power - (real)1);
     vf result = -t / (t + (real)2);
     return as_real(as_whole(result) | (as_whole(x) & as_whole(vset((real)-0.0))));
 }

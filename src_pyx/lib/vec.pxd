@@ -1,7 +1,7 @@
 """Vectors of `real` and the register tile, from vec.h and tile.h.
 
-Cython treats `vf` as a number, so `a + w * b` reaches the C compiler unchanged, which turns it into
-one vector instruction.
+Cython treats `vf` as a number, so `a + b` reaches the C compiler unchanged, which turns it into one
+vector instruction. `a + w * b` is two, each of which rounds; `vfma(w, b, a)` rounds once.
 """
 
 cdef extern from "vec.h" nogil:
@@ -11,6 +11,8 @@ cdef extern from "vec.h" nogil:
     const ptrdiff_t VL
     const real NORM_EPS
     vf vset(real x)
+    vf vfma(vf a, vf b, vf c)       # c + a b
+    vf vfnma(vf a, vf b, vf c)      # c - a b
     vf vload(const real *p)
     vf vload_first(const real *p, ptrdiff_t n)
     vf vfirst(vf v, ptrdiff_t n)

@@ -17,7 +17,7 @@ from step cimport (
 )
 from vec cimport (
     MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, real, restore_mode, vcopy, vf,
-    vfirst, vload, vload_first, vset,
+    vfirst, vfma, vload, vload_first, vset,
 )
 
 
@@ -345,7 +345,7 @@ cdef inline void sum_elementwise(
             dz = f.dzh + u * panel + slot * v
             total = vset(0)
             for b in range(rows):
-                total = total + vload(dz + b * size) * vload_first(h + b * w.P + u * VL, n)
+                total = vfma(vload(dz + b * size), vload_first(h + b * w.P + u * VL, n), total)
             add_vector_to(f.sums.u + u * size + slot * v, vfirst(total, n))
 
 
