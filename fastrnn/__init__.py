@@ -25,7 +25,8 @@ Whole models have the methods of Keras, with the batch first:
 >>> model.predict(X).shape
 (100, 2)
 
-Here are the layers, `Sequential`, `load`, and what chooses backends and threads. In modules:
+Here are the layers, `Sequential`, `load`, `quantize`, and what chooses backends and threads. In
+modules:
 
 - `losses`, `optim`, `schedules`, `callbacks`: how to train;
 - `text`, `forecast`, `sklearn`: models of texts and of time series, and scikit-learn estimators;
@@ -43,6 +44,7 @@ from fastrnn._kernels.dispatch import backend as backend
 from fastrnn._kernels.dispatch import backends as backends
 from fastrnn._kernels.dispatch import use_backend as use_backend
 from fastrnn._load import load as load
+from fastrnn._quantize import quantize as quantize
 from fastrnn._version import __version__ as __version__
 from fastrnn.layers import *  # noqa: F403
 from fastrnn.models.sequential import Sequential as Sequential

@@ -100,6 +100,8 @@ class Cell:
         Those of ``"projection"``, ``"peephole"`` and ``"layer_norm"`` that this cell supports.
     norm_groups : tuple of tuple of str
         The gates that layer normalisation normalises together, in the order of `gates`.
+    bounded : bool
+        Whether each step's output, before a projection, is in -1..1.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Cell:
     recurrence: Recurrence = "dense"
     options: tuple[str, ...] = ()
     norm_groups: tuple[tuple[str, ...], ...] = ()
+    bounded: bool = True
 
     @cached_property
     def weights(self) -> tuple[str, ...]:
@@ -162,7 +165,7 @@ CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in (
         Cell("rnn_tanh", "rnn", ("h",)),
-        Cell("rnn_relu", "rnn", ("h",)),
+        Cell("rnn_relu", "rnn", ("h",), bounded=False),
         Cell(
             "lstm",
             "lstm",
@@ -182,6 +185,6 @@ CELLS: dict[str, Cell] = {
             for name in ("gru", "gru_reset_before")
         ),
         Cell("indrnn_tanh", "indrnn", ("h",), recurrence="elementwise"),
-        Cell("indrnn_relu", "indrnn", ("h",), recurrence="elementwise"),
+        Cell("indrnn_relu", "indrnn", ("h",), recurrence="elementwise", bounded=False),
     )
 }

@@ -105,16 +105,18 @@ def set_num_threads(n: int) -> None:
 
 @cache
 def _kernels(name: str, dtype: np.dtype[Any]) -> Kernels:
-    if name == REFERENCE:
+    if name == REFERENCE or dtype == np.int8:
         # Imported when it is first used, as the compiled ones are.
-        from fastrnn._kernels import reference
-
-        return reference
+        of = "reference.int8" if dtype == np.int8 else "reference"
+        return cast(Kernels, importlib.import_module(f"fastrnn._kernels.{of}"))
     if dtype.name not in DTYPES:  # of an array that was retyped after it was checked
         raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
     return cast(Kernels, importlib.import_module(f"fastrnn._kernels.{name}_{dtype.name}"))
 
 
 def kernels(dtype: np.dtype[Any]) -> Kernels:
-    """Return the current kernel set for `dtype` (float32 or float64)."""
+    """Return the current kernel set for `dtype`: float32, float64, or int8 for quantized weights.
+
+    The last is a `QuantizedKernels`.
+    """
     return _kernels(_current.get(), dtype)

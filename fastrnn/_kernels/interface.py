@@ -361,3 +361,82 @@ class Kernels(Protocol):
         eps: float,
     ) -> None:
         """Take a step of Adagrad; `states` are (s,)."""
+
+
+class QuantizedKernels(Protocol):
+    """The kernel set for quantized weights: see ``fastrnn._kernels.quantized``.
+
+    Inputs, states and outputs are float32. A row that is multiplied with an int8 matrix is rounded
+    to int8 itself, by its `limit`, or, where that is infinite, by its own largest entry. All
+    implementations give the same bits. `Stepper` is that of `Kernels`.
+    """
+
+    def Packed(  # noqa: N802
+        self,
+        cell: Cell,
+        config: CellConfig,
+        weights: Sequence[Array | None],
+        scales: Sequence[Array | None],
+        limits: Sequence[float],
+    ) -> PackedWeights:
+        """An immutable copy of a layer's weights, in the layout of the kernels.
+
+        Parameters
+        ----------
+        cell : Cell
+        config : CellConfig
+        weights : sequence of array or None
+            In the order of `cell.weights`: int8 matrices, float32 vectors.
+        scales : sequence of array or None
+            For each of them: of a matrix the scale of each row, float32; else None.
+        limits : pair of float
+            Of x, and of h where the cell does not bound it.
+        """
+
+    def forward(
+        self,
+        packed: PackedWeights,
+        x: Array,
+        state: Sequence[Array | None],
+        y: Array | None,
+        state_n: Sequence[Array],
+        *,
+        keep: bool = False,
+        spans: Array | None = None,
+        reset: Array | None = None,
+    ) -> None:
+        """Run a layer over a sequence, as the function of `Kernels`; `keep` has to be False."""
+
+    def PackedLinear(  # noqa: N802
+        self, weights: Sequence[Array | None], scale: Array, limit: float
+    ) -> PackedAffine:
+        """An immutable copy of the weights of an affine map, in the layout of the kernels.
+
+        Parameters
+        ----------
+        weights : pair of array
+            Weight (O, I), int8, and bias (O,), float32, or None.
+        scale : (O,) array
+        limit : float
+            Of x.
+        """
+
+    def linear(self, packed: PackedAffine, x: Array, y: Array) -> None:
+        """Write x W^T + b to y, as the function of `Kernels`."""
+
+    def take_rows(self, table: Array, scale: Array, x: Array, y: Array) -> None:
+        """Write the rows of `table` with the indices `x`, times their scales, to `y`.
+
+        Parameters
+        ----------
+        table : (V, D) array of int8
+        scale : (V,) array
+        x : (n,) array of intp
+        y : (n, D) array, OUT
+            All are C-contiguous.
+
+        Raises
+        ------
+        ValueError
+            If an index is out of range; `y` is then undefined.
+        """

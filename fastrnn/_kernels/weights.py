@@ -92,6 +92,11 @@ class Watched(ABC, Generic[P]):
         self.precision: Any = _checks.matmul_precision(precision, self.dtype)
         self.copy: Copy[P] = Copy(precision)
 
+    @property
+    def real(self) -> np.dtype[Any]:
+        """Dtype of inputs, states and outputs."""
+        return self.dtype
+
     @abstractmethod
     def _pack(self, kernels: Kernels) -> P:
         """Return a packed copy."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from fastrnn._files import atomic
+from fastrnn._quantize import quantize
 from fastrnn.cli.files import add_encoding, check_outputs, read_text
 from fastrnn.cli.parser import CELL, add_command, add_options, given
 from fastrnn.text import CharLM
@@ -46,7 +48,11 @@ def add(commands: Any) -> None:
         ("seed", int, "for reproducible results"),
     )
     train.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    _add_generate(lm_commands)
+    _add_quantize(lm_commands)
 
+
+def _add_generate(lm_commands: Any) -> None:
     generate = add_command(lm_commands, "generate", _generate, "continue a prompt")
     generate.add_argument("model", metavar="MODEL", help="file written by lm train")
     generate.add_argument("--prompt", default="", help="text to continue (default: none)")
@@ -66,6 +72,32 @@ def add(commands: Any) -> None:
         "or replace (default: as trained)",
     )
     generate.add_argument("--seed", type=int, help="for reproducible results")
+
+
+def _add_quantize(lm_commands: Any) -> None:
+    small = add_command(
+        lm_commands, "quantize", _quantize, "write a model with int8 weights: a quarter as large"
+    )
+    small.add_argument("model", metavar="MODEL", help="file written by lm train")
+    small.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
+    small.add_argument(
+        "--text", metavar="FILE", help="text to compare both models on; - for standard input"
+    )
+    add_encoding(small)
+
+
+def _quantize(args: argparse.Namespace) -> None:
+    model = CharLM.load(args.model)
+    check_outputs([args.output], [args.model, *([args.text] if args.text else [])])
+    text = read_text(args.text, args.encoding) if args.text else None
+    small = quantize(model)
+    atomic.save(args.output, small.save, "the model")
+    if text is not None:
+        before, after = model.bits_per_char(text), small.bits_per_char(text)
+        change = after / before - 1
+        print(f"{before:.4f} bits per character before, {after:.4f} after ({change:+.2%})")
+    sizes = [f"{os.path.getsize(path):,}" for path in (args.model, args.output)]
+    print(f"wrote {args.output}: {sizes[1]} bytes, {sizes[0]} before")
 
 
 def _train(args: argparse.Namespace) -> None:

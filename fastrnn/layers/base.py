@@ -145,6 +145,11 @@ class Layer:
         return None
 
     @property
+    def quantized(self) -> bool:
+        """Whether the layer has int8 weights, and so is for inference only."""
+        return False
+
+    @property
     def generator(self) -> np.random.Generator | None:
         """The random generator of dropout; None for a layer without."""
         return getattr(self, "_rng", None)

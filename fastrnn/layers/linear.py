@@ -181,7 +181,7 @@ class Linear(Layer):
     def _run(self, x: Array) -> tuple[Array, Kernels, PackedAffine]:
         """Return the output for `x`, and the kernels and weights used."""
         O, I, _, dtype = self._kind
-        kernels = dispatch.kernels(dtype)
+        kernels = dispatch.kernels(self._weights.dtype)
         packed = self._weights.packed(kernels)
         y = np.empty((*x.shape[:-1], O), dtype)
         if x.ndim == 2:

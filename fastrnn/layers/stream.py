@@ -111,7 +111,8 @@ y_t : array
 
 def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
     """Return the converter of arrays for a step through layers from `first` to `last`."""
-    return converter(batch_size, first.config.input_size, last.config.output_size, first.dtype)
+    sizes = first.config.input_size, last.config.output_size
+    return converter(batch_size, *sizes, first.real)
 
 
 def _chained(steppers: Sequence[CellStepper], buffers: Sequence[Array], convert: Convert) -> Any:

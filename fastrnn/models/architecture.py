@@ -15,13 +15,15 @@ def describe(layers: Sequence[Layer]) -> dict[str, Any]:
     """Return a JSON description of the layers, from which :func:`restore` rebuilds them."""
     specs = []
     for i, layer in enumerate(layers):
-        name = type(layer).__name__
-        if type(layer) is not KINDS.get(name):
+        like: Any = layer.like if layer.quantized else layer  # type: ignore[attr-defined]
+        name = type(like).__name__
+        if type(like) is not KINDS.get(name):
             raise TypeError(
                 f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name}, a class derived "
                 "from one, which no file can hold"
             )
-        specs.append({"class": name, "config": layer.get_config()})
+        more = {"quantized": True} if layer.quantized else {}
+        specs.append({"class": name, "config": like.get_config(), **more})
     return {"layers": specs}
 
 
@@ -44,8 +46,15 @@ def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Laye
     """
     layers = []
     for i, spec in enumerate(model["layers"]):
-        held = sum(a.size for n, a in tensors.items() if n.startswith(f"{i}."))
-        layers.append(_layer_from_file(i, spec["class"], spec["config"], held))
+        prefix = f"{i}."
+        held = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
+        sizes = sum(a.size for a in held.values())
+        layer = _layer_from_file(i, spec["class"], spec["config"], sizes)
+        if spec.get("quantized"):
+            from fastrnn.layers import quantized
+
+            layer = quantized.restored(layer, held)
+        layers.append(layer)
     own = Network(layers).parameters()
     missing, unexpected = sorted(own.keys() - tensors), sorted(tensors.keys() - own)
     if missing or unexpected:
@@ -54,7 +63,8 @@ def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Laye
         _checks.expect_dtype(tensors[name], name, array.dtype)
         _checks.expect_shape(tensors[name], name, array.shape)
     for name, array in own.items():
-        array[...] = tensors[name]
+        if array.flags.writeable:  # others have been taken over
+            array[...] = tensors[name]
     return layers
 
 

@@ -55,9 +55,20 @@ class Chain(Layer):
 
     def train(self, mode: bool = True) -> Self:
         """Switch all layers to training mode, or, with False, to evaluation; return the model."""
+        if mode:
+            self._network.expect_trainable()
         for layer in self.layers:
             layer.train(mode)
         return super().train(mode)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether layers have int8 weights, so that the model is for inference only."""
+        return self._network.quantized
+
+    def expect_trainable(self) -> None:
+        """Raise if the model is quantized."""
+        self._network.expect_trainable()
 
     @property
     def trainable(self) -> bool:
@@ -180,6 +191,7 @@ class Chain(Layer):
         y : (B, T, O) array, or (B, O)
         tape : SequentialTape
         """
+        self._network.expect_trainable()
         data, states, resets = self._one_batch(x, state, lengths, reset)
         y, tape = self._network.apply_forward(
             data.x.swapaxes(0, 1), states, lengths=data.lengths, reset=resets
@@ -207,6 +219,7 @@ class Chain(Layer):
         ValueError
             If the tape is from a model of another structure, or `dy` has another shape.
         """
+        self._network.expect_trainable()
         signature = self._network.signature
         dy = _checks.array(dy, "dy", signature.dtype)
         _pins = _checks.pinned(dy)

@@ -12,6 +12,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._files import model_file
 from fastrnn._kernels import cells
+from fastrnn._kernels.quantized import INT8, REAL, SCALE, QuantizedWeights
 from fastrnn._types import Array
 from fastrnn.layers import RECURRENT, Dropout, Linear
 from fastrnn.layers.base import Layer
@@ -284,6 +285,7 @@ def expect_token_net(
     num_layers: int,
     outputs: int,
     bidirectional: bool = False,
+    quantized: bool = False,
 ) -> None:
     """Raise if tensors are not those of an embedding, recurrent and linear layer.
 
@@ -294,19 +296,26 @@ def expect_token_net(
     E, H, D = embedding_dim, hidden_size, 1 + bool(bidirectional)
     # A layer's cells differ in what they compute, not in their weights.
     of_layer = cells.CELLS[next(iter(cell(kind).cells))]
-    shapes: dict[str, tuple[int, ...]] = {
-        f"{embedding}.weight": (tokens, E),
-        f"{linear}.weight": (outputs, D * H),
-        f"{linear}.bias": (outputs,),
-    }
+    shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    tables: dict[str, tuple[int, ...]] = {embedding: (tokens, E), linear: (outputs, D * H)}
+    for name, shape in tables.items():
+        shapes[f"{name}.weight"] = shape, INT8 if quantized else REAL
+        if quantized:
+            shapes[f"{name}.weight{SCALE}"] = shape[:1], REAL
+    shapes[f"{linear}.bias"] = (outputs,), REAL
+    if quantized:
+        shapes[f"{linear}.limit"] = (1,), REAL
     # A file that claims more layers than it has tensors is refused below.
     for layer in range(min(num_layers, len(tensors))):
         config = cells.CellConfig(input_size=D * H if layer else E, hidden_size=H)
-        for name, shape in of_layer.weight_shapes(config).items():
+        of_scan = {n: (shape, REAL) for n, shape in of_layer.weight_shapes(config).items()}
+        if quantized:
+            of_scan = QuantizedWeights.shapes(of_layer, config)
+        for name, expected in of_scan.items():
             for direction in ("", "_reverse")[:D]:
-                shapes[f"{recurrent}.{name}_l{layer}{direction}"] = shape
+                shapes[f"{recurrent}.{name}_l{layer}{direction}"] = expected
     if shapes.keys() != tensors.keys():
         raise ValueError(f"tensors: expected {sorted(shapes)}, got {sorted(tensors)}")
-    for name, shape in shapes.items():
-        _checks.expect_dtype(tensors[name], name, np.dtype(np.float32))
+    for name, (shape, dtype) in shapes.items():
+        _checks.expect_dtype(tensors[name], name, dtype)
         _checks.expect_shape(tensors[name], name, shape)

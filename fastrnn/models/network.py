@@ -65,6 +65,19 @@ class Network:
         """Whether an optimizer may update each layer."""
         return [layer.trainable for layer in self.layers]
 
+    @property
+    def quantized(self) -> bool:
+        """Whether a layer has int8 weights."""
+        return any(layer.quantized for layer in self.layers)
+
+    def expect_trainable(self) -> None:
+        """Raise if it is for inference only."""
+        if self.quantized:
+            raise ValueError(
+                "Sequential: is quantized, and so for inference only; train the float model, and "
+                "quantize it again"
+            )
+
     def parameters(self, *, trainable: bool = False) -> dict[str, Array]:
         """Return the weights themselves, as ``torch.nn.Sequential`` names them.
 

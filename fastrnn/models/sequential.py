@@ -236,6 +236,7 @@ class Sequential(Chain):
         from fastrnn.models.progress import with_bar
         from fastrnn.models.trainer import Plan, Trainer
 
+        self._network.expect_trainable()
         with self._fitting:
             for i, callback in enumerate(expect_sequence(callbacks or (), "callbacks")):
                 if not isinstance(callback, Callback):
@@ -338,6 +339,13 @@ class Sequential(Chain):
 
         data = inputs(self._network.signature, X, lengths, steps)
         return evaluation.predict(self._network, data, batch_size, verbose)
+
+    def with_layers(self, layers: Iterable[Layer]) -> Sequential:
+        """Return a model of other layers, which is compiled as this one is."""
+        other = Sequential(layers)
+        other._optimizer, other._objective = self._optimizer, self._objective
+        other._metrics = self._metrics
+        return other
 
     def _compiled(self) -> tuple[Objective, optim.Optimizer]:
         if self._objective is None or self._optimizer is None:

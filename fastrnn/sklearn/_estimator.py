@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from fastrnn import _checks, _frames
 from fastrnn._types import Array
-from fastrnn.models import estimators
+from fastrnn.models import estimators, quantization
 from fastrnn.models.callback import Callback, Logs
 from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
@@ -160,6 +160,8 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, partly: bool, **options: Any) -> Self:
         """Train; `partly` for one epoch more."""
+        if hasattr(self, "net_"):
+            self.net_.expect_trainable()
         with self._as_before_if_it_fails():
             fresh = not hasattr(self, "net_") or not (partly or self._flag("warm_start"))
             if y is None:
@@ -334,6 +336,16 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             "y_pred": self._decoded(outputs),
             "sample_weight": None if weight is None else weight.repeat(_inputs.steps(x)),
         }
+
+    def _quantized(self, calibration: Any) -> Self:
+        """Return the estimator with int8 weights; `calibration` is as X."""
+        check_is_fitted(self, "net_")
+        if calibration is not None:
+            x, _ = _inputs.checked(calibration, self, reset=False, as_table=self._inputs.table)
+            calibration = self._inputs.scaled(x)
+        other = copy.copy(self)
+        other.net_ = quantization.quantize_sequential(self.net_, calibration)
+        return other
 
     def _outputs(self, X: Any) -> tuple[Array, Any]:
         """Return the network's outputs, as :meth:`_outputs_of`, and the inputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -19,7 +20,7 @@ from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding, Linear
 from fastrnn.losses import cross_entropy
-from fastrnn.models import estimators
+from fastrnn.models import estimators, quantization
 from fastrnn.models.callback import Callback
 from fastrnn.models.chain import expect_sequence
 from fastrnn.models.sequential import Sequential
@@ -302,6 +303,8 @@ class CharLM(estimators.Settings):
             nothing to resume, or settings have changed that the weights depend on; or if the loss
             becomes NaN or infinite.
         """
+        if self._fit is not None:
+            self._fit.net.expect_trainable()
         verbose = _checks.verbosity(verbose)
         resume = _checks.flag(resume, "resume")
         by = self._unfitted()
@@ -434,6 +437,7 @@ class CharLM(estimators.Settings):
             raise ValueError(f"text: expected 2 characters or more, got {len(ids)}")
         if adapt_lr is None:
             return mean_bits(fit.net, ids)
+        fit.net.expect_trainable()
         lr = _checks.positive(adapt_lr, "adapt_lr")
         return adaptive_bits(fit.net, ids, lr, fit.by.clip_norm)
 
@@ -496,6 +500,19 @@ class CharLM(estimators.Settings):
                 return "".join(alphabet[i] for i in written)
             stream.step(written[-1], out=y)
 
+    def _quantized(self, calibration: Any) -> CharLM:
+        """Return the model with int8 weights; `calibration` is a text."""
+        fit = self._fitted()
+        given = None
+        if calibration is not None:
+            ids = fit.ids(_text(calibration, "calibration"), "calibration")
+            T = max(1, min(fit.by.seq_len, len(ids)))
+            given = ids[: len(ids) // T * T].reshape(-1, T)
+        other = copy.copy(self)
+        net = quantization.quantize_sequential(fit.net, given)
+        other._fit = dataclasses.replace(fit, net=net)
+        return other
+
     # Files.
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -511,11 +528,13 @@ class CharLM(estimators.Settings):
             tensors[f"{_FILE_NAMES[layer]}.{weight}"] = array
         # As a list: JSON would merge two adjacent surrogates into one character.
         header = fit.by._settings() | {"vocabulary": list(fit.vocabulary)}
+        if fit.net.quantized:
+            header["quantized"] = True
         model_file.write(path, "CharLM", header, tensors)
 
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
-        characters = header.pop("vocabulary")
+        characters, small = header.pop("vocabulary"), header.pop("quantized", False) is True
         vocabulary = _text(
             "".join(characters) if isinstance(characters, list) else characters, "vocabulary"
         )
@@ -526,13 +545,18 @@ class CharLM(estimators.Settings):
         names = ("embedding", "recurrent", "linear")
         estimators.expect_token_net(
             tensors, names, self.cell, tokens=V, embedding_dim=self.embedding_dim,
-            hidden_size=self.hidden_size, num_layers=self.num_layers, outputs=V,
+            hidden_size=self.hidden_size, num_layers=self.num_layers, outputs=V, quantized=small,
         )  # fmt: skip
         net = self._new_net(V)
         places = {name: place for place, name in _FILE_NAMES.items()}
+        placed = {}
         for name, array in tensors.items():
             layer, _, weight = name.partition(".")
-            net.parameters()[f"{places[layer]}.{weight}"][...] = array
+            placed[f"{places[layer]}.{weight}"] = array
+        if small:
+            net = quantization.restored(net, placed)
+        else:
+            net.load_state_dict(placed)
         if self.unknown == "replace" and _REPLACEMENT not in vocabulary:
             raise ValueError("vocabulary: expected U+FFFD with unknown='replace'")
         self._fit = _Fit(self._unfitted(), vocabulary, net)

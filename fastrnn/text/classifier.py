@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections import Counter
@@ -15,7 +16,7 @@ from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding
 from fastrnn.losses import checked_weight
-from fastrnn.models import estimators, weighting
+from fastrnn.models import estimators, quantization, weighting
 from fastrnn.models.callback import Callback
 from fastrnn.models.history import History
 from fastrnn.models.monitor import EarlyStopping
@@ -266,6 +267,8 @@ class TextClassifier(estimators.Settings):
         TypeError
             If texts or labels have another type.
         """
+        if self._fit is not None:
+            self._fit.net.expect_trainable()
         by = self._unfitted()
         verbose = _checks.verbosity(verbose)
         classes, examples = by._checked(texts, labels, sample_weight)
@@ -493,6 +496,19 @@ class TextClassifier(estimators.Settings):
             raise ValueError("sample_weight: expected a weight above 0")
         return float(np.average(predicted == actual, weights=weight))
 
+    def _quantized(self, calibration: Any) -> TextClassifier:
+        """Return the classifier with int8 weights; `calibration` is a list of texts."""
+        fit = self._fitted()
+        given = None
+        if calibration is not None:
+            texts = _examples.texts(calibration, "calibration")
+            _examples.expect_some(texts, "calibration")
+            given = fit.ids(texts)
+        other = copy.copy(self)
+        net = quantization.quantize_sequential(fit.net, given)
+        other._fit = dataclasses.replace(fit, net=net)
+        return other
+
     # Files.
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -505,6 +521,8 @@ class TextClassifier(estimators.Settings):
         header = fit.by._settings() | {
             "vocabulary": fit.vocabulary, "classes": fit.classes.tolist(), "reading": fit.reading
         }  # fmt: skip
+        if fit.net.quantized:
+            header["quantized"] = True
         if isinstance(header["class_weight"], Mapping):
             # As pairs: JSON would turn labels that are numbers into str.
             header["class_weight"] = list(header["class_weight"].items())
@@ -514,6 +532,7 @@ class TextClassifier(estimators.Settings):
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
         vocabulary, classes = header.pop("vocabulary"), header.pop("classes")
         reading = header.pop("reading", _tokens.FIRST)
+        small = header.pop("quantized", False) is True
         if reading not in (_tokens.FIRST, _tokens.CURRENT):
             raise ValueError(f"reading: expected one that is known, got {reading!r}")
         if isinstance(header.get("class_weight"), list):
@@ -528,9 +547,13 @@ class TextClassifier(estimators.Settings):
             tensors, ("0", "2", "4"), self.cell, tokens=1 + len(vocabulary),
             embedding_dim=self.embedding_dim, hidden_size=self.hidden_size,
             num_layers=self.num_layers, outputs=len(labels), bidirectional=self.bidirectional,
+            quantized=small,
         )  # fmt: skip
         net = self._new_net(len(vocabulary), len(labels))
-        net.load_state_dict(tensors)
+        if small:
+            net = quantization.restored(net, tensors)
+        else:
+            net.load_state_dict(tensors)
         self._fit = _Fit(self._unfitted(), labels, vocabulary, net, reading)
         return self
 

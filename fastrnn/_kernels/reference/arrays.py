@@ -17,6 +17,14 @@ REALS = (np.dtype(np.float32), np.dtype(np.float64))
 
 T_in = ParamSpec("T_in")
 T_out = TypeVar("T_out")
+T_own = TypeVar("T_own")
+
+
+def own(value: object, kind: type[T_own], name: str) -> T_own:
+    """Return `value`, if it is of this twin's class `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
 
 
 def pinning(kernel: Callable[T_in, T_out]) -> Callable[T_in, T_out]:

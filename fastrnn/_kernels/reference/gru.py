@@ -15,21 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._kernels.reference.activations import d_sigmoid, d_tanh, sigmoid
-from fastrnn._kernels.reference.product import product, product_back
+from fastrnn._kernels.reference.activations import d_sigmoid, d_tanh
+from fastrnn._kernels.reference.arithmetic import FLOAT, Arithmetic
+from fastrnn._kernels.reference.product import product_back
 from fastrnn._kernels.reference.step import Backward, CellWeights, Forward, StepPair
 from fastrnn._types import Array
 
 
-def forward_after(zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
+def forward_after(
+    zx: Array, state: tuple[Array, ...], w: CellWeights, by: Arithmetic = FLOAT
+) -> Forward:
     (h,) = state
     H = zx.shape[1] // 3
-    zh = product(h, w["weight_hh"], w.get("gain_hh"), (2 * H, H), w.matmul_precision)
+    zh = by.product(h, w["weight_hh"], w.get("gain_hh"), (2 * H, H), w.matmul_precision)
     xr, xz, xn = np.split(zx, 3, axis=1)
     hr, hz, hn = np.split(zh.value + w["bias_hh"], 3, axis=1)
-    r, z = sigmoid(xr + hr), sigmoid(xz + hz)
-    n = np.tanh(xn + r * hn)
-    return Forward(state=((1 - z) * n + z * h,), saved=(zh, h, r, z, n, hn))
+    r, z = by.sigmoid(xr + hr), by.sigmoid(xz + hz)
+    n = by.tanh(xn + r * hn)
+    return Forward(state=(by.settled((1 - z) * n + z * h),), saved=(zh, h, r, z, n, hn))
 
 
 def backward_after(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
@@ -47,15 +50,17 @@ def backward_after(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWei
     )
 
 
-def forward_before(zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
+def forward_before(
+    zx: Array, state: tuple[Array, ...], w: CellWeights, by: Arithmetic = FLOAT
+) -> Forward:
     (h,) = state
     (w_rz, gain_rz, b_rz), (w_n, gain_n, b_n) = _parts(w)
     H = len(w_n)
-    zh = product(h, w_rz, gain_rz, (2 * H,), w.matmul_precision)
-    r, z = np.split(sigmoid(zx[:, : 2 * H] + zh.value + b_rz), 2, axis=1)
-    zn = product(r * h, w_n, gain_n, (H,), w.matmul_precision)
-    n = np.tanh(zx[:, 2 * H :] + zn.value + b_n)
-    return Forward(state=((1 - z) * n + z * h,), saved=(zh, zn, h, r, z, n))
+    zh = by.product(h, w_rz, gain_rz, (2 * H,), w.matmul_precision)
+    r, z = np.split(by.sigmoid(zx[:, : 2 * H] + zh.value + b_rz), 2, axis=1)
+    zn = by.product(r * h, w_n, gain_n, (H,), w.matmul_precision)
+    n = by.tanh(zx[:, 2 * H :] + zn.value + b_n)
+    return Forward(state=(by.settled((1 - z) * n + z * h),), saved=(zh, zn, h, r, z, n))
 
 
 def backward_before(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
@@ -95,6 +100,6 @@ def _joined(of_rz: Array | None, of_n: Array | None) -> Array | None:
 
 
 STEPS = {
-    "gru": StepPair(forward_after, backward_after),
+    "gru": StepPair(forward_after, backward_after, apart=("n",)),
     "gru_reset_before": StepPair(forward_before, backward_before),
 }

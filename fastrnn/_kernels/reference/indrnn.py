@@ -5,10 +5,7 @@ h' = act(W_ih x + b_ih + u * h + b_hh), u being `weight_hh`, a vector (H,).
 
 from __future__ import annotations
 
-import numpy as np
-
-from fastrnn._kernels.reference.activations import d_relu, d_tanh, relu
-from fastrnn._kernels.reference.rnn import elman
+from fastrnn._kernels.reference import rnn
 
 # The scan's products know an elementwise recurrence by its vector; the rest is Elman's network.
-STEPS = {"indrnn_tanh": elman(np.tanh, d_tanh), "indrnn_relu": elman(relu, d_relu)}
+STEPS = {f"ind{name}": steps for name, steps in rnn.STEPS.items()}

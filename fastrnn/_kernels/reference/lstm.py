@@ -14,25 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._kernels.reference.activations import d_sigmoid, d_tanh, sigmoid
-from fastrnn._kernels.reference.product import normalise, normalise_back, product, product_back
+from fastrnn._kernels.reference.activations import d_sigmoid, d_tanh
+from fastrnn._kernels.reference.arithmetic import FLOAT, Arithmetic
+from fastrnn._kernels.reference.product import normalise_back, product_back
 from fastrnn._kernels.reference.step import Backward, CellWeights, Forward, StepPair
 from fastrnn._types import Array
 
 
-def forward(zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
+def forward(zx: Array, state: tuple[Array, ...], w: CellWeights, by: Arithmetic = FLOAT) -> Forward:
     h, c = state
-    zh = product(h, w["weight_hh"], w.get("gain_hh"), zx.shape[1:], w.matmul_precision)
+    zh = by.product(h, w["weight_hh"], w.get("gain_hh"), zx.shape[1:], w.matmul_precision)
     zi, zf, zg, zo = np.split(zx + zh.value + w["bias_hh"], 4, axis=1)
     if "weight_ci" in w:
         zi, zf = zi + w["weight_ci"] * c, zf + w["weight_cf"] * c
-    i, f, g = sigmoid(zi), sigmoid(zf), np.tanh(zg)
-    c_new = f * c + i * g
+    i, f, g = by.sigmoid(zi), by.sigmoid(zf), by.tanh(zg)
+    c_new = by.settled(f * c + i * g)
     if "weight_co" in w:
         zo = zo + w["weight_co"] * c_new
-    normed = normalise(c_new) if "gain_c" in w else None
+    normed = by.normalise(c_new) if "gain_c" in w else None
     seen = c_new if normed is None else normed.hat * w["gain_c"] + w.get("bias_c", 0)
-    o, tanh_c = sigmoid(zo), np.tanh(seen)
+    o, tanh_c = by.sigmoid(zo), by.tanh(seen)
     return Forward(state=(o * tanh_c, c_new), saved=(zh, c, i, f, g, o, c_new, tanh_c, normed))
 
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from fastrnn._kernels.reference.activations import d_relu, d_tanh, relu
-from fastrnn._kernels.reference.product import product, product_back
+from fastrnn._kernels.reference.arithmetic import FLOAT, Arithmetic
+from fastrnn._kernels.reference.product import product_back
 from fastrnn._kernels.reference.step import Backward, CellWeights, Forward, StepPair
 from fastrnn._types import Array
 
 
-def elman(act: Callable[[Array], Array], d_act: Callable[[Array], Array]) -> StepPair:
+def elman(
+    act: Callable[[Arithmetic], Callable[[Array], Array]], d_act: Callable[[Array], Array]
+) -> StepPair:
     """Return the steps with an activation, given its derivative in terms of its output."""
 
-    def forward(zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
+    def forward(
+        zx: Array, state: tuple[Array, ...], w: CellWeights, by: Arithmetic = FLOAT
+    ) -> Forward:
         (h,) = state
-        zh = product(h, w["weight_hh"], precision=w.matmul_precision)
-        h_new = act(zx + zh.value + w["bias_hh"])
+        zh = by.product(h, w["weight_hh"], precision=w.matmul_precision)
+        h_new = by.settled(act(by)(zx + zh.value + w["bias_hh"]))
         return Forward(state=(h_new,), saved=(zh, h_new))
 
     def backward(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
@@ -36,4 +39,7 @@ def elman(act: Callable[[Array], Array], d_act: Callable[[Array], Array]) -> Ste
     return StepPair(forward, backward)
 
 
-STEPS = {"rnn_tanh": elman(np.tanh, d_tanh), "rnn_relu": elman(relu, d_relu)}
+STEPS = {
+    "rnn_tanh": elman(lambda by: by.tanh, d_tanh),
+    "rnn_relu": elman(lambda by: relu, d_relu),
+}

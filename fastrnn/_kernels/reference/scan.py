@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from fastrnn._kernels.interface import (
     WeightCache,
     WeightGradients,
 )
-from fastrnn._kernels.reference.arrays import REALS, is_plain, pinning, refuse, same_bits
+from fastrnn._kernels.reference.arrays import REALS, is_plain, own, pinning, refuse, same_bits
 from fastrnn._kernels.reference.product import Product, product, product_back
 from fastrnn._kernels.reference.rows import (
     check_sequence,
@@ -45,21 +45,12 @@ def _steps_of(cell: Cell) -> StepPair:
 
 STEPS: dict[str, StepPair] = {name: _steps_of(cell) for name, cell in CELLS.items()}
 
-T_own = TypeVar("T_own")
-
-
-def _own(value: object, kind: type[T_own], name: str) -> T_own:
-    """Return `value`, if it is of this twin's class `kind`."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
-    return value
-
 
 class Packed:
     """An immutable copy of a layer's weights, in the layout of the kernels."""
 
     def __init__(self, cell: Cell, config: CellConfig, weights: Sequence[Array | None]) -> None:
-        self.config = _own(config, CellConfig, "config")
+        self.config = own(config, CellConfig, "config")
         self.cell = cell = CELLS[cell.name]
         given = tuple(weights)
         if len(given) > len(cell.weights):
@@ -99,7 +90,7 @@ class Gradients:
     """Sums of weight gradients, to which each :func:`backward` adds."""
 
     def __init__(self, packed: PackedWeights) -> None:
-        self.packed = packed = _own(packed, Packed, "packed")
+        self.packed = packed = own(packed, Packed, "packed")
         self.sums = {name: np.zeros_like(w) for name, w in packed.w.items()}
 
     def add(self, grads: Mapping[str, Array | None]) -> None:
@@ -150,7 +141,7 @@ def forward(
     reset: Array | None = None,
 ) -> Tape | None:
     """Run a layer over a sequence."""
-    packed = _own(packed, Packed, "packed")
+    packed = own(packed, Packed, "packed")
     cell, config, dtype, w = packed.cell, packed.config, packed.dtype, packed.w
     I, H, P = config.input_size, config.hidden_size, config.output_size
     if not is_plain(x, dtype) or x.ndim != 3 or not x.shape[1]:
@@ -205,8 +196,8 @@ def backward(
     gradients: WeightGradients,
 ) -> None:
     """Backpropagate through time (Werbos 1990)."""
-    tape = _own(tape, Tape, "tape")
-    gradients = _own(gradients, Gradients, "gradients")
+    tape = own(tape, Tape, "tape")
+    gradients = own(gradients, Gradients, "gradients")
     packed, running, reset = tape.packed, tape.running, tape.reset
     if gradients.packed is not packed:
         raise ValueError("gradients: expected those of the weights with which the tape was made")
@@ -247,10 +238,13 @@ def backward(
 class Stepper:
     """A layer's state, advanced one time step at a time."""
 
+    _kind: ClassVar[type[Any]] = Packed
+    _forward = staticmethod(forward)
+
     def __init__(
         self, weights: WeightCache, kernels: Kernels, batch_size: int, convert: Convert
     ) -> None:
-        packed = _own(weights.packed(kernels), Packed, "weights")
+        packed = own(weights.packed(kernels), self._kind, "weights")
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self._weights, self._kernels, self._convert = weights, kernels, convert
@@ -269,7 +263,7 @@ class Stepper:
         try:
             packed = self._weights.packed(self._kernels)
             x, y, result, _pins = self._convert(x_t, out)
-            forward(packed, x[None], self._state, y[None], self._state)
+            self._forward(packed, x[None], self._state, y[None], self._state)
         finally:
             self._lock.release()
         return result

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from fastrnn._kernels.cells import MatmulPrecision
+from fastrnn._kernels.reference.arithmetic import FLOAT, Arithmetic
 from fastrnn._types import Array
 
 
@@ -42,7 +43,9 @@ class Backward(NamedTuple):
 class ForwardStep(Protocol):
     """One step of a cell."""
 
-    def __call__(self, zx: Array, state: tuple[Array, ...], w: CellWeights) -> Forward:
+    def __call__(
+        self, zx: Array, state: tuple[Array, ...], w: CellWeights, by: Arithmetic = FLOAT
+    ) -> Forward:
         """Compute the new states from the old ones, each (B, H)."""
 
 
@@ -56,7 +59,11 @@ class BackwardStep(Protocol):
 
 
 class StepPair(NamedTuple):
-    """A cell: one step forward, and one step back through it."""
+    """A cell: one step forward, and one step back through it.
+
+    `apart` names gates that need the products with the input and with the state each by itself.
+    """
 
     forward: ForwardStep
     backward: BackwardStep
+    apart: tuple[str, ...] = ()

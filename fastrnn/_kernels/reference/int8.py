@@ -1,0 +1,330 @@
+"""Quantized inference: the exact operations of the compiled int8 kernels, one by one, in float32.
+
+A row a of a product is q / inverse with int8 numbers q = round(a * inverse), where inverse = 127 /
+max|a|; the product is the exact sum of integers, times the scales of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastrnn._kernels import quantized
+from fastrnn._kernels.cells import CELLS, NORM_EPS, Cell, CellConfig, MatmulPrecision
+from fastrnn._kernels.quantized import INT8, MOST, REAL, TINY, Limits
+from fastrnn._kernels.reference import arrays
+from fastrnn._kernels.reference.arithmetic import Arithmetic
+from fastrnn._kernels.reference.product import Normed, Product, product
+from fastrnn._kernels.reference.rows import (
+    check_sequence,
+    checked_reset,
+    checked_states,
+    put,
+    running_rows,
+    zeroed,
+)
+from fastrnn._kernels.reference.scan import STEPS
+from fastrnn._kernels.reference.scan import Stepper as FloatStepper
+from fastrnn._kernels.reference.step import CellWeights
+from fastrnn._types import Array
+
+f32 = np.float32
+
+#: As in vec.h: 1.5 * 2^23, which rounds to whole numbers; 2^f for |f| <= 1/2, to 1e-7.
+ROUND = f32(12582912.0)
+EXP2 = [f32(c) for c in (1, 0.693147004, 0.240222424, 0.0555073358, 0.00967151299, 0.00132647273)]
+LOG2_E = f32(1.44269504088896340736)
+#: The largest exponent: beyond, both activations are constant.
+FAR = f32(126)
+#: Units of a block, which give the order of sums.
+LANES = 16
+#: States below become 0.
+SETTLED = f32(2.0**-60)
+
+
+def exp2(t: Array) -> Array:
+    """Return 2^t, `t` clipped to +-126."""
+    t = np.minimum(np.maximum(t, -FAR), FAR)
+    shifted = t + ROUND
+    f = t - (shifted - ROUND)
+    power = ((shifted.view(np.int32) << 23) + (127 << 23)).view(REAL)
+    square = f * f
+    high = (EXP2[2] + EXP2[3] * f) + square * (EXP2[4] + EXP2[5] * f)
+    result: Array = power * ((EXP2[0] + EXP2[1] * f) + square * high)
+    return result
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x))."""
+    return f32(1) / (f32(1) + exp2(x * -LOG2_E))
+
+
+def tanh(x: Array) -> Array:
+    """Return 2 / (1 + exp(-2 x)) - 1."""
+    return f32(2) / (f32(1) + exp2(x * (f32(-2) * LOG2_E))) - f32(1)
+
+
+def settled(state: Array) -> Array:
+    """Return a state without tiny numbers, which would become subnormal, and slow."""
+    return np.where(np.abs(state) < SETTLED, f32(0), state)
+
+
+def normalise(a: Array, gates: int = 1) -> Normed:
+    """Return (a - mean) / sqrt(var + eps) of each row (..., gates * H), summed in a fixed order."""
+    n = f32(a.shape[-1])
+    d = a - (_sum(a, gates) / n)
+    square = (_sum(d * d, gates) / n).astype(np.float64) + float(f32(NORM_EPS))
+    rstd = (1 / np.sqrt(square)).astype(REAL)
+    return Normed(d * rstd, rstd)
+
+
+def _sum(a: Array, gates: int) -> Array:
+    """Return the sum of each row (..., gates * H): 16 partial sums, then those, first to last.
+
+    Each is over every 16th unit, of all gates of the first 16 units, then of the next.
+    """
+    H = a.shape[-1] // gates
+    blocks = -(-H // LANES)
+    padded = np.zeros((*a.shape[:-1], gates, blocks * LANES), REAL)
+    padded[..., :H] = a.reshape(*a.shape[:-1], gates, H)
+    parts = np.zeros((*a.shape[:-1], LANES), REAL)
+    for block in range(blocks):
+        for gate in range(gates):
+            parts += padded[..., gate, block * LANES : (block + 1) * LANES]
+    total = np.zeros((*a.shape[:-1], 1), REAL)
+    for lane in range(LANES):
+        total += parts[..., lane : lane + 1]
+    return total
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A quantized matrix, and how the rows that it is multiplied with are rounded.
+
+    `values` are the int8 numbers, as float64, whose sums of products are exact too. Rows are scaled
+    by `limit`, or by their largest entry, but at least by `least`. `units` is H.
+    """
+
+    values: Array
+    scale: Array
+    limit: float
+    least: float
+    units: int = 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> Matrix:
+        return replace(self, values=self.values[rows], scale=self.scale[rows])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, K)."""
+        N, K = self.values.shape
+        return N, K
+
+    def times(self, a: Array) -> Array:
+        """Return the product with rows (..., K)."""
+        q, scale = rounded(a, self.limit, self.least)
+        sums = (q.astype(np.float64) @ self.values.T).astype(REAL)
+        result: Array = sums * (self.scale * scale)
+        return result
+
+
+def rounded(a: Array, limit: float, least: float) -> tuple[Array, Array]:
+    """Return rows (..., K) as whole numbers in -127..127, and their scales (..., 1)."""
+    largest = np.abs(a).max(axis=-1, keepdims=True)
+    most = np.maximum(largest, f32(least)) if math.isinf(limit) else np.full_like(largest, limit)
+    usable = most >= f32(TINY)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(usable, f32(MOST) / most, f32(0))
+    q = np.rint(np.minimum(np.maximum(a * inverse, f32(-MOST)), f32(MOST)))
+    scale = np.where(usable, most / f32(MOST), f32(0))
+    whole = np.isfinite(largest)
+    return np.where(whole, q, 0), np.where(whole, scale, f32(np.nan))
+
+
+def int8_product(
+    a: Array,
+    weight: Any,
+    gain: Array | None = None,
+    widths: Sequence[int] = (),
+    precision: MatmulPrecision = "float32",
+) -> Product:
+    """Return a product as ``product.product`` does."""
+    if not isinstance(weight, Matrix):  # the vector of an elementwise recurrence
+        return product(a, weight)
+    z = weight.times(a)
+    if gain is None:
+        return Product(z, a, (), precision)
+    groups = [
+        normalise(part, part.shape[-1] // weight.units)
+        for part in np.split(z, np.cumsum(widths)[:-1], axis=-1)
+    ]
+    return Product(np.concatenate([g.hat for g in groups], axis=-1) * gain, a, (), precision)
+
+
+INT8_ARITHMETIC = Arithmetic(sigmoid, tanh, int8_product, normalise, settled)
+
+
+class Packed:
+    """An immutable copy of a layer's weights."""
+
+    dtype = REAL
+
+    def __init__(
+        self,
+        cell: Cell,
+        config: CellConfig,
+        weights: Sequence[Array | None],
+        scales: Sequence[Array | None],
+        limits: Limits,
+    ) -> None:
+        self.cell, self.config = CELLS[cell.name], arrays.own(config, CellConfig, "config")
+        limits = Limits(*map(float, limits))
+        shapes = quantized.QuantizedWeights.shapes(self.cell, config)
+        given = dict(zip(self.cell.weights, weights, strict=True))
+        given |= {n + quantized.SCALE: s for n, s in zip(given, scales, strict=True)}
+        copies = {n: arrays.copied(a, n) for n, a in given.items() if a is not None}
+        for name, (shape, dtype) in shapes.items():
+            if name in copies:
+                arrays.like(copies[name], name, shape, dtype)
+            elif name != "limits" and not name.startswith("bias"):
+                raise ValueError(f"{name}: expected shape {shape}, got None")
+        for name in copies.keys() - shapes.keys():
+            raise ValueError(f"{name}: expected None")
+        self.w = self._named(copies, limits)
+
+    def _named(self, copies: Mapping[str, Array], limits: Limits) -> CellWeights:
+        """Return matrices with their scales, and biases as a step adds them."""
+        within = quantized.least(self.cell, self.config)
+        how = {"weight_ih": (limits.x, 0.0), "weight_hh": (limits.h, within)}
+        how["weight_hr"] = (quantized.BY_ROW, 1.0)
+        w: Any = CellWeights(copies)
+        for name in quantized.matrices(self.cell):
+            if name in copies:
+                scale = w.pop(name + quantized.SCALE)
+                w[name] = Matrix(
+                    copies[name].astype(np.float64), scale, *how[name], self.config.hidden_size
+                )
+        # All that a gate adds is in one sum, unless its products are taken apart.
+        rows = len(copies["weight_ih"])
+        zero = np.zeros(rows, REAL)
+        of_x, of_h = zero + copies.get("bias_ih", zero), copies.get("bias_hh", zero)
+        apart = np.repeat(
+            [gate in STEPS[self.cell.name].apart for gate in self.cell.gates],
+            self.config.hidden_size,
+        )
+        w["bias_ih"] = np.where(apart, of_x, of_x + of_h)
+        w["bias_hh"] = np.where(apart, of_h, f32(0))
+        named: CellWeights = w
+        return named
+
+    def state_shapes(self, B: int) -> list[tuple[int, int]]:
+        """Return the shape of each state."""
+        return [(B, n) for n in self.cell.state_sizes(self.config)]
+
+
+# Infinity and NaN raise no warning, as in the compiled twin.
+@arrays.pinning
+@np.errstate(over="ignore", invalid="ignore", under="ignore")
+def forward(
+    packed: Any,
+    x: Array,
+    state: Sequence[Array | None],
+    y: Array | None,
+    state_n: Sequence[Array],
+    *,
+    spans: Array | None = None,
+    reset: Array | None = None,
+    keep: bool = False,
+) -> None:
+    """Run a layer over a sequence."""
+    packed = arrays.own(packed, Packed, "packed")
+    if keep:
+        raise ValueError("keep: expected False, as quantized weights are not trained")
+    cell, config, w = packed.cell, packed.config, packed.w
+    I, H, P = config.input_size, config.hidden_size, config.output_size
+    if not arrays.is_plain(x, REAL) or x.ndim != 3 or not x.shape[1]:
+        arrays.refuse(x, "x", f"a float32 array (T, B, {I}), B at least 1,")
+    T, B, _ = x.shape
+    check_sequence(x, "x", (T, B, I), REAL)
+    if y is not None:
+        check_sequence(y, "y", (T, B, P), REAL, out=True)
+    shapes = packed.state_shapes(B)
+    state = checked_states(state, "state", shapes, REAL)
+    state_n = checked_states(state_n, "state_n", shapes, REAL, out=True)
+    reset, running = checked_reset(reset, T, B), running_rows(spans, T, B)
+    if running is not None:
+        reset = None if reset is None else reset & running
+        # Padding may hold anything, even NaN, and must not count.
+        x = np.where(running[:, :, None], x, 0)
+    widths = [len(group) * H for group in cell.norm_groups]
+    zx = w["bias_ih"] + int8_product(x, w["weight_ih"], w.get("gain_ih"), widths).value
+    step = STEPS[cell.name].forward
+    now = tuple(
+        np.zeros_like(n) if s is None else s.copy() for s, n in zip(state, state_n, strict=True)
+    )
+    for t in range(T):
+        rows = slice(None) if running is None else np.flatnonzero(running[t])
+        now = zeroed(now, None if reset is None else reset[t])
+        old = tuple(s[rows] for s in now)
+        new = step(zx[t, rows], old, w, INT8_ARITHMETIC).state
+        if "weight_hr" in w:
+            new = (int8_product(new[0], w["weight_hr"]).value, *new[1:])
+        if y is not None:
+            y[t] = put(np.zeros_like(y[t]), rows, new[0])
+        now = tuple(put(s, rows, n) for s, n in zip(now, new, strict=True))
+    for out, s in zip(state_n, now, strict=True):
+        out[...] = s
+
+
+class Stepper(FloatStepper):
+    """A layer's state, advanced one time step at a time."""
+
+    _kind = Packed
+    _forward = staticmethod(forward)
+
+
+class PackedLinear:
+    """An immutable copy of the weights of an affine map."""
+
+    def __init__(self, weights: Sequence[Array | None], scale: Array, limit: float) -> None:
+        weight, bias = weights
+        values, scale = arrays.copied(weight, "weight"), arrays.copied(scale, "weight_scale")
+        if not arrays.is_plain(values, INT8) or values.ndim != 2 or values.size == 0:
+            arrays.refuse(values, "weight", "a C-contiguous int8 array (O, I)")
+        arrays.like(scale, "weight_scale", values.shape[:1], REAL)
+        self.bias = np.zeros_like(scale) if bias is None else f32(0) + arrays.copied(bias, "bias")
+        arrays.like(self.bias, "bias", values.shape[:1], REAL)
+        self.weight = Matrix(values.astype(np.float64), scale, float(limit), 0.0)
+
+
+# Infinity and NaN raise no warning, as in the compiled twin.
+@arrays.pinning
+@np.errstate(over="ignore", invalid="ignore", under="ignore")
+def linear(packed: Any, x: Array, y: Array) -> None:
+    """Write x W^T + b to y, each row by a product of its own."""
+    packed = arrays.own(packed, PackedLinear, "packed")
+    O, I = packed.weight.shape
+    n = arrays.rows_of(x, "x", I, REAL)
+    arrays.like(y, "y", (n, O), REAL, out=True)
+    y[...] = packed.bias + packed.weight.times(x)
+
+
+@arrays.pinning
+def take_rows(table: Array, scale: Array, x: Array, y: Array) -> None:
+    """Write the rows of `table` with the indices `x`, times their scales, to `y`."""
+    if not arrays.is_plain(table, INT8) or not table.flags.c_contiguous or table.ndim != 2:
+        arrays.refuse(table, "table", "a C-contiguous int8 array (V, D)")
+    V, D = table.shape
+    arrays.like(scale, "scale", (V,), REAL)
+    arrays.integers(x, "x")
+    arrays.like(y, "y", (x.size, D), REAL, out=True)
+    x = x.copy()  # checked and used: no one else can change it
+    arrays.refuse_strays((x < 0) | (x >= V), x, "x", f"whole numbers in 0..{V - 1}")
+    y[...] = table[x].astype(REAL) * scale[x, None]
