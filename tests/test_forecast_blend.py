@@ -34,7 +34,7 @@ def test_what_wanders_is_forecast_by_its_last_value(seed: int) -> None:
 def test_weights_add_up_and_favour_the_better() -> None:
     model = Forecaster(**SMALL, season=12).fit(waves(150))
     weights = model.weights(20)
-    assert list(weights) == ["network", "naive", "seasonal naive", "seasonal change"]
+    assert list(weights) == ["network", "mean", "naive", "seasonal naive", "seasonal change"]
     np.testing.assert_allclose(sum(weights.values()), 1)
     assert weights["seasonal naive"][5] > weights["naive"][5]
     for name, weight in model.weights(7).items():
@@ -67,19 +67,27 @@ def test_too_short_for_weights(season: int | None, expected: str) -> None:
         model.predict_interval(1)
 
 
-def test_weights_by_hand() -> None:
+@pytest.mark.parametrize("mean", [1.0, 2.0])
+def test_weights_by_hand(mean: float) -> None:
     rng = np.random.default_rng(0)
-    errors = rng.normal(size=(3, 200, 1, 1)) * np.array([1, 1.05, 4])[:, None, None, None]
+    deviations = np.array([1, mean, 1.05, 4])[:, None, None, None]
+    errors = rng.normal(size=(4, 200, 1, 1)) * deviations
     mse = np.square(errors).mean(axis=(1, 2, 3))
-    gain = np.square(errors[1]) - np.square(errors[0])
-    u = (gain - gain.mean()).ravel()
-    lags = np.arange(1, 12)
-    overlap = sum((1 - lag / 12) * (u[lag:] @ u[:-lag]) for lag in lags)
-    t = gain.sum() / np.sqrt(u @ u + 2 * overlap)
-    share = (t / stats.t.ppf(0.995, 199)) ** 2
-    assert 0.1 < share < 0.9
-    naive = mse[1:] ** -3.0
-    expected = [share, *((1 - share) * naive / naive.sum())]
+    sure = []
+    for one in errors[:2]:
+        gain = np.square(errors[2]) - np.square(one)
+        u = (gain - gain.mean()).ravel()
+        lags = np.arange(1, 12)
+        overlap = sum((1 - lag / 12) * (u[lag:] @ u[:-lag]) for lag in lags)
+        t = gain.sum() / np.sqrt(u @ u + 2 * overlap)
+        sure.append((max(t, 0) / stats.t.ppf(0.995, 199)) ** 2)
+    assert 0.1 < max(sure) < 0.9
+    assert (sure[1] > 0) == (mean == 1)
+    doubted, naive = np.array(sure) * mse[:2] ** -3.0, mse[2:] ** -3.0
+    expected = [
+        *(max(sure) * doubted / doubted.sum()),
+        *((1 - max(sure)) * naive / naive.sum()),
+    ]
     np.testing.assert_allclose(blend.weights([errors], [1])[:, 0, 0], expected, rtol=1e-3)
     # In two parts, as errors of two series.
     halves = blend.weights([errors[:, :100], errors[:, 100:]], [1, 1])[:, 0, 0]
@@ -87,19 +95,39 @@ def test_weights_by_hand() -> None:
 
 
 def test_weights_where_errors_are_unknown_or_zero() -> None:
-    errors = np.array([1.0, 2.0])[:, None, None, None] * np.ones((2, 20, 4, 1))
+    errors = np.array([1.0, 3.0, 2.0])[:, None, None, None] * np.ones((3, 20, 4, 1))
     assert blend.weights([errors], [1])[0].ravel().tolist() == [1] * 4
-    assert blend.weights([errors[::-1]], [1])[1].ravel().tolist() == [1] * 4
-    assert blend.weights([errors[:, :5]], [1])[1].ravel().tolist() == [1] * 4  # too few
+    assert blend.weights([errors[[2, 1, 0]]], [1])[2].ravel().tolist() == [1] * 4
+    assert blend.weights([errors[[1, 0, 2]]], [1])[1].ravel().tolist() == [1] * 4
+    assert blend.weights([errors[:, :5]], [1])[2].ravel().tolist() == [1] * 4  # too few
     errors[:, :, 2:] = np.nan
     assert blend.weights([errors], [1])[0].ravel().tolist() == [1] * 4
     errors[0] = 0
     assert blend.weights([errors], [1])[0].ravel().tolist() == [1] * 4
-    assert blend.weights([np.zeros((3, 20, 1, 1))], [1]).ravel().tolist() == [0, 0.5, 0.5]
-    errors = np.ones((3, 20, 1, 1))
-    errors[2] = np.nan  # a season that is longer than what is known
-    assert blend.weights([errors], [1]).ravel().tolist() == [0, 1, 0]
+    assert blend.weights([np.zeros((4, 20, 1, 1))], [1]).ravel().tolist() == [0, 0, 0.5, 0.5]
+    errors = np.ones((4, 20, 1, 1))
+    errors[3] = np.nan  # a season that is longer than what is known
+    assert blend.weights([errors], [1]).ravel().tolist() == [0, 0, 1, 0]
     assert blend.blended(np.array([[[[2.0]]], [[[np.nan]]]]), np.full((2, 1, 1), 0.5)) == 2
+
+
+def test_the_mean_counts_further_ahead() -> None:
+    """Where errors that do not overlap are too few for a test, as long as it is better."""
+    rng = np.random.default_rng(0)
+    scale = np.array([2, 1, 1.5])[:, None, None, None] * np.ones((1, 1, 12, 1))
+    scale[1, :, 9:] = 3
+    mean = blend.weights([scale * rng.normal(size=(3, 40, 12, 1))], [1])[1].ravel()
+    assert mean[0] > 0.5
+    assert (np.diff(mean[:8]) >= 0).all()
+    assert mean[11] == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_independent_noise_is_forecast_by_its_mean(seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=100)
+    model = Forecaster(seed=seed).fit(values)
+    last, ahead = values[-1], model.predict(12)
+    assert np.abs(ahead - values[-20:].mean()).max() < 0.5 * abs(last - values[-20:].mean())
 
 
 @pytest.mark.parametrize("season", [1, 5, 7.5, 365.25])

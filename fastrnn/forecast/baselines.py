@@ -1,4 +1,4 @@
-"""Forecasts without a model: by the last value, the last season, or the changes in it."""
+"""Forecasts without a model: by the last value or season, the changes in it, or the mean."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def forecasts(
     at = origins[:, None] + np.arange(horizon)
     last = np.repeat(values[origins - 1, None], horizon, axis=1)
     return [last, *(_before(values, at - _lags(horizon, season)) for season in seasons)]
+
+
+def means(values: Array, origins: Array, horizon: int, window: int) -> Array:
+    """Return forecasts (B, horizon, K) by the mean of the last `window` values before origins."""
+    mean = values[origins[:, None] + np.arange(-window, 0)].mean(axis=1, keepdims=True)
+    return np.repeat(mean, horizon, axis=1)
 
 
 def change_names(seasons: tuple[float, ...]) -> list[str]:

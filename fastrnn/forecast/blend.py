@@ -1,4 +1,4 @@
-"""Weights of the network and of the naive forecasts, by their errors on held-out values."""
+"""Weights of the network, the mean and the naive forecasts, by their errors on held-out values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from fastrnn._types import Array
 from fastrnn.forecast import lags
 from fastrnn.forecast.intervals import student
 
-#: The network has all the weight where it is better than the best of the other forecasts at this
-#: level of confidence. 0.95 is not enough for random walks: over a short past, one that happened to
-#: return to its mean looks like a series that reverts to it.
+#: The network and the mean of the last values come first, and give way to the others.
+DOUBTED = 2
+
+#: They have all the weight where one is better than the best of the others at this confidence. 0.95
+#: is not enough for random walks: over a short past, one that happened to return to its mean looks
+#: like a series that reverts to it.
 CONFIDENCE = 0.99
 
 #: With fewer held-out errors it has none.
 _LEAST = 10
 
-#: Weights of naive forecasts are proportional to the inverse of their mean squared errors (Bates
-#: and Granger 1969) to this power, which leaves less to what is worse.
+#: Weights are proportional to the inverse of mean squared errors (Bates and Granger 1969) to this
+#: power, which leaves less to what is worse.
 _POWER = 3
 
 #: Errors at one horizon are few and noisy: statistics are averaged over this many horizons to
@@ -35,15 +38,22 @@ _LEAST_VARIANCE = 0.2
 
 
 def weights(errors: Sequence[Array], strides: Sequence[int], part: float = 1.0) -> Array:
-    """Return weights (J, horizon, K) of J forecasts, the first a network's, which sum to 1 over J.
+    """Return weights (J, horizon, K) of J forecasts, which sum to 1 over J.
 
-    The share of the network is the square of the standard errors by which it is better than the
-    best naive forecast, as a part of those that :data:`CONFIDENCE` takes.
+    The confidence in the network, and in the mean, is the square of the standard errors by which it
+    is better than the best naive forecast, as a part of those that :data:`CONFIDENCE` takes. The
+    greater is the weight of both, of which each has a part in proportion to its confidence and to
+    the inverse cube of its mean squared error; those of naive forecasts are in proportion to the
+    latter alone.
+
+    What the last value tells gets less with each step, and so do the errors that show it: the
+    confidence in the mean at one step is kept further ahead, as long as it is better.
 
     Parameters
     ----------
     errors : sequence of (J, B, horizon, K) arrays
-        Held-out errors of each series, NaN where they are unknown. At horizons with too few, the
+        Held-out errors of each series, the first :data:`DOUBTED` of the network and the mean, the
+        others of naive forecasts; NaN where they are unknown. At horizons with too few, the
         weights are those of the last with enough; a forecast without any has weight 0.
     strides : sequence of int
         Time between successive errors of each series.
@@ -55,24 +65,37 @@ def weights(errors: Sequence[Array], strides: Sequence[int], part: float = 1.0) 
     sums = _neighbours(np.sum([np.nansum(s, axis=1) for s in squares], axis=0))
     counts = _neighbours(np.sum([np.isfinite(s).sum(axis=1) for s in squares], axis=0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = np.where(counts > 0, sums / counts, np.inf)[1:]
-        best = means.min(axis=0)
-        # Where the best is without error, whatever has none shares the weight.
-        worse = np.where(best > 0, means / best, np.where(means > 0, np.inf, 1.0))
-        naive = worse**-_POWER
-    better, enough = significance(squares, strides, means.argmin(axis=0), part)
-    share = np.square(np.clip(better, 0, 1))
-    parts = np.concatenate([share[None], (1 - share) * naive / naive.sum(axis=0)])
+        means = np.where(counts > 0, sums / counts, np.inf)
+    naive = means[DOUBTED:]
+    best = DOUBTED + naive.argmin(axis=0)
+    tests = [significance(squares, strides, one, best, part) for one in range(DOUBTED)]
+    sure = np.square(np.clip([better for better, _ in tests], 0, 1))
+    sure[1] = np.where(means[1] < naive.min(axis=0), np.maximum.accumulate(sure[1]), 0)
+    shares = _shares(means[:DOUBTED], sure) * sure.max(axis=0)
+    parts = np.concatenate([shares, _shares(naive) * (1 - shares.sum(axis=0))])
+    enough = tests[0][1]
     known = enough if enough.any() else counts[0].min(axis=-1) > 0
     last = np.maximum.accumulate(np.where(known, np.arange(len(known)), 0))
     filled: Array = parts[:, last]
     return filled
 
 
+def _shares(means: Array, sure: float | Array = 1.0) -> Array:
+    """Return shares by mean squared errors (J, ...), which sum to 1, and by how sure each is."""
+    best = means.min(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Where the best is without error, whatever has none shares the weight.
+        worse = np.where(best > 0, means / best, np.where(means > 0, np.inf, 1.0))
+    parts = sure * worse**-_POWER
+    total = parts.sum(axis=0)
+    shares: Array = parts / np.where(total > 0, total, 1)
+    return shares
+
+
 def significance(
-    squares: Sequence[Array], strides: Sequence[int], best: Array, part: float
+    squares: Sequence[Array], strides: Sequence[int], one: int, other: Array, part: float
 ) -> tuple[Array, Array]:
-    """Return how surely a network is better, 1 being enough confidence, and where that is known.
+    """Return how surely one is better than another, 1 being enough, and where that is known.
 
     It is the statistic of Diebold and Mariano (1995), the mean difference of squared errors divided
     by its standard error, which allows for their autocorrelation (Newey and West 1987); as a part
@@ -81,10 +104,11 @@ def significance(
     Parameters
     ----------
     squares : sequence of (J, B, horizon, K) arrays
-        Squared errors of each series, the network's first.
+        Squared errors of each series.
     strides : sequence of int
-    best : (horizon, K) array
-        The other forecast to compare with, counted from the second.
+    one : int
+    other : (horizon, K) array
+        Which of the J to compare with.
     part : float
         As in :func:`weights`.
 
@@ -94,16 +118,15 @@ def significance(
     enough : (horizon,) array of bool
         Where there are enough errors; `better` is 0 elsewhere.
     """
-    total, variance, count, apart = np.zeros((4, *best.shape))
-    overlap = np.arange(1, len(best) + 1)[:, None]
+    total, variance, count, apart = np.zeros((4, *other.shape))
+    overlap = np.arange(1, len(other) + 1)[:, None]
     for s, stride in zip(squares, strides, strict=True):
-        other = np.take_along_axis(s[1:], best[None, None], axis=0)[0]
-        difference = other - s[0]
+        difference = np.take_along_axis(s, other[None, None], axis=0)[0] - s[one]
         k = np.isfinite(difference).sum(axis=0)
         mean = np.nansum(difference, axis=0) / np.maximum(k, 1)
         products = lags.products(np.nan_to_num(difference - mean))
         at = np.arange(len(products))[:, None, None]
-        bartlett = np.clip(1 - at / lags.reach(len(best), stride), 0, None)
+        bartlett = np.clip(1 - at / lags.reach(len(other), stride), 0, None)
         long_run = 2 * (bartlett * products).sum(axis=0) - products[0]
         total += k * mean
         variance += np.maximum(long_run, _LEAST_VARIANCE * products[0])

@@ -23,6 +23,11 @@ _FOLDS = 3
 #: Minimum number of errors for weights of a series' own; with fewer, they are those of all series.
 _OWN = 30
 
+#: Errors are blended by weights that rest on those in the other parts of as many: by
+#: cross-validation. With fewer parts, weights would be less sure, and so worse, than those by all
+#: errors; ten leave little of that (Breiman and Spector 1992).
+_PARTS = 10
+
 #: Maximum number of origins per series, evenly spaced.
 _ORIGINS = 500
 
@@ -71,11 +76,20 @@ def scale_of(design: Design, track: Track, stop: int, log: bool) -> Scale:
     return Scale.of(track.values[:stop], track.exog[:stop], log, waves)
 
 
+def names(design: Design) -> list[str]:
+    """Return what the J forecasts are called that are blended."""
+    of = design.seasons
+    return ["network", "mean", *baselines.names(of), *baselines.change_names(of)]
+
+
 def candidates(
     design: Design, net: Sequential, z: Array, origins: Array, phase: float, horizon: int
 ) -> Array:
-    """Return forecasts (J, B, horizon, K): the network's, the naive ones, those by changes."""
-    said = [design.forecast(net, z, origins, phase, horizon)]
+    """Return forecasts (J, B, horizon, K) in the order of :func:`names`."""
+    said = [
+        design.forecast(net, z, origins, phase, horizon),
+        baselines.means(z, origins, horizon, design.window),
+    ]
     for without_model in (baselines.forecasts, baselines.changes):
         said += without_model(z, origins, horizon, design.seasons)
     return np.stack(said)
@@ -104,11 +118,17 @@ def held_out(design: Design, tracks: Sequence[Track], fraction: float) -> list[l
 
 @dataclasses.dataclass(frozen=True)
 class _Errors:
-    """Errors (J, B, horizon, K) of one series, which member each of the B is of, their distance."""
+    """Errors (J, B, horizon, K) of one series, and the time between successive ones of the B."""
 
     errors: Array
-    member: Array
     stride: int
+
+    def __len__(self) -> int:
+        return len(self.errors[0])
+
+    def parts(self) -> Array:
+        """Return which part each error is of, (B,)."""
+        return np.arange(len(self)) * _PARTS // max(len(self), 1)
 
 
 class Calibration:
@@ -162,7 +182,8 @@ class Calibration:
         the network gives way: all weight is on the last season, or, without one, on the last value.
         """
         lengths = self._design.seasons
-        weights = np.zeros((2 + 2 * len(lengths), horizon, self._tracks[0].values.shape[1]))
+        J, K = len(names(self._design)), self._tracks[0].values.shape[1]
+        weights = np.zeros((J, horizon, K))
         if not self.blended:
             weights[0] = 1
             return weights
@@ -172,8 +193,8 @@ class Calibration:
             more = horizon - known.shape[1]
             return np.pad(known, ((0, 0), (0, more), (0, 0)), mode="edge")
         shortest = min(map(len, self._tracks))
-        whole = [2 + j for j, s in enumerate(lengths) if s <= shortest]
-        weights[whole[0] if whole else 1] = 1
+        whole = [j for j, s in enumerate(lengths) if s <= shortest]
+        weights[blend.DOUBTED + (1 + whole[0] if whole else 0)] = 1
         return weights
 
     def _furthest(self) -> int:
@@ -187,20 +208,20 @@ class Calibration:
         return max(lengths, default=1)
 
     def _weights(self, i: int | None, horizon: int, without: int | None) -> Array | None:
-        """Return weights by errors, if there are any; those of one member may be left out."""
+        """Return weights by errors, if there are any; those of one part may be left out."""
         wide = horizon + blend.SMOOTHING
         known = self._errors(wide)
-        if i is not None and len(known[i].member) < _OWN:
+        if i is not None and len(known[i]) < _OWN:
             i = None
         key = (i, horizon, without)
         if key in self._cache:
             return self._cache[key]
         every = known if i is None else [known[i]]
-        parts = [(e.errors[:, e.member != without, :wide], e.stride) for e in every]
+        parts = [(e.errors[:, e.parts() != without, :wide], e.stride) for e in every]
         left = [(errors, stride) for errors, stride in parts if errors.shape[1]]
         weights = None
         if left:
-            part = sum(e.shape[1] for e, _ in left) / sum(len(e.member) for e in every)
+            part = sum(e.shape[1] for e, _ in left) / sum(map(len, every))
             weights = blend.weights([e for e, _ in left], [s for _, s in left], part)[:, :horizon]
         self._cache[key] = weights
         return weights
@@ -220,14 +241,13 @@ class Calibration:
     def _of(self, i: int, horizon: int) -> _Errors:
         track, scales = self._tracks[i], self._scales
         n, K = track.values.shape
-        J = 2 + 2 * len(self._design.seasons)
-        errors, members = [np.empty((J, 0, horizon, K))], list[int]()
+        errors = [np.empty((len(names(self._design)), 0, horizon, K))]
         stops = [member.stops[i] for member in self.members]
         if not any(stops):
-            return _Errors(errors[0], np.array(members, int), 1)
+            return _Errors(errors[0], 1)
         stride = -(-(n - stops[0]) // _ORIGINS)
         ends = [*stops[1:], n]
-        for m, (member, stop, end) in enumerate(zip(self.members, stops, ends, strict=True)):
+        for member, stop, end in zip(self.members, stops, ends, strict=True):
             origins = np.arange(stop + (stops[0] - stop) % stride, end, stride)
             scale = member.scales[i]
             if scale is None or not len(origins):
@@ -237,8 +257,7 @@ class Calibration:
             at = origins[:, None] + np.arange(horizon)
             actual = np.where((at < n)[..., None], z[np.minimum(at, n - 1)], np.nan)
             errors.append((actual - said) * (scale.deviation / scales[i].deviation))
-            members += [m] * len(origins)
-        return _Errors(np.concatenate(errors, axis=1), np.array(members, int), stride)
+        return _Errors(np.concatenate(errors, axis=1), stride)
 
     def half_widths(self, i: int | None, horizon: int, level: float) -> Array:
         """Return half-widths (horizon, K) of intervals, in units of the scale.
@@ -274,17 +293,18 @@ class Calibration:
     def _residuals(self, i: int, horizon: int) -> Array:
         """Return residuals (B, horizon, K) of forecasts of series `i`, NaN where unknown.
 
-        Those of one member are blended by the errors of the others. By its own they would be
-        smaller than those of new values.
+        Those of one part are blended by the errors of the others. By its own they would be smaller
+        than those of new values.
         """
         known = self._errors(horizon)[i]
         of_all = self.weights(i, horizon)
-        parts = [np.empty((0, *of_all.shape[1:]))]
-        for m in np.unique(known.member).tolist():
-            weights = self._weights(i, horizon, m) if self.blended else None
-            of_member = known.errors[:, known.member == m, :horizon]
-            parts.append(blend.blended(of_member, of_all if weights is None else weights))
-        return np.concatenate(parts)
+        residuals = [np.empty((0, *of_all.shape[1:]))]
+        parts = known.parts()
+        for part in np.unique(parts).tolist():
+            weights = self._weights(i, horizon, part) if self.blended else None
+            errors = known.errors[:, parts == part, :horizon]
+            residuals.append(blend.blended(errors, of_all if weights is None else weights))
+        return np.concatenate(residuals)
 
 
 def _too_few(counts: Array, needed: int, level: float) -> ValueError:

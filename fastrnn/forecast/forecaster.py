@@ -13,7 +13,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._files import model_file
 from fastrnn._types import Array
-from fastrnn.forecast import baselines, files, fitted, missing, plot, seasons
+from fastrnn.forecast import calibration, files, fitted, missing, plot, seasons
 from fastrnn.forecast.calibration import Calibration, Member, held_out
 from fastrnn.forecast.fitted import Fitted
 from fastrnn.forecast.network import Design
@@ -39,16 +39,19 @@ class Forecaster(estimators.Settings):
     the last season. So three more networks are trained without the last `calibration_fraction` of
     the series, without the last two thirds of that part and without the last third of it; where a
     training takes more than 800 optimizer steps, only the first of them. Each forecasts the values
-    up to where the next one's training ends, beside forecasts without a model: the last value, and,
-    with a `season`, the value a season (or as many seasons as it takes) before, and the last value
-    plus the change that came over as many steps then.
-    The forecast is a weighted mean of the network's and these, at each step and for each series
-    (:meth:`weights`). The network's share grows with how surely it is better than the best of the
-    others: it is the square of the statistic of Diebold and Mariano (1995), which counts standard
-    errors of the difference of squared errors, as a part of those that a confidence of 99 % takes.
-    So the network gives way where it is not better, and has all the weight where it is beyond
-    doubt. The others share the rest in proportion to the inverse cubes of their mean squared
-    errors. A series too short for such a test is forecast by its last season or value alone.
+    up to where the next one's training ends, beside forecasts without a model: the mean of the last
+    `window` values, and naive ones: the last value, and, with a `season`, the value a season (or as
+    many seasons as it takes) before, and the last value plus the change that came over as many
+    steps then. The forecast is a weighted mean of all, at each step and for each series
+    (:meth:`weights`). The share of network and mean grows with how surely the surer of them is
+    better than the best naive forecast: it is the square of the statistic of Diebold and Mariano
+    (1995), which counts standard errors of the difference of squared errors, as a part of those
+    that a confidence of 99 % takes. So they give way where they are not better, and have all the
+    weight where one is so beyond doubt; what tells for the mean at one step counts further ahead
+    too, as long as it is better there. The naive forecasts share the rest in proportion to the
+    inverse cubes of their mean squared errors; network and mean share theirs in proportion to
+    these and to how sure each is. A series too short for such a test is forecast by its last
+    season or value alone.
 
     **Intervals** are quantiles of the same errors of the blend (:meth:`predict_interval`).
 
@@ -275,7 +278,10 @@ class Forecaster(estimators.Settings):
         They are as far from the forecast, to either side and at each step, as the quantile of
         residuals of split conformal prediction (Vovk et al. 2005; Lei et al. 2018): of k absolute
         residuals that of rank ``level * (k + 1)``. The residuals are those of the last
-        `calibration_fraction` of the series, forecast by networks that were trained without it.
+        `calibration_fraction` of the series, forecast by networks that were trained without it, and
+        blended by cross-validation with ten folds (Breiman and Spector 1992): by weights that rest
+        on the errors in the other nine tenths of it. By all errors, residuals would be smaller than
+        the errors of new values; by far fewer, larger, as weights would be less sure.
         Successive residuals resemble each other, which conformal prediction does not provide for:
         the quantile is widened by as much as Student's t of as many degrees of freedom as there are
         independent ones (Bayley and Hammersley 1946) is wider than that of k.
@@ -318,13 +324,12 @@ class Forecaster(estimators.Settings):
         Returns
         -------
         dict of str to (horizon,) or (horizon, K) array, or a dict or list of such
-            ``"network"``, ``"naive"`` and, with a season, ``"seasonal naive"`` and
+            ``"network"``, ``"mean"``, ``"naive"`` and, with a season, ``"seasonal naive"`` and
             ``"seasonal change"``.
         """
         fit = self._fitted()
         horizon = _checks.size(horizon, "horizon")
-        seasons = fit.design.seasons
-        names = ["network", *baselines.names(seasons), *baselines.change_names(seasons)]
+        names = calibration.names(fit.design)
         single = fit.tracks[0].layout.single
         found = [
             {name: w[:, 0] if single else w for name, w in zip(names, weights, strict=True)}
