@@ -30,6 +30,7 @@ modules:
 
 - `losses`, `optim`, `schedules`, `callbacks`: how to train;
 - `text`, `forecast`, `sklearn`: models of texts and of time series, and scikit-learn estimators;
+- `torch`: the layers as PyTorch modules;
 - `functional`, `layouts`: forward and backward on one's own arrays, and weights of tutorials.
 """
 
@@ -57,12 +58,13 @@ if _typing.TYPE_CHECKING:  # for editors
     from fastrnn import schedules as schedules
     from fastrnn import sklearn as sklearn
     from fastrnn import text as text
+    from fastrnn import torch as torch
 
 #: Modules that are imported when they are first asked for.
 _LAZY = frozenset({"callbacks", "forecast", "functional", "layouts", "schedules", "text"})
 
 #: Likewise, each with the package that it needs: a star import must neither need nor hide that.
-_EXTRAS = frozenset({"sklearn"})
+_EXTRAS = frozenset({"sklearn", "torch"})
 
 #: All public names, save `models`, which holds none of its own.
 __all__ = sorted({*(n for n in globals() if n[0] != "_"), *_LAZY} - {"models"})

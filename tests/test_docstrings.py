@@ -31,8 +31,9 @@ MODULES = [
 
 
 def imported(name: str) -> Any:
-    if name.startswith("fastrnn.sklearn"):
-        pytest.importorskip("sklearn")
+    for extra in fastrnn._EXTRAS:
+        if name.startswith(f"fastrnn.{extra}"):
+            pytest.importorskip(extra)
     return importlib.import_module(name)
 
 

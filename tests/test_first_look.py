@@ -11,7 +11,7 @@ import pytest
 import fastrnn
 from fastrnn.cli import main
 
-EXTRAS = ["IPython", "matplotlib", "pandas", "polars", "scipy", "sklearn"]
+EXTRAS = ["IPython", "matplotlib", "pandas", "polars", "scipy", "sklearn", "torch"]
 
 #: Before other code: hides what the extras install.
 BARE = f"import sys; sys.modules |= dict.fromkeys({EXTRAS})"
@@ -30,8 +30,8 @@ def test_public_names() -> None:
     assert {"LSTM", "Sequential", "load", "use_backend", "optim", "text"} < {*names}
     assert {*fastrnn.layers.__all__} < {*names}
     for name in vars(fastrnn):
-        assert name in names or name[0] == "_" or name in ("cli", "models", "sklearn")
-    assert {*names, "sklearn"} < {*dir(fastrnn)}
+        assert name in names or name[0] == "_" or name in ("cli", "models", "sklearn", "torch")
+    assert {*names, "sklearn", "torch"} < {*dir(fastrnn)}
 
 
 def test_editors_know_the_modules_that_are_imported_late() -> None:
@@ -45,7 +45,7 @@ def test_a_star_import_hides_no_package() -> None:
     exec("from fastrnn import *", names)
     del names["__builtins__"]
     assert sorted(names) == fastrnn.__all__
-    assert not {*names} & {"sklearn", "Any", "np", "models"}
+    assert not {*names} & {"sklearn", "torch", "Any", "np", "models"}
 
 
 def test_looking_raises_nothing_in_a_bare_install() -> None:
@@ -55,7 +55,8 @@ import fastrnn
 
 members = dict(inspect.getmembers(fastrnn))
 assert members["LSTM"] is fastrnn.LSTM
-assert not hasattr(fastrnn, "sklearn") and hasattr(fastrnn, "text")
+assert not hasattr(fastrnn, "sklearn") and not hasattr(fastrnn, "torch")
+assert hasattr(fastrnn, "text")
 shown = pydoc.plaintext.document(fastrnn)
 for name in fastrnn.__all__:
     value = getattr(fastrnn, name)
@@ -73,15 +74,22 @@ print(shown)
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        ("import fastrnn.sklearn", "ImportError"),
-        ("from fastrnn import sklearn", "ImportError"),
-        ("from fastrnn.sklearn import SequenceClassifier", "ImportError"),
-        ("import fastrnn; fastrnn.sklearn.SequenceClassifier", "AttributeError"),
+        ("import fastrnn.{0}", "ImportError"),
+        ("from fastrnn import {0}", "ImportError"),
+        ("from fastrnn.{0} import anything", "ImportError"),
+        ("import fastrnn; fastrnn.{0}.anything", "AttributeError"),
     ],
 )
-def test_a_missing_extra_is_named(code: str, error: str) -> None:
-    said = run(f"{BARE}\ntry: {code}\nexcept {error} as e: print(e)")
-    assert said == "fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'\n"
+@pytest.mark.parametrize(
+    ("extra", "remedy"),
+    [
+        ("sklearn", "scikit-learn: pip install 'fastrnn[sklearn]'"),
+        ("torch", "PyTorch: https://pytorch.org/get-started/locally"),
+    ],
+)
+def test_a_missing_extra_is_named(extra: str, remedy: str, code: str, error: str) -> None:
+    said = run(f"{BARE}\ntry: {code.format(extra)}\nexcept {error} as e: print(e)")
+    assert said == f"fastrnn.{extra} needs {remedy}\n"
 
 
 def test_objects_say_what_they_are() -> None:

@@ -114,6 +114,39 @@ def test_names_and_shapes(stack, cell, sizes, same_bits):
             setattr(stack, name, 1)
 
 
+def test_gradients_that_are_not_wanted(backend, cell, make_layer, make_state, rng, same_bits):
+    """What is wanted has the same bits, and layers below it are not gone through."""
+    L, D, dtype = 3, 2, np.dtype(np.float32)
+    layer = make_layer(cell, I, H, num_layers=L, bidirectional=True, dtype=dtype)
+    weights = layer._scan_weights
+    kinds = [w.kind for w in weights]
+    x, dy = rng.normal(size=(T, B, I)).astype(dtype), rng.normal(size=(T, B, D * H)).astype(dtype)
+    made = (make_state(cell, (L * D, B, H), dtype) for _ in range(2))
+    state, dstate_n = (s if isinstance(s, tuple) else (s,) for s in made)
+    factors = [rng.normal(size=(T, B, D * H)).astype(dtype) for _ in range(L - 1)]
+
+    def gradients(wanted, keep_from=0, has_dx=True):
+        state_n, dstate = (tuple(np.empty_like(s) for s in state) for _ in range(2))
+        dx = np.empty_like(x) if has_dx else None
+        tape = stacks.forward(
+            weights, x, state, np.empty_like(dy), state_n, factors=factors, keep=True,
+            keep_from=keep_from,
+        )  # fmt: skip
+        grads = stacks.backward(tape, kinds, dy, dstate_n, dx, dstate, num_layers=L, wanted=wanted)
+        return dx, dstate, [tuple(g for g in of_scan if g is not None) for of_scan in grads]
+
+    dx, dstate, all_grads = gradients(None)
+    for wanted in ([False] * 6, [k in (1, 4) for k in range(6)]):
+        got = gradients(wanted)
+        assert same_bits(got[:2], (dx, dstate))
+        for of_scan, full, asked in zip(got[2], all_grads, wanted, strict=True):
+            assert same_bits(of_scan, full) if asked else not of_scan
+    _, upper, grads = gradients([k in (2, 5) for k in range(6)], keep_from=1, has_dx=False)
+    assert same_bits(tuple(d[2:] for d in upper), tuple(d[2:] for d in dstate))
+    assert same_bits((grads[2], grads[5]), (all_grads[2], all_grads[5]))
+    assert not any(grads[k] for k in (0, 1, 3, 4))
+
+
 def test_central_differences(cell, make_layer, make_state, rng):
     """Every entry of every input and weight, of two layers with dropout in both directions."""
     T, B, I, H, step = 4, 2, 2, 3, 1e-5

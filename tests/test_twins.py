@@ -75,7 +75,10 @@ def test_mypy_sees_through_the_seam(tmp_path):
         command, cwd=tmp_path, capture_output=True, text=True, check=False,
         env={"MYPYPATH": str(Path(fastrnn.__file__).parents[1])},
     )  # fmt: skip
-    errors = [line for line in process.stdout.splitlines() if ": error:" in line]
+    # Of these calls: what the package imports may have no types, or may not be installed.
+    errors = [
+        e for e in process.stdout.splitlines() if e.startswith("calls.py:") and ": error:" in e
+    ]
     first = len(lines) - len(WRONG) + 1
     for number, expected in enumerate(WRONG.values(), first):
         here = [e for e in errors if e.startswith(f"calls.py:{number}:")]

@@ -14,13 +14,10 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._kernels import dispatch
-from fastrnn._kernels.cells import Cell, CellConfig
+from fastrnn._kernels.cells import Cell
 from fastrnn._kernels.interface import Kernels, KernelTape, PackedWeights, WeightGradients
-from fastrnn._kernels.weights import Weights
+from fastrnn._kernels.weights import Kind, ScanWeights
 from fastrnn._types import Array, Fixed
-
-#: What must be the same for a tape and its weights.
-Kind = tuple[Cell, CellConfig, np.dtype[Any]]
 
 
 class Bound:
@@ -90,7 +87,7 @@ class ScanTape(Fixed, Bound, _NewTape):
 
 
 def forward(
-    weights: Weights,
+    weights: ScanWeights,
     x: Array,
     state: Sequence[Array | None],
     y: Array | None,
@@ -126,7 +123,7 @@ def forward(
     owned : bool
         Whether no one else holds `x`, so that a tape need not copy it.
     """
-    kernels = dispatch.kernels(weights.dtype)
+    kernels = dispatch.kernels(weights.kind[2])
     packed = weights.packed(kernels)
     spans = None
     if lengths is not None:
@@ -159,6 +156,7 @@ def backward(
     dstate: Sequence[Array],
     *,
     reverse: bool = False,
+    weight_gradients: bool = True,
 ) -> list[Array | None]:
     """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (B, H) each.
 
@@ -170,11 +168,13 @@ def backward(
         None where it is not wanted.
     reverse : bool
         As in the `forward`.
+    weight_gradients : bool
+        Whether those of the weights are wanted.
 
     Returns
     -------
     grads : list of array or None
-        Gradients of the weights, in the order of `cell.weights`.
+        Gradients of the weights, in the order of `cell.weights`; empty where they are not wanted.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def backward(
         raise ValueError("tape: is from the forward of another layer")
     if reverse:
         dy, dx = None if dy is None else dy[::-1], None if dx is None else dx[::-1]
-    gradients = tape.kernels.Gradients(tape.packed)
+    gradients = tape.kernels.Gradients(tape.packed) if weight_gradients else None
     if isinstance(tape.kept, Checkpoints):
         _expect_shapes(tape, dy, dx)
         _backward_checkpointed(tape, tape.kept, dy, dstate_n, dx, dstate, gradients)
@@ -198,7 +198,7 @@ def backward(
             # The kernels check everything; where a shape is wrong, say only that.
             _expect_shapes(tape, dy, dx)
             raise
-    return gradients.arrays()
+    return [] if gradients is None else gradients.arrays()
 
 
 def _expect_shapes(tape: ScanTape, dy: Array | None, dx: Array | None) -> None:
@@ -246,7 +246,7 @@ def _backward_checkpointed(
     dstate_n: Sequence[Array | None],
     dx: Array | None,
     dstate: Sequence[Array],
-    gradients: WeightGradients,
+    gradients: WeightGradients | None,
 ) -> None:
     """Rerun each segment, the last one first, and backpropagate through it."""
     _pins = _checks.pinned(dy, dstate_n)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastrnn._core import scan
 from fastrnn._core.scan import ScanTape
-from fastrnn._kernels.weights import Weights
+from fastrnn._kernels.weights import Kind, ScanWeights
 from fastrnn._types import Array
 
 #: Bytes of a lower layer's output that inference holds at a time: few enough for the L2 cache.
@@ -22,14 +22,18 @@ _SEGMENT_BYTES = 262144
 
 @dataclass(slots=True, repr=False)
 class StackTape:
-    """What `backward` needs from a `forward`: L*D scans, and the factors between layers."""
+    """What `backward` needs from a `forward`: scans, and the factors between layers.
+
+    The first `skipped` of the L*D scans were not kept.
+    """
 
     scans: Sequence[ScanTape]
     factors: Sequence[Array | None]
+    skipped: int = 0
 
 
 def forward(
-    weights: Sequence[Weights],
+    weights: Sequence[ScanWeights],
     x: Array,
     state: Sequence[Array | None],
     y: Array | None,
@@ -37,6 +41,7 @@ def forward(
     *,
     factors: Sequence[Array | None],
     keep: bool = False,
+    keep_from: int = 0,
     lengths: Array | None = None,
     reset: Array | None = None,
     checkpoint_every: int | None = None,
@@ -54,6 +59,8 @@ def forward(
         Factors for the outputs of the L-1 lower layers; None stands for ones.
     keep : bool
         Whether to return a tape.
+    keep_from : int
+        The lowest layer to which `backward` will go.
     lengths, reset, checkpoint_every
         As in ``scan.forward``.
     """
@@ -69,7 +76,7 @@ def forward(
                 state,
                 None if y is None else y[part],
                 state_n,
-                factors=factors,
+                factors=[None if f is None else f[part] for f in factors],
                 lengths=None if lengths is None else lengths - t,
                 reset=None if reset is None else reset[part],
             )
@@ -78,7 +85,7 @@ def forward(
     scans: list[ScanTape | None] = []
     for layer in range(L):
         top = layer == L - 1
-        out = y if top else np.empty((*x.shape[:2], D * weights[0].config.output_size), x.dtype)
+        out = y if top else np.empty((*x.shape[:2], D * weights[0].kind[1].output_size), x.dtype)
         for d in range(D):
             k = layer * D + d
             tape = scan.forward(
@@ -87,7 +94,7 @@ def forward(
                 _of_scan(state, k),
                 _part(out, d, D),
                 [s[k] for s in state_n],
-                keep=keep,
+                keep=keep and layer >= keep_from,
                 reverse=d == 1,
                 lengths=lengths,
                 reset=reset,
@@ -97,71 +104,80 @@ def forward(
             scans.append(tape)
         if not top and out is not None:
             x = _times(out, factors[layer])
-    return StackTape([tape for tape in scans if tape is not None], factors) if keep else None
+    if not keep:
+        return None
+    return StackTape([tape for tape in scans if tape is not None], factors, keep_from * D)
 
 
 def backward(
     tape: StackTape,
-    weights: Sequence[Weights],
+    kinds: Sequence[Kind],
     dy: Array | None,
     dstate_n: Sequence[Array | None],
     dx: Array | None,
     dstate: Sequence[Array],
     *,
     num_layers: int,
+    wanted: Sequence[bool] | None = None,
 ) -> list[list[Array | None]]:
     """Backpropagate through a `forward`, into `dx` (T, B, I) and `dstate` (L*D, B, H) each.
 
     Parameters
     ----------
-    weights : sequence of Weights
-        Those whose gradients are wanted.
+    kinds : sequence of tuple
+        Of the L*D weights.
     dx : array or None, out
         None where it is not wanted.
+    dstate : sequence of array, out
+        Left as they are for layers that were not kept.
     num_layers : int
         L.
+    wanted : sequence of bool, optional
+        Of which scans the gradients of the weights are wanted. Default: all.
 
     Returns
     -------
     grads : list of list of array or None
-        Gradients of each of the L*D weights.
+        Gradients of each of the L*D weights; empty where they are not wanted.
 
     Raises
     ------
     ValueError
         If the tape is from other weights, or is of another shape.
     """
-    scans, factors, L = tape.scans, tape.factors, num_layers
-    if len(scans) != len(weights) or len(factors) != L - 1:
+    scans, factors, L, skipped = tape.scans, tape.factors, num_layers, tape.skipped
+    if skipped + len(scans) != len(kinds) or len(factors) != L - 1:
         raise ValueError("tape: is from the forward of another layer")
-    D = len(scans) // L
-    grads: list[list[Array | None]] = [[]] * len(scans)
-    for layer in reversed(range(L)):
-        top = scans[layer * D]
-        into = np.empty(top.shape, top.dtype) if layer else dx
+    D = len(kinds) // L
+    lowest = skipped // D
+    grads: list[list[Array | None]] = [[]] * len(kinds)
+    for layer in reversed(range(lowest, L)):
+        top = scans[layer * D - skipped]
+        into = np.empty(top.shape, top.dtype) if layer > lowest else dx
         for d in range(D):
             k = layer * D + d
             mine = into if d == 0 or into is None else np.empty_like(into)
             grads[k] = scan.backward(
-                scans[k],
-                weights[k].kind,
+                scans[k - skipped],
+                kinds[k],
                 _part(dy, d, D),
                 _of_scan(dstate_n, k),
                 mine,
                 [s[k] for s in dstate],
                 reverse=d == 1,
+                weight_gradients=wanted is None or wanted[k],
             )
             if d and into is not None and mine is not None:
                 _add(into, mine)
-        if layer and into is not None:
+        if layer > lowest and into is not None:
             # The input was the output of the layer below, times a factor.
             dy = _times(into, factors[layer - 1])
     return grads
 
 
-def _segment_steps(weights: Weights, x: Array) -> int:
+def _segment_steps(weights: ScanWeights, x: Array) -> int:
     """Return how many steps inference takes at a time."""
-    step_bytes: int = x.shape[1] * weights.config.output_size * x.itemsize
+    step_bytes: int = x.shape[1] * weights.kind[1].output_size * x.itemsize
     return max(1, _SEGMENT_BYTES // max(1, step_bytes))
 
 

@@ -152,7 +152,7 @@ class Kernels(Protocol):
         dstate_n: Sequence[Array | None],
         dx: Array | None,
         dstate: Sequence[Array],
-        gradients: WeightGradients,
+        gradients: WeightGradients | None,
     ) -> None:
         """Backpropagate through time (Werbos 1990).
 
@@ -168,8 +168,8 @@ class Kernels(Protocol):
             None where it is not wanted. The last axis contiguous.
         dstate : sequence of array, OUT
             Gradients of the initial states. May be `dstate_n`.
-        gradients : WeightGradients, OUT
-            For the tape's weights, whose gradients are added.
+        gradients : WeightGradients or None, OUT
+            For the tape's weights, whose gradients are added; None where they are not wanted.
         """
 
     def segment_steps(self, B: int, least: int) -> int:

@@ -7,7 +7,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,20 @@ from fastrnn._kernels.interface import Kernels, PackedAffine, PackedWeights
 from fastrnn._types import Array
 
 P = TypeVar("P", PackedWeights, PackedAffine)
+
+#: What must be the same for a tape and its weights.
+Kind = tuple[Cell, CellConfig, np.dtype[Any]]
+
+
+class ScanWeights(Protocol):
+    """What a scan needs of its weights: their kind, and the kernels' copy of them."""
+
+    @property
+    def kind(self) -> Kind:
+        """Cell, configuration and dtype."""
+
+    def packed(self, kernels: Kernels) -> PackedWeights:
+        """Return the kernels' copy of the current weights."""
 
 
 def _references(arrays: Sequence[Array | None]) -> int:
@@ -189,7 +203,7 @@ class Weights(Watched[PackedWeights]):
                 raise ValueError(f"{name}: expected shape {shapes[name]}, got None")
         super().__init__(cell.weights, arrays, config.matmul_precision)
         self.cell, self.config = cell, config
-        self.kind = (cell, replace(config, matmul_precision="float32"), self.dtype)
+        self.kind: Kind = (cell, replace(config, matmul_precision="float32"), self.dtype)
 
     def multiplied(self, name: str, factors: Array) -> Weights:
         """Return the same weights, except that one is multiplied elementwise."""
@@ -210,6 +224,49 @@ class Weights(Watched[PackedWeights]):
 
     def _pack(self, kernels: Kernels) -> PackedWeights:
         return kernels.Packed(self.cell, self.config, self._arrays)
+
+
+#: The latest copies of borrowed weights, by the index of the scan: kernels, dtype and copy.
+Copies = dict[int, tuple[Kernels, np.dtype[Any], PackedWeights]]
+
+
+class BorrowedWeights:
+    """Weights of one layer in one direction for one call, in arrays that belong to the caller.
+
+    Anyone may have changed them since the call before, so they are compared with the latest copy.
+
+    Parameters
+    ----------
+    kind : tuple
+        Cell, configuration and dtype.
+    arrays : sequence of array or None
+        As in :class:`Weights`; C-contiguous.
+    copies : dict
+        Where the copy is kept from call to call; threads may share it.
+    index : int
+        Its key there.
+    """
+
+    __slots__ = ("_arrays", "_copies", "_index", "kind")
+
+    def __init__(
+        self, kind: Kind, arrays: Sequence[Array | None], copies: Copies, index: int
+    ) -> None:
+        self.kind, self._arrays, self._copies, self._index = kind, arrays, copies, index
+
+    def packed(self, kernels: Kernels) -> PackedWeights:
+        """Return the kernels' copy of the arrays."""
+        cell, config, dtype = self.kind
+        of, its_dtype, packed = self._copies.get(self._index, (None, None, None))
+        if of is kernels and its_dtype == dtype and packed is not None:
+            if packed.matches(self._arrays):
+                return packed
+            # Free the old copy first, so that the new one can reuse its memory.
+            self._copies.pop(self._index, None)
+            del packed
+        packed = kernels.Packed(cell, config, self._arrays)
+        self._copies[self._index] = (kernels, dtype, packed)
+        return packed
 
 
 class LinearWeights(Watched[PackedAffine]):

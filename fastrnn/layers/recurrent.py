@@ -376,7 +376,7 @@ class Recurrent(CellLayer):
         dstate_0 = self._new_rows(B)
         grads = stacks.backward(
             tape.stack,
-            self._scan_weights,
+            [weights.kind for weights in self._scan_weights],
             dy,
             (dh, *rest),
             dx_steps,

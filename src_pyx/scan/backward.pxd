@@ -24,7 +24,7 @@ from vec cimport (
 cdef struct Backward:
     # A backward call, shared by its threads. Arrays of chunk * B rows start at a chunk's first row.
     const Weights *w
-    ScanSums *sums
+    ScanSums *sums          # or NULL
     Schedule schedule
     ptrdiff_t chunk         # steps whose weight gradients are summed together
     bint by_blocks          # threads split each step's blocks; else the rows
@@ -243,7 +243,8 @@ cdef inline void backward_share(int index, int count, void *what) noexcept nogil
                 leave_step_back(&mine, t, at, rows)
         if count > 1:
             barrier_wait(&f.others, count)
-        sum_chunk(f, at, step_offset(&f.schedule, t0 + n) - at, index, count)
+        if f.sums is not NULL:
+            sum_chunk(f, at, step_offset(&f.schedule, t0 + n) - at, index, count)
         if f.dx is not NULL:
             input_gradients(f, t0, n, index, count)
         if count > 1 and i > 0:

@@ -488,12 +488,12 @@ def segment_steps(B, least):
     return -(-least // chunk) * chunk
 
 
-def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients not None):
+def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients):
     """Backpropagate through time (Werbos 1990)."""
     cdef Packed packed = tape.packed
     if packed is None:
         raise ValueError("tape: expected one that `forward` made")
-    if gradients.packed is not packed:
+    if gradients is not None and gradients.packed is not packed:
         raise ValueError("gradients: expected those of the weights with which the tape was made")
     cdef const Weights *w = &packed.w
     cdef ptrdiff_t T = tape.schedule.T, B = tape.schedule.B
@@ -503,7 +503,8 @@ def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients n
     dstate = tuple_of(dstate, "dstate", w.layout.states)
     packed.need_back(dx is not None)
     memset(&f, 0, sizeof(Backward))
-    f.w, f.sums, f.schedule = w, &gradients.sums, tape.schedule
+    f.w, f.schedule = w, tape.schedule
+    f.sums = NULL if gradients is None else &gradients.sums
     f.chunk = max(1, min(CHUNK_ROWS // B, T))
     if tape.reset is not None:
         f.resets.at = booleans(tape.reset, "reset", T, B)

@@ -193,13 +193,13 @@ def backward(
     dstate_n: Sequence[Array | None],
     dx: Array | None,
     dstate: Sequence[Array],
-    gradients: WeightGradients,
+    gradients: WeightGradients | None,
 ) -> None:
     """Backpropagate through time (Werbos 1990)."""
     tape = own(tape, Tape, "tape")
-    gradients = own(gradients, Gradients, "gradients")
     packed, running, reset = tape.packed, tape.running, tape.reset
-    if gradients.packed is not packed:
+    sums = Gradients(packed) if gradients is None else own(gradients, Gradients, "gradients")
+    if sums.packed is not packed:
         raise ValueError("gradients: expected those of the weights with which the tape was made")
     w, dtype, (T, B, I) = packed.w, packed.dtype, tape.x.a.shape
     shapes = packed.state_shapes(B)
@@ -220,17 +220,17 @@ def backward(
         saved, output = tape.steps[t]
         if output is not None:
             dh, dweight, _ = product_back(output, dstep[0], w["weight_hr"])
-            gradients.add({"weight_hr": dweight})
+            sums.add({"weight_hr": dweight})
             dstep = (dh, *dstep[1:])
         back = step(saved, dstep, w)
         dzx[t, rows] = back.dzx
         now = tuple(put(d, rows, n) for d, n in zip(now, back.dstate, strict=True))
         now = zeroed(now, None if reset is None else reset[t])
-        gradients.add(back.grads)
+        sums.add(back.grads)
     dinput, dweight, dgain = product_back(tape.x, dzx, w["weight_ih"], w.get("gain_ih"))
     if dx is not None:
         dx[...] = dinput
-    gradients.add({"weight_ih": dweight, "bias_ih": dzx.sum(axis=(0, 1)), "gain_ih": dgain})
+    sums.add({"weight_ih": dweight, "bias_ih": dzx.sum(axis=(0, 1)), "gain_ih": dgain})
     for out, d in zip(dstate, now, strict=True):
         out[...] = d
 

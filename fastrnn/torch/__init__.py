@@ -1,0 +1,28 @@
+"""Recurrent layers as ``torch.nn.Module``s: torch's modules, run by these kernels on CPUs.
+
+`RNN`, `LSTM`, `GRU` and their cells are subclasses of torch's own, with the same arguments,
+parameters and initial weights; `accelerate` turns every such layer of a model into one, and
+`restore` turns it back. Optimizers, hooks, ``state_dict``, pickling, parametrizations and pruning
+work as they do there. Calls that the kernels don't cover (other devices, half precision,
+``torch.compile``, export, tracing) are torch's own.
+
+PyTorch is not installed along with this package, as everyone has a build of their own.
+"""
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError:
+    raise ImportError(
+        "fastrnn.torch needs PyTorch: https://pytorch.org/get-started/locally"
+    ) from None
+
+from fastrnn.torch.cells import GRUCell as GRUCell
+from fastrnn.torch.cells import LSTMCell as LSTMCell
+from fastrnn.torch.cells import RNNCell as RNNCell
+from fastrnn.torch.layers import GRU as GRU
+from fastrnn.torch.layers import LSTM as LSTM
+from fastrnn.torch.layers import RNN as RNN
+from fastrnn.torch.swap import accelerate as accelerate
+from fastrnn.torch.swap import restore as restore
+
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate", "restore"]
