@@ -178,6 +178,26 @@ def test_weights_are_seen_through_another_backend(layer, x, same_bits):
     assert not same_bits(stream.step(x[0]), first)
 
 
+def test_load_state_dict_of_parts(layer, same_bits):
+    before = layer.state_dict()
+    name, *others = before
+    keys = layer.load_state_dict({name: before[name] + 1, "more": 0}, strict=False)
+    assert keys == (sorted(others), ["more"])
+    assert same_bits(layer.state_dict(), before | {name: before[name] + 1})
+    net = {"layer." + n: a for n, a in before.items()} | {"other.weight": 0}
+    assert repr(layer.load_state_dict(net, prefix="layer.")) == "<All keys matched successfully>"
+    assert same_bits(layer.state_dict(), before)
+    with pytest.raises(ValueError, match=r"state_dict: missing .* with prefix='layer.'$"):
+        layer.load_state_dict(net)
+    with pytest.raises(ValueError, match=rf"state_dict: missing \['{others[0]}'"):
+        layer.load_state_dict({n: a for n, a in before.items() if n != others[0]})
+    with pytest.raises(TypeError, match=r"^prefix: expected a str, got int"):
+        layer.load_state_dict(before, prefix=1)
+    with pytest.raises(TypeError, match=r"^strict: expected True or False"):
+        layer.load_state_dict(before, strict="no")
+    assert same_bits(layer.state_dict(), before)
+
+
 def test_load_state_dict_is_all_or_nothing(layer, same_bits):
     before = layer.state_dict()
     bad = {n: a + 1 for n, a in before.items()}

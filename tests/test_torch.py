@@ -298,6 +298,57 @@ def test_projection(backend, rng, same_bits, layout, stack, bias):
         assert_close(grads[name], parameter.grad, 1e-12, name)
 
 
+def test_weights_of_a_whole_net(same_bits):
+    """Picked by a prefix, of a layer, a cell and a model; in few bits, which are exact."""
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(7, I)
+            self.encoder = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(I, H, 2, bidirectional=True)})
+            self.cell = torch.nn.GRUCell(I, H)
+            self.head = torch.nn.Linear(2 * H, 3)
+
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        state = Net().to(dtype).state_dict(keep_vars=True)
+        lstm = fastrnn.LSTM(I, H, 2, bidirectional=True)
+        assert not any(lstm.load_state_dict(state, prefix="encoder.rnn."))
+        for name, weight in lstm.parameters().items():
+            assert same_bits(weight, state[f"encoder.rnn.{name}"].detach().float().numpy())
+        fastrnn.GRUCell(I, H).load_state_dict(state, prefix="cell.")
+        model = fastrnn.Sequential(
+            [fastrnn.Embedding(7, I), lstm, fastrnn.Dropout(0.1), fastrnn.Linear(2 * H, 3)]
+        )
+        model.load_state_dict(state, prefix=["embedding.", "encoder.rnn.", "head."])
+        assert same_bits(model.parameters()["3.bias"], state["head.bias"].detach().float().numpy())
+    del (
+        state["cell.weight_ih"],
+        state["cell.weight_hh"],
+        state["cell.bias_ih"],
+        state["cell.bias_hh"],
+    )
+    with pytest.raises(ValueError, match=r"with prefix=\['embedding.', 'encoder.rnn.', 'head.'\]"):
+        model.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"are there with prefix='encoder\.rnn\.'"):
+        lstm.load_state_dict(state)
+
+
+def test_files_of_torch_say_what_reads_them(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    state = torch.nn.Linear(2, 3).state_dict()
+    path = tmp_path / "m"
+    for options in ({}, {"_use_new_zipfile_serialization": False}):
+        torch.save(state, path, **options)
+        with pytest.raises(ValueError, match=r"m: is not a model of fastrnn.*torch.load\(path"):
+            fastrnn.load(path)
+    for dtype, room in ((torch.float32, "numpy"), (torch.bfloat16, "torch")):
+        save_file({n: t.to(dtype) for n, t in state.items()}, path, {"format": "pt"})
+        with pytest.raises(ValueError, match=rf"not a model of fastrnn.*safetensors.{room}.load_f"):
+            fastrnn.load(path)
+        fastrnn.Linear(2, 3).load_state_dict(load_file(path))
+
+
 def test_tensors_that_numpy_can_not_read():
     layer = fastrnn.RNN(I, H)
     for x in (torch.ones(T, B, I, requires_grad=True), torch.ones(T, B, I, dtype=torch.bfloat16)):

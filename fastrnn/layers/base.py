@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -28,6 +28,18 @@ class Stage(Protocol):
         """Zero the state of these rows of the batch; None selects all."""
 
 
+class LoadedKeys(NamedTuple):
+    """What ``load_state_dict`` found: names of weights it lacked, and of others; as in torch."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not any(self):
+            return "<All keys matched successfully>"
+        return f"LoadedKeys(missing_keys={self[0]}, unexpected_keys={self[1]})"
+
+
 class Layer:
     """A layer: holds weights and modes, but nothing from any call.
 
@@ -46,6 +58,7 @@ class Layer:
     >>> lstm.trainable = False  # fit leaves it as it is
     >>> twin = fastrnn.LSTM(3, 5, num_layers=2)
     >>> twin.load_state_dict(lstm.state_dict())
+    <All keys matched successfully>
     """
 
     #: Whether a model can hold the layer, which must then run over whole sequences.
@@ -286,13 +299,27 @@ class Layer:
         """Return a copy of the weights, by name."""
         return {name: array.copy() for name, array in self.parameters().items()}
 
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, mapping: Mapping[str, Any], strict: bool = True, prefix: str = ""
+    ) -> LoadedKeys:
         """Copy weights into the layer: all of them, or none if there is an error.
 
         Parameters
         ----------
         mapping : mapping of str to array-like
-            Names and shapes as in :meth:`parameters`; torch's ``state_dict()`` fits.
+            Names and shapes as in :meth:`parameters`. torch's ``state_dict()`` fits, also that of
+            a whole net, in any dtype of real numbers and on any device.
+        strict : bool
+            Whether a name that is missing or unexpected is an error; otherwise, weights that are
+            missing stay as they are. Default: True.
+        prefix : str
+            What the layer's names begin with in a net: ``"encoder.lstm."``. Other names are not
+            looked at. Default: nothing.
+
+        Returns
+        -------
+        LoadedKeys
+            ``(missing_keys, unexpected_keys)``, both empty if `strict`.
 
         Raises
         ------
@@ -301,21 +328,29 @@ class Layer:
         TypeError
             If a value does not hold real numbers.
         """
-        if not isinstance(mapping, Mapping):
-            raise TypeError(f"state_dict: expected a mapping, got {type(mapping).__name__}")
+        given = with_prefix(expect_mapping(mapping), prefix)
         own = self.parameters()
-        missing, unexpected = sorted(own.keys() - mapping.keys()), sorted(mapping.keys() - own)
-        if missing or unexpected:
-            raise ValueError(f"state_dict: missing {missing}, unexpected {unexpected}")
-        # torch converts a tensor only if it is detached from the graph.
-        values = {n: v.detach() if hasattr(v, "detach") else v for n, v in mapping.items()}
+        keys = LoadedKeys(sorted(own.keys() - given.keys()), sorted(given.keys() - own))
+        if _checks.flag(strict, "strict") and any(keys):
+            raise ValueError(
+                f"state_dict: missing {keys.missing_keys}, unexpected {keys.unexpected_keys}"
+                f"{self._prefix_hint(mapping)}"
+            )
         # Copied before any is written: the values may be this layer's own arrays.
         checked = {
-            n: _checks.copied(_checks.shaped(values[n], n, a.dtype, a.shape))
+            n: _checks.copied(_checks.shaped(_readable(given[n]), n, a.dtype, a.shape))
             for n, a in own.items()
+            if n in given
         }
-        for name, array in own.items():
-            array[...] = checked[name]
+        for name, array in checked.items():
+            own[name][...] = array
+        return keys
+
+    def _prefix_hint(self, mapping: Mapping[str, Any]) -> str:
+        """Return which prefixes the names of the weights have, if all of them are there."""
+        names = self.parameters().keys()
+        found = [p for p in prefixes_of(mapping) if p and all(p + n in mapping for n in names)]
+        return f"; they are there with prefix={' or '.join(map(repr, found))}" if found else ""
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments for such a layer, ready for JSON."""
@@ -325,6 +360,40 @@ class Layer:
     def least_weights(cls, config: Mapping[str, Any]) -> int:
         """Return the least number of weights in a file with a layer of this configuration."""
         return 0
+
+
+def expect_mapping(value: Any) -> Mapping[str, Any]:
+    """Return the value, if it may be a state_dict."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"state_dict: expected a mapping, got {type(value).__name__}")
+    return value
+
+
+def with_prefix(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the entries whose names begin with a prefix, without it."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
+    if not prefix:
+        return dict(mapping)
+    return {n.removeprefix(prefix): v for n, v in mapping.items() if str(n).startswith(prefix)}
+
+
+def prefixes_of(mapping: Mapping[str, Any]) -> list[str]:
+    """Return what comes before the last part of the names: a net's modules, in their order."""
+    return list(dict.fromkeys(str(n)[: str(n).rfind(".") + 1] for n in mapping))
+
+
+def _readable(value: Any) -> Any:
+    """Return a tensor in the form in which NumPy reads it; anything else as it is.
+
+    That is on the CPU, apart from any graph, and in a dtype that NumPy has.
+    """
+    if not hasattr(value, "detach"):
+        return value
+    tensor = value.detach().cpu()
+    # float32 has all numbers of bfloat16, float16 and float8.
+    short = tensor.is_floating_point() and tensor.element_size() < 4
+    return tensor.float() if short else tensor
 
 
 class Stateless:

@@ -70,6 +70,7 @@ class Linear(Layer):
     >>> linear(np.ones((4, 7, 3))).shape
     (4, 7, 2)
     >>> linear.load_state_dict({"weight": [[1, 0, 0], [0, 1, 1]], "bias": [0, 10]})
+    <All keys matched successfully>
     >>> linear([1, 2, 3])
     array([ 1., 15.], dtype=float32)
     """

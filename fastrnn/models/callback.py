@@ -47,7 +47,7 @@ class Model(Protocol):
         """Return a copy of the weights, by name."""
         ...
 
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> object:
         """Copy weights in."""
         ...
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from fastrnn import _checks, _frames
 from fastrnn._types import Array
-from fastrnn.layers.base import Layer
+from fastrnn.layers.base import Layer, LoadedKeys, expect_mapping, prefixes_of, with_prefix
 from fastrnn.models.data import Data
 from fastrnn.models.network import Network, SequentialTape
 
@@ -52,6 +52,63 @@ class Chain(Layer):
         Changes made in place take effect at the next call.
         """
         return self._network.parameters()
+
+    def load_state_dict(
+        self, mapping: Mapping[str, Any], strict: bool = True, prefix: str | Sequence[str] = ""
+    ) -> LoadedKeys:
+        """Copy weights into the layers: all of them, or none if there is an error.
+
+        Parameters
+        ----------
+        mapping, strict
+            As for a layer.
+        prefix : str or sequence of str
+            A str comes before names as in :meth:`parameters`. Several, one for each layer with
+            weights, come in place of the layers' numbers: ``["embedding.", "encoder.", "head."]``
+            reads the ``state_dict()`` of a torch net with these modules.
+
+        Returns
+        -------
+        LoadedKeys
+            As of a layer.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for a layer; and if the number of prefixes is not that of layers with weights.
+        """
+        if isinstance(prefix, str):
+            return super().load_state_dict(mapping, strict, prefix)
+        prefixes, holders = list(prefix), self._holders()
+        if len(prefixes) != len(holders):
+            raise ValueError(
+                f"prefix: expected a str, or {len(holders)} of them, one for each layer with "
+                f"weights, got {prefixes}"
+            )
+        given = expect_mapping(mapping)
+        renamed = {
+            f"{i}.{name}": value
+            for i, own in zip(holders, prefixes, strict=True)
+            for name, value in with_prefix(given, own).items()
+        }
+        return super().load_state_dict(renamed, strict)
+
+    def _holders(self) -> list[int]:
+        """Return the indices of layers that have weights."""
+        return [i for i, layer in enumerate(self.layers) if layer.parameters()]
+
+    def _prefix_hint(self, mapping: Mapping[str, Any]) -> str:
+        """Return prefixes for a net whose modules have these layers' weights, in their order."""
+        prefixes = prefixes_of(mapping)
+        layers = [self.layers[i] for i in self._holders()]
+        fits = len(prefixes) == len(layers) and all(
+            p + name in mapping
+            for p, layer in zip(prefixes, layers, strict=True)
+            for name in layer.parameters()
+        )
+        if fits and not all(p.rstrip(".").isdecimal() for p in prefixes):
+            return f"; they may be there with prefix={prefixes}"
+        return super()._prefix_hint(mapping)
 
     def train(self, mode: bool = True) -> Self:
         """Switch all layers to training mode, or, with False, to evaluation; return the model."""
