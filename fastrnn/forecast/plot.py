@@ -45,7 +45,7 @@ def _label_dates(axes: Any, times: Any) -> None:
     if np.asarray(times).dtype.kind == "M":
         from matplotlib import dates
 
-        locator: Any = dates.AutoDateLocator()  # type: ignore[no-untyped-call]
-        formatter: Any = dates.ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+        locator: Any = dates.AutoDateLocator()
+        formatter: Any = dates.ConciseDateFormatter(locator)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(formatter)
