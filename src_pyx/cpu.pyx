@@ -1,12 +1,19 @@
-"""The instruction sets of our variants that this CPU and operating system support."""
+"""The instructions that this CPU and operating system support, of those that our kernels use."""
 
 cdef extern from "cpu.h":
     bint has_baseline()
     bint has_avx2()
     bint has_avx512()
+    bint has_avx512bf16()
 
 
 def features():
-    """Return the names of the instruction sets, best first."""
+    """Return the names of the instruction sets of our variants, best first."""
     found = (("avx512", has_avx512()), ("avx2", has_avx2()), ("baseline", has_baseline()))
+    return tuple([name for name, has in found if has])
+
+
+def extensions():
+    """Return the names of instructions that a variant uses where a CPU has them."""
+    found = (("avx512bf16", has_avx512bf16()),)
     return tuple([name for name, has in found if has])

@@ -8,8 +8,12 @@ cimport numpy as cnp
 
 from cpython.pycapsule cimport PyCapsule_Import
 from split cimport thread_pool, use_pool
+from vec cimport use_bfloat16
+
+from fastrnn._kernels import extensions
 
 cnp.import_array()
+use_bfloat16("avx512bf16" in extensions.USED)
 use_pool(<thread_pool *>PyCapsule_Import("fastrnn._kernels._threads.pool", False))
 
 include "lib/arrays.pxi"

@@ -4,8 +4,8 @@ cimport numpy as cnp
 from libc.string cimport memcmp, memcpy, memset
 from panels cimport Panels, ceil_div, multiply, panels_for, part, some_panels, split_point, sweep
 from vec cimport (
-    VL, WIDEST, float_mode, flush_subnormals, gemm_args, real, restore_mode, vf, vload, vload_first,
-    vset, vstore, vstore_first,
+    REALS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
+    tile_format, vf, vload, vload_first, vset, vstore, vstore_first,
 )
 
 cdef enum:
@@ -25,12 +25,11 @@ cdef class PackedLinear:
 
     cdef object weight, bias    # copies
     cdef ptrdiff_t I, O
+    cdef const tile_format *format
     cdef Panels w, back         # back: packed when first needed
     cdef Buffer w_memory, back_memory, init, zero
 
     def __cinit__(self, weights, matmul_precision="float32"):
-        if matmul_precision != "float32":
-            raise ValueError("matmul_precision: expected 'float32' on this backend")
         weight, bias = weights
         # Check the copies: other threads may change the originals meanwhile.
         self.weight = weight = copied(weight, "weight")
@@ -42,8 +41,9 @@ cdef class PackedLinear:
         if bias is not None:
             self.bias = bias = copied(bias, "bias")
             vector(bias, "bias", self.O, IN)
-        self.w = panels_for(self.I, ceil_div(self.O, VL), 1, 0, VL)
-        self.w_memory = buffer_of(product_of(self.I, self.w.blocks, VL))
+        self.format = format_of(matmul_precision)
+        self.w = panels_for(self.format, self.I, ceil_div(self.O, VL), 1, 0, VL)
+        self.w_memory = buffer_of(product_of(self.w.depth, self.w.blocks, VL))
         self.w.w = self.w_memory.data
         pack(&self.w, &OUTPUT, data(self.weight), self.O)
         self.init = zeros(self.w.blocks * VL)
@@ -57,7 +57,9 @@ cdef class PackedLinear:
         cdef Buffer memory
         if self.back_memory is not None:
             return 0
-        back = panels_for(self.O, ceil_div(self.I, VL), 1, 0, VL)
+        if self.format is not &REALS:
+            raise ValueError("matmul_precision: expected 'float32' on this backend in BPTT")
+        back = panels_for(&REALS, self.O, ceil_div(self.I, VL), 1, 0, VL)
         memory = buffer_of(product_of(self.O, back.blocks, VL))
         back.w = memory.data
         pack_back(&back, &OUTPUT, data(self.weight), self.O, self.I)
@@ -92,7 +94,8 @@ cdef struct RowMap:
     ptrdiff_t n
     real *y
     ptrdiff_t units         # of y: O, or I for the gradient
-    real *last              # scratch for the last group of panels: ROWS_AT_ONCE rows per thread
+    real *last              # scratch for the last group of panels: ROWS_AT_ONCE rows per thread;
+    real *narrow            # and for rows of x in the weights' format, or NULL
 
 
 cdef inline ptrdiff_t last_width(const Panels *w) noexcept nogil:
@@ -102,12 +105,12 @@ cdef inline ptrdiff_t last_width(const Panels *w) noexcept nogil:
 
 cdef void map_panels(
     const RowMap *m, const Panels *w, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t rows, real *y,
-    ptrdiff_t y_row,
+    ptrdiff_t y_row, real *narrow,
 ) noexcept nogil:
     cdef gemm_args p
     p.a, p.a_row, p.a_k = m.x + begin * m.x_row, m.x_row, 1
     p.K = p.segment = w.K
-    p.a_segment = 0
+    p.a_segment, p.narrow = 0, narrow
     p.init, p.init_row = m.init + first * VL, 0
     p.c, p.c_row = y, y_row
     multiply(w, rows, &p, VL, VL)
@@ -122,13 +125,14 @@ cdef void map_share(int index, int count, void *what) noexcept nogil:
     cdef Panels rest = some_panels(&m.w, full, m.w.blocks)
     cdef ptrdiff_t wide = rest.blocks * VL, b, rows
     cdef real *last = m.last + index * ROWS_AT_ONCE * wide
+    cdef real *narrow = m.narrow + index * ROWS_AT_ONCE * narrow_row(m.w.K)
     cdef float_mode mode = flush_subnormals()
     while begin < end:
         rows = min(ROWS_AT_ONCE, end - begin)
         if full > 0:
-            map_panels(m, &direct, 0, begin, rows, m.y + begin * m.units, m.units)
+            map_panels(m, &direct, 0, begin, rows, m.y + begin * m.units, m.units, narrow)
         if wide > 0:
-            map_panels(m, &rest, full, begin, rows, last, wide)
+            map_panels(m, &rest, full, begin, rows, last, wide, narrow)
             for b in range(rows):
                 memcpy(
                     m.y + (begin + b) * m.units + full * VL, last + b * wide,
@@ -147,12 +151,15 @@ cdef int map_rows(
     cdef int threads = 1
     if worth(n * units * w.K):
         threads = min(<ptrdiff_t>pool.most, n)
-    cdef Buffer last
+    cdef Buffer last, narrow
     m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, x, x_row, n
-    m.y, m.units, m.last = y, units, NULL
+    m.y, m.units, m.last, m.narrow = y, units, NULL, NULL
     if units % VL:
         last = buffer_of(product_of(threads, ROWS_AT_ONCE, last_width(w), VL))
         m.last = last.data
+    if w.format.narrow_rows is not NULL:
+        narrow = buffer_of(product_of(threads, ROWS_AT_ONCE, narrow_row(w.K)))
+        m.narrow = narrow.data
     if n * units * w.K < BRIEF:
         map_share(0, 1, &m)
         return 0
@@ -211,7 +218,7 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
                     xs + b * width * VL + units, 0, (width * VL - units) * sizeof(real)
                 )
             # Sum these rows from 0, then add: see `accumulate` in panels.pxd.
-            p.add = True
+            p.add, p.format = True, &REALS
             p.a, p.a_row, p.a_k = s.dy + begin * s.O, 1, s.O
             p.w, p.w_k, p.w_vec = xs, width * VL, VL
             p.K = p.segment = rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn._kernels import dispatch
+from fastrnn._kernels import dispatch, extensions
 from fastrnn._version import __version__
 
 #: The kernels count threads in a C int.
@@ -78,6 +78,7 @@ def config() -> dict[str, str]:
         "backend": dispatch.backend(),
         "backends": ", ".join(dispatch.backends()),
         "CPU features": ", ".join(dispatch.cpu_features()) or "unknown (no compiled kernels)",
+        "extensions": ", ".join(extensions.USED) or "none",
         "threads": str(get_num_threads()),
     }
 

@@ -42,6 +42,7 @@ cdef struct Step:
     ptrdiff_t state_row
     ptrdiff_t state_panel
     real *operand           # scratch: operand of the late product (B, H)
+    real *narrow            # scratch: see `multiply` in panels.pxd
     real *scratch           # the first of the cell's own arrays (blocks, B, VL)
     ptrdiff_t scratch_size  # of one such array
     ptrdiff_t scratch_panel
@@ -160,7 +161,7 @@ cdef inline void multiply_state(
         barrier_wait(s.others, s.threads)
     p.a, p.a_row, p.a_k = h, h_row, 1
     p.K = p.segment = w.K
-    p.a_segment = 0
+    p.a_segment, p.narrow = 0, s.narrow
     p.init_row = p.c_row = s.slots * VL
     if s.norm.gain is NULL:
         p.init = s.z

@@ -7,9 +7,16 @@ static int has_avx512(void) {
     return has_avx2() && SUPPORTS("avx512f") && SUPPORTS("avx512bw") && SUPPORTS("avx512dq") &&
            SUPPORTS("avx512vl");
 }
+/* Instructions that some CPUs of a variant have: kernels are compiled with and without them. */
+#if defined(__clang__) || __GNUC__ >= 10
+static int has_avx512bf16(void) { return has_avx512() && SUPPORTS("avx512bf16"); }
+#else
+static int has_avx512bf16(void) { return 0; }
+#endif
 #else
 /* Elsewhere there is one variant, for the compiler's own baseline. */
 static int has_baseline(void) { return 1; }
 static int has_avx2(void) { return 0; }
 static int has_avx512(void) { return 0; }
+static int has_avx512bf16(void) { return 0; }
 #endif

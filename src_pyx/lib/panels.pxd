@@ -5,18 +5,20 @@ Units are in blocks of VL, one vector each; the last block is padded with zeros.
 holds the weights of one tile in the order in which it reads them: (groups, K, N * VL), where a
 group is N gates of one block, all or half of them, or N blocks if there is only one gate.
 
+Weights may be narrower than reals: words of several k each, laid out as reals are, of `depth` words
+instead of K reals. The left operand is then converted row by row, before each product.
+
 A last block of few units is narrow: its slots are `lanes` elements apart, the number of its units,
 instead of VL, so several gates share a vector. Its panel is the tail.
 """
 
-from vec cimport (
-    MAX_GROUPS, MAX_ROWS, MOST_ROWS, ROW_TILES, TAILED_TILES, TILES, VL, WIDEST, gemm_args, real,
-    tile_function,
-)
+from vec cimport MAX_GROUPS, REALS, VL, WIDEST, gemm_args, real, tile_format
 
 cdef struct Panels:
     real *w
+    const tile_format *format
     ptrdiff_t K
+    ptrdiff_t depth     # of words: K, if the weights are reals
     ptrdiff_t blocks
     ptrdiff_t gates     # vectors of a block
     ptrdiff_t first     # slot of the first of them
@@ -39,9 +41,11 @@ cdef inline ptrdiff_t part(ptrdiff_t n, ptrdiff_t count, ptrdiff_t i) noexcept n
     return n // count + (i >= count - n % count)
 
 
-cdef inline ptrdiff_t tiles(ptrdiff_t N, ptrdiff_t rows) noexcept nogil:
+cdef inline ptrdiff_t tiles(
+    const tile_format *format, ptrdiff_t N, ptrdiff_t rows
+) noexcept nogil:
     """Return the number of tiles of N vectors for `rows` rows."""
-    return 1 if rows <= MOST_ROWS[N] else ceil_div(rows, MAX_ROWS[N])
+    return 1 if rows <= format.most_rows[N] else ceil_div(rows, format.max_rows[N])
 
 
 cdef inline void sweep(
@@ -61,18 +65,18 @@ cdef inline void sweep(
         count = ceil_div(groups, MAX_GROUPS)
         for i in range(count):
             n = part(groups, count, i)
-            ROW_TILES[N][n](p)
+            p.format.row_tiles[N][n](p)
             p.w += n * w_group
             p.init += n * init_group
             p.c += n * c_group
         return
-    count = tiles(N, rows)
+    count = tiles(p.format, N, rows)
     for _g in range(groups):
         p.a = a
         init, c = p.init, p.c
         for i in range(count):
             n = part(rows, count, i)
-            TILES[N][n](p)
+            p.format.tiles[N][n](p)
             p.a += n * p.a_row
             p.init += n * p.init_row
             p.c += n * p.c_row
@@ -82,13 +86,15 @@ cdef inline void sweep(
 
 
 cdef inline Panels panels_for(
-    ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
+    const tile_format *format, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first,
+    ptrdiff_t lanes,
 ) noexcept nogil:
     """Return the layout of panels of these sizes."""
     cdef ptrdiff_t vectors = gates if gates > 1 else blocks, groups = ceil_div(vectors, WIDEST)
     cdef ptrdiff_t wider = vectors % groups
     return Panels(
-        NULL, K, blocks, gates, first, lanes, vectors // groups, groups - wider, wider
+        NULL, format, K, ceil_div(K, format.per_word), blocks, gates, first, lanes,
+        vectors // groups, groups - wider, wider,
     )
 
 
@@ -109,7 +115,7 @@ cdef inline ptrdiff_t split_point(ptrdiff_t n, int index, int count) noexcept no
 
 cdef inline ptrdiff_t split_blocks(ptrdiff_t blocks, int index, int count) noexcept nogil:
     """Return where part `index` of the blocks begins: they are split only between groups."""
-    cdef Panels w = panels_for(1, blocks, 1, 0, VL)
+    cdef Panels w = panels_for(&REALS, 1, blocks, 1, 0, VL)
     cdef ptrdiff_t group = split_point(w.groups + w.wider, index, count)
     return group * w.width + max(0, group - w.groups)
 
@@ -118,7 +124,7 @@ cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) 
     """Return the panels of blocks `begin` to before `end`, bounds from `split_blocks`."""
     cdef Panels found = w[0]
     cdef ptrdiff_t wide = w.groups * w.width
-    found.w += begin * w.K * w.gates * VL
+    found.w += begin * w.depth * w.gates * VL
     found.blocks = end - begin
     found.lanes = w.lanes if end == w.blocks else VL
     if w.gates == 1:
@@ -130,17 +136,22 @@ cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) 
 cdef inline void multiply(
     const Panels *w, ptrdiff_t rows, gemm_args *p, ptrdiff_t init_panel, ptrdiff_t c_panel,
 ) noexcept nogil:
-    """Compute c = init + a w, blocked. `p` has a, init and c; init and c point to slot 0.
+    """Compute c = init + a w, blocked. `p` has a, K, init and c; init and c point to slot 0.
+
+    If the weights are narrow, `p` also has `narrow`: scratch for `rows` rows of a.
 
     `p` is passed by pointer and modified: copying it would stall, as wide loads of what was just
     written in narrow stores cannot be forwarded.
     """
-    cdef ptrdiff_t i, j, n = w.width, count, blocks, panel = w.K * w.gates * VL
+    cdef ptrdiff_t i, j, n = w.width, count, blocks, panel = w.depth * w.gates * VL
     cdef ptrdiff_t narrow = tail(w), full = w.blocks - (narrow > 0)
     cdef const real *weights = w.w
     cdef const real *init = p.init + w.first * VL
     cdef real *c = p.c + w.first * VL
     p.add = False
+    p.format = w.format
+    if w.format.narrow_rows is not NULL:
+        w.format.narrow_rows(p, rows)
     if w.gates > 1:
         p.w_vec = p.init_vec = p.c_vec = VL
         p.w_tail = weights + full * panel
@@ -151,11 +162,11 @@ cdef inline void multiply(
         for i in range(count):
             blocks = part(full, count, i)
             for j in range(w.groups):
-                p.w = weights + j * w.K * p.w_k
+                p.w = weights + j * w.depth * p.w_k
                 p.init, p.c = init + j * p.w_k, c + j * p.w_k
                 if rows == 1 and narrow and i == count - 1 and j == w.groups - 1:
                     p.w_group, p.init_row, p.c_row = panel, init_panel, c_panel
-                    TAILED_TILES[n][narrow][blocks](p)
+                    p.format.tailed_tiles[n][narrow][blocks](p)
                     return
                 sweep(n, blocks, rows, p, panel, init_panel, c_panel)
             weights += blocks * panel
@@ -168,11 +179,11 @@ cdef inline void multiply(
         p.w, p.init, p.c = weights, init, c
         p.w_vec, p.init_vec, p.c_vec = VL, init_panel, c_panel
         p.w_k = n * VL
-        sweep(n, w.groups, rows, p, w.K * p.w_k, n * init_panel, n * c_panel)
+        sweep(n, w.groups, rows, p, w.depth * p.w_k, n * init_panel, n * c_panel)
         if w.wider:
             n += 1
             p.w_k = n * VL
-            sweep(n, w.wider, rows, p, w.K * p.w_k, n * init_panel, n * c_panel)
+            sweep(n, w.wider, rows, p, w.depth * p.w_k, n * init_panel, n * c_panel)
 
 
 cdef inline void accumulate(
@@ -190,6 +201,7 @@ cdef inline void accumulate(
     if count <= 0:
         return
     p.add = True
+    p.format = &REALS
     p.a, p.a_row, p.a_k = a + begin, 1, a_row
     p.w_k = dz_row
     p.K = p.segment = rows

@@ -32,12 +32,14 @@ cdef extern from "vec.h" nogil:
     void restore_mode(float_mode before)
 
 cdef extern from "tile.h" nogil:
+    ctypedef struct tile_format
     ctypedef struct gemm_args:
         const real *a
         ptrdiff_t a_row
         ptrdiff_t a_k
         ptrdiff_t a_segment
         ptrdiff_t a_rest
+        ptrdiff_t a_high
         const real *w
         ptrdiff_t w_k
         ptrdiff_t w_vec
@@ -54,11 +56,28 @@ cdef extern from "tile.h" nogil:
         const real *w_tail
         const real *init_tail
         real *c_tail
+        const tile_format *format
+        real *narrow
     ctypedef void (*tile_function)(const gemm_args *p) noexcept
-    const tile_function TILES[5][9]
-    const tile_function ROW_TILES[5][5]
-    const tile_function TAILED_TILES[5][4][5]
-    const int MAX_ROWS[5]
-    const int MOST_ROWS[5]
+    ctypedef struct tile_format:
+        tile_function tiles[5][9]
+        tile_function row_tiles[5][5]
+        tile_function tailed_tiles[5][4][5]
+        int max_rows[5]
+        int most_rows[5]
+        int per_word
+        void (*narrow_rows)(gemm_args *p, ptrdiff_t rows) noexcept nogil
+        void (*make_words)(const real *a, ptrdiff_t n, real *to) noexcept nogil
+        void (*pair_rows)(
+            const real *low, const real *high, ptrdiff_t n, real *to
+        ) noexcept nogil
+        void (*pair_left)(
+            const real *low, const real *high, ptrdiff_t n, real *to
+        ) noexcept nogil
+        ptrdiff_t a_width
+    const tile_format REALS
+    const tile_format *BFLOAT16
+    void use_bfloat16(bint has_instruction)
+    ptrdiff_t narrow_row(ptrdiff_t K)
     const ptrdiff_t WIDEST
     const ptrdiff_t MAX_GROUPS

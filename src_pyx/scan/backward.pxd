@@ -16,7 +16,7 @@ from step cimport (
     sum_rows,
 )
 from vec cimport (
-    MAX_ROWS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, real, restore_mode, vcopy, vf,
+    REALS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, real, restore_mode, vcopy, vf,
     vfirst, vfma, vload, vload_first, vset,
 )
 
@@ -263,8 +263,8 @@ cdef inline void begin_backward(Backward *f) noexcept nogil:
 
 cdef inline ptrdiff_t cut(const Panels *dw, ptrdiff_t work) noexcept nogil:
     """Return how many rows of dw, in whole tiles, make up `work`."""
-    cdef ptrdiff_t k = work // vectors(dw)
-    return max(0, k // MAX_ROWS[WIDEST] * MAX_ROWS[WIDEST]) if k < dw.K else dw.K
+    cdef ptrdiff_t k = work // vectors(dw), tile = REALS.max_rows[WIDEST]
+    return max(0, k // tile * tile) if k < dw.K else dw.K
 
 
 cdef inline void sum_chunk(

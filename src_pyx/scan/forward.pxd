@@ -10,7 +10,7 @@ from schedule cimport (
     unblock_row,
 )
 from step cimport MAX_STATES, Step, barrier, barrier_wait
-from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vcopy
+from vec cimport VL, float_mode, flush_subnormals, narrow_row, real, restore_mode, vcopy
 
 
 cdef struct Forward:
@@ -39,6 +39,9 @@ cdef struct Forward:
     real *projected         # (P blocks, B, VL)
     real *states[MAX_STATES]            # from 1 on: (blocks, B, VL)
     real *operand           # (B, H)
+    real *narrow            # rows of the products of a step in the weights' format, or NULL;
+    ptrdiff_t narrow_row
+    real *narrow_x          # and those of x: (chunk * B, narrow_row(I)). By blocks for each thread
     real *scratch           # the cell's: (blocks, B, VL) each
     real *tape_h
     real *tape_states[MAX_STATES]       # (blocks, N, VL)
@@ -68,7 +71,7 @@ cdef inline void enter_forward(
 ) noexcept nogil:
     """Determine the thread's share, and set up its pointers."""
     cdef const Weights *w = f.w
-    cdef ptrdiff_t B = f.schedule.B, u0 = 0, u1 = w.blocks, i
+    cdef ptrdiff_t B = f.schedule.B, u0 = 0, u1 = w.blocks, first_row, i
     cdef Step *s = &mine.s
     memset(mine, 0, sizeof(ForwardShare))
     mine.f, mine.index, mine.count = f, index, count
@@ -91,6 +94,10 @@ cdef inline void enter_forward(
     s.h_row = f.h_row
     s.out_row = w.H if w.projects else f.h_row
     s.state_row, s.state_panel = VL, B * VL
+    if f.narrow is not NULL:
+        first_row = index * B if f.by_blocks else mine.b0
+        s.narrow = f.narrow + first_row * f.narrow_row
+        mine.x.narrow = f.narrow_x + first_row * f.chunk * narrow_row(w.I)
     for i in range(1, w.layout.states):
         s.states[i] = f.states[i] + (u0 * B + mine.b0) * VL
     if f.operand is not NULL:
@@ -211,7 +218,8 @@ cdef inline void forward_step(
     w.layout.run.forward(s)
     if w.projects:
         project_output(
-            w, rows, s.out, f.projected + b0 * w.out.blocks * VL, h_new + b0 * h_row, h_row
+            w, rows, s.out, f.projected + b0 * w.out.blocks * VL, h_new + b0 * h_row, h_row,
+            s.narrow,
         )
 
 

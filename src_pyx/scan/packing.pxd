@@ -7,6 +7,9 @@ from step cimport MAX_GATES, MAX_VECTORS, CellKernels, Step, Workspace
 from vec cimport VL, real, transpose_square, vset, vstore
 
 
+cdef enum:
+    MOST_LANES = 16
+
 cdef struct Gates:
     # Gates of one product: `count` slots from `first` on, and the index of each gate in the rows of
     # the weights.
@@ -62,40 +65,51 @@ cdef inline ptrdiff_t panel_offset(
     cdef ptrdiff_t n = w.width, run = w.groups * n, group
     if tail(w) and block == w.blocks - 1:
         row[0] = tail(w) * VL
-        return block * w.K * w.gates * VL + gate * w.lanes
+        return block * w.depth * w.gates * VL + gate * w.lanes
     if w.gates > 1:
         row[0] = n * VL
-        return (block * w.gates // n + gate // n) * w.K * row[0] + gate % n * VL
+        return (block * w.gates // n + gate // n) * w.depth * row[0] + gate % n * VL
     if block < run:
         run = 0
     else:
         n += 1
     group = (block - run) // n
     row[0] = n * VL
-    return run * w.K * VL + group * w.K * row[0] + (block - run - group * n) * VL
+    return run * w.depth * VL + group * w.depth * row[0] + (block - run - group * n) * VL
 
 
 cdef inline void pack(
     Panels *w, const Gates *gates, const real *weight, ptrdiff_t H
 ) noexcept nogil:
     """Pack weights (G*H, K) for products with rows (K,)."""
-    cdef ptrdiff_t block, gate, square, k, row, lanes
+    cdef ptrdiff_t block, gate, square, k, row, lanes, per_word = w.format.per_word, u
     cdef const real *rows
     cdef real *panel
+    cdef real[MOST_LANES * MOST_LANES] words
     if tail(w):
         panel = w.w + panel_offset(w, w.blocks - 1, 0, &row)
-        memset(panel, 0, w.K * row * sizeof(real))
+        memset(panel, 0, w.depth * row * sizeof(real))
     for block in range(w.blocks):
         lanes = min(VL, H - block * VL)
         for gate in range(w.gates):
             panel = w.w + panel_offset(w, block, gate, &row)
             rows = weight + (gates.index[gate] * H + block * VL) * w.K
-            for k in range(w.K if lanes < VL and not tail(w) else 0):
+            for k in range(w.depth if lanes < VL and not tail(w) else 0):
                 vstore(panel + k * row, vset(0))
-            for square in range(ceil_div(w.K, VL)):
+            for square in range(ceil_div(w.depth, VL)):
                 k = square * VL
+                if per_word == 1:
+                    transpose_square(
+                        rows + k, w.K, lanes, min(VL, w.K - k), panel + k * row, row
+                    )
+                    continue
+                for u in range(lanes):
+                    w.format.make_words(
+                        rows + u * w.K + k * per_word, min(VL * per_word, w.K - k * per_word),
+                        words + u * VL,
+                    )
                 transpose_square(
-                    rows + k, w.K, lanes, min(VL, w.K - k), panel + k * row, row
+                    words, VL, lanes, min(VL, w.depth - k), panel + k * row, row
                 )
 
 

@@ -24,6 +24,15 @@ cdef struct InputProduct:
     ptrdiff_t z_t
     ptrdiff_t z_panel
     Norm norm
+    real *narrow            # scratch: see `multiply` in panels.pxd
+
+
+cdef inline void take_rows(
+    gemm_args *p, const InputProduct *s, const real *x, ptrdiff_t x_row
+) noexcept nogil:
+    """Set the left operand: rows of x, `x_row` apart."""
+    p.a, p.a_row, p.a_k = x, x_row, 1
+    p.K, p.segment, p.a_segment = s.w.K, s.w.K, 0
 
 
 cdef inline void multiply_inputs(const InputProduct *s) noexcept nogil:
@@ -34,21 +43,22 @@ cdef inline void multiply_inputs(const InputProduct *s) noexcept nogil:
     cdef ptrdiff_t init_panel = 0 if normed else size
     cdef gemm_args p
     cdef const real *init = s.norm.zero if normed else s.bias
-    p.a_k, p.K, p.segment, p.a_segment = 1, s.w.K, s.w.K, 0
+    p.narrow = s.narrow
     p.init, p.init_row, p.c_row = init, 0, size
     if B == 1 or T == 1 or (s.x_t == B * s.x_b and s.z_t == B * size):
-        p.a, p.a_row, p.c = s.x, s.x_t if B == 1 else s.x_b, c
-        p.c_row = s.z_t if B == 1 else size
+        take_rows(&p, s, s.x, s.x_t if B == 1 else s.x_b)
+        p.c, p.c_row = c, s.z_t if B == 1 else size
         multiply(s.w, T * B, &p, init_panel, c_panel)
     elif B < T:
-        p.a_row, p.c_row = s.x_t, s.z_t
+        p.c_row = s.z_t
         for b in range(B):
-            p.init, p.a, p.c = init, s.x + b * s.x_b, c + b * size
+            take_rows(&p, s, s.x + b * s.x_b, s.x_t)
+            p.init, p.c = init, c + b * size
             multiply(s.w, T, &p, init_panel, c_panel)
     else:
-        p.a_row = s.x_b
         for t in range(T):
-            p.init, p.a, p.c = init, s.x + t * s.x_t, c + t * s.z_t
+            take_rows(&p, s, s.x + t * s.x_t, s.x_b)
+            p.init, p.c = init, c + t * s.z_t
             multiply(s.w, B, &p, init_panel, c_panel)
     fill_bias(s, 0 if normed else s.w.first + s.w.gates)
     if normed:
@@ -78,7 +88,8 @@ cdef inline void normalise_inputs(const InputProduct *s, ptrdiff_t t) noexcept n
 
 
 cdef inline void project_output(
-    const Weights *w, ptrdiff_t B, const real *out, real *blocked, real *h, ptrdiff_t h_row
+    const Weights *w, ptrdiff_t B, const real *out, real *blocked, real *h, ptrdiff_t h_row,
+    real *narrow,
 ) noexcept nogil:
     """Compute h = W out (Sak et al. 2014): (B, H) to (B, P), via blocks (P blocks, B, VL)."""
     cdef ptrdiff_t b, panel = B * VL
@@ -86,7 +97,7 @@ cdef inline void project_output(
     memset(blocked, 0, w.out.blocks * panel * sizeof(real))
     p.a, p.a_row, p.a_k = out, w.H, 1
     p.K = p.segment = w.H
-    p.a_segment = 0
+    p.a_segment, p.narrow = 0, narrow
     p.init, p.init_row = blocked, VL
     p.c, p.c_row = blocked, VL
     multiply(&w.out, B, &p, panel, panel)

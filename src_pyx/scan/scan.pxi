@@ -13,10 +13,11 @@ from panels cimport Panels, ceil_div, panels_for
 from schedule cimport Schedule
 from split cimport HOLDS_GIL, run_shared, threads_for
 from step cimport MAX_VECTORS
-from vec cimport VL, real
+from vec cimport BFLOAT16, REALS, VL, narrow_row, real, tile_format
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._kernels.cells import CellConfig
 
 cdef enum:
@@ -40,6 +41,7 @@ cdef class Packed:
     cdef tuple copies
     cdef dict named             # the copies that are not None, by name
     cdef list memory
+    cdef const tile_format *format      # of the matrices
     cdef Weights w
 
     # __cinit__ runs only once, so memory that kernels are reading is never replaced.
@@ -49,10 +51,9 @@ cdef class Packed:
             raise TypeError(f"config: expected a CellConfig, got {type(config).__name__}")
         if getattr(cell, "name", None) not in LAYOUTS:
             raise ValueError(f"cell: expected one of {', '.join(LAYOUTS)}, got {cell!r}")
-        if config.matmul_precision != "float32":
-            raise ValueError("matmul_precision: expected 'float32' on this backend")
         self.cell, self.config, self.memory = CELLS[cell.name], config, []
         self.names, self.vectors = self.cell.weights, VECTORS[self.cell.name]
+        self.format = format_of(config.matmul_precision)
         self.copies = copies_of(weights, self.names)
         self.named = {
             name: array for name, array in zip(self.names, self.copies, strict=False)
@@ -81,7 +82,9 @@ cdef class Packed:
             if w.layout.late.count:
                 w.late = self._pack(&w.layout.late, "weight_hh")
         else:
-            w.h = panels_for(0, w.blocks, w.layout.h.count, w.layout.h.first, w.lanes)
+            w.h = panels_for(
+                self.format, 0, w.blocks, w.layout.h.count, w.layout.h.first, w.lanes
+            )
         w.projects = "weight_hr" in self.named
         if w.projects:
             w.out = self._panels(w.H, ceil_div(w.P, VL), 1, 0, VL)
@@ -134,8 +137,8 @@ cdef class Packed:
     cdef Panels _panels(
         self, ptrdiff_t K, ptrdiff_t blocks, ptrdiff_t gates, ptrdiff_t first, ptrdiff_t lanes
     ):
-        cdef Panels w = panels_for(K, blocks, gates, first, lanes)
-        w.w = scratch(self.memory, product_of(K, blocks, gates, VL))
+        cdef Panels w = panels_for(self.format, K, blocks, gates, first, lanes)
+        w.w = scratch(self.memory, product_of(w.depth, blocks, gates, VL))
         return w
 
     cdef Panels _pack(self, Gates *gates, str name):
@@ -156,6 +159,8 @@ cdef class Packed:
     cdef int need_back(self, bint of_x) except -1:
         """Pack the weights for BPTT when first needed; if `of_x`, also those for dx."""
         cdef Weights *w = &self.w
+        if self.format is not &REALS:
+            raise ValueError("matmul_precision: expected 'float32' on this backend in BPTT")
         if of_x and w.x_back.w is NULL:
             w.x_back = self._pack_back(&w.layout.x, "weight_ih", w.H)
         if w.projects and w.out_back.w is NULL:
@@ -183,6 +188,14 @@ cdef class Packed:
             ):
                 return False
         return True
+
+
+cdef const tile_format *format_of(precision) except NULL:
+    """Return the format of weights for products of this precision."""
+    if precision == "float32":
+        return &REALS
+    _checks.matmul_precision(precision, np.dtype(f"f{sizeof(real)}"))
+    return BFLOAT16
 
 
 cdef tuple copies_of(weights, tuple names):
@@ -265,7 +278,7 @@ cdef class Gradients:
     cdef Panels _like(self, Panels w):
         cdef Buffer buffer = zeros(product_of(w.K, w.blocks, w.gates, VL))
         self.memory.append(buffer)
-        w.w = buffer.data
+        w.w, w.format, w.depth = buffer.data, &REALS, w.K
         return w
 
     def arrays(self):
@@ -422,7 +435,7 @@ def forward(
     f.schedule = new_schedule(T, B, spans, memory)
     cdef ptrdiff_t work = multiply_adds(w, f.schedule.N)
     cdef int threads = threads_for(w, &f.schedule, work, reset is not None, &f.by_blocks)
-    allocate_forward(packed, &f, tape, spans is not None, memory)
+    allocate_forward(packed, &f, tape, spans is not None, threads, memory)
     if tape is not None:
         tape.reset, tape.memory = reset, memory
     pins = None if work < HOLDS_GIL else pin_all((x, y, *state, *state_n))
@@ -443,11 +456,11 @@ def forward(
 
 
 cdef int allocate_forward(
-    Packed packed, Forward *f, Tape tape, bint gathers, list memory
+    Packed packed, Forward *f, Tape tape, bint gathers, int threads, list memory
 ) except -1:
     """Allocate the memory of a forward, that of the tape included."""
     cdef const Weights *w = f.w
-    cdef ptrdiff_t B = f.schedule.B, i
+    cdef ptrdiff_t B = f.schedule.B, shares, i
     cdef NormBuffers x_norm = None, h_norm = None
     if tape is not None:
         tape.allocate(packed, f)
@@ -462,6 +475,11 @@ cdef int allocate_forward(
     if w.gain_x is not NULL:
         f.x_norm, f.h_norm = x_norm.norm(w, w.gain_x), h_norm.norm(w, w.gain_h)
         memory += [x_norm, h_norm]
+    if w.x.format.narrow_rows is not NULL:
+        f.narrow_row = narrow_row(max(w.H, w.P))
+        shares = threads if f.by_blocks else 1
+        f.narrow = scratch(memory, product_of(shares, B, f.narrow_row))
+        f.narrow_x = scratch(memory, product_of(shares, B, f.chunk, narrow_row(w.I)))
     f.h_row = ceil_div(w.P, LINE) * LINE
     f.h[0] = f.h[1] = scratch(memory, product_of(B, f.h_row))
     if f.by_blocks:

@@ -51,7 +51,7 @@ cdef inline bint worth(ptrdiff_t work) noexcept nogil:
 
 cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil:
     """Return the cost of the tiles of `rows` rows, per tile 2 a row, but at least LEAST_COST."""
-    cdef ptrdiff_t count = tiles(w.width, rows)
+    cdef ptrdiff_t count = tiles(w.format, w.width, rows)
     cdef ptrdiff_t n = rows // count, larger = rows % count
     return larger * max(2 * n + 2, LEAST_COST) + (count - larger) * max(2 * n, LEAST_COST)
 
@@ -80,7 +80,7 @@ cdef inline int threads_for(
     cdef bint can_split_blocks = (
         w.splits and s.offsets is NULL and not has_reset and ceil_div(w.blocks, WIDEST) >= most
     )
-    cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) >= LARGE_WEIGHTS
+    cdef bint large = gates * w.P * <ptrdiff_t>sizeof(real) // w.h.format.per_word >= LARGE_WEIGHTS
     by_blocks[0] = False
     if not worth(work):
         return 1

@@ -164,7 +164,7 @@ cdef class Stepper:
         w.layout.run.forward(&self.s)
         if w.projects:
             project_output(
-                w, self.B, self.out, self.projected, <real *>self.s.h, self.s.h_row
+                w, self.B, self.out, self.projected, <real *>self.s.h, self.s.h_row, self.s.narrow,
             )
         for b in range(self.B):
             vcopy(y + b * self.P, self.s.h + b * self.s.h_row, self.P)

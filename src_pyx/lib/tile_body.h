@@ -1,0 +1,185 @@
+/* The tiles of one format: included by tile.h and bfloat16.h, which define
+ *
+ * FORMAT                    the end of all names
+ * TARGET                    an attribute of the functions, or nothing
+ * STEPS(M)                  M(high) for each number of a word, in order: high is 1 or 0
+ * WEIGHT(high, w)           a vector of weights from a vector of words
+ * OPERAND(high, a)          the left operand at `a`, in all lanes
+ * MULTIPLY_ADD(w, x, acc)   acc + w x
+ *
+ * The accumulators are separate variables because GCC 12 keeps an array of them on the stack, which
+ * costs most of the speed. R and N are constants wherever `tile` is inlined, so code for unused rows and
+ * vectors is eliminated.
+ */
+#ifndef FASTRNN_TILE_BODY_H
+#define FASTRNN_TILE_BODY_H
+
+#define TILE_ROWS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
+#define TILE_VECS(M, r) M(r, 0) M(r, 1) M(r, 2) M(r, 3)
+
+#define TILE_DECLARE(r) vf acc##r##0, acc##r##1, acc##r##2, acc##r##3;
+#define TILE_INIT_VEC(r, v) \
+    acc##r##v = R > r && N > v ? vload(p.init + r * p.init_row + v * p.init_vec) : vset(0);
+#define TILE_INIT(r) TILE_VECS(TILE_INIT_VEC, r)
+#define TILE_SUM_VEC(r, v) \
+    if (R > r && N > v) acc##r##v += vload(p.c + r * p.c_row + v * p.c_vec);
+#define TILE_SUM(r) TILE_VECS(TILE_SUM_VEC, r)
+#define TILE_STORE_VEC(r, v) \
+    if (R > r && N > v) vstore(p.c + r * p.c_row + v * p.c_vec, acc##r##v);
+#define TILE_STORE(r) TILE_VECS(TILE_STORE_VEC, r)
+
+#define TILE_ADD_VEC(r, v) if (N > v) acc##r##v = MULTIPLY_ADD(w##v, x, acc##r##v);
+#define TILE_ADD(r) \
+    if (R > r) { \
+        vf x = OPERAND(high, a + r * p.a_row); \
+        TILE_VECS(TILE_ADD_VEC, r) \
+    }
+#define TILE_STEP(h) { \
+        const int high = h; \
+        vf w0 = WEIGHT(high, vload(w)); \
+        vf w1 = N > 1 ? WEIGHT(high, vload(w + p.w_vec)) : w0; \
+        vf w2 = N > 2 ? WEIGHT(high, vload(w + 2 * p.w_vec)) : w0; \
+        vf w3 = N > 3 ? WEIGHT(high, vload(w + 3 * p.w_vec)) : w0; \
+        (void)high; \
+        TILE_ROWS(TILE_ADD) \
+    }
+
+#define ROW_ADD_VEC(r, v) \
+    if (N > v) acc##r##v = MULTIPLY_ADD(WEIGHT(high, vload(w##r + v * p.w_vec)), x, acc##r##v);
+#define ROW_ADD(r) \
+    if (R > r) { \
+        const real *w##r = w + r * p.w_group; \
+        TILE_VECS(ROW_ADD_VEC, r) \
+    }
+#define TAIL_VECS(M) M(0) M(1) M(2)
+#define TAIL_INIT(v) vf tail##v = E > v ? vload(p.init_tail + v * p.init_vec) : vset(0);
+#define TAIL_ADD(v) \
+    if (E > v) tail##v = MULTIPLY_ADD(WEIGHT(high, vload(w_tail + v * p.w_vec)), x, tail##v);
+#define TAIL_STORE(v) if (E > v) vstore(p.c_tail + v * p.c_vec, tail##v);
+#define ROW_STEP(h) { \
+        const int high = h; \
+        vf x = OPERAND(high, a); \
+        (void)high; \
+        TILE_ROWS(ROW_ADD) \
+        TAIL_VECS(TAIL_ADD) \
+    }
+
+#define TILE_DEFINE(R, N) \
+    NOINLINE TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { NAMED(tile)(R, N, *p); }
+/* More rows than registers can hold with all N vectors: one half of the vectors, then the other. */
+#define HALVES_DEFINE(R, N) \
+    NOINLINE TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { \
+        gemm_args half = *p; \
+        NAMED(tile)(R, N / 2, half); \
+        half.w += N / 2 * half.w_vec; \
+        half.init += N / 2 * half.init_vec; \
+        half.c += N / 2 * half.c_vec; \
+        NAMED(tile)(R, N / 2, half); \
+    }
+#define ROW_TILE_DEFINE(R, N) \
+    NOINLINE TARGET void NAMED(row_tile_##R##x##N)(const gemm_args *p) { \
+        NAMED(row_tile)(R, N, 0, *p); \
+    }
+#define TAILED_TILE_DEFINE(R, N, E) \
+    NOINLINE TARGET void NAMED(tailed_tile_##R##x##N##_##E)(const gemm_args *p) { \
+        NAMED(row_tile)(R, N, E, *p); \
+    }
+#define TAILED_TILES_DEFINE(N, E) \
+    TAILED_TILE_DEFINE(1, N, E) TAILED_TILE_DEFINE(2, N, E) \
+    TAILED_TILE_DEFINE(3, N, E) TAILED_TILE_DEFINE(4, N, E)
+
+/* The members of a tile_format. The tail of three gates has 1 or 2 vectors, that of four gates up to
+ * 3. */
+#define TAILED_OF(f, N, E) \
+    {0, tailed_tile_1x##N##_##E##_##f, tailed_tile_2x##N##_##E##_##f, \
+     tailed_tile_3x##N##_##E##_##f, tailed_tile_4x##N##_##E##_##f}
+#define ROWS_OF(f, N) \
+    {0, tile_1x##N##_##f, row_tile_2x##N##_##f, row_tile_3x##N##_##f, row_tile_4x##N##_##f}
+#define UP_TO_4(f, N) tile_1x##N##_##f, tile_2x##N##_##f, tile_3x##N##_##f, tile_4x##N##_##f
+#define UP_TO_6(f, N) UP_TO_4(f, N), tile_5x##N##_##f, tile_6x##N##_##f
+#define UP_TO_8(f, N) UP_TO_6(f, N), tile_7x##N##_##f, tile_8x##N##_##f
+#if VECTOR_BYTES == 64
+#define TILES_OF(f) \
+    .tiles = {{0}, {0, UP_TO_8(f, 1)}, {0, UP_TO_8(f, 2)}, {0, UP_TO_8(f, 3)}, {0, UP_TO_8(f, 4)}}, \
+    .row_tiles = {{0}, ROWS_OF(f, 1), ROWS_OF(f, 2), ROWS_OF(f, 3), ROWS_OF(f, 4)}, \
+    .tailed_tiles = { \
+        {{0}}, {{0}}, {{0}}, {{0}, TAILED_OF(f, 3, 1), TAILED_OF(f, 3, 2)}, \
+        {{0}, TAILED_OF(f, 4, 1), TAILED_OF(f, 4, 2), TAILED_OF(f, 4, 3)}}
+#else
+#define TILES_OF(f) \
+    .tiles = {{0}, {0, UP_TO_8(f, 1)}, {0, UP_TO_6(f, 2)}, {0, UP_TO_4(f, 3)}}, \
+    .row_tiles = {{0}, ROWS_OF(f, 1), ROWS_OF(f, 2), ROWS_OF(f, 3)}, \
+    .tailed_tiles = { \
+        {{0}}, {{0}}, {{0}, TAILED_OF(f, 2, 1), TAILED_OF(f, 2, 2), TAILED_OF(f, 2, 3)}, \
+        {{0}, TAILED_OF(f, 3, 1), TAILED_OF(f, 3, 2)}}
+#endif
+
+#endif
+
+/* R rows of a batch against N vectors of weights. */
+INLINE TARGET void NAMED(tile)(const int R, const int N, const gemm_args p) {
+    TILE_ROWS(TILE_DECLARE)
+    TILE_ROWS(TILE_INIT)
+    const real *w = p.w, *segment = p.a;
+    for (ptrdiff_t left = p.K; left > 0; left -= p.segment) {
+        const real *a = left < p.segment ? segment + p.a_rest : segment;
+        for (ptrdiff_t k = left < p.segment ? left : p.segment; k > 0; k--) {
+            STEPS(TILE_STEP)
+            a += p.a_k;
+            w += p.w_k;
+        }
+        segment += p.a_segment;
+    }
+    if (p.add) { TILE_ROWS(TILE_SUM) }
+    TILE_ROWS(TILE_STORE)
+}
+
+/* One row of a batch against R groups of N vectors and a last one of E: a single row needs several
+ * groups for enough independent multiply-adds. The "rows" of init and c are the groups. */
+INLINE TARGET void NAMED(row_tile)(const int R, const int N, const int E, const gemm_args p) {
+    TILE_ROWS(TILE_DECLARE)
+    TILE_ROWS(TILE_INIT)
+    TAIL_VECS(TAIL_INIT)
+    const real *w = p.w, *w_tail = p.w_tail, *segment = p.a;
+    for (ptrdiff_t left = p.K; left > 0; left -= p.segment) {
+        const real *a = left < p.segment ? segment + p.a_rest : segment;
+        for (ptrdiff_t k = left < p.segment ? left : p.segment; k > 0; k--) {
+            STEPS(ROW_STEP)
+            a += p.a_k;
+            w += p.w_k;
+            w_tail += E * VL;
+        }
+        segment += p.a_segment;
+    }
+    if (p.add) { TILE_ROWS(TILE_SUM) }
+    TILE_ROWS(TILE_STORE)
+    TAIL_VECS(TAIL_STORE)
+}
+
+TILE_DEFINE(1, 1) TILE_DEFINE(2, 1) TILE_DEFINE(3, 1) TILE_DEFINE(4, 1)
+TILE_DEFINE(5, 1) TILE_DEFINE(6, 1) TILE_DEFINE(7, 1) TILE_DEFINE(8, 1)
+TILE_DEFINE(1, 2) TILE_DEFINE(2, 2) TILE_DEFINE(3, 2) TILE_DEFINE(4, 2)
+TILE_DEFINE(5, 2) TILE_DEFINE(6, 2)
+TILE_DEFINE(1, 3) TILE_DEFINE(2, 3) TILE_DEFINE(3, 3) TILE_DEFINE(4, 3)
+ROW_TILE_DEFINE(2, 1) ROW_TILE_DEFINE(3, 1) ROW_TILE_DEFINE(4, 1)
+ROW_TILE_DEFINE(2, 2) ROW_TILE_DEFINE(3, 2) ROW_TILE_DEFINE(4, 2)
+ROW_TILE_DEFINE(2, 3) ROW_TILE_DEFINE(3, 3) ROW_TILE_DEFINE(4, 3)
+TAILED_TILES_DEFINE(3, 1) TAILED_TILES_DEFINE(3, 2)
+#if VECTOR_BYTES == 64
+TILE_DEFINE(7, 2) TILE_DEFINE(8, 2)
+TILE_DEFINE(5, 3) TILE_DEFINE(6, 3) TILE_DEFINE(7, 3) TILE_DEFINE(8, 3)
+TILE_DEFINE(1, 4) TILE_DEFINE(2, 4) TILE_DEFINE(3, 4)
+TILE_DEFINE(4, 4) TILE_DEFINE(5, 4) TILE_DEFINE(6, 4)
+HALVES_DEFINE(7, 4) HALVES_DEFINE(8, 4)
+ROW_TILE_DEFINE(2, 4) ROW_TILE_DEFINE(3, 4) ROW_TILE_DEFINE(4, 4)
+TAILED_TILES_DEFINE(4, 1) TAILED_TILES_DEFINE(4, 2) TAILED_TILES_DEFINE(4, 3)
+#else
+TAILED_TILES_DEFINE(2, 1) TAILED_TILES_DEFINE(2, 2) TAILED_TILES_DEFINE(2, 3)
+#endif
+
+#undef FORMAT
+#undef TARGET
+#undef STEPS
+#undef WEIGHT
+#undef OPERAND
+#undef MULTIPLY_ADD
