@@ -68,11 +68,24 @@ def test_a_missing_instruction_set():
     code = "import sys, types; cpu = 'fastrnn._kernels._cpu'\n"
     code += "m = sys.modules[cpu] = types.ModuleType(cpu)\n"
     code += "import importlib.machinery as i; m.__spec__ = i.ModuleSpec(cpu, None)\n"
-    code += "m.features = lambda: ()\nimport fastrnn; print(*fastrnn.backends(), fastrnn.backend())"
+    code += "m.features = m.extensions = lambda: ()\nimport fastrnn; print(*fastrnn.backends(), fastrnn.backend())"
     assert python(code) == (0, "reference reference", "")
     code, _, error = python(code, FASTRNN_BACKEND="avx2")
     assert code != 0
     assert "can't run on this machine" in error
+
+
+def test_without_instructions():
+    code = "from fastrnn._kernels import extensions as e; print(*e.USED, *e.WITHOUT)"
+    assert python(code, FASTRNN_WITHOUT=" avx512bf16, ") == (0, "avx512bf16", "")
+    assert (
+        "extensions:   none"
+        in python("import fastrnn; fastrnn.show_config()", FASTRNN_WITHOUT="avx512bf16")[1]
+    )
+    code, _, error = python("import fastrnn", FASTRNN_WITHOUT="avx512bf16,avx3")
+    assert code != 0
+    assert error.startswith("ValueError: FASTRNN_WITHOUT: expected some of avx512bf16")
+    assert "got 'avx3'" in error
 
 
 def test_without_extensions():

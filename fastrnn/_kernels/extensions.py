@@ -1,7 +1,7 @@
 """Instructions that only some CPUs of a variant have, which its kernels use where they can.
 
-``FASTRNN_WITHOUT`` names those that a process does without, separated by commas: results have the same
-bits, only later. It is read once, at import.
+``FASTRNN_WITHOUT`` names those that a process does without, separated by commas: it is slower then,
+with the same results, bit for bit. It is read once, at import.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ def _without() -> tuple[str, ...]:
     names = tuple(name for part in text.split(",") if (name := part.strip()))
     for name in names:
         if name not in KNOWN:
-            raise ValueError(
-                f"FASTRNN_WITHOUT: expected some of {', '.join(KNOWN)}, got {name!r}"
-            )
+            raise ValueError(f"FASTRNN_WITHOUT: expected some of {', '.join(KNOWN)}, got {name!r}")
     return names
 
 

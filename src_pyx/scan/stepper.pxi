@@ -9,7 +9,9 @@ from split cimport (
     HOLDS_GIL, LOST, clock_now, pool, run_shared, threads_for_step, update_backoff, worth,
 )
 from step cimport MAX_VECTORS, Step
-from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vcopy
+from vec cimport VL, float_mode, flush_subnormals, narrow_row, real, restore_mode, vcopy
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,6 +39,7 @@ cdef struct StepShare:
     Step s
     InputProduct x
     real *y
+    ptrdiff_t narrow        # size of a thread's scratch
     const Weights *w
 
 
@@ -51,6 +54,9 @@ cdef void step_share(int index, int count, void *what) noexcept nogil:
     cdef InputProduct x = all.x
     cdef float_mode mode = flush_subnormals()
     x.w, x.bias, x.z = &w_x, w.bias + u0 * w.size, all.x.z + u0 * x.z_panel
+    if s.narrow is not NULL:
+        s.narrow += index * all.narrow
+        x.narrow = s.narrow
     multiply_inputs(&x)
     s.H, s.blocks, s.w_hh, s.z = w.H - u0 * VL, u1 - u0, &w_h, x.z
     s.h_own = all.s.h + u0 * VL
@@ -68,6 +74,13 @@ cdef void step_share(int index, int count, void *what) noexcept nogil:
     restore_mode(mode)
 
 
+cdef bint same_sizes(config, other) except -1:
+    """Return whether configurations differ at most in their precision."""
+    if config == other:
+        return True
+    return replace(config, matmul_precision=other.matmul_precision) == other
+
+
 cdef class Stepper:
     """A layer's state, advanced one time step at a time."""
 
@@ -83,6 +96,8 @@ cdef class Stepper:
     cdef real *out
     cdef real *projected
     cdef real *scratch
+    cdef real *narrow           # rows in the weights' format, for some threads; or NULL
+    cdef int narrow_threads
     cdef NormBuffers x_norm, h_norm
     cdef Step s
     cdef InputProduct x
@@ -119,7 +134,7 @@ cdef class Stepper:
         cdef InputProduct *x = &self.x
         if (
             packed is None or packed.cell is not self.packed.cell
-            or packed.config != self.packed.config
+            or not same_sizes(packed.config, self.packed.config)
         ):
             raise ValueError("weights: expected those with which the stream was made")
         copy = self.weights.copy
@@ -143,7 +158,17 @@ cdef class Stepper:
         x.T, x.B, x.x_b = 1, self.B, w.I
         x.z, x.z_panel = self.z, s.z_panel
         x.norm = self.x_norm.norm(w, w.gain_x)
+        if w.x.format.narrow_rows is not NULL:
+            if self.narrow is NULL:
+                self.narrow_threads = pool.most
+                self.narrow = scratch(
+                    self.memory, product_of(self.narrow_threads, self.B, self._narrow_row())
+                )
+            s.narrow = x.narrow = self.narrow
         return 0
+
+    cdef ptrdiff_t _narrow_row(self) noexcept nogil:
+        return narrow_row(max(self.I, self.packed.w.H, self.P))
 
     cdef void _step(self, const real *x, real *y, int threads) noexcept nogil:
         cdef ptrdiff_t b
@@ -151,9 +176,12 @@ cdef class Stepper:
         cdef StepShare all
         cdef float_mode mode
         self.x.x = x
+        if self.s.narrow is not NULL:
+            threads = min(threads, self.narrow_threads)
         if threads > 1:
             # The old h, and x, which may overlap y, are read until the last thread is done.
             all.s, all.x, all.y, all.w = self.s, self.x, self.out, w
+            all.narrow = self.B * self._narrow_row()
             pool.run(threads, step_share, &all, False)
             for b in range(self.B):
                 vcopy(<real *>self.s.h + b * self.s.h_row, self.out + b * self.P, self.P)
