@@ -68,7 +68,8 @@ def test_a_missing_instruction_set():
     code = "import sys, types; cpu = 'fastrnn._kernels._cpu'\n"
     code += "m = sys.modules[cpu] = types.ModuleType(cpu)\n"
     code += "import importlib.machinery as i; m.__spec__ = i.ModuleSpec(cpu, None)\n"
-    code += "m.features = m.extensions = lambda: ()\nimport fastrnn; print(*fastrnn.backends(), fastrnn.backend())"
+    code += "m.features = m.extensions = lambda: ()\n"
+    code += "import fastrnn; print(*fastrnn.backends(), fastrnn.backend())"
     assert python(code) == (0, "reference reference", "")
     code, _, error = python(code, FASTRNN_BACKEND="avx2")
     assert code != 0
