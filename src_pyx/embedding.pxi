@@ -3,6 +3,7 @@
 cimport numpy as cnp
 from libc.string cimport memcpy
 from panels cimport split_point
+from split cimport pool, worth
 from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vload, vstore
 
 
@@ -64,6 +65,46 @@ def take_rows(table, x, y):
             pool.run(threads, look_up_share, &s, False)
         held.clear()
     refuse_strays(strays, threads, "x", f"whole numbers in 0..{s.V - 1}")
+
+
+cdef class TableStepper(Stage):
+    """A lookup of one time step: the rows (B, D) of a table for tokens (B,)."""
+
+    cdef object table
+    cdef cnp.ndarray array
+    cdef Lookup lookup
+
+    def __cinit__(self, table, ptrdiff_t batch_size):
+        self.table, self.array = table, table.array
+        numbers(self.array, "table", IN)
+        if cnp.PyArray_NDIM(self.array) != 2 or batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        self.V, self.P = cnp.PyArray_DIM(self.array, 0), cnp.PyArray_DIM(self.array, 1)
+        self.B, self.work = batch_size, product_of(batch_size, self.P)
+        self.lookup.V, self.lookup.D, self.lookup.n = self.V, self.P, self.B
+
+    cdef bint is_ready(self) except -1:
+        # Its shape can be changed by way of a view's base.
+        if not (
+            is_flat(self.array, NPY_REAL, self.V * self.P, IN)
+            and cnp.PyArray_NDIM(self.array) == 2
+            and cnp.PyArray_DIM(self.array, 1) == self.P
+        ):
+            return False
+        self.lookup.table = data(self.array)
+        return True
+
+    cdef int refresh(self) except -1:
+        self.table.array  # raises if it was reshaped
+        refuse(self.array, "table", f"a C-contiguous {real_name()} array ({self.V}, {self.P})")
+
+    cdef void run(self, const void *x, real *y) noexcept nogil:
+        self.lookup.x, self.lookup.y = <const cnp.npy_intp *>x, y
+        # Never a stray: the chain has checked its copy of the tokens.
+        if worth(self.work):
+            pool.run(pool.most, look_up_share, &self.lookup, False)
+        else:
+            look_up_share(0, 1, &self.lookup)
 
 
 cdef struct RowSums:

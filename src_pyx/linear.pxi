@@ -3,6 +3,7 @@
 cimport numpy as cnp
 from libc.string cimport memcmp, memcpy, memset
 from panels cimport Panels, ceil_div, multiply, panels_for, part, some_panels, split_point, sweep
+from split cimport pool, worth
 from vec cimport (
     REALS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
     tile_format, vf, vload, vload_first, vset, vstore, vstore_first,
@@ -94,8 +95,9 @@ cdef struct RowMap:
     ptrdiff_t n
     real *y
     ptrdiff_t units         # of y: O, or I for the gradient
-    real *last              # scratch for the last group of panels: ROWS_AT_ONCE rows per thread;
+    real *last              # scratch for the last group of panels: some rows per thread;
     real *narrow            # and for rows of x in the weights' format, or NULL
+    ptrdiff_t scratch_rows  # per thread, ROWS_AT_ONCE at most
 
 
 cdef inline ptrdiff_t last_width(const Panels *w) noexcept nogil:
@@ -124,8 +126,8 @@ cdef void map_share(int index, int count, void *what) noexcept nogil:
     cdef Panels direct = some_panels(&m.w, 0, full)
     cdef Panels rest = some_panels(&m.w, full, m.w.blocks)
     cdef ptrdiff_t wide = rest.blocks * VL, b, rows
-    cdef real *last = m.last + index * ROWS_AT_ONCE * wide
-    cdef real *narrow = m.narrow + index * ROWS_AT_ONCE * narrow_row(m.w.K)
+    cdef real *last = m.last + index * m.scratch_rows * wide
+    cdef real *narrow = m.narrow + index * m.scratch_rows * narrow_row(m.w.K)
     cdef float_mode mode = flush_subnormals()
     while begin < end:
         rows = min(ROWS_AT_ONCE, end - begin)
@@ -153,7 +155,7 @@ cdef int map_rows(
         threads = min(<ptrdiff_t>pool.most, n)
     cdef Buffer last, narrow
     m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, x, x_row, n
-    m.y, m.units, m.last, m.narrow = y, units, NULL, NULL
+    m.y, m.units, m.last, m.narrow, m.scratch_rows = y, units, NULL, NULL, ROWS_AT_ONCE
     if units % VL:
         last = buffer_of(product_of(threads, ROWS_AT_ONCE, last_width(w), VL))
         m.last = last.data
@@ -178,6 +180,57 @@ def linear(PackedLinear packed not None, x, y):
         held = (pin(x), pin(y))
     map_rows(&packed.w, packed.init, source, stride(x, 0), target, n, packed.O)
     held = None
+
+
+cdef class LinearStepper(Stage):
+    """An affine map of one time step, with the parameters of `Stepper`."""
+
+    cdef object weights, kernels
+    cdef object copy            # the exclusive Copy of the weights, or None
+    cdef PackedLinear packed
+    cdef RowMap map
+    cdef Buffer last, narrow
+
+    def __cinit__(self, weights, kernels, ptrdiff_t batch_size):
+        cdef PackedLinear packed = weights.packed(kernels)
+        if packed is None or batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        self.weights, self.kernels, self.packed = weights, kernels, packed
+        self.B, self.I, self.P = batch_size, packed.I, packed.O
+        self.work = product_of(self.B, self.I, self.P)
+        # Enough for any number of threads, with up to ceil(B / threads) rows each.
+        self.last = buffer_of(product_of(2, self.B, last_width(&packed.w), VL))
+        self.refresh()
+
+    cdef bint is_ready(self) except -1:
+        return self.weights.copy is self.copy
+
+    cdef int refresh(self) except -1:
+        cdef PackedLinear packed = self.weights.packed(self.kernels)
+        cdef RowMap *m = &self.map
+        if packed is None or packed.I != self.I or packed.O != self.P:
+            raise ValueError("weights: expected those with which the stream was made")
+        copy = self.weights.copy
+        self.copy = copy if copy.exclusive and copy.packed is packed else None
+        self.packed = packed
+        m.w, m.init, m.x_row, m.n, m.units = packed.w, packed.init.data, self.I, self.B, self.P
+        m.last, m.narrow = self.last.data, NULL
+        if m.w.format.narrow_rows is not NULL:
+            if self.narrow is None:
+                self.narrow = buffer_of(product_of(2, self.B, narrow_row(self.I)))
+            m.narrow = self.narrow.data
+        return 0
+
+    cdef void run(self, const void *x, real *y) noexcept nogil:
+        cdef int threads = 1
+        if worth(self.work):
+            threads = min(<ptrdiff_t>pool.most, self.B)
+        self.map.x, self.map.y = <const real *>x, y
+        self.map.scratch_rows = min(ROWS_AT_ONCE, ceil_div(self.B, threads))
+        if threads == 1:
+            map_share(0, 1, &self.map)
+        else:
+            pool.run(threads, map_share, &self.map, False)
 
 
 cdef struct WeightSums:

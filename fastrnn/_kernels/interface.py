@@ -31,7 +31,7 @@ from fastrnn._types import Array
 #: For optimizers: dense, in the shape of the parameter, or for a few of its rows.
 Gradient = Array | RowGradient
 
-#: ``convert(x_t, out) -> (x, y, result, pins)``: (B, I) to read, (B, P) to write, the latter's
+#: ``convert(x_t, out) -> (x, y, result, pins)``: (B, I) or (B,) to read, (B, P) to write, its
 #: memory in the shape to return, and what keeps the caller's arrays from being resized meanwhile.
 Convert = Callable[[Any, Any], tuple[Array, Array, Array, Any]]
 
@@ -65,15 +65,36 @@ class WeightGradients(Protocol):
         """Return the sums in new arrays, in the weights' order, shapes and layouts."""
 
 
-class CellStepper(Protocol):
-    """A layer's state, advanced one time step at a time, made by `Stepper`."""
+class StreamStage(Protocol):
+    """A layer of a stream, made by `LinearStepper` or `TableStepper`, for a `Chain`."""
+
+
+class CellStage(StreamStage, Protocol):
+    """A recurrent layer of a stream, made by `Stepper`, for a `Chain`."""
 
     @property
     def state(self) -> tuple[Array, ...]:
         """(B, P) for h, (B, H) for others: zeros at first; writeable."""
 
+
+class StreamChain(Protocol):
+    """Layers that advance together, made by `Chain`.
+
+    A ``with`` statement keeps other threads from using them.
+    """
+
     def step(self, x_t: Any, out: Array | None = None) -> Array:
-        """Advance by one step, `x_t` (B, I) or (I,); return the output, in `out` if given."""
+        """Advance by one step, from `x_t`; return the output, in `out` if given.
+
+        Raises
+        ------
+        RuntimeError
+            If another thread is using the chain; nothing was read or written then.
+        """
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class WeightCache(Protocol):
@@ -81,6 +102,21 @@ class WeightCache(Protocol):
 
     def packed(self, kernels: Kernels) -> PackedWeights:
         """Return the kernels' copy of the current weights."""
+
+
+class AffineCache(Protocol):
+    """The source of a `LinearStepper`'s weights: see ``fastrnn._kernels.weights``."""
+
+    def packed(self, kernels: Kernels) -> PackedAffine:
+        """Return the kernels' copy of the current weights."""
+
+
+class TableCache(Protocol):
+    """The source of a `TableStepper`'s table."""
+
+    @property
+    def array(self) -> Array:
+        """The table (V, D), always the same array; raise if it was reshaped."""
 
 
 class Kernels(Protocol):
@@ -180,8 +216,8 @@ class Kernels(Protocol):
         """
 
     def Stepper(  # noqa: N802
-        self, weights: WeightCache, kernels: Kernels, batch_size: int, convert: Convert
-    ) -> CellStepper:
+        self, weights: WeightCache, kernels: Kernels, batch_size: int
+    ) -> CellStage:
         """A layer's state, advanced one time step at a time.
 
         Parameters
@@ -192,9 +228,27 @@ class Kernels(Protocol):
             The kernel set of this class.
         batch_size : int
             B.
+        """
+
+    def LinearStepper(  # noqa: N802
+        self, weights: AffineCache, kernels: Kernels, batch_size: int
+    ) -> StreamStage:
+        """An affine map of one time step, with the parameters of `Stepper`."""
+
+    def TableStepper(self, table: TableCache, batch_size: int) -> StreamStage:  # noqa: N802
+        """A lookup of one time step: the rows (B, D) of a table for tokens (B,)."""
+
+    def Chain(self, stages: Sequence[StreamStage], convert: Convert) -> StreamChain:  # noqa: N802
+        """Layers that advance together, each of which reads what the one before it wrote.
+
+        Parameters
+        ----------
+        stages : sequence of StreamStage
+            Of this kernel set and of one batch size. Only the first may read tokens.
         convert : callable
-            ``convert(x, out) -> (x, y, result)`` checks the caller's arrays: `x` becomes (B, I),
-            `y` is the (B, P) to write to, and `result` the same memory in the shape to return.
+            ``convert(x_t, out) -> (x, y, result, pins)`` checks the caller's arrays: `x` becomes
+            (B, I), or (B,) tokens, `y` is the (B, P) to write to, and `result` the same memory in
+            the shape to return.
         """
 
     def PackedLinear(  # noqa: N802
@@ -368,7 +422,7 @@ class QuantizedKernels(Protocol):
 
     Inputs, states and outputs are float32. A row that is multiplied with an int8 matrix is rounded
     to int8 itself, by its `limit`, or, where that is infinite, by its own largest entry. All
-    implementations give the same bits. `Stepper` is that of `Kernels`.
+    implementations give the same bits. `Stepper`, `LinearStepper` and `Chain` are as in `Kernels`.
     """
 
     def Packed(  # noqa: N802

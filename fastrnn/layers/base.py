@@ -8,11 +8,23 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._kernels.interface import Kernels, StreamStage
 from fastrnn._types import Array
+
+
+class Parts(NamedTuple):
+    """A kernel set, and its stages for a chain."""
+
+    kernels: Kernels
+    stages: tuple[StreamStage, ...]
 
 
 class Stage(Protocol):
     """A layer in a model's stream, on checked arrays of one time step."""
+
+    @property
+    def parts(self) -> Parts | None:
+        """Stages of the kernels that do the same as `step`; None if there are none."""
 
     def step(self, x: Array, out: Array) -> Any:
         """Advance by one step, from `x` (B, F), or (B,) tokens, into `out` (B, features_out)."""
@@ -418,6 +430,7 @@ class CallStage(Stateless):
     """The stage of a layer without one of its own: calls it."""
 
     __slots__ = ("_layer",)
+    parts = None
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer

@@ -12,7 +12,7 @@ from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.row_gradient import RowGradient
 from fastrnn._types import Array
-from fastrnn.layers.base import Layer, Stateless, dtype_shown
+from fastrnn.layers.base import Layer, Parts, Stateless, dtype_shown
 
 
 class EmbeddingTape(NamedTuple):
@@ -66,10 +66,11 @@ class Table:
 class TableStage(Stateless):
     """The stage of an :class:`Embedding`: looks up one row of the table per row of the batch."""
 
-    __slots__ = ("_kernels", "_table")
+    __slots__ = ("_kernels", "_table", "parts")
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, batch_size: int) -> None:
         self._kernels, self._table = dispatch.kernels(table.dtype), table
+        self.parts = Parts(self._kernels, (self._kernels.TableStepper(table, batch_size),))
 
     def step(self, x: Array, out: Array) -> None:
         """Write the rows of `x` (B,) to `out`."""
@@ -243,7 +244,7 @@ class Embedding(Layer):
 
     def stage(self, batch_size: int) -> TableStage:
         """Return the layer's stage in a stream, on the current backend."""
-        return TableStage(self._table)
+        return TableStage(self._table, batch_size)
 
     def __repr__(self) -> str:
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}{dtype_shown(self.dtype)})"

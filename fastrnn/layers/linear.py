@@ -14,7 +14,7 @@ from fastrnn._kernels.cells import MatmulPrecision
 from fastrnn._kernels.interface import Kernels, PackedAffine
 from fastrnn._kernels.weights import LinearWeights
 from fastrnn._types import Array, Fixed
-from fastrnn.layers.base import Layer, Stateless, dtype_shown
+from fastrnn.layers.base import Layer, Parts, Stateless, dtype_shown
 
 #: out_features, in_features, bias, dtype.
 Kind = tuple[int, int, bool, np.dtype[Any]]
@@ -39,10 +39,12 @@ class LinearTape(Fixed, Bound, _NewTape):
 class LinearStage(Stateless):
     """The stage of a :class:`Linear`: maps one step of each row."""
 
-    __slots__ = ("_kernels", "_weights")
+    __slots__ = ("_kernels", "_weights", "parts")
 
-    def __init__(self, weights: LinearWeights) -> None:
-        self._kernels, self._weights = dispatch.kernels(weights.dtype), weights
+    def __init__(self, weights: LinearWeights, batch_size: int) -> None:
+        kernels = dispatch.kernels(weights.dtype)
+        self._kernels, self._weights = kernels, weights
+        self.parts = Parts(kernels, (kernels.LinearStepper(weights, kernels, batch_size),))
 
     def step(self, x: Array, out: Array) -> None:
         """Map `x` (B, in_features) into `out` (B, out_features)."""
@@ -248,7 +250,7 @@ class Linear(Layer):
 
     def stage(self, batch_size: int) -> LinearStage:
         """Return the layer's stage in a stream, on the current backend."""
-        return LinearStage(self._weights)
+        return LinearStage(self._weights, batch_size)
 
     def __repr__(self) -> str:
         options = "" if self.bias else ", bias=False"

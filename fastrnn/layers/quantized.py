@@ -231,6 +231,7 @@ class TableStage(Stateless):
     """The stage of a :class:`QuantizedEmbedding`."""
 
     __slots__ = ("_look_up",)
+    parts = None
 
     def __init__(self, look_up: Any) -> None:
         self._look_up = look_up

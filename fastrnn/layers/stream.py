@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock  # what threading.Lock is, and imported sooner
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
 from fastrnn._kernels import dispatch
-from fastrnn._kernels.interface import CellStepper, Convert
 from fastrnn._kernels.stepping import converter
 from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
+from fastrnn.layers.base import Parts
 
 
 class Stream(Bound):
@@ -39,6 +38,7 @@ class Stream(Bound):
     __slots__ = {
         "_names": "",
         "_states": "",
+        "parts": "The stages of a step.",
         "step": """step(x_t, out=None) -> y_t
 
 Advance by one time step.
@@ -60,17 +60,13 @@ y_t : array
 
     def __init__(self, stack: Sequence[Weights], batch_size: int) -> None:
         kernels = dispatch.kernels(stack[0].dtype)
-        steppers = [
-            kernels.Stepper(weights, kernels, batch_size, _converter(batch_size, weights, weights))
-            for weights in stack
-        ]
+        first, last = stack[0].config, stack[-1].config
+        convert = converter(batch_size, first.input_size, last.output_size, stack[0].real)
         self._names = stack[0].cell.states
+        steppers = tuple(kernels.Stepper(weights, kernels, batch_size) for weights in stack)
         self._states = tuple(zip(*(stepper.state for stepper in steppers), strict=True))
-        self.step = steppers[0].step
-        if len(stack) > 1:
-            buffers = [np.empty(layers.shape, layers.dtype) for layers in self._states[0][:-1]]
-            convert = _converter(batch_size, stack[0], stack[-1])
-            self.step = _chained(steppers, buffers, convert)
+        self.parts = Parts(kernels, steppers)
+        self.step = kernels.Chain(steppers, convert).step
 
     @property
     def state(self) -> Any:
@@ -107,29 +103,3 @@ y_t : array
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_size={len(self._states[0][0])})"
-
-
-def _converter(batch_size: int, first: Weights, last: Weights) -> Convert:
-    """Return the converter of arrays for a step through layers from `first` to `last`."""
-    sizes = first.config.input_size, last.config.output_size
-    return converter(batch_size, *sizes, first.real)
-
-
-def _chained(steppers: Sequence[CellStepper], buffers: Sequence[Array], convert: Convert) -> Any:
-    """Return a step of stacked layers, each of which writes to a buffer that the next reads."""
-    turn = allocate_lock()
-
-    def step(x_t: Any, out: Array | None = None) -> Array:
-        # Locked before anything is read: two threads would overwrite each other's buffers.
-        if not turn.acquire(blocking=False):
-            raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
-        try:
-            # Checked before any layer advances: a refused step changes no state.
-            x, y, result, _pins = convert(x_t, out)
-            for stepper, source, target in zip(steppers, (x, *buffers), (*buffers, y), strict=True):
-                stepper.step(source, target)
-            return result
-        finally:
-            turn.release()
-
-    return step

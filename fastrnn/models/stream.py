@@ -9,6 +9,8 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
+from fastrnn._kernels.interface import Convert, StreamChain
+from fastrnn._kernels.stepping import converter
 from fastrnn._types import Array
 from fastrnn.layers.base import Stage
 from fastrnn.models.exclusive import Exclusive
@@ -21,70 +23,55 @@ class ModelStream(Bound):
     Made by ``Sequential.stream()``. Use one stream from one thread at a time.
     """
 
-    __slots__ = ("_batch_size", "_buffers", "_busy", "_signature", "_stages", "_stateful")
+    __slots__ = {
+        "_batch_size": "",
+        "_busy": "",
+        "_stateful": "",
+        "step": """step(x_t, out=None) -> y_t
+
+Advance by one time step.
+
+Parameters
+----------
+x_t : (B, F) array-like, or (B,) of int where the first layer is an Embedding
+    (F,), or a single token, is accepted too if B is 1.
+out : (B, O) array, optional
+    Where to write the output: writeable, C-contiguous and of the model's dtype; (O,) for an
+    `x_t` of (F,). With it, no arrays are allocated.
+
+Returns
+-------
+y_t : array
+    `out`, or a new array of its shape.
+
+Raises
+------
+RuntimeError
+    If another thread is using the stream; nothing was read or written then.
+""",
+    }
 
     def __init__(self, network: Network, batch_size: int) -> None:
         signature = network.signature
-        self._signature, self._batch_size = signature, batch_size
-        self._busy = Exclusive("stream: expected no other thread to be using it")
         _checks.memory(batch_size * signature.outputs, signature.dtype, batch_size=batch_size)
-        self._stages: list[Stage] = []
+        self._batch_size = batch_size
+        stages: list[Stage] = []
+        buffers: list[Array] = []
         self._stateful: list[Stage] = []
-        self._buffers: list[Array] = []
         size = signature.features
         for layer in network.layers:
             stage = layer.stage(batch_size)
             size = layer.features_out or size
             if stage is not None:
-                self._stages.append(stage)
+                stages.append(stage)
+                buffers.append(np.empty((batch_size, size), signature.dtype))
                 self._stateful += [stage] if layer.has_state else []
-                self._buffers.append(np.empty((batch_size, size), signature.dtype))
-        self._buffers.pop()
-
-    def step(self, x_t: Any, out: Array | None = None) -> Array:
-        """Advance by one time step.
-
-        Parameters
-        ----------
-        x_t : (B, F) array-like, or (B,) of int where the first layer is an Embedding
-            (F,), or a single token, is accepted too if B is 1.
-        out : (B, O) array, optional
-            Where to write the output: writeable, C-contiguous and of the model's dtype; (O,) for an
-            `x_t` of (F,). With it, no arrays are allocated.
-
-        Returns
-        -------
-        y_t : array
-            `out`, or a new array of its shape.
-
-        Raises
-        ------
-        RuntimeError
-            If another thread is using the stream; nothing was read or written then.
-        """
-        with self._busy:
-            return self._step(x_t, out)
-
-    def _step(self, x_t: Any, out: Array | None) -> Array:
-        s, B = self._signature, self._batch_size
-        x = _checks.asarray(x_t, "x_t")
-        lead = () if B == 1 and x.ndim == (s.vocabulary is None) else (B,)
-        # Checked before any layer advances, so that a refused step changes no state.
-        x = s.array(x, "x_t", lead)
-        shape = (*lead, s.outputs)
-        y = (
-            np.empty(shape, s.dtype)
-            if out is None
-            else _checks.writable(out, "out", s.dtype, shape)
-        )
-        # Stages read and write the caller's arrays themselves; a single row, by views of them.
-        _pins = None if lead else _checks.pinned(x, y)
-        x = x if lead else x[None]
-        targets = (*self._buffers, y if lead else y[None])
-        for stage, target in zip(self._stages, targets, strict=True):
-            stage.step(x, target)
-            x = target
-        return y
+        convert = converter(
+            batch_size, signature.features, signature.outputs, signature.dtype,
+            vocabulary=signature.vocabulary,
+        )  # fmt: skip
+        self._busy = _chained(stages, buffers[:-1], convert)
+        self.step = self._busy.step
 
     @property
     def state(self) -> list[Any]:
@@ -127,3 +114,30 @@ class ModelStream(Bound):
 
     def _states(self) -> list[Any]:
         return [stage.state for stage in self._stateful]
+
+
+def _chained(stages: Sequence[Stage], buffers: Sequence[Array], convert: Convert) -> StreamChain:
+    """Return a chain of stages; `buffers` are for all outputs but the last."""
+    parts = [stage.parts for stage in stages if stage.parts is not None]
+    if len(parts) == len(stages) and len({id(part.kernels) for part in parts}) == 1:
+        return parts[0].kernels.Chain([stage for part in parts for stage in part.stages], convert)
+    return _Walk(stages, buffers, convert)
+
+
+class _Walk(Exclusive):
+    """A step through stages of which some are not the kernels' own."""
+
+    __slots__ = ("_buffers", "_convert", "_stages")
+
+    def __init__(self, stages: Sequence[Stage], buffers: Sequence[Array], convert: Convert) -> None:
+        super().__init__("stream: two threads use it at once; give each a stream of its own")
+        self._stages, self._buffers, self._convert = stages, buffers, convert
+
+    def step(self, x_t: Any, out: Array | None = None) -> Array:
+        with self:
+            # Checked before any layer advances, so that a refused step changes no state.
+            x, y, result, _pins = self._convert(x_t, out)
+            for stage, target in zip(self._stages, (*self._buffers, y), strict=True):
+                stage.step(x, target)
+                x = target
+            return result

@@ -1,37 +1,16 @@
-# Streams: one step at a time. Included in kernels.pyx.
+# Streams: one step of a cell at a time. Included in kernels.pyx.
 
-cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from packing cimport Weights, new_step
 from panels cimport Panels, ceil_div, some_panels, split_blocks
 from projection cimport InputProduct, multiply_inputs, project_output
-from split cimport (
-    HOLDS_GIL, LOST, clock_now, pool, run_shared, threads_for_step, update_backoff, worth,
-)
+from split cimport LOST, clock_now, pool, threads_for_step, update_backoff
 from step cimport MAX_VECTORS, Step
 from vec cimport VL, float_mode, flush_subnormals, narrow_row, real, restore_mode, vcopy
 
 from dataclasses import replace
 
 import numpy as np
-
-
-cdef inline real *plain(object array, ptrdiff_t B, ptrdiff_t n, int flags) noexcept:
-    """Return the data of an array (B, n), or (n,) if B = 1, that needs no conversion; else NULL."""
-    if not cnp.PyArray_CheckExact(array):
-        return NULL
-    cdef cnp.ndarray found = <cnp.ndarray>array
-    cdef int ndim = cnp.PyArray_NDIM(found)
-    if (
-        cnp.PyArray_TYPE(found) != NPY_REAL
-        or not cnp.PyArray_CHKFLAGS(found, flags)
-        or not cnp.PyArray_ISNOTSWAPPED(found)
-    ):
-        return NULL
-    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(found)
-    if ndim == 2 and shape[0] == B and shape[1] == n or ndim == 1 and B == 1 and shape[0] == n:
-        return <real *>cnp.PyArray_DATA(found)
-    return NULL
 
 
 cdef struct StepShare:
@@ -81,10 +60,10 @@ cdef bint same_sizes(config, other) except -1:
     return replace(config, matmul_precision=other.matmul_precision) == other
 
 
-cdef class Stepper:
+cdef class Stepper(Stage):
     """A layer's state, advanced one time step at a time."""
 
-    cdef object weights, kernels, convert
+    cdef object weights, kernels
     cdef object copy            # the exclusive Copy of the weights, or None
     cdef readonly tuple state
     cdef Packed packed
@@ -101,17 +80,15 @@ cdef class Stepper:
     cdef NormBuffers x_norm, h_norm
     cdef Step s
     cdef InputProduct x
-    cdef ptrdiff_t B, I, P
-    cdef bint busy
 
-    def __cinit__(self, weights, kernels, ptrdiff_t batch_size, convert):
+    def __cinit__(self, weights, kernels, ptrdiff_t batch_size):
         cdef Packed packed = weights.packed(kernels)
         if packed is None or batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         cdef const Weights *w = &packed.w
         cdef ptrdiff_t B = batch_size, padded = w.blocks * VL
-        self.weights, self.kernels, self.convert = weights, kernels, convert
-        self.B, self.I, self.P = B, w.I, w.P
+        self.weights, self.kernels = weights, kernels
+        self.B, self.I, self.P, self.work = B, w.I, w.P, multiply_adds(w, B)
         self.packed, self.memory = packed, []
         self.z = scratch(self.memory, product_of(w.blocks, B, w.size))
         self.operand = scratch(self.memory, product_of(B, w.H))
@@ -123,10 +100,12 @@ cdef class Stepper:
         self.pinned, self.states = pin(states), data(states)
         sizes = packed.cell.state_sizes(packed.config)
         self.state = tuple([states[i, :, :n] for i, n in enumerate(sizes)])
-        self._refresh()
+        self.refresh()
 
-    cdef int _refresh(self) except -1:
-        """Fetch the current weights."""
+    cdef bint is_ready(self) except -1:
+        return self.weights.copy is self.copy
+
+    cdef int refresh(self) except -1:
         cdef Packed packed = self.weights.packed(self.kernels)
         cdef const Weights *w = &packed.w
         cdef ptrdiff_t padded = w.blocks * VL, i
@@ -170,7 +149,20 @@ cdef class Stepper:
     cdef ptrdiff_t _narrow_row(self) noexcept nogil:
         return narrow_row(max(self.I, self.packed.w.H, self.P))
 
-    cdef void _step(self, const real *x, real *y, int threads) noexcept nogil:
+    cdef void run(self, const void *x, real *y) noexcept nogil:
+        cdef int threads
+        cdef long long begun
+        if self.work < pool.least_awake:
+            self._run(<const real *>x, y, 1)
+            return
+        threads = threads_for_step(&self.packed.w, self.work)
+        begun = clock_now()
+        self._run(<const real *>x, y, threads)
+        pool.ended = clock_now()
+        if threads > 1 and self.work < pool.least_call:
+            update_backoff(pool.ended - begun > LOST)
+
+    cdef void _run(self, const real *x, real *y, int threads) noexcept nogil:
         cdef ptrdiff_t b
         cdef const Weights *w = &self.packed.w
         cdef StepShare all
@@ -197,77 +189,3 @@ cdef class Stepper:
         for b in range(self.B):
             vcopy(y + b * self.P, self.s.h + b * self.s.h_row, self.P)
         restore_mode(mode)
-
-    def step(self, x_t, out=None):
-        """Advance by one step, `x_t` (B, I) or (I,); return the output, in `out` if given."""
-        if self.busy:
-            raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
-        cdef real *x_data
-        cdef real *y_data
-        cdef object y
-        if self.weights.copy is self.copy:
-            if multiply_adds(&self.packed.w, self.B) < pool.least_awake:
-                x_data = plain(x_t, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
-                y = self._plain_output(x_t, x_data, out, &y_data)
-                if y_data is not NULL:
-                    # The interpreter does not run meanwhile, and so no other thread.
-                    self._step(x_data, y_data, 1)
-                    return y
-        self.busy = True
-        try:
-            return self._general_step(x_t, out)
-        finally:
-            self.busy = False
-
-    cdef inline object _plain_output(self, x_t, const real *x, out, real **y_data):
-        """Return `out` or a new output, and its data: NULL if `x` or `out` need converting."""
-        cdef cnp.npy_intp[2] shape
-        cdef int ndim
-        y_data[0] = NULL
-        if x is NULL:
-            return None
-        ndim = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
-        if out is None:
-            shape[0], shape[ndim - 1] = self.B, self.P
-            out = cnp.PyArray_EMPTY(ndim, shape, NPY_REAL, 0)
-            y_data[0] = data(out)
-        elif cnp.PyArray_CheckExact(out) and cnp.PyArray_NDIM(<cnp.ndarray>out) == ndim:
-            y_data[0] = plain(out, self.B, self.P, cnp.NPY_ARRAY_CARRAY)
-        return out
-
-    cdef object _general_step(self, x_t, out):
-        """Step with converted arguments, changed weights, or several threads."""
-        cdef real *x_data
-        cdef real *y_data
-        cdef int threads
-        cdef ptrdiff_t work
-        cdef long long begun
-        if self.weights.copy is not self.copy:
-            self._refresh()
-        x = x_t
-        x_data = plain(x_t, self.B, self.I, cnp.NPY_ARRAY_CARRAY_RO)
-        y = self._plain_output(x_t, x_data, out, &y_data)
-        if y_data is not NULL:
-            out = y
-        else:
-            x, y, out, converted = self.convert(x_t, out)
-            x_data = matrix(x, "x_t", self.B, self.I, IN)
-            y_data = matrix(y, "out", self.B, self.P, OUT)
-        work = multiply_adds(&self.packed.w, self.B)
-        if work < pool.least_awake:
-            self._step(x_data, y_data, 1)
-            return out
-        threads = threads_for_step(&self.packed.w, work)
-        begun = clock_now()
-        if work < HOLDS_GIL:
-            self._step(x_data, y_data, threads)
-        else:
-            pins = pin(x), pin(y)
-            x_data = flat(x, "x_t", self.B * self.I, IN)
-            y_data = flat(y, "out", self.B * self.P, OUT)
-            with nogil:
-                self._step(x_data, y_data, threads)
-        pool.ended = clock_now()
-        if threads > 1 and work < pool.least_call:
-            update_backoff(pool.ended - begun > LOST)
-        return out

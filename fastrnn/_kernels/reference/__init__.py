@@ -20,8 +20,11 @@ from fastrnn._kernels.reference.optim import sgd as sgd
 from fastrnn._kernels.reference.optim import squares as squares
 from fastrnn._kernels.reference.scan import Gradients as Gradients
 from fastrnn._kernels.reference.scan import Packed as Packed
-from fastrnn._kernels.reference.scan import Stepper as Stepper
 from fastrnn._kernels.reference.scan import Tape as Tape
 from fastrnn._kernels.reference.scan import backward as backward
 from fastrnn._kernels.reference.scan import forward as forward
 from fastrnn._kernels.reference.scan import segment_steps as segment_steps
+from fastrnn._kernels.reference.stream import Chain as Chain
+from fastrnn._kernels.reference.stream import LinearStepper as LinearStepper
+from fastrnn._kernels.reference.stream import Stepper as Stepper
+from fastrnn._kernels.reference.stream import TableStepper as TableStepper

@@ -28,8 +28,10 @@ from fastrnn._kernels.reference.rows import (
     zeroed,
 )
 from fastrnn._kernels.reference.scan import STEPS
-from fastrnn._kernels.reference.scan import Stepper as FloatStepper
 from fastrnn._kernels.reference.step import CellWeights
+from fastrnn._kernels.reference.stream import Chain as Chain
+from fastrnn._kernels.reference.stream import LinearStepper as FloatLinearStepper
+from fastrnn._kernels.reference.stream import Stepper as FloatStepper
 from fastrnn._types import Array
 
 f32 = np.float32
@@ -293,6 +295,8 @@ class Stepper(FloatStepper):
 class PackedLinear:
     """An immutable copy of the weights of an affine map."""
 
+    dtype = REAL
+
     def __init__(self, weights: Sequence[Array | None], scale: Array, limit: float) -> None:
         weight, bias = weights
         values, scale = arrays.copied(weight, "weight"), arrays.copied(scale, "weight_scale")
@@ -314,6 +318,13 @@ def linear(packed: Any, x: Array, y: Array) -> None:
     n = arrays.rows_of(x, "x", I, REAL)
     arrays.like(y, "y", (n, O), REAL, out=True)
     y[...] = packed.bias + packed.weight.times(x)
+
+
+class LinearStepper(FloatLinearStepper):
+    """An affine map of one time step, with the parameters of `Stepper`."""
+
+    _kind = PackedLinear
+    _linear = staticmethod(linear)
 
 
 @arrays.pinning

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
-from fastrnn._kernels.interface import (
-    Convert,
-    Kernels,
-    KernelTape,
-    PackedWeights,
-    WeightCache,
-    WeightGradients,
-)
+from fastrnn._kernels.interface import KernelTape, PackedWeights, WeightGradients
 from fastrnn._kernels.reference.arrays import REALS, is_plain, own, pinning, refuse, same_bits
 from fastrnn._kernels.reference.product import Product, product, product_back
 from fastrnn._kernels.reference.rows import (
@@ -233,37 +225,3 @@ def backward(
     sums.add({"weight_ih": dweight, "bias_ih": dzx.sum(axis=(0, 1)), "gain_ih": dgain})
     for out, d in zip(dstate, now, strict=True):
         out[...] = d
-
-
-class Stepper:
-    """A layer's state, advanced one time step at a time."""
-
-    _kind: ClassVar[type[Any]] = Packed
-    _forward = staticmethod(forward)
-
-    def __init__(
-        self, weights: WeightCache, kernels: Kernels, batch_size: int, convert: Convert
-    ) -> None:
-        packed = own(weights.packed(kernels), self._kind, "weights")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-        self._weights, self._kernels, self._convert = weights, kernels, convert
-        self._state = tuple(np.zeros(s, packed.dtype) for s in packed.state_shapes(batch_size))
-        self._lock = threading.Lock()
-
-    @property
-    def state(self) -> tuple[Array, ...]:
-        """(B, P) for h, (B, H) for others: zeros at first; writeable."""
-        return self._state
-
-    def step(self, x_t: Any, out: Array | None = None) -> Array:
-        """Advance by one step, `x_t` (B, I) or (I,); return the output, in `out` if given."""
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("stream: two threads step it at once; give each a stream of its own")
-        try:
-            packed = self._weights.packed(self._kernels)
-            x, y, result, _pins = self._convert(x_t, out)
-            self._forward(packed, x[None], self._state, y[None], self._state)
-        finally:
-            self._lock.release()
-        return result

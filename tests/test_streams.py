@@ -1,0 +1,245 @@
+"""A stack's and a whole model's step: one call through a chain of kernels."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import Dropout, Embedding, Layer, Linear, Sequential
+from fastrnn._kernels import dispatch
+from fastrnn._kernels.stepping import converter
+
+T, B, V, D, H, O = 5, 3, 11, 4, 7, 6
+
+
+class Doubled(Layer):
+    """A layer of a user's own, which the kernels don't know."""
+
+    def __call__(self, x: Any) -> np.ndarray:
+        return 2 * np.asarray(x)
+
+
+def one_by_one(layers: Sequence[Any], x: np.ndarray, B: int) -> np.ndarray:
+    """Return the outputs of all steps, from streams and calls of the single layers."""
+    for layer in layers:
+        if layer.has_state:
+            stream = layer.stream(B)
+            x = np.stack([stream.step(x_t) for x_t in x])
+        else:
+            x = layer(x)
+    return x
+
+
+@pytest.fixture
+def stack(make_layer, cell, dtype) -> list[Any]:
+    """An embedding, two recurrent layers, and a linear one."""
+    return [
+        Embedding(V, D, seed=1, dtype=dtype),
+        Dropout(0.3),
+        make_layer(cell, D, H, num_layers=2, dropout=0.5, dtype=dtype),
+        make_layer(cell, H, H, dtype=dtype, return_sequences=False),
+        Linear(H, O, seed=2, dtype=dtype),
+    ]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_step_has_the_bits_of_its_layers(backend, stack, rng, same_bits, first):
+    for rows in (1, B, 40):
+        x = (
+            rng.integers(V, size=(T, rows))
+            if first == 0
+            else stack[0](rng.integers(V, size=(T, rows)))
+        )
+        stream, into = (Sequential(stack[first:]).stream(rows) for _ in range(2))
+        want = one_by_one(stack[first:], x, rows)
+        out = np.full((rows, O), np.nan, want.dtype)
+        for x_t, y_t in zip(x, want, strict=True):
+            assert same_bits(stream.step(x_t), y_t)
+            assert into.step(x_t, out=out) is out
+            assert same_bits(out, y_t)
+
+
+def test_any_number_of_threads_gives_the_same_bits(compiled, rng, same_bits):
+    """Of large layers, whose steps are split, and release the GIL."""
+    layers = [fastrnn.LSTM(33, 270, 2, seed=0), Linear(270, 300, bias=False, seed=1)]
+    x = rng.normal(size=(T, 7, 33)).astype(np.float32)
+    results, before = [], fastrnn.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            fastrnn.set_num_threads(threads)
+            stream = Sequential(layers).stream(7)
+            results.append((np.stack([stream.step(x_t) for x_t in x]), *stream.state[0]))
+            assert same_bits(results[-1][0], one_by_one(layers, x, 7))
+    finally:
+        fastrnn.set_num_threads(before)
+    assert same_bits(results[0], results[1])
+    assert same_bits(results[0], results[2])
+
+
+@pytest.mark.parametrize("rows", [1, B])
+def test_nothing_is_allocated(compiled, stack, rows):
+    token = np.zeros(rows, np.intp)
+    out = np.empty((rows, O), stack[0].dtype)
+    step = Sequential(stack).stream(rows).step
+    for _ in range(3):
+        step(token, out)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        step(token, out)
+        assert tracemalloc.get_traced_memory()[1] - before < 100  # a number of Python's own
+    finally:
+        tracemalloc.stop()
+
+
+TOKENS: dict[str, Callable[[int], Any]] = {
+    "int": int,
+    "numpy": np.intp,
+    "short": np.int8,
+    "0-d": np.asarray,
+    "row": lambda i: np.array([i]),
+    "list": lambda i: [i],
+    "bytes swapped": lambda i: np.array([i], ">i8"),
+    "unsigned": lambda i: np.array(i, np.uint64),
+}
+
+
+@pytest.mark.parametrize("given", TOKENS.values(), ids=list(TOKENS))
+def test_a_token_in_any_guise(backend, stack, same_bits, given):
+    stream, want = (Sequential(stack).stream() for _ in range(2))
+    for i in (3, 0, V - 1):
+        lead = np.shape(given(i))
+        assert same_bits(stream.step(given(i)), want.step(np.array([i])).reshape(*lead, O))
+        out = np.empty((*lead, O), stack[0].dtype)
+        assert stream.step(given(i), out) is out
+        assert same_bits(out, want.step(i).reshape(*lead, O))
+
+
+@pytest.mark.parametrize(
+    ("token", "error", "text"),
+    [
+        (V, ValueError, rf"^x_t: expected whole numbers in 0\.\.{V - 1}, got {V}$"),
+        (np.intp(-1), ValueError, rf"^x_t: expected whole numbers in 0\.\.{V - 1}, got -1$"),
+        (-(2**40), ValueError, r"^x_t: expected whole numbers"),
+        (2**32, ValueError, r"^x_t: expected whole numbers"),
+        (2**63, ValueError, r"^x_t: expected whole numbers"),
+        (2**70, TypeError, r"^x_t: expected an array of whole numbers"),
+        (True, TypeError, r"^x_t: expected an array of whole numbers"),
+        (1.0, TypeError, r"^x_t: expected an array of whole numbers"),
+        (np.timedelta64(1), TypeError, r"^x_t: expected an array of whole numbers"),
+        (np.zeros((1, 1), int), ValueError, r"^x_t: expected shape \(1,\), got \(1, 1\)$"),
+        ([0, 1], ValueError, r"^x_t: expected shape \(1,\), got \(2,\)$"),
+    ],
+)
+def test_a_refused_step_changes_no_state(backend, make_layer, same_bits, token, error, text):
+    layers = [Embedding(V, D, seed=0), fastrnn.GRU(D, H, 2, seed=0), Linear(H, O, seed=0)]
+    stream = Sequential(layers).stream()
+    stream.step(1)
+    before = tuple(stream.state)
+    for out in (None, np.empty(O, np.float32)):
+        with pytest.raises(error, match=text):
+            stream.step(token, out)
+    wrong = [np.empty(O), np.empty((1, O), np.float32), np.empty((O, 2), np.float32)[:, 0], [0] * O]
+    for out in wrong:
+        with pytest.raises((ValueError, TypeError), match=r"^out: expected"):
+            stream.step(1, out)
+    frozen = np.empty(O, np.float32)
+    frozen.setflags(write=False)
+    with pytest.raises(ValueError, match=r"^out: expected a writeable"):
+        stream.step(1, frozen)
+    assert same_bits(tuple(stream.state), before)
+
+
+def test_changed_weights_are_seen(backend, stack, same_bits, rng):
+    """By the next step, whoever holds the arrays, and of every layer."""
+    model = Sequential(stack)
+    stream = model.stream()
+    for name in model.parameters():
+        stream.step(2)
+        array = model.parameters()[name]
+        for _ in range(2):
+            array *= 1.25
+            state = stream.state
+            fresh = model.stream()
+            fresh.state = state
+            assert same_bits(stream.step(1), fresh.step(1)), name
+        del array
+    model.reset_parameters(seed=7)
+    fresh = model.stream()
+    fresh.state = stream.state
+    assert same_bits(stream.step(1), fresh.step(1))
+
+
+def test_a_table_that_was_reshaped(backend):
+    model = Sequential([Embedding(V, D), fastrnn.GRU(D, H), Linear(H, O)])
+    stream = model.stream()
+    stream.step(0)
+    base = model.parameters()["0.weight"].base
+    before = stream.state[0]
+    base.shape = (D, V)
+    try:
+        with pytest.raises(
+            ValueError, match=r"^weight: expected the base of the layer's parameter"
+        ):
+            stream.step(0)
+        assert (stream.state[0] == before).all()
+    finally:
+        base.shape = (V, D)
+    stream.step(0)
+
+
+def test_states(backend, stack, same_bits, rng):
+    stream, other = (Sequential(stack).stream(B) for _ in range(2))
+    tokens = rng.integers(V, size=(T, B))
+    for x_t in tokens:
+        stream.step(x_t)
+    other.state = stream.state
+    assert same_bits(other.step(tokens[0]), stream.step(tokens[0]))
+    stream.reset([1, 2])
+    fresh = Sequential(stack).stream(B)
+    assert same_bits(stream.step(tokens[1])[1:], fresh.step(tokens[1])[1:])
+
+
+def test_out_may_be_x(backend, dtype, rng, same_bits):
+    linear = Linear(100, 100, seed=0, dtype=dtype)
+    x = rng.normal(size=(B, 100)).astype(dtype)
+    want = linear(x)
+    assert Sequential([linear]).stream(B).step(x, out=x) is x
+    assert same_bits(x, want)
+
+
+def test_a_layer_of_ones_own(backend, dtype, rng, same_bits):
+    """Steps by the layer's own call, between those of the kernels."""
+    layers = [Embedding(V, D, seed=0), fastrnn.GRU(D, H, seed=1), Doubled(), Linear(H, O, seed=2)]
+    stream = Sequential(layers).stream(B)
+    tokens = rng.integers(V, size=(T, B))
+    want = one_by_one(layers, tokens, B)
+    for x_t, y_t in zip(tokens, want, strict=True):
+        assert same_bits(stream.step(x_t), y_t)
+    with pytest.raises(ValueError, match=r"^x_t: expected shape"):
+        stream.step(tokens[0, 1:])
+
+
+def test_stages_that_do_not_fit(backend, dtype):
+    kernels, convert = dispatch.kernels(dtype), converter(B, D, O, dtype)
+    linear, other = (
+        Linear(*sizes, dtype=dtype).stage(rows).parts[0]
+        for sizes, rows in (((D, O), B), ((O, D), B + 1))
+    )
+    table = Embedding(V, O, dtype=dtype).stage(B).parts[0]
+    kernels.Chain([linear], convert).step(np.zeros((B, D), dtype))
+    for wrong in ([linear, linear], [linear, other], [linear, table]):
+        with pytest.raises(ValueError, match=r"^stages\[1\]: expected one that reads"):
+            kernels.Chain(wrong, convert)
+    with pytest.raises(ValueError, match="at least one"):
+        kernels.Chain([], convert)
+    for nonsense in ([None], [linear, 3]):
+        with pytest.raises(TypeError, match=r"^stages"):
+            kernels.Chain(nonsense, convert)
+    with pytest.raises(ValueError, match="batch_size"):
+        Embedding(V, O, dtype=dtype).stage(0)
