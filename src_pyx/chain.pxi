@@ -1,5 +1,6 @@
 # Streams: a time step through a chain of layers, in one call. Included in kernels.pyx.
 
+cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy
 from split cimport HOLDS_GIL
@@ -8,7 +9,7 @@ from vec cimport real
 import numpy as np
 
 cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
+    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) noexcept
     bint PyLong_CheckExact(object value) noexcept
 
 cdef object INTP = np.intp
@@ -61,6 +62,7 @@ cdef struct Link:
     real *y                 # (B, P), for the next stage
 
 
+@cython.final
 cdef class Chain:
     """Layers that advance together, each of which reads what the one before it wrote."""
 
@@ -143,7 +145,7 @@ cdef class Chain:
         if to is not y:
             memcpy(y, to, self.B * self.P * sizeof(real))
 
-    cdef inline const void *_plain_input(self, x_t, int *ndim):
+    cdef inline const void *_plain_input(self, x_t, int *ndim) noexcept:
         """Return the data of an input, and the dimensions of its output; NULL: needs converting."""
         cdef const void *x
         if self.V:
@@ -153,7 +155,7 @@ cdef class Chain:
             ndim[0] = cnp.PyArray_NDIM(<cnp.ndarray>x_t)
         return x
 
-    cdef bint _takes(self, x_t, int *ndim):
+    cdef bint _takes(self, x_t, int *ndim) noexcept:
         """Copy tokens, if they need no conversion and are below V."""
         cdef cnp.npy_intp token = -1
         cdef long long number

@@ -1,5 +1,6 @@
 # Embedding lookup and its gradient. Included in kernels.pyx.
 
+cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy
 from panels cimport split_point
@@ -67,6 +68,7 @@ def take_rows(table, x, y):
     refuse_strays(strays, threads, "x", f"whole numbers in 0..{s.V - 1}")
 
 
+@cython.final
 cdef class TableStepper(Stage):
     """A lookup of one time step: the rows (B, D) of a table for tokens (B,)."""
 

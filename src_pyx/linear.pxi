@@ -1,5 +1,6 @@
 # The affine map y = W x + b of rows, and its gradients. Included in kernels.pyx.
 
+cimport cython
 cimport numpy as cnp
 from libc.string cimport memcmp, memcpy, memset
 from panels cimport Panels, ceil_div, multiply, panels_for, part, some_panels, split_point, sweep
@@ -182,6 +183,7 @@ def linear(PackedLinear packed not None, x, y):
     held = None
 
 
+@cython.final
 cdef class LinearStepper(Stage):
     """An affine map of one time step, with the parameters of `Stepper`."""
 

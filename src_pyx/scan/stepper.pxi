@@ -1,5 +1,6 @@
 # Streams: one step of a cell at a time. Included in kernels.pyx.
 
+cimport cython
 from libc.string cimport memcpy, memset
 from packing cimport Weights, new_step
 from panels cimport Panels, ceil_div, some_panels, split_blocks
@@ -60,6 +61,7 @@ cdef bint same_sizes(config, other) except -1:
     return replace(config, matmul_precision=other.matmul_precision) == other
 
 
+@cython.final
 cdef class Stepper(Stage):
     """A layer's state, advanced one time step at a time."""
 
