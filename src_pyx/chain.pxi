@@ -205,7 +205,8 @@ cdef class Chain:
         cdef int ndim = 0
         cdef ptrdiff_t i
         source, pins = x_t, None
-        target = result = self._plain_output(self._plain_input(x_t, &ndim), ndim, out, &to)
+        x = self._plain_input(x_t, &ndim)
+        target = result = self._plain_output(x, ndim, out, &to)
         if to is NULL:
             source, target, result, converted = self.convert(x_t, out)
             if self.V:

@@ -23,7 +23,7 @@ class PackedLinear:
         weight, bias = weights
         # The copies are checked, since no one else can change them.
         self.weight, self.bias = arrays.copied(weight, "weight"), None
-        dtype = arrays.real_type(self.weight, "weight")
+        self.dtype = dtype = arrays.real_type(self.weight, "weight")
         if self.weight.ndim != 2 or self.weight.size == 0:
             arrays.refuse(self.weight, "weight", f"a C-contiguous {dtype} array (O, I)")
         if bias is not None:
