@@ -81,6 +81,16 @@ def test_any_number_of_threads_gives_the_same_bits(compiled, rng, same_bits):
     assert same_bits(results[0], results[2])
 
 
+def test_a_precision_set_meanwhile(backend, rng, same_bits):
+    layers = [fastrnn.GRU(33, 40, 2, seed=0), Linear(40, 19, seed=1)]
+    model, x = Sequential(layers), rng.normal(size=(T, B, 33)).astype(np.float32)
+    stream = model.stream(B)
+    for precision in ("bfloat16", "float32", "bfloat16"):
+        model.matmul_precision = precision
+        stream.reset()
+        assert same_bits(np.stack([stream.step(x_t) for x_t in x]), one_by_one(layers, x, B))
+
+
 @pytest.mark.parametrize("rows", [1, B])
 def test_nothing_is_allocated(compiled, stack, rows):
     token = np.zeros(rows, np.intp)
