@@ -51,6 +51,13 @@ def test_overheads() -> None:
     assert all(ns.replace(",", "").lstrip("-").isdigit() for ns in table.values())
 
 
+def test_torch_modules() -> None:
+    pytest.importorskip("torch")
+    rows = run("torch_modules.py", "--threads=1").splitlines()[2:]
+    assert len(rows) == 6
+    assert all(float(row.split()[-1]) < 1e-5 for row in rows)
+
+
 def test_forecasts() -> None:
     pytest.importorskip("pandas")
     out = run("forecasts.py")

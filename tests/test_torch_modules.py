@@ -548,6 +548,8 @@ def test_what_is_not_there_says_so(kind):
         first.sum().backward()
     with pytest.raises(NotImplementedError, match="vmap"):
         torch.func.vmap(run)(torch.stack([x, x]))
+    with pytest.raises(NotImplementedError, match="vmap"):
+        torch.autograd.functional.jacobian(lambda x: run(x).sum(-1), leaf, vectorize=True)
     for grad in (True, False):
         with (
             torch.set_grad_enabled(grad),
@@ -656,8 +658,8 @@ def test_dtypes_and_devices_that_are_not_ours():
 def test_empty_batches():
     theirs, mine = pair("GRU")
     x = torch.randn(T, 0, I)
-    assert_same_shapes = [o.shape for o in leaves(mine(x))] == [o.shape for o in leaves(theirs(x))]
-    assert assert_same_shapes
+    assert [o.shape for o in leaves(mine(x))] == [o.shape for o in leaves(theirs(x))]
+    assert ours.GRUCell(3, 0)(torch.ones(2, 3)).shape == (2, 0)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -52,7 +52,7 @@ class SingleStep(torch.nn.RNNCellBase):
         I, H = self.input_size, self.hidden_size
         shapes = OneStep(tuple(x.shape[:-1]))
         wanted = shapes.state(1, H)
-        if x.dim() not in (1, 2) or not x.numel() or x.shape[-1] != I:
+        if x.dim() not in (1, 2) or x.shape[-1] != I:
             return None
         if state and [s.shape for s in state] != [wanted] * self._states:
             return None

@@ -116,7 +116,7 @@ class Call:
     def forward(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """Return the output of each step, if wanted, and the final state."""
         plan, shapes, scans = self.plan, self.shapes, len(self.plan.kinds)
-        x, *arrays = [t.numpy(force=True) for t in tensors]
+        x, *arrays = map(_array, tensors)
         dtype, keep = x.dtype, any(self.needs)
         steps = shapes.steps(_checks.array(x, "x", dtype))
         state: list[Array | None] = [None] * len(plan.state_sizes)
@@ -146,7 +146,7 @@ class Call:
         tape, plan, shapes, scans = self.tape, self.plan, self.shapes, len(self.plan.kinds)
         assert tape is not None
         _, config, dtype = plan.kinds[0]
-        arrays = [None if d is None else d.numpy(force=True) for d in gradients]
+        arrays = [None if d is None else _array(d) for d in gradients]
         dy = arrays.pop(0) if self.sequences else None
         dx = dx_steps = None
         if self.needs[0]:
@@ -185,6 +185,15 @@ class Call:
         if any(self.needs[: 1 + self.given]):
             return 0
         return self.plan.wanted(self.needs[1 + self.given :]).index(True) // self.plan.directions
+
+
+def _array(tensor: Any) -> Array:
+    """Return the tensor's memory as an array."""
+    try:
+        array: Array = tensor.numpy(force=True)
+    except RuntimeError:  # no memory of its own: a batch of several, as of gradients in a jacobian
+        _refuse("vmap")
+    return array
 
 
 def _rows(state: Array, scans: int) -> Array:

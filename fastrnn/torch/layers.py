@@ -103,7 +103,7 @@ class Layer(torch.nn.RNNBase):
 
     def _shapes(self, inputs: Any, x: Any) -> Shapes | None:
         """Return the shapes of an input that is as it should be; None for torch to refuse it."""
-        if x.dim() not in (2, 3) or not x.numel() or x.shape[-1] != self.input_size:
+        if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
             return None
         if inputs is x:
             return Dense(tuple(x.shape[:-1]), self.batch_first)

@@ -25,14 +25,14 @@ def is_traced() -> bool:
 
 
 def are_readable(tensors: Sequence[Any]) -> bool:
-    """Return whether kernels can read these: in the CPU's memory, of one dtype that they have."""
+    """Return whether kernels can read these: in the CPU's memory, of one dtype, and not empty."""
     dtype = getattr(tensors[0], "dtype", None)
     if dtype not in DTYPES or torch.is_autocast_enabled("cpu"):
         return False
     for t in tensors:
         if type(t) not in _PLAIN or t.dtype is not dtype or not t.is_cpu:
             return False
-        if t.layout is not torch.strided:
+        if t.layout is not torch.strided or not t.numel():
             return False
     return True
 
