@@ -2,6 +2,8 @@
 
 cimport cython
 cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport INFINITY, exp
 from libc.string cimport memcpy
 from split cimport HOLDS_GIL
 from vec cimport real
@@ -38,6 +40,13 @@ cdef inline bint overlap(const real *a, ptrdiff_t m, const real *b, ptrdiff_t n)
     return a < b + n and b < a + m
 
 
+cdef void *in_room(list memory, Py_ssize_t count, Py_ssize_t each) except NULL:
+    """Return memory for `count` items of `each` bytes, which lives as long as `memory`."""
+    cdef Buffer buffer = room(count, each)
+    memory.append(buffer)
+    return buffer.data
+
+
 cdef class Stage:
     """A layer in a :class:`Chain`: advances B rows by one time step."""
 
@@ -55,6 +64,62 @@ cdef class Stage:
 
     cdef void run(self, const void *x, real *y) noexcept nogil:
         """Advance from x (B, I), or tokens (B,), to y (B, P)."""
+
+
+cdef inline bint before(const real *z, ptrdiff_t a, ptrdiff_t b) noexcept nogil:
+    """Return whether token a is likelier than b; of equals, the first; NaN comes last."""
+    if z[a] != z[b] and (z[a] == z[a] or z[b] == z[b]):
+        return z[a] > z[b] or z[b] != z[b]
+    return a < b
+
+
+cdef void sift(const real *z, ptrdiff_t *heap, ptrdiff_t i, ptrdiff_t n) noexcept nogil:
+    """Move token `heap[i]` down to its place in a heap of n, the likeliest first."""
+    cdef ptrdiff_t child, moved = heap[i]
+    while 2 * i + 1 < n:
+        child = 2 * i + 1
+        if child + 1 < n and before(z, heap[child + 1], heap[child]):
+            child += 1
+        if not before(z, heap[child], moved):
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = moved
+
+
+cdef ptrdiff_t draw(
+    const real *z, ptrdiff_t V, double temperature, ptrdiff_t k, double u, ptrdiff_t *heap,
+    double *weights,
+) noexcept nogil:
+    """Return the token at u, 0 to 1, of softmax(z / temperature), of the k likeliest in order."""
+    cdef ptrdiff_t i, token, likeliest = 0
+    cdef double total = 0, sum = 0
+    for i in range(V):
+        heap[i] = i
+        if before(z, i, likeliest):
+            likeliest = i
+    if temperature == 0:
+        return likeliest
+    for i in range(V):
+        weights[i] = exp((<double>z[i] - z[likeliest]) / temperature)
+        total += weights[i]
+    for i in range(V // 2 - 1, -1, -1):
+        sift(z, heap, i, V)
+    # The likeliest of what is left comes first: it is put behind the rest.
+    for i in range(V - 1, V - 1 - k, -1):
+        token = heap[0]
+        heap[0], heap[i] = heap[i], token
+        sum += weights[token]
+        if k == V and sum > u * total:
+            return token
+        sift(z, heap, 0, i)
+    total, sum = sum, 0
+    for i in range(V - 1, V - 1 - k, -1):
+        sum += weights[heap[i]]
+        if sum > u * total:
+            return heap[i]
+    # Only if a number is NaN, or all round off.
+    return likeliest
 
 
 cdef struct Link:
@@ -78,7 +143,7 @@ cdef class Chain:
         cdef Stage stage, last = None
         self.stages, self.memory, self.convert = tuple(stages), [], convert
         self.count = len(self.stages)
-        self.links = <Link *>self._room(self.count, sizeof(Link))
+        self.links = <Link *>in_room(self.memory, self.count, sizeof(Link))
         for i, each in enumerate(self.stages):
             if not isinstance(each, Stage):
                 raise TypeError(
@@ -96,12 +161,7 @@ cdef class Chain:
             raise ValueError("stages: expected at least one")
         stage = self.stages[0]
         self.B, self.I, self.V, self.P = stage.B, stage.I, stage.V, last.P
-        self.tokens = <cnp.npy_intp *>self._room(self.B, sizeof(cnp.npy_intp))
-
-    cdef void *_room(self, Py_ssize_t count, Py_ssize_t each) except NULL:
-        cdef Buffer buffer = room(count, each)
-        self.memory.append(buffer)
-        return buffer.data
+        self.tokens = <cnp.npy_intp *>in_room(self.memory, self.B, sizeof(cnp.npy_intp))
 
     def __enter__(self):
         if self.busy:
@@ -217,15 +277,62 @@ cdef class Chain:
                     )
         if self.work >= HOLDS_GIL:
             pins = pin(source), pin(target)
+        self._refresh()
+        # No Python code runs after these checks, so nothing checked can change before its use.
+        x = self.tokens if self.V else flat(source, "x_t", self.B * self.I, IN)
+        self._release_and_run(x, flat(target, "out", self.B * self.P, OUT))
+        return result
+
+    cdef int _refresh(self) except -1:
+        """Fetch the current weights where they changed."""
+        cdef ptrdiff_t i
+        # A table last, as other stages run Python code, which might reshape it.
         for i in range(self.count - 1, -1, -1):
             if not (<Stage>self.links[i].stage).is_ready():
                 (<Stage>self.links[i].stage).refresh()
-        # No Python code runs after these checks, so nothing checked can change before its use.
-        x = self.tokens if self.V else flat(source, "x_t", self.B * self.I, IN)
-        to = flat(target, "out", self.B * self.P, OUT)
+        return 0
+
+    cdef void _release_and_run(self, const void *x, real *y) noexcept:
+        """Run without the GIL, if that takes long."""
         if self.work < HOLDS_GIL:
-            self._run(x, to)
+            self._run(x, y)
         else:
             with nogil:
-                self._run(x, to)
-        return result
+                self._run(x, y)
+
+    def sample(self, logits, draws, *, double temperature, ptrdiff_t top_k, ptrdiff_t never=-1):
+        """Draw a token for each of `draws`, which the next step reads; return all."""
+        cdef ptrdiff_t i, n, V = self.V
+        cdef list memory = []
+        cdef real *z = self.links[self.count - 1].y
+        cdef ptrdiff_t *heap
+        cdef double *weights
+        cdef cnp.npy_intp *written
+        if self.B != 1 or V == 0 or V != self.P:
+            raise ValueError("stream: expected one row of tokens, and a logit for each token")
+        if not (0 <= temperature < INFINITY and 1 <= top_k <= V and -1 <= never < V):
+            raise ValueError(
+                f"temperature, top_k, never: expected a finite number, 1..{V} and -1..{V - 1}, "
+                f"got {temperature}, {top_k} and {never}"
+            )
+        # Copies, which no one can change in a signal's handler.
+        draws = np.array(draws, np.float64)
+        n = cnp.PyArray_SIZE(<cnp.ndarray>draws)
+        tokens = np.zeros(n, np.intp)
+        written = <cnp.npy_intp *>cnp.PyArray_DATA(<cnp.ndarray>tokens)
+        heap = <ptrdiff_t *>in_room(memory, V, sizeof(ptrdiff_t))
+        weights = <double *>in_room(memory, V, sizeof(double))
+        with self:
+            memcpy(z, vector(logits, "logits", V, OUT), V * sizeof(real))
+            for i in range(n):
+                if never >= 0:
+                    z[never] = -INFINITY
+                self.tokens[0] = written[i] = draw(
+                    z, V, temperature, top_k,
+                    (<double *>cnp.PyArray_DATA(<cnp.ndarray>draws))[i], heap, weights,
+                )
+                PyErr_CheckSignals()
+                self._refresh()
+                self._release_and_run(self.tokens, z)
+            memcpy(vector(logits, "logits", V, OUT), z, V * sizeof(real))
+        return tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import fastrnn
 from fastrnn import Dropout, Embedding, Layer, Linear, Sequential
 from fastrnn._kernels import dispatch
-from fastrnn._kernels.stepping import converter
+from fastrnn._kernels.stepping import converter, drawn
 
 T, B, V, D, H, O = 5, 3, 11, 4, 7, 6
 
@@ -253,3 +254,131 @@ def test_stages_that_do_not_fit(backend, dtype):
             kernels.Chain(nonsense, convert)
     with pytest.raises(ValueError, match="batch_size"):
         Embedding(V, O, dtype=dtype).stage(0)
+
+
+# -- sampling ------------------------------------------------------------------------------------
+
+
+def sampler(logits: Sequence[float], dtype: np.dtype) -> Any:
+    """Return a stream whose logits are always the same, and the first of them."""
+    n = len(logits)
+    model = Sequential([Embedding(n, 2, dtype=dtype), Linear(2, n, dtype=dtype)])
+    model.load_state_dict(
+        {"0.weight": np.zeros((n, 2)), "1.weight": np.zeros((n, 2)), "1.bias": logits}
+    )
+    stream = model.stream()
+    return stream, stream.step(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.1, 0.6, 0.3]),
+        ({"top_k": 2}, [0, 2 / 3, 1 / 3]),
+        ({"temperature": 0.5}, [0.01 / 0.46, 0.36 / 0.46, 0.09 / 0.46]),
+        ({"temperature": 0.5, "never": 1, "top_k": 10**9}, [0.1, 0, 0.9]),
+        ({"temperature": 0}, [0, 1, 0]),
+        ({"temperature": 0, "never": 1}, [0, 0, 1]),
+        ({"temperature": 1e-300}, [0, 1, 0]),
+    ],
+)
+def test_samples_follow_the_probabilities(backend, dtype, rng, options, expected):
+    stream, logits = sampler(np.log([0.1, 0.6, 0.3]), dtype)
+    tokens = stream.sample(logits, rng.random(4000), **options)
+    np.testing.assert_allclose(np.bincount(tokens, minlength=3) / 4000, expected, atol=0.03)
+
+
+def test_samples_are_those_of_steps(backend, stack, rng, same_bits):
+    layers = [*stack[:-1], Linear(H, V, seed=2, dtype=stack[0].dtype)]
+    for options in ({}, {"temperature": 0.3}, {"temperature": 2.5, "top_k": 4, "never": 5}):
+        stream, other = (Sequential(layers).stream() for _ in range(2))
+        logits, y, draws = stream.step(1), other.step(1), rng.random(60)
+        tokens = stream.sample(logits, draws, **options)
+        for token, u in zip(tokens, draws, strict=True):
+            if "never" in options:
+                y[options["never"]] = -np.inf
+            k = options.get("top_k", V)
+            assert token == drawn(y, options.get("temperature", 1.0), k, u)
+            y = other.step(token)
+        assert same_bits(logits, y)
+        assert same_bits(stream.step(0), other.step(0))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 300])
+def test_ties_and_ends(backend, dtype, rng, size):
+    """Every token has its part of [0, 1), in order; equals in the order of their numbers."""
+    logits = rng.integers(3, size=size).astype(float)
+    stream, first = sampler(logits, dtype)
+    order = np.argsort(-logits, kind="stable")
+    p = np.exp(logits[order]) / np.exp(logits).sum()
+    for k in {1, (size + 1) // 2, size}:
+        ends = (p[:k] / p[:k].sum()).cumsum()
+        inside = ends - p[:k] / p[:k].sum() / 2
+        np.testing.assert_array_equal(stream.sample(first, inside, top_k=k), order[:k])
+        for u, token in ((0.0, order[0]), (np.nextafter(1, 0), order[k - 1])):
+            assert stream.sample(first, [u], top_k=k) == token
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite(backend, dtype, value):
+    """A token comes out all the same, of those that are there."""
+    stream, logits = sampler([0.0, value, 1.0], dtype)
+    for options in ({}, {"top_k": 2}, {"temperature": 0}, {"never": 2}):
+        assert set(stream.sample(logits, [0.0, 0.5, 0.999], **options)) <= {0, 1, 2}
+    stream, logits = sampler([value] * 3, dtype)
+    assert set(stream.sample(logits, [0.0, 0.5, 0.999])) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"logits": np.zeros(V + 1, np.float32)}, ValueError, "logits: expected shape"),
+        ({"logits": np.zeros(V)}, TypeError, "logits: expected dtype float32"),
+        ({"logits": [0.0] * V}, TypeError, "logits: expected a NumPy array"),
+        ({"draws": 0.5}, ValueError, "draws: expected shape"),
+        ({"draws": ["a"]}, TypeError, "draws: expected"),
+        ({"temperature": -1}, ValueError, "temperature: expected"),
+        ({"temperature": np.nan}, ValueError, "temperature: expected"),
+        ({"top_k": 0}, ValueError, "top_k: expected"),
+        ({"never": V}, ValueError, "never: expected"),
+        ({"never": -1}, ValueError, "never: expected"),
+    ],
+)
+def test_wrong_samplings(backend, arguments, error, text):
+    stream, _ = sampler(np.zeros(V), np.float32)
+    given = {"logits": np.zeros(V, np.float32), "draws": [0.5]} | arguments
+    with pytest.raises(error, match=text):
+        stream.sample(**given)
+
+
+def test_streams_that_cannot_sample(backend):
+    for layers, rows in (
+        ([Embedding(V, D), Linear(D, V)], 2),
+        ([Embedding(V, D), Linear(D, V + 1)], 1),
+        ([Linear(D, V)], 1),
+    ):
+        with pytest.raises(ValueError, match=r"^sample: expected a stream of one row"):
+            Sequential(layers).stream(rows).sample(np.zeros(V, np.float32), [0.5])
+
+
+def test_no_draws(backend, same_bits):
+    stream, logits = sampler(np.arange(V), np.float32)
+    before = logits.copy()
+    assert stream.sample(logits, []).shape == (0,)
+    assert same_bits(logits, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer's signal")
+def test_sampling_can_be_interrupted(compiled):
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    stream, logits = sampler(np.zeros(V), np.float32)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(KeyboardInterrupt):
+            stream.sample(logits, np.zeros(2_000_000))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    stream.sample(logits, [0.5])

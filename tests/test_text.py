@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 
 import fastrnn
 from fastrnn._files import model_file
+from fastrnn._kernels import stepping
 from fastrnn.losses import CrossEntropy, cross_entropy
 from fastrnn.models.estimators import CELLS
 from fastrnn.models.network import Network
@@ -575,6 +576,19 @@ def test_generate_is_the_model_step_by_step(model: CharLM) -> None:
     assert model.generate("the", 15, temperature=0) == written[3:]
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 3.0, "top_k": 4}, {"temperature": 0}])
+def test_generate_draws_one_by_one(model: CharLM, backend: str, options: dict[str, Any]) -> None:
+    """More characters than are drawn in one call, by the numbers of one generator."""
+    temperature, k = options.get("temperature", 1.0), options.get("top_k", len(model.vocabulary))
+    stream, rng, written = model._fitted().net.stream(), np.random.default_rng(3), ""
+    y = stream.step(model.vocabulary.index("t"))
+    while len(written) < 300:
+        token = stepping.drawn(y, temperature, k, rng.random())
+        written += model.vocabulary[token]
+        y = stream.step(token)
+    assert model.generate("t", 300, seed=3, **options) == written
+
+
 def test_samples_follow_the_probabilities(rng: np.random.Generator) -> None:
     logits = np.log(np.array([0.1, 0.6, 0.3], np.float32))
     for k, temperature, expected in (
@@ -582,7 +596,7 @@ def test_samples_follow_the_probabilities(rng: np.random.Generator) -> None:
         (2, 1.0, [0, 2 / 3, 1 / 3]),
         (3, 0.5, [0.01 / 0.46, 0.36 / 0.46, 0.09 / 0.46]),
     ):
-        drawn = [_evaluation.sample(logits, temperature, k, rng) for _ in range(4000)]
+        drawn = [stepping.drawn(logits, temperature, k, u) for u in rng.random(4000)]
         np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 4000, expected, atol=0.03)
 
 

@@ -92,6 +92,29 @@ class StreamChain(Protocol):
             If another thread is using the chain; nothing was read or written then.
         """
 
+    def sample(
+        self, logits: Array, draws: Array, *, temperature: float, top_k: int, never: int = -1
+    ) -> Array:
+        """Draw a token for each of `draws`, which the next step reads; return all.
+
+        Parameters
+        ----------
+        logits : (V,) array, OUT
+            Of the first token; afterwards, of the one that follows the last.
+        draws : (n,) array of float64
+            Uniform in [0, 1).
+        temperature : float
+            Divides the logits; 0 takes the likeliest token.
+        top_k : int
+            Only the `top_k` likeliest tokens are drawn.
+        never : int
+            A token that is not drawn; -1 for none.
+
+        Returns
+        -------
+        tokens : (n,) array of intp
+        """
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...

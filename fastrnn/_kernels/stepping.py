@@ -1,7 +1,8 @@
-"""Conversion of a caller's arrays for a step of the kernels."""
+"""Steps: conversion of a caller's arrays for the kernels, and sampling."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -42,3 +43,40 @@ def converter(
         return (x.reshape(B, *features), y.reshape(B, P), y, pins) if single else (x, y, y, pins)
 
     return convert
+
+
+class Sampling(ABC):
+    """Sampling, for whatever advances by one step."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def step(self, x_t: Any, out: Array | None = None) -> Array:
+        """Advance by one step, from `x_t`; return the output, in `out` if given."""
+
+    def sample(
+        self, logits: Array, draws: Array, *, temperature: float, top_k: int, never: int = -1
+    ) -> Array:
+        """Draw a token for each of `draws`, which the next step reads; return all."""
+        tokens = np.zeros(len(draws), np.intp)
+        for i, u in enumerate(np.array(draws, np.float64)):
+            if never >= 0:
+                logits[never] = -np.inf
+            tokens[i] = drawn(logits, temperature, top_k, u)
+            self.step(tokens[i], logits)
+        return tokens
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def drawn(logits: Array, temperature: float, k: int, u: float) -> int:
+    """Return the token at `u`, 0 to 1, of softmax(logits / temperature), of the k likeliest.
+
+    They are in the order of their probabilities.
+    """
+    likeliest = np.argsort(-logits, kind="stable")[:k]
+    if temperature == 0:
+        return int(likeliest[0])
+    z = logits[likeliest].astype(np.float64)
+    sums = np.exp((z - z[0]) / temperature).cumsum()
+    at = int(np.searchsorted(sums, u * sums[-1], side="right"))
+    return int(likeliest[at if at < k else 0])  # none is, if a number is NaN

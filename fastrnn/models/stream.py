@@ -10,7 +10,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
 from fastrnn._kernels.interface import Convert, StreamChain
-from fastrnn._kernels.stepping import converter
+from fastrnn._kernels.stepping import Sampling, converter
 from fastrnn._types import Array
 from fastrnn.layers.base import Stage
 from fastrnn.models.exclusive import Exclusive
@@ -26,7 +26,10 @@ class ModelStream(Bound):
     __slots__ = {
         "_batch_size": "",
         "_busy": "",
+        "_dtype": "",
+        "_outputs": "",
         "_stateful": "",
+        "_vocabulary": "",
         "step": """step(x_t, out=None) -> y_t
 
 Advance by one time step.
@@ -54,7 +57,8 @@ RuntimeError
     def __init__(self, network: Network, batch_size: int) -> None:
         signature = network.signature
         _checks.memory(batch_size * signature.outputs, signature.dtype, batch_size=batch_size)
-        self._batch_size = batch_size
+        self._batch_size, self._dtype = batch_size, signature.dtype
+        self._vocabulary, self._outputs = signature.vocabulary, signature.outputs
         stages: list[Stage] = []
         buffers: list[Array] = []
         self._stateful: list[Stage] = []
@@ -72,6 +76,60 @@ RuntimeError
         )  # fmt: skip
         self._busy = _chained(stages, buffers[:-1], convert)
         self.step = self._busy.step
+
+    def sample(
+        self,
+        logits: Any,
+        draws: Any,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        never: int | None = None,
+    ) -> Array:
+        """Write tokens, each drawn from the output of the step that read the one before.
+
+        For a model from V tokens to V logits, and a stream of one row. A compiled loop, which gives
+        the tokens that steps one by one would give.
+
+        Parameters
+        ----------
+        logits : (V,) array
+            The output of the latest step, from which the first token is drawn. Writeable,
+            C-contiguous and of the model's dtype: afterwards, the output for the last token.
+        draws : (n,) array-like
+            A number for each token, uniform in [0, 1): ``rng.random(n)``.
+        temperature : float
+            Divides the logits: below 1 favours likely tokens, 0 always takes the likeliest one.
+        top_k : int, optional
+            Draw only from the `top_k` likeliest tokens. Default: from all.
+        never : int, optional
+            A token that is never drawn.
+
+        Returns
+        -------
+        tokens : (n,) array of int
+
+        Examples
+        --------
+        >>> model = fastrnn.Sequential(
+        ...     [fastrnn.Embedding(7, 3), fastrnn.GRU(3, 5), fastrnn.Linear(5, 7)], seed=0
+        ... )
+        >>> stream = model.stream()
+        >>> logits = stream.step(2)
+        >>> stream.sample(logits, np.random.default_rng(0).random(8), temperature=0.5).shape
+        (8,)
+        """
+        if self._batch_size != 1 or self._vocabulary is None or self._vocabulary != self._outputs:
+            raise ValueError(
+                "sample: expected a stream of one row, of a model from tokens to a logit for each"
+            )
+        V = self._vocabulary
+        logits = _checks.writable(logits, "logits", self._dtype, (V,))
+        numbers = _checks.shaped(draws, "draws", np.dtype(np.float64), ("N",))
+        temperature = _checks.not_negative(temperature, "temperature")
+        k = V if top_k is None else min(V, _checks.size(top_k, "top_k"))
+        left_out = -1 if never is None else _checks.size(never, "never", 0, V - 1)
+        return self._busy.sample(logits, numbers, temperature=temperature, top_k=k, never=left_out)
 
     @property
     def state(self) -> list[Any]:
@@ -124,7 +182,7 @@ def _chained(stages: Sequence[Stage], buffers: Sequence[Array], convert: Convert
     return _Walk(stages, buffers, convert)
 
 
-class _Walk(Exclusive):
+class _Walk(Sampling, Exclusive):
     """A step through stages of which some are not the kernels' own."""
 
     __slots__ = ("_buffers", "_convert", "_stages")

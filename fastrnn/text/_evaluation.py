@@ -79,12 +79,3 @@ def adaptive_bits(net: Sequential, ids: Array, lr: float, clip_norm: float) -> f
         batch_size=1, bptt=_ADAPT_EVERY, shuffle=False, verbose=0,
     )  # fmt: skip
     return float(estimators.to_the_end(history).history["loss"][0] / math.log(2))
-
-
-def sample(logits: Array, temperature: float, k: int, rng: np.random.Generator) -> int:
-    """Return one of the `k` most likely tokens, drawn from softmax(logits / temperature)."""
-    likeliest = np.argsort(-logits, kind="stable")[:k]
-    if temperature == 0:
-        return int(likeliest[0])
-    p = estimators.softmax(logits[likeliest] / np.float64(temperature)).cumsum()
-    return int(likeliest[np.searchsorted(p, rng.random() * p[-1], side="right")])

@@ -25,7 +25,7 @@ from fastrnn.models.callback import Callback
 from fastrnn.models.chain import expect_sequence
 from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
-from fastrnn.text._evaluation import adaptive_bits, mean_bits, sample
+from fastrnn.text._evaluation import adaptive_bits, mean_bits
 from fastrnn.text._training import Budget, Progress, Record, Validation
 
 #: The default budget: characters after which the learning curve of a megabyte of text flattens
@@ -39,6 +39,9 @@ _MOST_EPOCHS = 2.0**53
 #: Between two validations, training reads this many times as many characters as the validation part
 #: has; validation, which is forward only, then takes a small part of the time.
 _VALIDATE_EVERY = 5
+
+#: Characters that are written in one call: other threads run after each.
+_DRAWN_AT_ONCE = 256
 
 #: A small text gets fewer streams, so that the state is carried over at least this many chunks.
 _CHUNKS_PER_STREAM = 8
@@ -492,13 +495,12 @@ class CharLM(estimators.Settings):
         written: list[int] = []
         for i in prompted:
             stream.step(i, out=y)
-        while True:
-            if never is not None:
-                y[never] = -np.inf
-            written.append(sample(y, temperature, k, rng))
-            if len(written) == length:
-                return "".join(alphabet[i] for i in written)
-            stream.step(written[-1], out=y)
+        while len(written) < length:
+            draws = rng.random(min(_DRAWN_AT_ONCE, length - len(written)))
+            written += stream.sample(
+                y, draws, temperature=temperature, top_k=k, never=never
+            ).tolist()
+        return "".join(alphabet[i] for i in written)
 
     def _quantized(self, calibration: Any) -> CharLM:
         """Return the model with int8 weights; `calibration` is a text."""

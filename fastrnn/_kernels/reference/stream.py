@@ -20,6 +20,7 @@ from fastrnn._kernels.reference.arrays import like, own
 from fastrnn._kernels.reference.embedding import take_rows
 from fastrnn._kernels.reference.linear import PackedLinear, linear
 from fastrnn._kernels.reference.scan import Packed, forward
+from fastrnn._kernels.stepping import Sampling
 from fastrnn._types import Array
 
 
@@ -91,7 +92,7 @@ class TableStepper(Stage):
         take_rows(self._table.array, x, y)
 
 
-class Chain:
+class Chain(Sampling):
     """Layers that advance together, each of which reads what the one before it wrote."""
 
     def __init__(self, stages: Sequence[StreamStage], convert: Convert) -> None:
