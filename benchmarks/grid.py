@@ -1,15 +1,22 @@
-"""Times of fastrnn and of every installed peer, over one grid of work.
+"""Times and errors of fastrnn and of every installed peer, over one grid of work.
 
-python benchmarks/grid.py                                     all rows: an hour or more
+python benchmarks/grid.py                                     all rows: hours
 python benchmarks/grid.py --rows 'lstm-*' --peers torch,onnxruntime --json out.json
-python benchmarks/grid.py --rows '*-batch,*-training' --backend avx2
+python benchmarks/grid.py --rows '*-batch,*-training' --backend avx2 --precisions float32
 
 fastrnn and each peer run in processes of their own, one per number of threads. They are timed in
-turn, one at a time, for several rounds; the median at each one's better number of threads counts. A
-peer whose results disagree with the float64 NumPy reference is refused. "of limit" is the fraction
-of the cores' peak that fastrnn reaches, timed in the same rounds: multiply-adds or, for inference
-of one sequence, loads of its weights from the cache they fit in. "at the limit" is what the least
-ratio and the mean would be if fastrnn reached the peak in all rows.
+turn, one at a time, for several rounds; the median at each one's better number of threads counts.
+
+Each row has a line for each precision of matrix products, with all that compute in it; where there
+is no peer, with those of any precision. Last come the fastest of any precision whose errors are
+under 1 %. Errors are beside the times: the largest difference of outputs, and in training of
+gradients, from the float64 NumPy reference, as a part of the largest entry of the array. A peer
+whose float32 results disagree with it is refused.
+
+"of limit" is the fraction of the cores' float32 or float64 peak that fastrnn reaches, timed in the
+same rounds: multiply-adds or, for inference of one sequence, loads of its weights from the cache
+they fit in. "at the limit" is what the least ratio and the mean would be if fastrnn reached the
+peak in all rows.
 """
 
 from __future__ import annotations
@@ -60,15 +67,25 @@ CLASSES = {
 }
 
 
+PRECISIONS = ("float32", "bfloat16", "int8")
+#: Lines of "any" precision have what is off by less.
+ERROR = 0.01
+
+
 @dataclass(frozen=True)
 class Goal:
-    """Goals for the ratios of some classes: the least one and the geometric mean."""
+    """Goals for the ratios of some classes: the least one and the geometric mean.
+
+    They are those of layers with `units` or more, and of one precision, by default the rows' dtype.
+    """
 
     name: str
     classes: str
     least: float
     mean: float
     peer: str | None = None
+    precision: str | None = None
+    units: int = 0
 
 
 _INFERENCE = ("step", "sequence", "batch")
@@ -97,7 +114,14 @@ GOALS += [
 GOALS += [
     Goal("everything over the plain loop", "*", 2.5, 20, "numpy"),
     Goal("batch and training over torch held to AVX2", "*-batch,*-training", 1, 0, "torch-avx2"),
-]
+    Goal(
+        "bfloat16, batch and training, 256 units or more", "*-batch,*-training", 1.1, 0,
+        precision="bfloat16", units=256,
+    ),
+    Goal("int8, step and one sequence", "*-step,*-sequence", 1, 0, precision="int8"),
+    Goal("int8, batch", "*-batch", 1.15, 0, precision="int8"),
+    Goal(f"any precision, errors under {ERROR:.0%}", "*", 1, 0, precision="any"),
+]  # fmt: skip
 
 
 def chosen(patterns: str) -> list[str]:
@@ -134,36 +158,94 @@ class Limits:
         return {n: amount / (n * max(rates)) for n, rates in self.rates.items()}
 
 
-def measured(name: str, row: Row, workers: list[Worker], args: argparse.Namespace) -> report.Line:
-    """Time a row in all workers in turn, and the cores' peak."""
+def _precisions(names: str) -> list[str]:
+    if not {*names.split(",")} <= {*PRECISIONS}:
+        raise argparse.ArgumentTypeError(f"{names!r}: expected some of {', '.join(PRECISIONS)}")
+    return names.split(",")
+
+
+def precision(name: str, dtype: str) -> str:
+    """Return the precision in which a peer, or fastrnn, computes products of rows of a dtype."""
+    return ALL[name].precision or dtype
+
+
+def _ours_and_peers(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    both: tuple[list[str], list[str]] = ([], [])
+    for name in names:
+        both[not name.startswith("fastrnn")].append(name)
+    return both
+
+
+def measured(
+    name: str, row: Row, workers: list[Worker], args: argparse.Namespace
+) -> Iterator[report.Line]:
+    """Time a row in all workers in turn, and the cores' peak; yield a line for each precision."""
     limit = Limits(row, sorted({worker.threads for worker in workers}))
-    line = compared(Problem.of(row), workers, args, limit.time)
-    least = limit.seconds()
-    threads = line.details["threads"]
-    line.details.update(
-        {
-            "class": name,
-            "limit": "loads" if limit.loads else "multiply-adds",
-            "limit per second and core": {n: max(r) for n, r in limit.rates.items()},
-            "of limit": least[threads] / line.ours if threads in least else None,
-            "seconds at the limit": min(least.values(), default=None),
-        }
-    )
-    return line
+    times = compared(Problem.of(row), workers, args, limit.time)
+    right = [of for of, error in times.errors.items() if error < ERROR]
+    kinds = {
+        kind: [of for of in args.names if precision(of, row.dtype) == kind]
+        for kind in args.precisions
+    }
+    if len(kinds) > 1:
+        kinds["any"] = right
+    for kind, names in kinds.items():
+        ours, peers = _ours_and_peers(names)
+        timed = [of for of in ours if of in times.medians]
+        if not timed and kind != row.dtype:
+            for of in ours:
+                if of in times.notes:
+                    print(f"{row.name} {row.shape}: {of} {times.notes[of]}")
+            continue
+        if kind != row.dtype and not any(of in times.medians for of in peers):
+            _, peers = _ours_and_peers(right)
+        line = times.line(min(timed, key=times.best, default="fastrnn"), peers)
+        line.details.update({"class": name, "precision": kind})
+        if kind == row.dtype:
+            least, threads = limit.seconds(), line.details["threads"]
+            line.details.update(
+                {
+                    "limit": "loads" if limit.loads else "multiply-adds",
+                    "limit per second and core": {n: max(r) for n, r in limit.rates.items()},
+                    "of limit": least[threads] / line.ours if threads in least else None,
+                    "seconds at the limit": min(least.values(), default=None),
+                }
+            )
+        yield line
 
 
-def cells(line: report.Line, peers: Sequence[str]) -> list[str]:
-    """Return table cells: those of a line, our threads and our fraction of the limit."""
-    fraction = line.details["of limit"]
-    what = "load" if line.details["limit"] == "loads" else "fma"
-    limit = "" if fraction is None else f"{fraction:.0%} {what}"
-    first = line.cells(peers)
-    return [*first[:3], str(line.details["threads"]), *first[3:4], limit, *first[4:]]
+#: Columns of the tables, and least widths of the first.
+HEADING = [
+    "", "I,H,T,B", "precision", "fastrnn", "error", "threads", "best peer / ours", "of limit",
+    "peers, fastest first, and their errors",
+]  # fmt: skip
+_WIDTHS = (14, 14, 9, 11, 7, 7)
 
 
-def heading(peers: Sequence[str]) -> list[str]:
-    first = report.heading(peers)
-    return [*first[:3], "threads", *first[3:4], "of limit", *first[4:]]
+def cells(line: report.Line) -> list[str]:
+    """Return the cells of a line."""
+    fraction = line.details.get("of limit")
+    what = "load" if line.details.get("limit") == "loads" else "fma"
+    peers = [
+        f"{name} {report.duration(line.peers[name])} ({line.errors[name]:.0e})"
+        for name in sorted(line.peers, key=line.peers.__getitem__)
+    ]
+    peers += [
+        f"{name} {note.partition(':')[0]}"
+        for name, note in line.notes.items()
+        if name not in line.peers
+    ]
+    return [
+        line.row.name,
+        line.row.shape,
+        precision(line.name, line.row.dtype),
+        report.duration(line.ours),
+        f"{line.errors[line.name]:.0e}",
+        str(line.details["threads"]),
+        "" if line.best is None else f"{line.ratio(line.best):.2f}",
+        "" if fraction is None else f"{fraction:.0%} {what}",
+        ", ".join(peers),
+    ]
 
 
 def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
@@ -172,7 +254,13 @@ def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
         "peer / ours", "rows", "least", "goal", "geometric mean", "goal", "at the limit", "least at"
     ]  # fmt: skip
     for goal in GOALS:
-        of = [line for line in lines if line.details["class"] in chosen(goal.classes)]
+        of = [
+            line
+            for line in lines
+            if line.details["class"] in chosen(goal.classes)
+            and line.details["precision"] == (goal.precision or line.row.dtype)
+            and goal.units <= line.row.H
+        ]
         ratios = [
             (line.ratio(peer), line)
             for line in of
@@ -183,7 +271,7 @@ def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
             most = [
                 line.ours / at_limit * ratio
                 for ratio, line in ratios
-                if (at_limit := line.details["seconds at the limit"]) is not None
+                if (at_limit := line.details.get("seconds at the limit")) is not None
             ]
             yield [
                 goal.name,
@@ -195,6 +283,30 @@ def summary(lines: Sequence[report.Line]) -> Iterator[list[str]]:
                 f"{min(most):.2f} {statistics.geometric_mean(most):.2f}" if most else "",
                 f"{line.row.name} {line.row.shape}",
             ]
+
+
+def beside(lines: Sequence[report.Line]) -> Iterator[list[str]]:
+    """Yield cells of a table with a line for each row, the precisions beside each other."""
+    kinds = list(dict.fromkeys(line.details["precision"] for line in lines))
+    yield ["", "I,H,T,B", *(head for kind in kinds for head in (kind, "best peer"))]
+    by_row: dict[tuple[str, str], dict[str, report.Line]] = {}
+    for line in lines:
+        of = by_row.setdefault((line.row.name, line.row.shape), {})
+        of[line.details["precision"]] = line
+    for row, of in by_row.items():
+        pairs = [_pair(of[kind], kind) if kind in of else ("", "") for kind in kinds]
+        yield [*row, *(cell for pair in pairs for cell in pair)]
+
+
+def _pair(line: report.Line, kind: str) -> tuple[str, str]:
+    """Return our time, and the best peer's with its ratio to ours."""
+    ours = report.duration(line.ours)
+    if kind == "any":
+        ours += f", {precision(line.name, line.row.dtype)}"
+    if line.best is None:
+        return ours, ""
+    time, ratio = report.duration(line.peers[line.best]), line.ratio(line.best)
+    return ours, f"{line.best} {time} ({ratio:.{0 if ratio > 10 else 1 if ratio > 2 else 2}f})"
 
 
 def markdown(rows: Iterable[Sequence[str]]) -> str:
@@ -216,7 +328,8 @@ def draw(lines: Sequence[report.Line], peers: Sequence[str], path: str) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), marker, label=name)
     axes.axvline(1, color="black")
-    axes.set_yticks(range(len(lines)), [f"{x.row.name} {x.row.shape}" for x in lines])
+    labels = [f"{x.row.name} {x.row.shape} {x.details['precision']}" for x in lines]
+    axes.set_yticks(range(len(lines)), labels)
     axes.grid(alpha=0.3)
     axes.invert_yaxis()
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
@@ -230,22 +343,39 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=chosen, default=list(CLASSES), help=f"patterns of {', '.join(CLASSES)}"
     )
+    parser.add_argument(
+        "--precisions", type=_precisions, default=PRECISIONS, metavar="NAME,...",
+        help=f"some of {', '.join(PRECISIONS)}, of rows of float32",
+    )  # fmt: skip
     parser.add_argument("--markdown", metavar="FILE")
     parser.add_argument("--picture", metavar="FILE", help="needs matplotlib")
     args = options(parser, ALL)
+    if args.dtype == "float64":
+        args.precisions = ["float64"]
+    args.names = [n for n in args.names if precision(n, args.dtype) in args.precisions]
     with started("peers", args) as (workers, versions):
-        peers = [name for name in args.peers if versions[name] != "not installed"]
         machine = report.machine() | {"threads": f"the better of {args.threads}"}
         about = machine | versions
         for name, value in about.items():
-            print(f"{name + ':':14}{value}")
+            print(f"{name + ':':20}{value}")
         print()
-        table = report.Table(heading(peers), (14, 14, 11, 7))
-        lines = []
+        table = report.Table(HEADING, _WIDTHS)
+        lines: list[report.Line] = []
         for name in args.rows:
             for row in CLASSES[name][: 1 if args.quick else None]:
-                lines.append(measured(name, replace(row, dtype=args.dtype), workers, args))
-                table.print(cells(lines[-1], peers))
+                for line in measured(name, replace(row, dtype=args.dtype), workers, args):
+                    lines.append(line)
+                    if line.details["precision"] != "any":
+                        table.print(cells(line))
+    tables = [
+        [cells(line) for line in lines if (line.details["precision"] == "any") == fastest]
+        for fastest in (False, True)
+    ]
+    if tables[1]:
+        print(f"\nThe fastest of any precision with errors under {ERROR:.0%}:\n")
+        table = report.Table(HEADING, _WIDTHS)
+        for row_cells in tables[1]:
+            table.print(row_cells)
     print()
     head, *body = summary(lines)
     table = report.Table(head, (44, 4, 7, 5, 14, 5, 30))
@@ -256,10 +386,12 @@ def main() -> None:
     if args.markdown:
         with open(args.markdown, "w", encoding="utf-8") as file:
             file.write(markdown([("", ""), *about.items()]) + "\n")
-            file.write(markdown([heading(peers), *(cells(line, peers) for line in lines)]) + "\n")
+            file.write(markdown(beside(lines)) + "\n")
+            for rows in filter(None, tables):
+                file.write(markdown([HEADING, *rows]) + "\n")
             file.write(markdown([head, *body]))
     if args.picture:
-        draw(lines, peers, args.picture)
+        draw(lines, args.peers, args.picture)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ def main() -> None:
         table = report.Table(cells(report.heading(peers, "size"), "threads"), (26, 14, 11, 7))
         lines = []
         for row in args.rows:
-            line = compared(Problem.of(replace(row, dtype=args.dtype)), workers, args)
+            times = compared(Problem.of(replace(row, dtype=args.dtype)), workers, args)
+            line = times.line("fastrnn", peers)
             lines.append(line)
             table.print(cells(line.cells(peers), str(line.details["threads"])))
     if args.json:

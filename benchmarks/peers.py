@@ -1,18 +1,33 @@
-"""Every peer of the grid: those of the package, and OpenVINO, JAX and Keras.
+"""Every peer of the grid: those of the package, and others, and all of them with fewer bits.
 
 Here the number of threads is set for a whole process, by `environment`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import tempfile
+import warnings
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 
-from fastrnn._bench.peers import ONNX_GATES, OURS, PEERS, Peer, onnx_model
+import fastrnn
+from fastrnn._bench.peers import (
+    ONNX_GATES,
+    OURS,
+    PEERS,
+    Peer,
+    onnx_model,
+    onnxruntime,
+    ours,
+    torch_contenders,
+    torch_layer,
+)
 from fastrnn._bench.rows import Problem
 from fastrnn._bench.timing import Contender
 
@@ -22,24 +37,188 @@ _AVX2_ONLY = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 def environment(peer: str, threads: int, backend: str | None) -> dict[str, str]:
     """Return the environment of a process for a peer, with a number of threads and a backend."""
-    env = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")}
+    env = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "JAX_PLATFORMS": "cpu"}
     env |= _AVX2_ONLY if peer == "torch-avx2" else {}
-    return env | ({"FASTRNN_BACKEND": backend} if backend and peer == "fastrnn" else {})
+    return env | ({"FASTRNN_BACKEND": backend} if backend and peer.startswith("fastrnn") else {})
 
 
-def openvino(problem: Problem, threads: int) -> Sequence[Contender]:
-    """Make a compiled ONNX model on bound arrays; for a step, two requests that alternate."""
+def ours_bfloat16(problem: Problem, threads: int) -> Sequence[Contender]:
+    """Make a contender whose operands of products are rounded to bfloat16."""
+    return ours(problem, threads, problem.layer(matmul_precision="bfloat16"))
+
+
+def ours_int8(problem: Problem, threads: int) -> Sequence[Contender]:
+    """Make a contender with int8 weights; inputs have scales of their own at each step."""
+    if problem.row.mode == "training":
+        return []
+    return ours(problem, threads, fastrnn.quantize(problem.layer()))
+
+
+def torch_int8(problem: Problem, threads: int) -> Sequence[Contender]:
+    """Make contenders of dynamic quantization, which torch has for LSTM and GRU."""
+    import torch
+
+    row = problem.row
+    if row.mode == "training" or row.cell not in ("LSTM", "GRU"):
+        return []
+    layer = torch.nn.Sequential(torch_layer(problem))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        quantized = torch.ao.quantization.quantize_dynamic(layer, dtype=torch.qint8)
+    return torch_contenders(problem, threads, quantized[0], row.dtype)
+
+
+@cache
+def _torch_cells():
+    """Return cells as one writes them in torch: state, hoisted product, weights to state."""
+    import torch
+
+    def rnn(state, zx, w, b):
+        return (torch.tanh(zx + torch.nn.functional.linear(state[0], w, b)),)
+
+    def lstm(state, zx, w, b):
+        i, f, g, o = (zx + torch.nn.functional.linear(state[0], w, b)).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    def gru(state, zx, w, b):
+        xr, xz, xn = zx.chunk(3, dim=-1)
+        hr, hz, hn = torch.nn.functional.linear(state[0], w, b).chunk(3, dim=-1)
+        r, u = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz)
+        return ((1 - u) * torch.tanh(xn + r * hn) + u * state[0],)
+
+    return {"RNN": rnn, "LSTM": lstm, "GRU": gru}
+
+
+def torch_compile(problem: Problem, threads: int) -> Sequence[Contender]:
+    """Make a layer whose cell is compiled: one step whole, or in a loop after one projection."""
+    import torch
+
+    torch._dynamo.reset()
+    if problem.row.cell not in _torch_cells():
+        return []
+    cell = _torch_cells()[problem.row.cell]
+    weights = list(torch_layer(problem).parameters())
+
+    def step(x, state, w_ih, w_hh, b_ih, b_hh):
+        return cell(state, torch.nn.functional.linear(x, w_ih, b_ih), w_hh, b_hh)
+
+    compiled, compiled_step = torch.compile(cell), torch.compile(step)
+
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = torch.nn.ParameterList(weights)
+
+        def forward(self, x, state):
+            states = tuple(s[0] for s in (state if isinstance(state, tuple) else (state,)))
+            w_ih, w_hh, b_ih, b_hh = self.weights
+            if len(x) == 1:
+                states = compiled_step(x[0], states, w_ih, w_hh, b_ih, b_hh)
+                y = states[0][None]
+            else:
+                outputs = []
+                for zx in torch.nn.functional.linear(x, w_ih, b_ih):
+                    states = compiled(states, zx, w_hh, b_hh)
+                    outputs.append(states[0])
+                y = torch.stack(outputs)
+            states = tuple(s[None] for s in states)
+            return y, states if len(states) > 1 else states[0]
+
+    return torch_contenders(problem, threads, Layer(), problem.row.dtype)
+
+
+@cache
+def _numba_lstms():
+    """Return compiled loops: one whose products are NumPy's, and one that has them written out."""
+    from numba import njit
+
+    @njit(fastmath=True)
+    def activated(z, h, c, y, one):
+        B, H = h.shape
+        for b in range(B):
+            for j in range(H):
+                i = one / (one + np.exp(-z[b, j]))
+                f = one / (one + np.exp(-z[b, H + j]))
+                o = one / (one + np.exp(-z[b, 3 * H + j]))
+                c[b, j] = f * c[b, j] + i * np.tanh(z[b, 2 * H + j])
+                h[b, j] = y[b, j] = o * np.tanh(c[b, j])
+
+    @njit(fastmath=True)
+    def by_dot(x, h, c, w_ih, w_hh, bias, one, y):
+        T, B, I = x.shape
+        zx = np.dot(x.reshape(T * B, I), w_ih).reshape(T, B, w_ih.shape[1])
+        for t in range(T):
+            activated(zx[t] + np.dot(h, w_hh) + bias, h, c, y[t], one)
+
+    @njit(fastmath=True)
+    def by_loops(x, h, c, w_ih, w_hh, bias, one, y):
+        T, B, I = x.shape
+        z = np.empty((B, w_ih.shape[1]), x.dtype)
+        for t in range(T):
+            for b in range(B):
+                z[b] = bias
+                for k in range(I):
+                    z[b] += x[t, b, k] * w_ih[k]
+                for k in range(h.shape[1]):
+                    z[b] += h[b, k] * w_hh[k]
+            activated(z, h, c, y[t], one)
+
+    return by_dot, by_loops
+
+
+def numba(problem: Problem, threads: int) -> Sequence[Contender]:
+    """Make contenders of a hand-written LSTM: a loop over time in Numba."""
+    row, weights = problem.row, problem.weights
+    if row.cell != "LSTM" or row.mode == "training":
+        return []
+    w_ih, w_hh = (weights[name].T.copy() for name in ("weight_ih", "weight_hh"))
+    bias, one = weights["bias_ih"] + weights["bias_hh"], np.array(1, row.dtype)[()]
+
+    def contender(loop):
+        (h, c), y = (s.copy() for s in problem.state), np.empty_like(problem.dy)
+
+        def call():
+            if row.mode == "forward":
+                np.copyto(h, problem.state[0])
+                np.copyto(c, problem.state[1])
+            loop(problem.x, h, c, w_ih, w_hh, bias, one, y)
+            return y
+
+        return Contender(call, lambda y: {"y": y[0] if row.mode == "step" else y})
+
+    return [contender(loop) for loop in _numba_lstms()]
+
+
+def _quantized(model: bytes) -> bytes | None:
+    """Return an ONNX model after dynamic quantization, None if nothing in it was quantized."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends steps that change nothing here
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "quantized.onnx"
+        quantize_dynamic(
+            onnx.load_from_string(model), path, per_channel=True, weight_type=QuantType.QInt8
+        )
+        found = onnx.load(path)
+    return found.SerializeToString() if found.graph.node[0].domain == "com.microsoft" else None
+
+
+def openvino(problem: Problem, threads: int, precision: str | None = "f32") -> Sequence[Contender]:
+    """Make a compiled ONNX model on bound arrays; for a step, two requests that alternate.
+
+    With `precision` None, it is what OpenVINO chooses.
+    """
     import openvino as ov
 
     if problem.row.mode == "training" or problem.row.cell not in ONNX_GATES:
         return []
     core = ov.Core()
-    options = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    if precision is not None:
+        options["INFERENCE_PRECISION_HINT"] = precision
     names, step = problem.row.of.states, problem.row.mode == "step"
     compiled = core.compile_model(core.read_model(onnx_model(problem)), "CPU", options)
     ends = [{n: s[None].copy() for n, s in zip(names, problem.state, strict=True)} for _ in "ab"]
@@ -245,12 +424,32 @@ def keras(problem: Problem, threads: int) -> Sequence[Contender]:
     return [contender(compiled) for compiled in (False, True)]
 
 
-#: By name; the first is fastrnn.
+_TORCH, _OPENVINO = PEERS["torch"].make, ("openvino", "onnx")
+#: By name; ours come first. OpenVINO chooses bfloat16 where the CPU has instructions for it.
 ALL: dict[str, Peer] = {
     "fastrnn": OURS,
+    "fastrnn-bfloat16": Peer(ours_bfloat16, ("fastrnn",), precision="bfloat16"),
+    "fastrnn-int8": Peer(ours_int8, ("fastrnn",), precision="int8"),
     **PEERS,
-    "torch-avx2": Peer(PEERS["torch"].make, ("torch",), "held to AVX2"),
-    "openvino": Peer(openvino, ("openvino", "onnx")),
+    "torch-avx2": Peer(_TORCH, ("torch",), "held to AVX2"),
+    "torch-compile": Peer(torch_compile, ("torch",), "a compiled cell of one's own"),
+    "openvino": Peer(openvino, _OPENVINO),
     "jax": Peer(jax, ("jax",)),
     "keras": Peer(keras, ("keras", "tensorflow")),
+    "numba": Peer(numba, ("numba", "scipy"), "a loop of one's own"),
+    "torch-bfloat16": Peer(partial(_TORCH, dtype="bfloat16"), ("torch",), precision="bfloat16"),
+    "openvino-bfloat16": Peer(partial(openvino, precision="bf16"), _OPENVINO, precision="bfloat16"),
+    "openvino-default": Peer(
+        partial(openvino, precision=None),
+        _OPENVINO,
+        "at its default precision",
+        precision="bfloat16",
+    ),
+    "torch-int8": Peer(torch_int8, ("torch",), "dynamic quantization", precision="int8"),
+    "onnxruntime-int8": Peer(
+        partial(onnxruntime, convert=_quantized),
+        ("onnxruntime", "onnx"),
+        "dynamic quantization",
+        precision="int8",
+    ),
 }

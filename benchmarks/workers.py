@@ -1,8 +1,8 @@
 """A process per peer and number of threads, which times rows on request, in turn.
 
 Each library has threads of its own, whose number is set for a whole process. Run as a script, this
-module is such a process. Another module defines the peers: its `ALL` has their names, fastrnn
-first, and its `Problem` the arrays of a row.
+module is such a process. Another module defines the peers: its `ALL` has their names, those of
+fastrnn's own contenders begin with "fastrnn", and its `Problem` the arrays of a row.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -66,8 +67,10 @@ class Worker:
         """Return the version, or None if the peer can't be imported; a dict for fastrnn."""
         return self._ask("about")
 
-    def prepare(self, row: Work, truth: dict[str, Array], seconds: float) -> tuple[bool, str]:
-        """Return whether it can do the row, and what is wrong."""
+    def prepare(
+        self, row: Work, truth: dict[str, Array], seconds: float
+    ) -> tuple[float | None, str]:
+        """Return its error, None if it can't do the row, and what is wrong."""
         return self._ask("prepare", row, truth, seconds)
 
     def seconds(self) -> float:
@@ -96,7 +99,8 @@ class Worker:
 
 def options(parser: argparse.ArgumentParser, names: Collection[str]) -> argparse.Namespace:
     """Parse the command line, with the options of all commands that use workers."""
-    ours, *peers = names
+    ours = [name for name in names if name.startswith("fastrnn")]
+    peers = [name for name in names if name not in ours]
 
     def some(text: str) -> list[str]:
         for name in text.split(","):
@@ -130,7 +134,7 @@ def options(parser: argparse.ArgumentParser, names: Collection[str]) -> argparse
         args.peers = [n for n in peers if n != "torch-avx2" or args.backend == "avx2"]
     if args.quick:
         args.rounds, args.seconds = 1, 1e-3
-    args.names = [ours, *args.peers]
+    args.names = [*ours, *args.peers]
     return args
 
 
@@ -163,23 +167,60 @@ def started(peers: str, args: argparse.Namespace) -> Iterator[tuple[list[Worker]
         yield workers, versions
 
 
+@dataclass(frozen=True)
+class Times:
+    """What was measured of a row, by the names of libraries.
+
+    Attributes
+    ----------
+    row : Work
+    medians : dict of str to dict of int to float
+        Seconds per call, by the number of threads.
+    errors : dict of str to float
+    notes : dict of str to str
+    """
+
+    row: Work
+    medians: dict[str, dict[int, float]]
+    errors: dict[str, float]
+    notes: dict[str, str]
+
+    def best(self, name: str) -> float:
+        """Return the seconds per call at the better number of threads."""
+        return min(self.medians[name].values())
+
+    def line(self, ours: str, peers: Collection[str]) -> Line:
+        """Return the line of a table: ours beside those of the peers that were timed."""
+        notes = {name: note for name, note in self.notes.items() if name in (ours, *peers)}
+        if ours not in self.medians:
+            raise RuntimeError(f"{self.row}: our own result is refused: {notes.get(ours)}")
+        timed = [name for name in peers if name in self.medians]
+        of = {name: self.medians[name] for name in (ours, *timed)}
+        threads = min(of[ours], key=of[ours].__getitem__)
+        errors = {name: self.errors[name] for name in of}
+        best = {name: self.best(name) for name in timed}
+        details = {"threads": threads, "medians": of}
+        return Line(self.row, self.best(ours), best, notes, errors, details, ours)
+
+
 def compared(
     problem: Any,
     workers: list[Worker],
     args: argparse.Namespace,
     each_round: Callable[[], None] = lambda: None,
-) -> Line:
+) -> Times:
     """Time a row in all workers in turn; those that die on it are removed."""
     row, truth = problem.row, problem.truth()
-    notes, ready = {}, []
+    notes, ready, errors = {}, [], {}
     for worker in list(workers):
         try:
-            can, note = worker.prepare(row, truth, args.seconds)
-        except RuntimeError as error:
-            can, note = False, f"ended: {error}"
+            error, note = worker.prepare(row, truth, args.seconds)
+        except RuntimeError as ended:
+            error, note = None, f"ended: {ended}"
             workers.remove(worker)
-        if can:
+        if error is not None:
             ready.append(worker)
+            errors[worker.peer] = max(error, errors.get(worker.peer, 0.0))
         if note:
             notes[worker.peer] = note
     times: dict[Worker, list[float]] = {worker: [] for worker in ready}
@@ -190,12 +231,7 @@ def compared(
     medians: dict[str, dict[int, float]] = {}
     for worker, mine in times.items():
         medians.setdefault(worker.peer, {})[worker.threads] = statistics.median(mine)
-    ours = args.names[0]
-    if ours not in medians:
-        raise RuntimeError(f"{row}: our own result is refused: {notes.get(ours)}")
-    best = {peer: min(of.values()) for peer, of in medians.items()}
-    threads = min(medians[ours], key=medians[ours].__getitem__)
-    return Line(row, best.pop(ours), best, notes, {"threads": threads, "medians": medians})
+    return Times(row, medians, errors, notes)
 
 
 class _Served:
@@ -210,16 +246,18 @@ class _Served:
     def about(self) -> str | None:
         return None if self.peer.missing() else self.peer.version()
 
-    def prepare(self, row: Work, truth: dict[str, Array], seconds: float) -> tuple[bool, str]:
+    def prepare(
+        self, row: Work, truth: dict[str, Array], seconds: float
+    ) -> tuple[float | None, str]:
         self.contender = None
         gc.collect()
         contenders, note = accepted(self.peer, self.problem.of(row), self.threads, truth)
         if not contenders:
-            return False, note
+            return None, note
         times = paired(contenders, 3, seconds) if len(contenders) > 1 else [0.0]
         self.contender = contenders[times.index(min(times))]
         self.calls = self.contender.calls_for(seconds)
-        return True, note
+        return self.contender.error, note
 
     def seconds(self) -> float:
         assert self.contender is not None

@@ -7,10 +7,14 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+import fastrnn
+from fastrnn._bench.peers import accepted
+from fastrnn._bench.rows import Problem, Row
 from fastrnn._core.config import available_cpus
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -28,17 +32,57 @@ def run(command: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "rows"), [("grid.py", "rnn-step,gru-training"), ("parts.py", "*")]
+    ("command", "rows"),
+    [("grid.py", ["--rows=rnn-step,gru-training", "--precisions=float32"]), ("parts.py", [])],
 )
-def test_rows_beside_peers(command: str, rows: str, tmp_path: Path, dtype: object) -> None:
+def test_rows_beside_peers(command: str, rows: list[str], tmp_path: Path, dtype: object) -> None:
     path = tmp_path / "b.json"
-    options = [f"--rows={rows}", f"--dtype={dtype}", f"--json={path}"]
+    options = [*rows, f"--dtype={dtype}", f"--json={path}"]
     out = run(command, "--peers=numpy", "--threads=1", *options)
     assert "refused" not in out
     assert "failed" not in out
     lines = json.loads(path.read_text())["lines"]
     assert all(line["ours"] > 0 and line["notes"] == {} for line in lines)
     assert any("numpy" in line["peers"] for line in lines)
+
+
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fastrnn-bfloat16", "fastrnn-int8", "torch-bfloat16", "torch-int8", "onnxruntime-int8",
+        "openvino", "openvino-bfloat16", "openvino-default", "numba",
+    ],
+)  # fmt: skip
+def test_fewer_bits_do_the_same_work(name: str, cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    peer = importlib.import_module("peers").ALL[name]
+    for module in peer.modules:
+        pytest.importorskip(module)
+    for mode, T in (("step", 1), ("forward", 7), ("training", 7)):
+        problem = Problem.of(Row(cell, mode, 5, 9, T, 3))
+        with warnings.catch_warnings(), fastrnn.use_backend("reference"):
+            warnings.simplefilter("ignore", DeprecationWarning)  # theirs
+            contenders, note = accepted(peer, problem, 1, problem.truth())
+        assert note == ""
+        assert all(contender.error < 0.03 for contender in contenders)
+        can_train = name in ("fastrnn-bfloat16", "torch-bfloat16")
+        if cell == "LSTM":
+            assert bool(contenders) == (mode != "training" or can_train)
+
+
+def test_times_and_errors_of_each_precision(tmp_path: Path) -> None:
+    path, table = tmp_path / "b.json", tmp_path / "b.md"
+    run(
+        "grid.py", "--rows=gru-training", "--peers=numpy", "--threads=1", "--backend=reference",
+        f"--json={path}", f"--markdown={table}",
+    )  # fmt: skip
+    lines = json.loads(path.read_text())["lines"]
+    assert [line["details"]["precision"] for line in lines] == ["float32", "bfloat16", "any"]
+    assert lines[0]["errors"].keys() == {"fastrnn", "numpy"}
+    assert lines[0]["errors"]["fastrnn"] < 1e-5 < lines[1]["errors"]["fastrnn-bfloat16"] < 0.03
+    assert all("numpy" in line["peers"] for line in lines)  # nobody else has bfloat16
+    assert "| float32 | best peer | bfloat16 | best peer | any |" in table.read_text()
 
 
 def test_overheads() -> None:

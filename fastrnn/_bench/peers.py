@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -40,12 +40,15 @@ class Peer:
         A description, if the name does not suffice.
     sets_threads : bool
         Whether `make` can set the number of threads; if not, it is that of the process.
+    precision : {"bfloat16", "int8"}, optional
+        Of the operands of its matrix products. Default: the row's dtype.
     """
 
     make: Make
     modules: tuple[str, ...]
     about: str = ""
     sets_threads: bool = True
+    precision: str | None = None
 
     def missing(self) -> list[str]:
         """Return the modules that are not installed."""
@@ -57,14 +60,14 @@ class Peer:
         return f"{self.about}, {version}" if self.about else version
 
 
-def ours(problem: Problem, threads: int) -> list[Contender]:
-    """Make a contender on the current backend."""
-    return _layer(problem, partial(our_threads, threads))
+def ours(problem: Problem, threads: int, layer: Any = None) -> list[Contender]:
+    """Make a contender on the current backend, of another layer if one is given."""
+    return _layer(problem, partial(our_threads, threads), layer or problem.layer())
 
 
 def reference(problem: Problem, threads: int) -> list[Contender]:
     """Make a contender on the NumPy reference."""
-    return _layer(problem, partial(fastrnn.use_backend, "reference"))
+    return _layer(problem, partial(fastrnn.use_backend, "reference"), problem.layer())
 
 
 @contextmanager
@@ -78,8 +81,10 @@ def our_threads(threads: int) -> Iterator[None]:
         fastrnn.set_num_threads(before)
 
 
-def _layer(problem: Problem, scope: Callable[[], AbstractContextManager[Any]]) -> list[Contender]:
-    layer, state, x, dy = problem.layer(), problem.layer_state(), problem.x, problem.dy
+def _layer(
+    problem: Problem, scope: Callable[[], AbstractContextManager[Any]], layer: Any
+) -> list[Contender]:
+    state, x, dy = problem.layer_state(), problem.x, problem.dy
 
     def training() -> tuple[Array, dict[str, Array]]:
         y, _, tape = layer.forward(x, state)
@@ -124,15 +129,40 @@ def plain_numpy(problem: Problem, threads: int) -> list[Contender]:
             return [Contender(training, lambda results: results)]
 
 
-def torch(problem: Problem, threads: int) -> list[Contender]:
-    """Make contenders: ``torch.nn``'s layer and, for a step, torch's single-step function."""
-    torch: Any = importlib.import_module("torch")
-    row = problem.row
-    if not hasattr(torch.nn, row.cell):
+def torch(problem: Problem, threads: int, dtype: str | None = None) -> list[Contender]:
+    """Make contenders: ``torch.nn``'s layer and, for a step, torch's single-step function.
+
+    Weights and inputs are in the row's dtype, or in another one.
+    """
+    module = torch_layer(problem)
+    if module is None:
         return []
+    dtype = dtype or problem.row.dtype
+    return torch_contenders(problem, threads, module.to(getattr(_torch(), dtype)), dtype)
+
+
+def _torch() -> Any:
+    return importlib.import_module("torch")
+
+
+def torch_layer(problem: Problem) -> Any:
+    """Return the layer of ``torch.nn`` with the problem's weights, or None if it has none."""
+    torch, row = _torch(), problem.row
+    if not hasattr(torch.nn, row.cell):
+        return None
     module = getattr(torch.nn, row.cell)(row.I, row.H, dtype=getattr(torch, row.dtype))
     module.load_state_dict({f"{n}_l0": torch.from_numpy(w) for n, w in problem.weights.items()})
-    x, states = torch.from_numpy(problem.x), [torch.from_numpy(s)[None] for s in problem.state]
+    return module
+
+
+def torch_contenders(problem: Problem, threads: int, module: Any, dtype: str) -> list[Contender]:
+    """Make contenders of a module that is called as ``torch.nn``'s layers are."""
+    torch, row = _torch(), problem.row
+
+    def tensor(array: Array) -> Any:
+        return torch.from_numpy(array).to(getattr(torch, dtype))
+
+    x, states = tensor(problem.x), [tensor(s[None]) for s in problem.state]
 
     @contextmanager
     def scope(inference: bool) -> Iterator[None]:
@@ -141,18 +171,25 @@ def torch(problem: Problem, threads: int) -> list[Contender]:
             yield
 
     def output(y: Any) -> dict[str, Array]:
-        return {"y": y.numpy()}
+        return {"y": _array(y)}
 
     match row.mode:
         case "step":
-            function = getattr(torch, f"{row.of.name}_cell")
-            calls = _torch_steps(module, function, x, states)
+            calls = _torch_steps(module, row.of.name, x, states)
             return [Contender(call, output, partial(scope, True)) for call in calls]
         case "forward":
             call = partial(_torch_sequence, module, x, states)
             return [Contender(call, output, partial(scope, True))]
         case _:
-            return [Contender(*_torch_training(torch, module, problem), partial(scope, False))]
+            training = _torch_training(problem, module, (x, *states), tensor(problem.dy))
+            return [Contender(*training, partial(scope, False))]
+
+
+def _array(tensor: Any) -> Array:
+    """Return a tensor as an array, one of bfloat16 as float32."""
+    tensor = tensor.detach()
+    array: Array = (tensor.float() if tensor.dtype == _torch().bfloat16 else tensor).numpy()
+    return array
 
 
 def _torch_state(tensors: Any) -> Any:
@@ -163,9 +200,8 @@ def _torch_sequence(module: Any, x: Any, states: Any) -> Any:
     return module(x, _torch_state(states))[0]
 
 
-def _torch_steps(module: Any, function: Any, x: Any, states: Any) -> Iterator[Callable[[], Any]]:
-    """Yield a step of the layer, and of torch's single-step function."""
-    weights = list(module.parameters())
+def _torch_steps(module: Any, cell: str, x: Any, states: Any) -> Iterator[Callable[[], Any]]:
+    """Yield a step of the layer and, if it is one of ``torch.nn``, of torch's function."""
     state, state_t, x_t = _torch_state(states), _torch_state([s[0] for s in states]), x[0]
 
     def by_layer() -> Any:
@@ -178,17 +214,18 @@ def _torch_steps(module: Any, function: Any, x: Any, states: Any) -> Iterator[Ca
         state_t = function(x_t, state_t, *weights)
         return state_t[0] if len(states) > 1 else state_t
 
-    yield from (by_layer, by_function)
+    yield by_layer
+    if hasattr(module, "weight_ih_l0"):
+        weights, function = list(module.parameters()), getattr(_torch(), f"{cell}_cell")
+        yield by_function
 
 
 def _torch_training(
-    torch: Any, module: Any, problem: Problem
+    problem: Problem, module: Any, inputs: Any, dy: Any
 ) -> tuple[Callable[[], Any], Callable[[Any], dict[str, Array]]]:
     """Return a call of forward and BPTT, and a function that names its results."""
-    weights, dy = list(module.parameters()), torch.from_numpy(problem.dy)
-    arrays = (problem.x, *(s[None] for s in problem.state))
-    wanted = [torch.from_numpy(a).clone().requires_grad_() for a in arrays]
-    states = problem.row.of.states
+    torch, states, weights = _torch(), problem.row.of.states, list(module.parameters())
+    wanted = [tensor.clone().requires_grad_() for tensor in inputs]
 
     def call() -> Any:
         y = _torch_sequence(module, wanted[0], wanted[1:])
@@ -196,24 +233,32 @@ def _torch_training(
 
     def named(returned: Any) -> dict[str, Array]:
         y, derivatives = returned
-        dx, *grads = (g.numpy() for g in derivatives)
+        dx, *grads = map(_array, derivatives)
         by_name = dict(zip(problem.weights, grads[len(states) :], strict=True))
         of_states = {f"d{n}": g[0] for n, g in zip(states, grads, strict=False)}
-        return {"y": y.detach().numpy(), "dx": dx} | of_states | by_name
+        return {"y": _array(y), "dx": dx} | of_states | by_name
 
     return call, named
 
 
-def onnxruntime(problem: Problem, threads: int) -> list[Contender]:
-    """Make a session on NumPy arrays, and one on bound arrays; float32, no training."""
+def onnxruntime(
+    problem: Problem, threads: int, convert: Callable[[bytes], bytes | None] = lambda model: model
+) -> list[Contender]:
+    """Make a session on NumPy arrays, and one on bound arrays; float32, no training.
+
+    `convert` may return another model that does the same, or None.
+    """
     row = problem.row
     if row.mode == "training" or row.dtype != "float32" or row.cell not in ONNX_GATES:
+        return []
+    model = convert(onnx_model(problem))
+    if model is None:
         return []
     ort: Any = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(onnx_model(problem), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = row.of.states
     feed = {"x": problem.x} | {n: s[None] for n, s in zip(names, problem.state, strict=True)}
     step = row.mode == "step"
@@ -310,14 +355,14 @@ def accepted(
     peer: Peer, problem: Problem, threads: int, truth: Mapping[str, Array]
 ) -> tuple[list[Contender], str]:
     """Return a peer's contenders that agree with `truth`, and what is wrong with the others."""
-    bound = BOUNDS[problem.row.dtype]
+    bound = BOUNDS[peer.precision or problem.row.dtype]
     agreeing, note = [], ""
     # Any version of a peer may fail in any way; the table reports it.
     try:
         for contender in peer.make(problem, threads):
             off = difference(contender.results(problem.row.calls), truth)
             if off <= bound:
-                agreeing.append(contender)
+                agreeing.append(replace(contender, error=off))
             else:
                 note = f"refused: off by {off:.0e}"
     except Exception as error:

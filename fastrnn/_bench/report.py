@@ -27,15 +27,21 @@ class Line:
         Seconds per call of each peer.
     notes : dict of str to str
         Problems of a peer, as ``word: details``.
+    errors : dict of str to float
+        The largest difference of the results of each, and of ours, from float64.
     details : dict
         Anything else to be written.
+    name : str
+        Which of fastrnn's ways is ours.
     """
 
     row: Work
     ours: float
     peers: dict[str, float]
     notes: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    name: str = "fastrnn"
 
     def ratio(self, peer: str) -> float:
         """Return the peer's time over ours."""

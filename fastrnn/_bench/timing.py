@@ -27,11 +27,14 @@ class Contender:
         Converts the result of `call` to NumPy arrays by name.
     scope : callable
         Makes the context of the calls (threads, backend, gradient mode); it is not timed.
+    error : float
+        Largest difference of its results from the truth; NaN until they are compared.
     """
 
     call: Callable[[], Any]
     arrays: Callable[[Any], Mapping[str, Array]] = lambda _: {}
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
+    error: float = float("nan")
 
     def results(self, calls: int) -> dict[str, Array]:
         """Return copies of the arrays after `calls` calls."""
