@@ -7,7 +7,7 @@ from panels cimport Panels, ceil_div, multiply, panels_for, part, some_panels, s
 from split cimport pool, worth
 from vec cimport (
     REALS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
-    tile_format, vf, vload, vload_first, vset, vstore, vstore_first,
+    set_contiguous, tile_format, vf, vload, vload_first, vset, vstore, vstore_first,
 )
 
 cdef enum:
@@ -112,8 +112,7 @@ cdef void map_panels(
 ) noexcept nogil:
     cdef gemm_args p
     p.a, p.a_row, p.a_k = m.x + begin * m.x_row, m.x_row, 1
-    p.K = p.segment = w.K
-    p.a_segment, p.narrow = 0, narrow
+    p.narrow = narrow
     p.init, p.init_row = m.init + first * VL, 0
     p.c, p.c_row = y, y_row
     multiply(w, rows, &p, VL, VL)
@@ -276,8 +275,7 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
             p.add, p.format = True, &REALS
             p.a, p.a_row, p.a_k = s.dy + begin * s.O, 1, s.O
             p.w, p.w_k, p.w_vec = xs, width * VL, VL
-            p.K = p.segment = rows
-            p.a_segment = 0
+            set_contiguous(&p, rows)
             p.init, p.init_row, p.init_vec = s.zero, 0, 0
             p.c, p.c_row, p.c_vec = sums, width * VL, VL
             sweep(width, 1, s.O, &p, 0, 0, 0)

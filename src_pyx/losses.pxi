@@ -1,17 +1,19 @@
 # Losses and their gradients in one pass. Included in kernels.pyx.
 
 cimport numpy as cnp
-from libc.math cimport INFINITY, log
+from libc.math cimport INFINITY
 from libc.string cimport memcpy, memset
-from maths cimport absolute, at_least, at_most, choose, larger, less, vexp, vlargest, vlog1p
+from maths cimport (
+    absolute, at_least, at_most, choose, larger, less, log_of, vexp, vlargest, vlog1p,
+)
 from panels cimport ceil_div, split_point
 from vec cimport (
-    VL, float_mode, flush_subnormals, real, restore_mode, vf, vfirst, vfnma, vload, vload_first,
-    vset, vstore, vstore_first, vsum,
+    SUM_LANES, SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf, vfirst, vfnma,
+    vload, vload_first, vset, vstore, vstore_first, vsum,
 )
 
 cdef enum:
-    # Terms summed in `real`, one chain per lane, before they are added to a sum of doubles.
+    # Terms summed in `real`, in SUM_LANES chains, before they are added to a sum of doubles.
     TERMS = 512
     # Cost of one element of an elementwise loss, in multiply-adds,
     ELEMENT_WORK = 8
@@ -48,22 +50,26 @@ cdef double sum_terms(
     Kind kind, const real *z, const real *t, real *grad, ptrdiff_t n, real factor, real delta
 ) noexcept nogil:
     """Return the sum of n losses; write their derivatives times `factor` to `grad`."""
-    cdef ptrdiff_t i, begin = 0, end
+    cdef ptrdiff_t part, i, begin = 0, end
     cdef double found = 0
+    cdef real sum
     cdef vf term, d, total
     while begin < n:
-        i, end, total = begin, min(begin + TERMS, n), vset(0)
-        while i + VL <= end:
-            total = total + loss_term(kind, vload(z + i), vload(t + i), delta, &d)
-            vstore(grad + i, d * vset(factor))
-            i += VL
-        if i < end:
-            term = loss_term(
-                kind, vload_first(z + i, end - i), vload_first(t + i, end - i), delta, &d
-            )
-            total = total + vfirst(term, end - i)
-            vstore_first(grad + i, d * vset(factor), end - i)
-        found += vsum(total)
+        sum, end = 0, min(begin + TERMS, n)
+        for part in range(SUM_VECTORS):
+            i, total = begin + part * VL, vset(0)
+            while i + VL <= end:
+                total = total + loss_term(kind, vload(z + i), vload(t + i), delta, &d)
+                vstore(grad + i, d * vset(factor))
+                i += SUM_LANES
+            if i < end:
+                term = loss_term(
+                    kind, vload_first(z + i, end - i), vload_first(t + i, end - i), delta, &d
+                )
+                total = total + vfirst(term, end - i)
+                vstore_first(grad + i, d * vset(factor), end - i)
+            sum = vsum(sum, total)
+        found += sum
         begin = end
     return found
 
@@ -188,26 +194,29 @@ cdef double cross_entropy_row(
 
     `row` is scratch for one row, in whole vectors.
     """
-    cdef ptrdiff_t i, vectors = ceil_div(V, VL)
-    cdef vf e, most, total = vset(0)
-    cdef real largest, sum, chosen
+    cdef ptrdiff_t part, i, vectors = ceil_div(V, VL)
+    cdef vf e, most, total
+    cdef real largest, sum = 0, chosen
     vstore(row + (vectors - 1) * VL, vset(-INFINITY))
     memcpy(row, z, V * sizeof(real))
     most = vload(row)
     for i in range(1, vectors):
         most = larger(most, vload(row + i * VL))
     largest = vlargest(most)
-    for i in range(vectors):
-        e = vexp(vload(row + i * VL) - vset(largest))
-        vstore(row + i * VL, e)
-        total = total + e
-    sum = vsum(total)
+    for part in range(SUM_VECTORS):
+        i, total = part, vset(0)
+        while i < vectors:
+            e = vexp(vload(row + i * VL) - vset(largest))
+            vstore(row + i * VL, e)
+            total = total + e
+            i += SUM_VECTORS
+        sum = vsum(sum, total)
     chosen = row[target] / sum
     for i in range(vectors):
         vstore(row + i * VL, vload(row + i * VL) * vset(1 / sum) * vset(factor))
     row[target] = (chosen - 1) * <real>factor
     memcpy(grad, row, V * sizeof(real))
-    return log(sum) - (z[target] - largest)
+    return log_of(sum) - (z[target] - largest)
 
 
 cdef void cross_entropy_share(int index, int count, void *what) noexcept nogil:

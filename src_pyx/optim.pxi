@@ -1,12 +1,13 @@
 # Optimizer steps, each in one pass over its arrays. Included in kernels.pyx.
 
 cimport numpy as cnp
+from libc.math cimport sqrt
 from libc.string cimport memcpy, memset
-from maths cimport at_least, at_most, vsqrt
+from maths cimport at_least, at_most, power_of, vsqrt
 from panels cimport ceil_div, split_point
 from vec cimport (
-    VL, float_mode, flush_subnormals, real, restore_mode, vf, vfma, vfnma, vload, vload_first, vset,
-    vstore, vsum,
+    SUM_LANES, SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf, vfma, vfnma,
+    vload, vload_first, vset, vstore, vsum,
 )
 
 from fastrnn._kernels.row_gradient import RowGradient
@@ -14,7 +15,7 @@ from fastrnn._kernels.row_gradient import RowGradient
 cdef enum:
     MOST_STATES = 3
     MOST_LANES = 16
-    # Squares summed in one chain per lane: a longer chain would lose digits.
+    # Squares summed in SUM_LANES chains: longer ones would lose digits.
     SQUARES = 4096
     # Cost of one element of an optimizer step, in multiply-adds.
     STEP_WORK = 20
@@ -309,10 +310,10 @@ def adam(
     double b1, double b2, double eps, bint decoupled, double t,
 ):
     """Take step t, counted from 1, of Adam, or of AdamW if `decoupled`; `states` are (m, v)."""
-    cdef double unbias = (1 - b2**t) ** 0.5, left = 1 - lr * weight_decay
+    cdef double unbias = sqrt(1 - power_of(b2, t)), left = 1 - lr * weight_decay
     cdef Rule r = Rule(
-        limit, factor, lr * unbias / (1 - b1**t), left if decoupled else weight_decay, b1, 1 - b1,
-        b2, 1 - b2, eps * unbias, 0, decoupled,
+        limit, factor, lr * unbias / (1 - power_of(b1, t)), left if decoupled else weight_decay,
+        b1, 1 - b1, b2, 1 - b2, eps * unbias, 0, decoupled,
     )
     update(adam_rule, &r, 2, False, params, grads, states)
 
@@ -352,13 +353,17 @@ cdef struct Squares:
 
 
 cdef real sum_squares(const real *g, ptrdiff_t n, real limit) noexcept nogil:
-    cdef ptrdiff_t i = 0
-    cdef vf v, total = vset(0)
-    while i < n:
-        v = at_most(at_least(vload_first(g + i, n - i), -limit), limit)
-        total = vfma(v, v, total)
-        i += VL
-    return vsum(total)
+    cdef ptrdiff_t part, i
+    cdef real sum = 0
+    cdef vf v, total
+    for part in range(SUM_VECTORS):
+        i, total = part * VL, vset(0)
+        while i < n:
+            v = at_most(at_least(vload_first(g + i, n - i), -limit), limit)
+            total = vfma(v, v, total)
+            i += SUM_LANES
+        sum = vsum(sum, total)
+    return sum
 
 
 cdef void rows_among_zeros(

@@ -160,8 +160,7 @@ cdef inline void multiply_state(
         # The last step's h is complete, and nothing that this step overwrites is still being read.
         barrier_wait(s.others, s.threads)
     p.a, p.a_row, p.a_k = h, h_row, 1
-    p.K = p.segment = w.K
-    p.a_segment, p.narrow = 0, s.narrow
+    p.narrow = s.narrow
     p.init_row = p.c_row = s.slots * VL
     if s.norm.gain is NULL:
         p.init = s.z
@@ -227,9 +226,7 @@ cdef inline void multiply_back(
             &s.norm, first, gates, s.B, s.blocks, s.H, s.dz, s.dzh, s.dz_panel
         )
         dz = s.dzh
-    p.a, p.a_row, p.a_k = dz + first * VL, s.slots * VL, 1
-    p.a_segment, p.segment, p.K = s.dz_panel, gates * VL, w.K
-    p.a_rest = first * (s.lanes - VL)
+    p.a, p.a_row, p.a_k, p.a_block = dz, s.slots * VL, 1, s.dz_panel
     p.init = d
     p.c = d
     p.init_row = p.c_row = VL

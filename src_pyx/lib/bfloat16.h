@@ -27,25 +27,30 @@ INLINE void round_row(const real *a, ptrdiff_t n, real *to) {
     for (; n > 0; n -= VL, a += VL, to += VL) vstore_first(to, vround(vload_first(a, n)), n);
 }
 
+/* K of the left operand. */
+INLINE ptrdiff_t run_elements(const gemm_args *p) {
+    ptrdiff_t K = 0;
+    for (ptrdiff_t i = 0; i < p->run_count; i++) K += p->runs[i].length;
+    return K;
+}
+
 /* The left operand as rounded reals. */
 NOINLINE void narrow_rows_shift(gemm_args *p, ptrdiff_t rows) {
-    const ptrdiff_t row = narrow_row(p->K);
+    const ptrdiff_t K = run_elements(p), row = narrow_row(K);
     for (ptrdiff_t r = 0; r < rows; r++) {
-        const real *segment = p->a + r * p->a_row;
+        const real *a = p->a + r * p->a_row;
         real *to = p->narrow + r * row;
-        for (ptrdiff_t left = p->K; left > 0; left -= p->segment, segment += p->a_segment) {
-            ptrdiff_t n = left < p->segment ? left : p->segment;
-            round_row(left < p->segment ? segment + p->a_rest : segment, n, to);
-            to += n;
+        for (const gemm_run *run = p->runs; run < p->runs + p->run_count; run++) {
+            round_row(a + run->block * p->a_block + run->offset, run->length, to);
+            to += run->length;
         }
-        if (p->K % 2) *to = 0;
+        if (K % 2) *to = 0;
     }
     p->a = p->narrow;
     p->a_row = row;
     p->a_k = 2;
     p->a_high = 1;
-    p->K = p->segment = (p->K + 1) / 2;
-    p->a_segment = p->a_rest = 0;
+    set_contiguous(p, (K + 1) / 2);
 }
 
 NOINLINE void make_words_shift(const real *a, ptrdiff_t n, real *to) {
@@ -130,15 +135,23 @@ NOINLINE BF16 void make_words_dot(const real *a, ptrdiff_t n, real *to) {
         _mm512_mask_storeu_epi32(to, FIRST_16((n + 1) / 2), words(a, n));
 }
 
-/* The left operand as words. Segments but the last have an even number of elements. */
+/* The left operand as words. Only in a padded last block do pairs go across runs. */
 NOINLINE BF16 void narrow_rows_dot(gemm_args *p, ptrdiff_t rows) {
-    const ptrdiff_t row = narrow_row((p->K + 1) / 2);
+    const ptrdiff_t words_of_row = (run_elements(p) + 1) / 2, row = narrow_row(words_of_row);
+    const gemm_run *end = p->runs + p->run_count;
     for (ptrdiff_t r = 0; r < rows; r++) {
-        const real *segment = p->a + r * p->a_row;
         real *to = p->narrow + r * row;
-        for (ptrdiff_t left = p->K; left > 0; left -= p->segment, segment += p->a_segment) {
-            ptrdiff_t n = left < p->segment ? left : p->segment;
-            const real *a = left < p->segment ? segment + p->a_rest : segment;
+        for (const gemm_run *run = p->runs; run < end; run++) {
+            const real *a = p->a + r * p->a_row + run->block * p->a_block + run->offset;
+            ptrdiff_t n = run->length;
+            real rest[4 * VL];
+            if (n % 2 && run + 1 < end) {
+                for (n = 0; run < end; n += run++->length) {
+                    a = p->a + r * p->a_row + run->block * p->a_block + run->offset;
+                    memcpy(rest + n, a, run->length * sizeof(real));
+                }
+                a = rest;
+            }
             for (ptrdiff_t i = 0; i < n; i += 32)
                 _mm512_mask_storeu_epi32(
                     to + i / 2, FIRST_16((n - i + 1) / 2), words(a + i, n - i)
@@ -149,8 +162,7 @@ NOINLINE BF16 void narrow_rows_dot(gemm_args *p, ptrdiff_t rows) {
     p->a = p->narrow;
     p->a_row = row;
     p->a_k = 1;
-    p->K = p->segment = (p->K + 1) / 2;
-    p->a_segment = p->a_rest = 0;
+    set_contiguous(p, words_of_row);
 }
 
 NOINLINE BF16 void pair_rows_dot(const real *low, const real *high, ptrdiff_t n, real *to) {

@@ -2,6 +2,7 @@
 #ifndef FASTRNN_MATHS_H
 #define FASTRNN_MATHS_H
 
+#include <float.h>
 #include <math.h>
 
 #include "vec.h"
@@ -37,6 +38,28 @@ INLINE vf vlog1p(vf x) {
     vf s = x / (x + (real)2), square = s * s, p = vset((real)(1. / (2 * ATANH_TERMS - 1)));
     for (int k = ATANH_TERMS - 2; k > 0; k--) p = vfma(p, square, vset((real)(1. / (2 * k + 1))));
     return vfma(s + s, square * p, s + s);
+}
+
+/* log x for x >= 1, and NaN for NaN: n ln 2 + 2 atanh(s) with x = 2^n m and s as above, from m - 1. That
+ * of the C library may differ between CPUs, in the last bit. n * LN_2 is exact. */
+INLINE double log_of(double x) {
+    static const double LN_2 = 0x1.62e42fee00000p-1, REST = 0x1.a39ef35793c76p-33;
+    int n;
+    if (!(x <= DBL_MAX)) return x;
+    double m = frexp(x, &n), p = 1. / 23;
+    if (m < 2. / 3) { m *= 2; n -= 1; }
+    double s = (m - 1) / (m + 1), square = s * s;
+    for (int k = 21; k > 1; k -= 2) p = p * square + 1. / k;
+    return n * LN_2 + (2 * s + (2 * s * (square * p) + n * REST));
+}
+
+/* x^n for a whole n >= 0, by repeated squaring: as above, the same on all CPUs. */
+INLINE double power_of(double x, double n) {
+    double result = 1;
+    uint64_t left = (uint64_t)fmin(fmax(n, 0), 0x1p53);
+    for (; left; left >>= 1, x *= x)
+        if (left & 1) result *= x;
+    return result;
 }
 
 /* The elementwise maximum; b where either is NaN. */

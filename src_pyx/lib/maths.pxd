@@ -14,3 +14,5 @@ cdef extern from "maths.h" nogil:
     vf vsqrt(vf x)
     vf vexp(vf x)
     vf vlog1p(vf x)
+    double log_of(double x)
+    double power_of(double x, double n)

@@ -1,11 +1,14 @@
 """Layer normalisation (Ba et al. 2016, eq. 4) of blocked rows: hat = (a - mean) / sqrt(var + eps).
 
 A row's units are in some slots of all blocks; the padding of the last block is 0 before and after.
-The order of sums is blocks, then slots, then lanes, and does not depend on the batch size.
+Each of SUM_LANES partial sums has every SUM_LANES-th unit, in the order of blocks, then slots.
 """
 
 from libc.math cimport sqrt
-from vec cimport NORM_EPS, VL, real, vf, vfirst, vfma, vfnma, vload, vset, vstore, vsum
+from panels cimport ceil_div
+from vec cimport (
+    NORM_EPS, SUM_VECTORS, VL, real, vf, vfirst, vfma, vfnma, vload, vset, vstore, vsum,
+)
 
 cdef struct Norm:
     # Layer normalisation of a product, in groups of slots; none if gain is NULL.
@@ -22,20 +25,27 @@ cdef inline real normalise_row(
     real *a, ptrdiff_t panel, ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H
 ) noexcept nogil:
     """Normalise `count` vectors of each block in place; return the rstd."""
-    cdef ptrdiff_t u, v
-    cdef real n = H * count, rstd
-    cdef vf mean, d, total = vset(0)
-    for u in range(blocks):
-        for v in range(count):
-            total = total + vload(a + u * panel + v * VL)
-    mean = vset(vsum(total) / n)
-    total = vset(0)
-    for u in range(blocks):
-        for v in range(count):
-            d = vfirst(vload(a + u * panel + v * VL) - mean, H - u * VL)
-            vstore(a + u * panel + v * VL, d)
-            total = vfma(d, d, total)
-    rstd = 1 / sqrt(vsum(total) / n + NORM_EPS)
+    cdef ptrdiff_t part, i, u, v
+    cdef real n = H * count, sum = 0, squares = 0, rstd
+    cdef vf mean, d, total
+    for part in range(SUM_VECTORS):
+        total = vset(0)
+        for i in range(ceil_div(blocks - part, SUM_VECTORS)):
+            u = part + i * SUM_VECTORS
+            for v in range(count):
+                total = total + vload(a + u * panel + v * VL)
+        sum = vsum(sum, total)
+    mean = vset(sum / n)
+    for part in range(SUM_VECTORS):
+        total = vset(0)
+        for i in range(ceil_div(blocks - part, SUM_VECTORS)):
+            u = part + i * SUM_VECTORS
+            for v in range(count):
+                d = vfirst(vload(a + u * panel + v * VL) - mean, H - u * VL)
+                vstore(a + u * panel + v * VL, d)
+                total = vfma(d, d, total)
+        squares = vsum(squares, total)
+    rstd = 1 / sqrt(squares / n + NORM_EPS)
     for u in range(blocks):
         for v in range(count):
             vstore(a + u * panel + v * VL, vload(a + u * panel + v * VL) * vset(rstd))
@@ -47,15 +57,19 @@ cdef inline void normalise_row_back(
     ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H,
 ) noexcept nogil:
     """Turn the gradient of hat into that of the input of `normalise_row`, in place."""
-    cdef ptrdiff_t u, v
-    cdef real n = H * count
-    cdef vf v_d, mean = vset(0), along = vset(0)
-    for u in range(blocks):
-        for v in range(count):
-            v_d = vload(d + u * d_panel + v * VL)
-            mean = mean + v_d
-            along = vfma(v_d, vload(hat + u * hat_panel + v * VL), along)
-    mean, along = vset(vsum(mean) / n), vset(vsum(along) / n)
+    cdef ptrdiff_t part, i, u, v
+    cdef real n = H * count, sum = 0, product = 0
+    cdef vf v_d, mean, along
+    for part in range(SUM_VECTORS):
+        mean = along = vset(0)
+        for i in range(ceil_div(blocks - part, SUM_VECTORS)):
+            u = part + i * SUM_VECTORS
+            for v in range(count):
+                v_d = vload(d + u * d_panel + v * VL)
+                mean = mean + v_d
+                along = vfma(v_d, vload(hat + u * hat_panel + v * VL), along)
+        sum, product = vsum(sum, mean), vsum(product, along)
+    mean, along = vset(sum / n), vset(product / n)
     for u in range(blocks):
         for v in range(count):
             v_d = vload(d + u * d_panel + v * VL) - mean

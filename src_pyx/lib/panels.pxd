@@ -12,7 +12,9 @@ A last block of few units is narrow: its slots are `lanes` elements apart, the n
 instead of VL, so several gates share a vector. Its panel is the tail.
 """
 
-from vec cimport MAX_GROUPS, REALS, VL, WIDEST, gemm_args, real, tile_format
+from vec cimport (
+    MAX_GROUPS, REALS, VL, WIDEST, gemm_args, gemm_run, real, set_contiguous, tile_format,
+)
 
 cdef struct Panels:
     real *w
@@ -26,6 +28,8 @@ cdef struct Panels:
     ptrdiff_t width     # vectors of a group
     ptrdiff_t groups    # of that width: in each block; with only one gate, in all
     ptrdiff_t wider     # groups of `width` + 1 after those: with only one gate
+    const gemm_run *runs    # of the left operand, if it is blocked; NULL: its rows are contiguous
+    ptrdiff_t run_count
 
 
 cdef inline ptrdiff_t ceil_div(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
@@ -94,7 +98,7 @@ cdef inline Panels panels_for(
     cdef ptrdiff_t wider = vectors % groups
     return Panels(
         NULL, format, K, ceil_div(K, format.per_word), blocks, gates, first, lanes,
-        vectors // groups, groups - wider, wider,
+        vectors // groups, groups - wider, wider, NULL, 0,
     )
 
 
@@ -136,7 +140,7 @@ cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) 
 cdef inline void multiply(
     const Panels *w, ptrdiff_t rows, gemm_args *p, ptrdiff_t init_panel, ptrdiff_t c_panel,
 ) noexcept nogil:
-    """Compute c = init + a w, blocked. `p` has a, K, init and c; init and c point to slot 0.
+    """Compute c = init + a w, blocked. `p` has a, init and c; init and c point to slot 0.
 
     If the weights are narrow, `p` also has `narrow`: scratch for `rows` rows of a.
 
@@ -150,6 +154,10 @@ cdef inline void multiply(
     cdef real *c = p.c + w.first * VL
     p.add = False
     p.format = w.format
+    if w.runs is NULL:
+        set_contiguous(p, w.K)
+    else:
+        p.runs, p.run_count = w.runs, w.run_count
     if w.format.narrow_rows is not NULL:
         w.format.narrow_rows(p, rows)
     if w.gates > 1:
@@ -204,8 +212,7 @@ cdef inline void accumulate(
     p.format = &REALS
     p.a, p.a_row, p.a_k = a + begin, 1, a_row
     p.w_k = dz_row
-    p.K = p.segment = rows
-    p.a_segment = 0
+    set_contiguous(&p, rows)
     p.init, p.init_row, p.init_vec = zero, 0, 0
     p.c_vec = VL
     if dw.gates > 1:

@@ -15,19 +15,25 @@
 
 typedef struct tile_format tile_format;
 
+/* Consecutive k of a row of `a`, from block * a_block + offset on. */
+typedef struct {
+    ptrdiff_t block, offset, length;
+} gemm_run;
+
 /* One product. Strides count reals, or words. */
 typedef struct {
-    const real *a; /* (rows, K), in contiguous segments of `segment` elements */
-    ptrdiff_t a_row, a_k, a_segment;
-    ptrdiff_t a_rest; /* shift of the start of a last, shorter segment */
+    const real *a; /* (rows, K), in one run or more */
+    ptrdiff_t a_row, a_k, a_block;
     ptrdiff_t a_high; /* from the low to the high number of a pair, where both are reals */
+    const gemm_run *runs;
+    ptrdiff_t run_count;
+    gemm_run whole; /* the only run of a contiguous row */
     const real *w; /* (K, vectors) */
     ptrdiff_t w_k, w_vec, w_group;
     const real *init;
     ptrdiff_t init_row, init_vec;
     real *c;
     ptrdiff_t c_row, c_vec;
-    ptrdiff_t K, segment;
     int add;
     const real *w_tail; /* of a last group with its own number of vectors; `add` does not apply to it */
     const real *init_tail;
@@ -35,6 +41,14 @@ typedef struct {
     const tile_format *format;
     real *narrow; /* scratch for the rows of `a` in this format: see `narrow_row` */
 } gemm_args;
+
+/* Make `a` contiguous rows of K elements. */
+INLINE void set_contiguous(gemm_args *p, ptrdiff_t K) {
+    p->whole.block = p->whole.offset = 0;
+    p->whole.length = K;
+    p->runs = &p->whole;
+    p->run_count = 1;
+}
 
 typedef void (*tile_function)(const gemm_args *);
 

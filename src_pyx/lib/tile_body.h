@@ -64,11 +64,19 @@
         TAIL_VECS(TAIL_ADD) \
     }
 
+/* Two k at a time, for fewer instructions, and no copies of the loops for strides of 1. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define TILE_FUNCTION NOINLINE __attribute__((optimize("no-version-loops-for-strides")))
+#define UNROLLED _Pragma("GCC unroll 2")
+#else
+#define TILE_FUNCTION NOINLINE
+#define UNROLLED
+#endif
 #define TILE_DEFINE(R, N) \
-    NOINLINE TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { NAMED(tile)(R, N, *p); }
+    TILE_FUNCTION TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { NAMED(tile)(R, N, *p); }
 /* More rows than registers can hold with all N vectors: one half of the vectors, then the other. */
 #define HALVES_DEFINE(R, N) \
-    NOINLINE TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { \
+    TILE_FUNCTION TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { \
         gemm_args half = *p; \
         NAMED(tile)(R, N / 2, half); \
         half.w += N / 2 * half.w_vec; \
@@ -77,11 +85,11 @@
         NAMED(tile)(R, N / 2, half); \
     }
 #define ROW_TILE_DEFINE(R, N) \
-    NOINLINE TARGET void NAMED(row_tile_##R##x##N)(const gemm_args *p) { \
+    TILE_FUNCTION TARGET void NAMED(row_tile_##R##x##N)(const gemm_args *p) { \
         NAMED(row_tile)(R, N, 0, *p); \
     }
 #define TAILED_TILE_DEFINE(R, N, E) \
-    NOINLINE TARGET void NAMED(tailed_tile_##R##x##N##_##E)(const gemm_args *p) { \
+    TILE_FUNCTION TARGET void NAMED(tailed_tile_##R##x##N##_##E)(const gemm_args *p) { \
         NAMED(row_tile)(R, N, E, *p); \
     }
 #define TAILED_TILES_DEFINE(N, E) \
@@ -120,15 +128,15 @@
 INLINE TARGET void NAMED(tile)(const int R, const int N, const gemm_args p) {
     TILE_ROWS(TILE_DECLARE)
     TILE_ROWS(TILE_INIT)
-    const real *w = p.w, *segment = p.a;
-    for (ptrdiff_t left = p.K; left > 0; left -= p.segment) {
-        const real *a = left < p.segment ? segment + p.a_rest : segment;
-        for (ptrdiff_t k = left < p.segment ? left : p.segment; k > 0; k--) {
+    const real *w = p.w;
+    for (const gemm_run *run = p.runs, *end = run + p.run_count; run < end; run++) {
+        const real *a = p.a + run->block * p.a_block + run->offset;
+        UNROLLED
+        for (ptrdiff_t k = run->length; k > 0; k--) {
             STEPS(TILE_STEP)
             a += p.a_k;
             w += p.w_k;
         }
-        segment += p.a_segment;
     }
     if (p.add) { TILE_ROWS(TILE_SUM) }
     TILE_ROWS(TILE_STORE)
@@ -140,16 +148,16 @@ INLINE TARGET void NAMED(row_tile)(const int R, const int N, const int E, const 
     TILE_ROWS(TILE_DECLARE)
     TILE_ROWS(TILE_INIT)
     TAIL_VECS(TAIL_INIT)
-    const real *w = p.w, *w_tail = p.w_tail, *segment = p.a;
-    for (ptrdiff_t left = p.K; left > 0; left -= p.segment) {
-        const real *a = left < p.segment ? segment + p.a_rest : segment;
-        for (ptrdiff_t k = left < p.segment ? left : p.segment; k > 0; k--) {
+    const real *w = p.w, *w_tail = p.w_tail;
+    for (const gemm_run *run = p.runs, *end = run + p.run_count; run < end; run++) {
+        const real *a = p.a + run->block * p.a_block + run->offset;
+        UNROLLED
+        for (ptrdiff_t k = run->length; k > 0; k--) {
             STEPS(ROW_STEP)
             a += p.a_k;
             w += p.w_k;
             w_tail += E * VL;
         }
-        segment += p.a_segment;
     }
     if (p.add) { TILE_ROWS(TILE_SUM) }
     TILE_ROWS(TILE_STORE)

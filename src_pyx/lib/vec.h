@@ -56,6 +56,11 @@ typedef int64_t whole;
 /* Lanes of a vector. */
 #define VL (VECTOR_BYTES / (int)sizeof(real))
 
+/* Sums whose order would follow VL have that of vectors of 64 bytes on every CPU: SUM_LANES partial
+ * sums, in SUM_VECTORS vectors, and gates in blocks of SUM_LANES units. */
+#define SUM_LANES (64 / (int)sizeof(real))
+#define SUM_VECTORS (SUM_LANES / VL)
+
 #if defined(__GNUC__) || defined(__clang__)
 #define INLINE static inline __attribute__((always_inline, unused))
 #define NOINLINE static __attribute__((noinline, unused))
@@ -161,9 +166,9 @@ INLINE vf choose(vi mask, vf a, vf b) {
     return as_real((mask & as_whole(a)) | (~mask & as_whole(b)));
 }
 
-/* The sum of the lanes of a vector, first to last. */
-INLINE real vsum(vf v) {
-    real part[VL], total = 0;
+/* `total` and the lanes of a vector, added first to last. */
+INLINE real vsum(real total, vf v) {
+    real part[VL];
     vstore(part, v);
     for (int i = 0; i < VL; i++) total += part[i];
     return total;

@@ -9,6 +9,8 @@ cdef extern from "vec.h" nogil:
     ctypedef double vf
     ctypedef int float_mode
     const ptrdiff_t VL
+    const ptrdiff_t SUM_LANES
+    const ptrdiff_t SUM_VECTORS
     const real NORM_EPS
     vf vset(real x)
     vf vfma(vf a, vf b, vf c)       # c + a b
@@ -19,7 +21,7 @@ cdef extern from "vec.h" nogil:
     void vstore(real *p, vf v)
     void vstore_first(real *p, vf v, ptrdiff_t n)
     void vcopy(real *to, const real *from_, ptrdiff_t n)
-    real vsum(vf v)
+    real vsum(real total, vf v)
     void transpose_square(
         const real *from_, ptrdiff_t from_row, ptrdiff_t rows, ptrdiff_t columns, real *to,
         ptrdiff_t to_row,
@@ -33,13 +35,18 @@ cdef extern from "vec.h" nogil:
 
 cdef extern from "tile.h" nogil:
     ctypedef struct tile_format
+    ctypedef struct gemm_run:
+        ptrdiff_t block
+        ptrdiff_t offset
+        ptrdiff_t length
     ctypedef struct gemm_args:
         const real *a
         ptrdiff_t a_row
         ptrdiff_t a_k
-        ptrdiff_t a_segment
-        ptrdiff_t a_rest
+        ptrdiff_t a_block
         ptrdiff_t a_high
+        const gemm_run *runs
+        ptrdiff_t run_count
         const real *w
         ptrdiff_t w_k
         ptrdiff_t w_vec
@@ -50,8 +57,6 @@ cdef extern from "tile.h" nogil:
         real *c
         ptrdiff_t c_row
         ptrdiff_t c_vec
-        ptrdiff_t K
-        ptrdiff_t segment
         bint add
         const real *w_tail
         const real *init_tail
@@ -79,5 +84,6 @@ cdef extern from "tile.h" nogil:
     const tile_format *BFLOAT16
     void use_bfloat16(bint has_instruction)
     ptrdiff_t narrow_row(ptrdiff_t K)
+    void set_contiguous(gemm_args *p, ptrdiff_t K)
     const ptrdiff_t WIDEST
     const ptrdiff_t MAX_GROUPS

@@ -388,9 +388,8 @@ cdef inline void input_gradients(
     cdef ptrdiff_t most = f.chunk * schedule.B, dx_panel = most * VL
     cdef gemm_args p
     if end > begin:
-        p.a, p.a_row, p.a_k = f.dzx + (begin - at) * w.size + w.layout.x.first * VL, w.size, 1
-        p.a_segment, p.segment, p.K = most * w.size, w.layout.x.count * VL, w.x_back.K
-        p.a_rest = w.layout.x.first * (w.lanes - VL)
+        p.a, p.a_row, p.a_k = f.dzx + (begin - at) * w.size, w.size, 1
+        p.a_block = most * w.size
         p.init, p.init_row = w.zero, 0
         p.c, p.c_row = f.dxs + (begin - at) * VL, VL
         multiply(&w.x_back, end - begin, &p, 0, dx_panel)

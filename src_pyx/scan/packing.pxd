@@ -4,7 +4,7 @@ from libc.string cimport memcpy, memset
 from norm cimport Norm
 from panels cimport Panels, ceil_div, tail
 from step cimport MAX_GATES, MAX_VECTORS, CellKernels, Step, Workspace
-from vec cimport VL, real, transpose_square, vset, vstore
+from vec cimport SUM_LANES, VL, gemm_run, real, transpose_square, vset, vstore
 
 
 cdef enum:
@@ -132,24 +132,57 @@ cdef inline void unpack(
                 )
 
 
+# The sum over gates and units in dz W has one order, whatever VL is: blocks of SUM_LANES units, in
+# each of these its gates, and of each gate its units.
+
+cdef inline ptrdiff_t list_runs(
+    gemm_run *runs, const Gates *gates, ptrdiff_t H, ptrdiff_t lanes
+) noexcept nogil:
+    """List the runs of some gates in blocked rows in that order, and return their number.
+
+    There are at most as many as gates times blocks.
+    """
+    cdef ptrdiff_t block, gate, begin, unit, n, offset, count = 0
+    for block in range(ceil_div(H, SUM_LANES)):
+        begin = block * SUM_LANES
+        for gate in range(gates.count):
+            unit = begin
+            while unit < min(begin + SUM_LANES, H):
+                n = min(VL, H - unit)
+                offset = (gates.first + gate) * (VL if n == VL else lanes)
+                if (
+                    count > 0 and runs[count - 1].block == unit // VL
+                    and runs[count - 1].offset + runs[count - 1].length == offset
+                ):
+                    runs[count - 1].length += n
+                else:
+                    runs[count] = gemm_run(unit // VL, offset, n)
+                    count += 1
+                unit += n
+    return count
+
+
 cdef inline void pack_back(
     Panels *w, const Gates *gates, const real *weight, ptrdiff_t H, ptrdiff_t units
 ) noexcept nogil:
-    """Pack weights (G*H, units) for products with blocked gate gradients."""
-    cdef ptrdiff_t block = 0, segment = gates.count * VL, k, lanes, gate, unit, row, given
+    """Pack weights (G*H, units) for products with gate gradients, K in the order of their runs."""
+    cdef ptrdiff_t block = 0, begin, gate, unit, row, given
     cdef real *panel
     while block < w.blocks:
         panel = w.w + panel_offset(w, block, 0, &row)
-        for k in range(w.K):
-            lanes = min(VL, (w.K - k // segment * segment) // gates.count)
-            gate, unit = k % segment // lanes, k // segment * VL + k % segment % lanes
-            given = min(row, units - block * VL) if unit < H else 0
-            memcpy(
-                panel + k * row,
-                weight + (gates.index[gate] * H + unit) * units + block * VL,
-                given * sizeof(real),
-            )
-            memset(panel + k * row + given, 0, (row - given) * sizeof(real))
+        given = min(row, units - block * VL)
+        begin = 0
+        while begin < H:
+            for gate in range(gates.count):
+                for unit in range(begin, min(begin + SUM_LANES, H)):
+                    memcpy(
+                        panel,
+                        weight + (gates.index[gate] * H + unit) * units + block * VL,
+                        given * sizeof(real),
+                    )
+                    memset(panel + given, 0, (row - given) * sizeof(real))
+                    panel += row
+            begin += SUM_LANES
         block += row // VL
 
 

@@ -27,12 +27,9 @@ cdef struct InputProduct:
     real *narrow            # scratch: see `multiply` in panels.pxd
 
 
-cdef inline void take_rows(
-    gemm_args *p, const InputProduct *s, const real *x, ptrdiff_t x_row
-) noexcept nogil:
+cdef inline void take_rows(gemm_args *p, const real *x, ptrdiff_t x_row) noexcept nogil:
     """Set the left operand: rows of x, `x_row` apart."""
     p.a, p.a_row, p.a_k = x, x_row, 1
-    p.K, p.segment, p.a_segment = s.w.K, s.w.K, 0
 
 
 cdef inline void multiply_inputs(const InputProduct *s) noexcept nogil:
@@ -46,18 +43,18 @@ cdef inline void multiply_inputs(const InputProduct *s) noexcept nogil:
     p.narrow = s.narrow
     p.init, p.init_row, p.c_row = init, 0, size
     if B == 1 or T == 1 or (s.x_t == B * s.x_b and s.z_t == B * size):
-        take_rows(&p, s, s.x, s.x_t if B == 1 else s.x_b)
+        take_rows(&p, s.x, s.x_t if B == 1 else s.x_b)
         p.c, p.c_row = c, s.z_t if B == 1 else size
         multiply(s.w, T * B, &p, init_panel, c_panel)
     elif B < T:
         p.c_row = s.z_t
         for b in range(B):
-            take_rows(&p, s, s.x + b * s.x_b, s.x_t)
+            take_rows(&p, s.x + b * s.x_b, s.x_t)
             p.init, p.c = init, c + b * size
             multiply(s.w, T, &p, init_panel, c_panel)
     else:
         for t in range(T):
-            take_rows(&p, s, s.x + t * s.x_t, s.x_b)
+            take_rows(&p, s.x + t * s.x_t, s.x_b)
             p.init, p.c = init, c + t * s.z_t
             multiply(s.w, B, &p, init_panel, c_panel)
     fill_bias(s, 0 if normed else s.w.first + s.w.gates)
@@ -96,8 +93,7 @@ cdef inline void project_output(
     cdef gemm_args p
     memset(blocked, 0, w.out.blocks * panel * sizeof(real))
     p.a, p.a_row, p.a_k = out, w.H, 1
-    p.K = p.segment = w.H
-    p.a_segment, p.narrow = 0, narrow
+    p.narrow = narrow
     p.init, p.init_row = blocked, VL
     p.c, p.c_row = blocked, VL
     multiply(&w.out, B, &p, panel, panel)
@@ -118,8 +114,7 @@ cdef inline void project_back(
             if s.dy is not NULL:
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, w.P - u * VL)
             vstore(dr + u * dr_panel + b * VL, vfirst(d, w.P - u * VL))
-    p.a, p.a_row, p.a_k, p.a_segment, p.a_rest = dr, VL, 1, dr_panel, 0
-    p.K, p.segment = w.P, VL
+    p.a, p.a_row, p.a_k, p.a_block = dr, VL, 1, dr_panel
     p.init, p.init_row = w.zero, 0
     p.c, p.c_row = d_out, VL
     multiply(&w.out_back, s.B, &p, 0, s.d_panel)

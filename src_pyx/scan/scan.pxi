@@ -6,14 +6,14 @@ from forward cimport Forward, begin_forward, forward_share
 from libc.string cimport memcmp, memset
 from norm cimport Norm
 from packing cimport (
-    Gates, ScanSums, Weights, add_gates, add_vector, norm_of, pack, pack_back, take_gates,
-    take_vector, unpack,
+    Gates, ScanSums, Weights, add_gates, add_vector, list_runs, norm_of, pack, pack_back,
+    take_gates, take_vector, unpack,
 )
 from panels cimport Panels, ceil_div, panels_for
 from schedule cimport Schedule
 from split cimport HOLDS_GIL, run_shared, threads_for
 from step cimport MAX_VECTORS
-from vec cimport BFLOAT16, REALS, VL, narrow_row, real, tile_format
+from vec cimport BFLOAT16, REALS, VL, gemm_run, narrow_row, real, tile_format
 
 import numpy as np
 
@@ -149,10 +149,12 @@ cdef class Packed:
 
     cdef Panels _pack_back(self, Gates *gates, str name, ptrdiff_t H):
         """Pack a matrix for products with blocked gradients of H units."""
-        cdef bint padded = gates.count > 1 and self.w.lanes == VL
-        cdef ptrdiff_t K = gates.count * (ceil_div(H, VL) * VL if padded else H)
         cdef ptrdiff_t units = self.named[name].shape[1]
-        cdef Panels w = self._panels(K, ceil_div(units, VL), 1, 0, VL)
+        cdef Panels w = self._panels(gates.count * H, ceil_div(units, VL), 1, 0, VL)
+        cdef Buffer runs = room(product_of(gates.count, ceil_div(H, VL)), sizeof(gemm_run))
+        self.memory.append(runs)
+        w.runs = <gemm_run *>runs.data
+        w.run_count = list_runs(<gemm_run *>runs.data, gates, H, self.w.lanes)
         pack_back(&w, gates, data(self.named[name]), H, units)
         return w
 
