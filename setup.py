@@ -18,8 +18,12 @@ DEBUG = os.environ.get("FASTRNN_DEBUG") == "1"
 MSVC = sys.platform == "win32"
 
 # -march and -mno-avx come after the user's CFLAGS: a build machine's own flags must not leak in.
+# (A cross build sets _PYTHON_HOST_PLATFORM: benchmarks/bits_on_arm.sh.)
 VARIANTS = {"baseline": []}
-if not MSVC and platform.machine().lower() in ("x86_64", "amd64"):
+MACHINE = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).rpartition("-")[2].lower()
+if not MSVC and MACHINE in ("aarch64", "arm64"):
+    VARIANTS = {"neon": []}
+elif not MSVC and MACHINE in ("x86_64", "amd64"):
     AVX2 = ["-march=x86-64", "-mtune=generic", "-mpopcnt", "-mavx2", "-mfma"]
     AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
     VARIANTS = {

@@ -5,11 +5,15 @@ cdef extern from "cpu.h":
     bint has_avx2()
     bint has_avx512()
     bint has_avx512bf16()
+    bint has_neon()
 
 
 def features():
     """Return the names of the instruction sets of our variants, best first."""
-    found = (("avx512", has_avx512()), ("avx2", has_avx2()), ("baseline", has_baseline()))
+    found = (
+        ("avx512", has_avx512()), ("avx2", has_avx2()), ("neon", has_neon()),
+        ("baseline", has_baseline()),
+    )
     return tuple([name for name, has in found if has])
 
 

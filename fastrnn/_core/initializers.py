@@ -1,7 +1,12 @@
-"""Initial weights of one layer in one direction."""
+"""Initial weights of one layer in one direction.
+
+They are the same on every CPU: drawn and computed by single operations of IEEE 754. (Those of BLAS,
+LAPACK and ``Generator.uniform`` differ.)
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,21 +42,26 @@ def weights(
             return np.full(shape, NEUTRAL[name])
         if name == "weight_hh" and cell.recurrence == "elementwise" and init != "identity":
             # From no memory to all of it (Li et al. 2018, section 3.3, with T unknown).
-            return rng.uniform(0, 1, shape)
+            return rng.random(shape)
         if init == "uniform":
-            return rng.uniform(-(H**-0.5), H**-0.5, shape)
+            return uniform(rng, 1 / math.sqrt(H), shape)
         if name.startswith("bias"):
             return np.zeros(shape)
         if init == "identity":
             return _identity(shape) if name == "weight_hh" else rng.normal(0, 1e-3, shape)
         if name == "weight_hh" and shape[1:] == (H,):
             return np.concatenate([_orthogonal(rng, H) for _ in cell.gates])
-        bound = (6 / (I + H)) ** 0.5
-        return rng.uniform(-bound, bound, shape)
+        return uniform(rng, math.sqrt(6 / (I + H)), shape)
 
     return [
         draw(name, shapes[name]).astype(dtype) if name in shapes else None for name in cell.weights
     ]
+
+
+def uniform(rng: np.random.Generator, bound: float, shape: tuple[int, ...]) -> Array:
+    """Draw numbers that are uniformly distributed in +-bound."""
+    numbers: Array = -bound + 2 * bound * rng.random(shape)
+    return numbers
 
 
 def _identity(shape: tuple[int, ...]) -> Array:
@@ -60,7 +70,17 @@ def _identity(shape: tuple[int, ...]) -> Array:
 
 
 def _orthogonal(rng: np.random.Generator, n: int) -> Array:
-    """Draw a uniformly distributed orthogonal matrix (Mezzadri 2007)."""
-    q, r = np.linalg.qr(rng.standard_normal((n, n)))
-    matrix: Array = q * np.sign(r.diagonal())
+    """Draw a uniformly distributed orthogonal matrix (Mezzadri 2007).
+
+    By modified Gram-Schmidt, twice for orthogonality to the last digits (Giraud et al. 2005).
+    """
+    columns = np.ascontiguousarray(rng.standard_normal((n, n)).T)
+    products = np.empty_like(columns)
+    for _ in range(2):
+        for k, column in enumerate(columns):
+            column /= math.sqrt(np.square(column).sum())
+            rest, product = columns[k + 1 :], products[k + 1 :]
+            along = np.multiply(rest, column, out=product).sum(axis=1, keepdims=True)
+            rest -= np.multiply(along, column, out=product)
+    matrix: Array = columns.T
     return matrix

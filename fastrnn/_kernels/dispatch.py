@@ -20,7 +20,9 @@ from fastrnn import _checks
 from fastrnn._kernels.interface import Kernels
 
 #: Compiled kernel sets, best first; each is one extension module per dtype in ``fastrnn._kernels``.
-COMPILED = ("avx512", "avx2", "baseline")
+COMPILED = ("avx512", "avx2", "neon", "baseline")
+#: Those with fused multiply-add, which give the same bits.
+FUSED = ("avx512", "avx2", "neon")
 REFERENCE = "reference"
 DTYPES = ("float32", "float64")
 
@@ -43,7 +45,7 @@ def backends() -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Some of ``"avx512"``, ``"avx2"``, ``"baseline"``, and always ``"reference"``.
+        Some of ``"avx512"``, ``"avx2"``, ``"neon"``, ``"baseline"``, and always ``"reference"``.
     """
     features = cpu_features()
     built = (n for n in COMPILED if all(_exists(f"fastrnn._kernels.{n}_{d}") for d in DTYPES))

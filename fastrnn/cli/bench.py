@@ -1,4 +1,4 @@
-"""``fastrnn bench``: compare speed with other libraries."""
+"""``fastrnn bench``: compare speed with other libraries, or bits between instruction sets."""
 
 from __future__ import annotations
 
@@ -26,9 +26,27 @@ def add(commands: Any) -> None:
     )
     bench.add_argument("--quick", action="store_true", help="small sizes, to check that it works")
     bench.add_argument("--json", metavar="FILE", help="write the results to this file")
+    bits = bench.add_argument_group(
+        "the same bits",
+        "random configurations on every backend that promises the same bits",
+    )
+    bits.add_argument(
+        "--bits", type=int, metavar="COUNT", nargs="?", const=10_000,
+        help="compare these many configurations instead of speed (without COUNT: %(const)s)",
+    )  # fmt: skip
+    bits.add_argument("--save", metavar="FILE", help="write the hashes of their results")
+    bits.add_argument(
+        "--check", metavar="FILE", help="compare with hashes that another machine has written"
+    )
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.bits is not None or args.check is not None:
+        from fastrnn._bench import bits
+
+        if not bits.report(args.bits, args.save, args.check):
+            raise ValueError("results differ: see above")
+        return
     from fastrnn._bench import short
 
     short.run(args.peers, args.threads, args.quick, args.json)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._core.initializers import uniform
 from fastrnn._core.scan import Bound
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import MatmulPrecision
@@ -99,8 +101,8 @@ class Linear(Layer):
     def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
         O, I = self.out_features, self.in_features
         shapes = {"weight": (O, I), "bias": (O,)} if self.bias else {"weight": (O, I)}
-        bound = I**-0.5
-        return {n: rng.uniform(-bound, bound, s).astype(self.dtype) for n, s in shapes.items()}
+        bound = 1 / math.sqrt(I)
+        return {n: uniform(rng, bound, s).astype(self.dtype) for n, s in shapes.items()}
 
     @property
     def in_features(self) -> int:

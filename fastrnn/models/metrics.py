@@ -149,4 +149,4 @@ def _mean(hits: Array, w: Array | None) -> float:
         return float(hits.mean())
     total = w.sum(dtype=np.float64)
     per_weight = hits.reshape(w.size, -1).mean(axis=-1)
-    return float(np.dot(per_weight, w.reshape(-1)) / total) if total else 0.0
+    return float((per_weight * w.reshape(-1)).sum() / total) if total else 0.0

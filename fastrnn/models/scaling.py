@@ -38,7 +38,8 @@ def mean_and_deviation(rows: Array, weight: Array | None = None) -> tuple[Array,
     def average(values: Array) -> Array:
         if share is None:
             return np.asarray(values.mean(axis=0, dtype=np.float64))
-        return np.asarray(share @ values / share.sum())
+        # Not share @ values: the order of BLAS depends on the CPU.
+        return np.asarray((share[:, None] * values).sum(axis=0) / share.sum())
 
     mean = average(rows)
     centred = rows - mean

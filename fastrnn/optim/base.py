@@ -59,7 +59,8 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     _expect_arrays(grads, "grads")
     _pins = _checks.pinned(*grads.values())
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+        # Not a product of BLAS, whose order of terms depends on the CPU.
+        norm = math.sqrt(sum(float(np.square(g, dtype=float).sum()) for g in grads.values()))
         factor = _clip_factor(norm, limit)
         if factor != 1:
             for g in grads.values():

@@ -13,10 +13,16 @@ static int has_avx512bf16(void) { return has_avx512() && SUPPORTS("avx512bf16");
 #else
 static int has_avx512bf16(void) { return 0; }
 #endif
+static int has_neon(void) { return 0; }
 #else
-/* Elsewhere there is one variant, for the compiler's own baseline. */
+/* Elsewhere there is one variant, for the compiler's own baseline, which has NEON on every ARM64. */
 static int has_baseline(void) { return 1; }
 static int has_avx2(void) { return 0; }
 static int has_avx512(void) { return 0; }
 static int has_avx512bf16(void) { return 0; }
+#if defined(__aarch64__)
+static int has_neon(void) { return 1; }
+#else
+static int has_neon(void) { return 0; }
+#endif
 #endif

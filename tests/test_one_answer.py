@@ -1,0 +1,59 @@
+"""One answer: the same bits on every backend with fused multiply-add."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn._bench import bits
+from fastrnn._kernels import dispatch
+from fastrnn.cli import main
+from fastrnn.text import CharLM
+
+FUSED = [name for name in dispatch.backends() if name in dispatch.FUSED]
+needs_fused = pytest.mark.skipif(not FUSED, reason="no backend with fused multiply-add")
+
+
+@needs_fused
+@pytest.mark.parametrize("precision", bits.PRECISIONS)
+def test_random_configurations(precision):
+    """Some tens of those that ``fastrnn bench --bits`` runs by the thousand."""
+    found = bits.compare(precision, range(60))
+    assert len(found.hashes) == 60
+    assert not found.different, str(found)
+
+
+def test_every_kind_and_cell_is_drawn():
+    told = [bits.run("float", number)[0] for number in range(150)]
+    for name in ("RNN", "LSTM", "GRU", "IndRNN", "Linear", "Embedding", "Adam", "mse", "Sequential"):
+        assert any(f" {name}" in line for line in told), name
+
+
+def test_hashes_tell_what_differs():
+    numbers = np.array([1.0, -0.0, np.nan], np.float32)
+    assert bits.digest(numbers) == bits.digest(np.copysign(numbers, [1, -1, -1], dtype=np.float32))
+    for other in (numbers[:2], numbers.astype(float), numbers + np.float32(1e-7), abs(numbers)):
+        assert bits.digest(numbers) != bits.digest(other)
+
+
+@needs_fused
+def test_a_file_of_hashes(tmp_path, capsys):
+    path = str(tmp_path / "hashes.json")
+    assert main(["bench", "--bits", "7", "--save", path]) == 0
+    assert "float: 7 of 7 equal" in capsys.readouterr().out
+    assert main(["bench", "--check", path]) == 0
+    assert "the file" in capsys.readouterr().out
+    hashes = json.loads(Path(path).read_text())
+    hashes["float"]["5"] = hashes["float"]["4"]
+    Path(path).write_text(json.dumps(hashes))
+    assert main(["bench", "--check", path]) == 2
+    out, err = capsys.readouterr()
+    assert "float: 6 of 7 equal" in out
+    assert "the first that is not is 5: " in out
+    assert "results differ" in err
