@@ -13,9 +13,12 @@ import pytest
 import fastrnn
 from fastrnn._bench import bits
 from fastrnn._kernels import dispatch
+from fastrnn.callbacks import Callback
 from fastrnn.cli import main
 from fastrnn.text import CharLM
 
+#: Written on the page of what users can rely on.
+README = Path(__file__).parent.parent / "README.md"
 FUSED = [name for name in dispatch.backends() if name in dispatch.FUSED]
 needs_fused = pytest.mark.skipif(not FUSED, reason="no backend with fused multiply-add")
 
@@ -31,7 +34,8 @@ def test_random_configurations(precision):
 
 def test_every_kind_and_cell_is_drawn():
     told = [bits.run("float", number)[0] for number in range(150)]
-    for name in ("RNN", "LSTM", "GRU", "IndRNN", "Linear", "Embedding", "Adam", "mse", "Sequential"):
+    names = ("RNN", "LSTM", "GRU", "IndRNN", "Linear", "Embedding", "Adam", "mse", "Sequential")
+    for name in names:
         assert any(f" {name}" in line for line in told), name
 
 
@@ -57,3 +61,32 @@ def test_a_file_of_hashes(tmp_path, capsys):
     assert "float: 6 of 7 equal" in out
     assert "the first that is not is 5: " in out
     assert "results differ" in err
+
+
+class Watch(Callback):
+    """Counts the steps of a training, and hashes the weights at its end."""
+
+    steps, sha256 = 0, ""
+
+    def on_train_batch_end(self, batch, logs):
+        self.steps += 1
+
+    def on_train_end(self, logs):
+        arrays = self.model.parameters().values()
+        self.sha256 = hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
+
+
+@pytest.mark.skipif(not README.exists(), reason="the tests stand alone")
+@pytest.mark.parametrize("name", FUSED)
+def test_a_seeded_training(name):
+    """README.md tells the hash of a character model's weights after 200 steps."""
+    text = " ".join(str(n * n) for n in range(4000))[: 200 * 8 * 16 + 1]
+    model = CharLM(
+        embedding_dim=24, hidden_size=48, batch_size=8, seq_len=16, epochs=1,
+        validation_fraction=0, seed=0,
+    )  # fmt: skip
+    watch = Watch()
+    with fastrnn.use_backend(name):
+        model.fit(text, callbacks=[watch], verbose=0)
+    assert watch.steps == 200
+    assert re.findall(r"`([0-9a-f]{64})`", README.read_text(encoding="utf-8")) == [watch.sha256]
