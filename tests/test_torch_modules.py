@@ -764,6 +764,22 @@ def test_threads_share_a_module():
     assert not wrong
 
 
+def test_threads_are_as_many_as_torchs():
+    theirs, ours_before = torch.get_num_threads(), fastrnn.get_num_threads()
+    mine, x = ours.GRU(I, H), torch.randn(T, B, I)
+    try:
+        torch.set_num_threads(theirs + 2)
+        y, _ = mine(x)
+        assert fastrnn.get_num_threads() == theirs + 2
+        fastrnn.set_num_threads(3)  # the last one counts
+        assert torch.equal(mine(x)[0], y)
+        assert fastrnn.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(theirs)
+        mine(x)
+        fastrnn.set_num_threads(ours_before)
+
+
 def test_on_every_backend(backend):
     theirs, mine = pair("LSTMP", num_layers=2, bidirectional=True, dtype=torch.float64)
     x, given = example("unsorted")

@@ -4,7 +4,8 @@
 parameters and initial weights; `accelerate` turns every such layer of a model into one, and
 `restore` turns it back. Optimizers, hooks, ``state_dict``, pickling, parametrizations and pruning
 work as they do there. Calls that the kernels don't cover (other devices, half precision,
-``torch.compile``, export, tracing) are torch's own.
+``torch.compile``, export, tracing) are torch's own. There are no second derivatives, no forward
+mode and no vmap. `torch.set_num_threads` sets the number of threads of this package too.
 
 PyTorch is not installed along with this package, as everyone has a build of their own.
 """

@@ -12,6 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 from fastrnn import _checks
+from fastrnn._core import config
 from fastrnn._core import stack as stacks
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.weights import BorrowedWeights, Copies, Kind
@@ -72,7 +73,7 @@ def plan(
     return Plan(
         cell,
         directions,
-        tuple((cell, config, DTYPES[dtype]) for config in configs),
+        tuple((cell, of_scan, DTYPES[dtype]) for of_scan in configs),
         tuple(name in there for name in cell.weights),
         cell.state_sizes(first),
     )
@@ -145,12 +146,12 @@ class Call:
         """Return the gradients of the tensors, None where they are not needed."""
         tape, plan, shapes, scans = self.tape, self.plan, self.shapes, len(self.plan.kinds)
         assert tape is not None
-        _, config, dtype = plan.kinds[0]
+        _, first, dtype = plan.kinds[0]
         arrays = [None if d is None else _array(d) for d in gradients]
         dy = arrays.pop(0) if self.sequences else None
         dx = dx_steps = None
         if self.needs[0]:
-            dx, dx_steps = shapes.new(config.input_size, dtype)
+            dx, dx_steps = shapes.new(first.input_size, dtype)
         dstate = [np.empty(shapes.state(scans, n), dtype) for n in plan.state_sizes]
         of_scans = stacks.backward(
             tape,
@@ -201,8 +202,22 @@ def _rows(state: Array, scans: int) -> Array:
     return np.ascontiguousarray(state).reshape(scans, -1, state.shape[-1])
 
 
+#: The number of torch's threads when it was last looked at.
+_torch_threads = torch.get_num_threads()
+
+
+def _follow_threads() -> None:
+    """Take over the number of threads that torch was set to since the last call."""
+    global _torch_threads
+    number = torch.get_num_threads()
+    if number != _torch_threads:
+        _torch_threads = number
+        config.set_num_threads(number)
+
+
 def run(call: Call, tensors: Sequence[Any]) -> tuple[Any, ...]:
     """Run a call, recorded by autograd if any of its tensors needs a gradient."""
+    _follow_threads()
     transforms = torch._C._are_functorch_transforms_active()
     grad = torch.is_grad_enabled() or transforms
     call.needs = [grad and t.requires_grad for t in tensors]
