@@ -665,6 +665,9 @@ def test_empty_batches():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "LSTMCell"])
 def test_graphs(kind):
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.utils.flop_counter import FlopCounterMode
+
     theirs, mine = pair(kind)
 
     class Wrapped(torch.nn.Module):
@@ -689,6 +692,13 @@ def test_graphs(kind):
     assert [n.op for n in graph.graph.nodes if n.op == "call_module"]
     assert_same((graph(x),), (want,))
     assert_same((torch.compile(net, backend="eager")(x),), (want,))
+    made = make_fx(net)(torch.zeros_like(x))
+    assert_same((made(x),), (want,))
+    with FlopCounterMode(display=False) as counted:
+        theirs(x)
+    with FlopCounterMode(display=False) as ours_counted:
+        mine(x)
+    assert ours_counted.get_total_flops() == counted.get_total_flops()
 
 
 def test_options_of_ours_that_torch_does_not_have():

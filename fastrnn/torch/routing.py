@@ -21,7 +21,8 @@ _COPIES: WeakKeyDictionary[Any, Copies] = WeakKeyDictionary()
 def is_traced() -> bool:
     """Return whether torch records operations, which then have to be its own."""
     traced: bool = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return traced
+    # Modes see every operation: of make_fx, fake tensors, counters.
+    return traced or torch._C._len_torch_dispatch_stack() > 0
 
 
 def are_readable(tensors: Sequence[Any]) -> bool:
