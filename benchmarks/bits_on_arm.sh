@@ -33,5 +33,6 @@ CC=aarch64-linux-gnu-gcc LDSHARED="aarch64-linux-gnu-gcc -shared" \
     || { tail -20 "$work/build.log" >&2; exit 1; }
 
 python -m fastrnn bench --bits "$count" --save "$work/hashes.json"
-env -u PYTHONPATH -u FASTRNN_BACKEND qemu-aarch64-static -L "$root" -E PYTHONHOME="$root/usr" -E PYTHONPATH="$site" \
+cd "$work" # away from this checkout's package
+env -u FASTRNN_BACKEND qemu-aarch64-static -L "$root" -E PYTHONHOME="$root/usr" -E PYTHONPATH="$site" \
     "$root/usr/bin/python$version" -m fastrnn bench --check "$work/hashes.json"
