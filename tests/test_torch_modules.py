@@ -567,8 +567,14 @@ def test_checkpointed():
     _, mine = pair("LSTM", dtype=torch.float64)
     x, _ = example("time_first")
     want = gradients(mine, x, leaves(mine(x)))
-    for reentrant in (True, False):
-        got = checkpoint(lambda x: leaves(mine(x)), x, use_reentrant=reentrant)
+    for reentrant in (True, False, None):
+        if reentrant is None:
+            with torch.autograd.graph.save_on_cpu():
+                got = leaves(mine(x))
+        else:
+            got = checkpoint(lambda x: leaves(mine(x)), x, use_reentrant=reentrant)
+        if not reentrant:
+            assert got[0].grad_fn.call.tape is None
         mine.zero_grad()
         x.grad = None
         loss = sum((o**2).sum() + (o**3).mean() for o in got)

@@ -239,13 +239,17 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _keep(ctx: Any, call: Call, tensors: Sequence[Any]) -> None:
-    """Keep what the backward of a call needs, which is on its tape.
+    """Keep a call that has run for its backward.
 
-    The tensors are for a gradient of the gradient, so that it is noticed.
+    What that needs is on the tape. The tensors are for a gradient of the gradient, so that it is
+    noticed, and for the case that something else, such as a checkpoint, cares for what is saved:
+    then backward runs the call again.
     """
     ctx.call = call
     ctx.save_for_backward(*tensors)
     ctx.set_materialize_grads(False)
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        call.tape = None
 
 
 class _Differentiable(torch.autograd.Function):
@@ -254,9 +258,10 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         call = ctx.call
-        if call.tape is None or torch.is_grad_enabled():
-            tensors = ctx.saved_tensors  # raises torch's error if they were freed with the tape
-            found = _Gradient.apply(call, len(gradients), *gradients, *tensors)
+        if call.tape is None:
+            call.forward(ctx.saved_tensors)  # raises torch's error if they were freed with the tape
+        if torch.is_grad_enabled():
+            found = _Gradient.apply(call, len(gradients), *gradients, *ctx.saved_tensors)
         else:
             found = call.backward(gradients)
         if not torch._C._autograd._get_current_graph_task_keep_graph():
@@ -277,8 +282,9 @@ class _Scan(_Differentiable):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Any) -> tuple[Any, ...]:
+        outputs = call.forward(tensors)
         _keep(ctx, call, tensors)
-        return call.forward(tensors)
+        return outputs
 
 
 class _TransformedScan(_Differentiable):
