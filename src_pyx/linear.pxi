@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy, memset
 from panels cimport Panels, ceil_div, multiply, panels_for, part, some_panels, split_point, sweep
 from split cimport pool, worth
 from vec cimport (
-    REALS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
+    VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
     set_contiguous, tile_format, vf, vload, vload_first, vset, vstore, vstore_first,
 )
 
@@ -59,10 +59,8 @@ cdef class PackedLinear:
         cdef Buffer memory
         if self.back_memory is not None:
             return 0
-        if self.format is not &REALS:
-            raise ValueError("matmul_precision: expected 'float32' on this backend in BPTT")
-        back = panels_for(&REALS, self.O, ceil_div(self.I, VL), 1, 0, VL)
-        memory = buffer_of(product_of(self.O, back.blocks, VL))
+        back = panels_for(self.format, self.O, ceil_div(self.I, VL), 1, 0, VL)
+        memory = buffer_of(product_of(back.depth, back.blocks, VL))
         back.w = memory.data
         pack_back(&back, &OUTPUT, data(self.weight), self.O, self.I)
         # The allocation may trigger a garbage collection, during which another thread packed them.
@@ -243,6 +241,8 @@ cdef struct WeightSums:
     real *dbias             # (O,), or NULL
     real *xs                # scratch per thread: some vectors of ROWS_AT_ONCE rows of x,
     real *sums              # and a tile's part of dweight, (O, WIDEST * VL)
+    const tile_format *format
+    real *dys               # pairs of rows of dy in this format, if it is narrow
     const real *zero
 
 
@@ -250,7 +250,7 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
     """Sum the share of one thread: some groups of vectors of x."""
     cdef WeightSums *s = <WeightSums *>what
     cdef ptrdiff_t blocks = ceil_div(s.I, VL), groups = ceil_div(blocks, WIDEST)
-    cdef ptrdiff_t group, begin, rows, b, o, width, from_, units, first = 0
+    cdef ptrdiff_t group, begin, rows, o, width, from_, units, first = 0
     cdef real *xs = s.xs + index * ROWS_AT_ONCE * WIDEST * VL
     cdef real *sums = s.sums + index * s.O * WIDEST * VL
     cdef gemm_args p
@@ -264,18 +264,14 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
         begin = 0
         while begin < s.n:
             rows = min(ROWS_AT_ONCE, s.n - begin)
-            for b in range(rows):
-                memcpy(
-                    xs + b * width * VL, s.x + (begin + b) * s.I + from_, units * sizeof(real)
-                )
-                memset(
-                    xs + b * width * VL + units, 0, (width * VL - units) * sizeof(real)
-                )
             # Sum these rows from 0, then add: see `accumulate` in panels.pxd.
-            p.add, p.format = True, &REALS
+            p.add, p.format = True, s.format
             p.a, p.a_row, p.a_k = s.dy + begin * s.O, 1, s.O
+            if s.dys is not NULL:
+                p.a_k, p.a_high = s.O * s.format.a_width, s.O
+                p.a = s.dys + begin // 2 * p.a_k
             p.w, p.w_k, p.w_vec = xs, width * VL, VL
-            set_contiguous(&p, rows)
+            set_contiguous(&p, take_columns(s, xs, begin, rows, from_, units, width * VL))
             p.init, p.init_row, p.init_vec = s.zero, 0, 0
             p.c, p.c_row, p.c_vec = sums, width * VL, VL
             sweep(width, 1, s.O, &p, 0, 0, 0)
@@ -285,6 +281,39 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
         first += width
     if index == 0 and s.dbias is not NULL:
         sum_columns(s.dy, s.n, s.O, s.dbias)
+    restore_mode(mode)
+
+
+cdef inline ptrdiff_t take_columns(
+    const WeightSums *s, real *xs, ptrdiff_t begin, ptrdiff_t rows, ptrdiff_t first,
+    ptrdiff_t units, ptrdiff_t wide,
+) noexcept nogil:
+    """Write columns of rows of x, or of pairs of them, and zeros; return the number of rows."""
+    cdef ptrdiff_t i, each = s.format.per_word, count = ceil_div(rows, each)
+    cdef const real *low
+    for i in range(count):
+        low = s.x + (begin + i * each) * s.I + first
+        if each == 1:
+            memcpy(xs, low, units * sizeof(real))
+        else:
+            s.format.pair_rows(low, low + s.I if 2 * i + 1 < rows else NULL, units, xs)
+        memset(xs + units, 0, (wide - units) * sizeof(real))
+        xs += wide
+    return count
+
+
+cdef void pair_share(int index, int count, void *what) noexcept nogil:
+    """Write one thread's share of the pairs of rows of dy."""
+    cdef WeightSums *s = <WeightSums *>what
+    cdef ptrdiff_t pairs = ceil_div(s.n, 2), j
+    cdef const real *low
+    cdef float_mode mode = flush_subnormals()
+    for j in range(split_point(pairs, index, count), split_point(pairs, index + 1, count)):
+        low = s.dy + 2 * j * s.O
+        s.format.pair_left(
+            low, low + s.O if 2 * j + 1 < s.n else NULL, s.O,
+            s.dys + j * s.O * s.format.a_width,
+        )
     restore_mode(mode)
 
 
@@ -309,7 +338,7 @@ def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
     cdef WeightSums s
     cdef ptrdiff_t groups = ceil_div(ceil_div(packed.I, VL), WIDEST)
     cdef int threads = 1
-    cdef Buffer xs, sums
+    cdef Buffer xs, sums, dys
     cdef real *to_x = NULL
     cdef tuple held
     s.I, s.O = packed.I, packed.O
@@ -326,11 +355,16 @@ def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
         threads = min(<ptrdiff_t>pool.most, groups)
     xs = buffer_of(product_of(threads, ROWS_AT_ONCE, WIDEST, VL))
     sums = buffer_of(product_of(threads, s.O, WIDEST, VL))
-    s.xs, s.sums = xs.data, sums.data
+    s.xs, s.sums, s.format, s.dys = xs.data, sums.data, packed.format, NULL
+    if s.format.narrow_rows is not NULL:
+        dys = buffer_of(product_of(ceil_div(s.n, 2), s.O, s.format.a_width))
+        s.dys = dys.data
     held = (pin(x), pin(dy), pin(dx), pin(dweight), pin(dbias))
     if dx is not None:
         packed.need_back()
         map_rows(&packed.back, packed.zero, s.dy, s.O, to_x, s.n, s.I)
     with nogil:
+        if s.dys is not NULL:
+            pool.run(threads, pair_share, &s, False)
         pool.run(threads, sum_share, &s, False)
     held = None

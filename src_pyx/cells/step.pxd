@@ -78,6 +78,7 @@ cdef struct StepBack:
     ptrdiff_t d_panel       # of d_out, dh, dstates and scratch
     real *out               # out: the output, recomputed (B, H), or NULL
     real *operand           # out: operand of the late product, recomputed (B, H)
+    real *narrow            # scratch: see `multiply` in panels.pxd
     real *scratch           # the first of the cell's own arrays (blocks, B, VL)
     ptrdiff_t scratch_size
     real *kept              # the first of the arrays for `sum_gradients` (blocks, B, VL)
@@ -227,6 +228,7 @@ cdef inline void multiply_back(
         )
         dz = s.dzh
     p.a, p.a_row, p.a_k, p.a_block = dz, s.slots * VL, 1, s.dz_panel
+    p.narrow = s.narrow
     p.init = d
     p.c = d
     p.init_row = p.c_row = VL

@@ -116,53 +116,46 @@ static const tile_format SHIFT = {
 #if VECTOR_BYTES == 64 && (defined(__clang__) || __GNUC__ >= 10)
 #define HAS_DOT
 #define BF16 __attribute__((target("avx512bf16")))
-#define FIRST_16(n) ((n) >= 16 ? 0xFFFF : (1u << ((n) > 0 ? (n) : 0)) - 1)
+#define FIRST_16(n) ((n) >= 16 ? 0xFFFFu : (1u << ((n) > 0 ? (n) : 0)) - 1)
+#define FIRST_32(n) ((n) >= 32 ? 0xFFFFFFFFu : (1u << (n)) - 1)
 INLINE BF16 vf vset_word(const real *p) {
     int32_t word;
     memcpy(&word, p, sizeof word);
     return (vf)_mm512_set1_epi32(word);
 }
 
-/* Words of 32 numbers, of which n are read and the others are 0. */
-INLINE BF16 __m512i words(const real *a, ptrdiff_t n) {
-    __m512 low = _mm512_maskz_loadu_ps(FIRST_16(n), a);
-    __m512 high = _mm512_maskz_loadu_ps(FIRST_16(n - 16), a + 16);
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+/* Write n numbers side by side, which are words of pairs; return the end. */
+INLINE BF16 uint16_t *narrow_run(const real *a, ptrdiff_t n, uint16_t *to) {
+    for (ptrdiff_t i = 0; i < n; i += 32) {
+        __m512 low = _mm512_maskz_loadu_ps(FIRST_16(n - i), a + i);
+        __m512 high = _mm512_maskz_loadu_ps(FIRST_16(n - i - 16), a + i + 16);
+        __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+        _mm512_mask_storeu_epi16(to + i, FIRST_32(n - i), both);
+    }
+    return to + n;
 }
 
 NOINLINE BF16 void make_words_dot(const real *a, ptrdiff_t n, real *to) {
-    for (; n > 0; n -= 32, a += 32, to += 16)
-        _mm512_mask_storeu_epi32(to, FIRST_16((n + 1) / 2), words(a, n));
+    uint16_t *end = narrow_run(a, n, (uint16_t *)to);
+    if (n % 2) memset(end, 0, sizeof *end);
 }
 
-/* The left operand as words. Only in a padded last block do pairs go across runs. */
+/* The left operand as words. */
 NOINLINE BF16 void narrow_rows_dot(gemm_args *p, ptrdiff_t rows) {
-    const ptrdiff_t words_of_row = (run_elements(p) + 1) / 2, row = narrow_row(words_of_row);
+    const ptrdiff_t K = run_elements(p), words = (K + 1) / 2, row = narrow_row(words);
     const gemm_run *end = p->runs + p->run_count;
     for (ptrdiff_t r = 0; r < rows; r++) {
-        real *to = p->narrow + r * row;
+        uint16_t *to = (uint16_t *)(p->narrow + r * row);
         for (const gemm_run *run = p->runs; run < end; run++) {
             const real *a = p->a + r * p->a_row + run->block * p->a_block + run->offset;
-            ptrdiff_t n = run->length;
-            real rest[4 * VL];
-            if (n % 2 && run + 1 < end) {
-                for (n = 0; run < end; n += run++->length) {
-                    a = p->a + r * p->a_row + run->block * p->a_block + run->offset;
-                    memcpy(rest + n, a, run->length * sizeof(real));
-                }
-                a = rest;
-            }
-            for (ptrdiff_t i = 0; i < n; i += 32)
-                _mm512_mask_storeu_epi32(
-                    to + i / 2, FIRST_16((n - i + 1) / 2), words(a + i, n - i)
-                );
-            to += n / 2;
+            to = narrow_run(a, run->length, to);
         }
+        if (K % 2) memset(to, 0, sizeof *to);
     }
     p->a = p->narrow;
     p->a_row = row;
     p->a_k = 1;
-    set_contiguous(p, words_of_row);
+    set_contiguous(p, words);
 }
 
 NOINLINE BF16 void pair_rows_dot(const real *low, const real *high, ptrdiff_t n, real *to) {

@@ -194,24 +194,38 @@ cdef inline void multiply(
             sweep(n, w.wider, rows, p, w.depth * p.w_k, n * init_panel, n * c_panel)
 
 
+cdef struct WeightProduct:
+    # A product with a weight gradient: dw += a^T dz. In a narrow format, two rows are one of words.
+    const tile_format *format
+    const Panels *dw        # of reals
+    const real *a
+    ptrdiff_t a_row
+    ptrdiff_t a_high
+    const real *dz
+    ptrdiff_t dz_row
+    ptrdiff_t dz_panel
+
+
 cdef inline void accumulate(
-    const Panels *dw, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t rows, const real *a,
-    ptrdiff_t a_row, const real *dz, ptrdiff_t dz_row, ptrdiff_t dz_panel, const real *zero,
+    const WeightProduct *w, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t rows, const real *zero
 ) noexcept nogil:
-    """Compute dw += a^T dz over `rows` rows, for k from `begin` to `end`; `zero` is a zero vector.
+    """Add the product over `rows` rows to dw, for k from `begin` to `end`; `zero` is a zero vector.
 
     The sum of these rows starts at 0 and is then added: a single long chain would lose digits, as
     it grows large relative to its terms.
     """
+    cdef const Panels *dw = w.dw
+    cdef const real *dz = w.dz
+    cdef ptrdiff_t dz_panel = w.dz_panel
     cdef ptrdiff_t i, n = dw.width, run = dw.groups * n, panel = dw.K * dw.gates * VL
     cdef ptrdiff_t narrow = tail(dw), full = dw.blocks - (narrow > 0), count = end - begin
     cdef gemm_args p
     if count <= 0:
         return
     p.add = True
-    p.format = &REALS
-    p.a, p.a_row, p.a_k = a + begin, 1, a_row
-    p.w_k = dz_row
+    p.format = w.format
+    p.a, p.a_row, p.a_k, p.a_high = w.a + begin, 1, w.a_row, w.a_high
+    p.w_k = w.dz_row
     set_contiguous(&p, rows)
     p.init, p.init_row, p.init_vec = zero, 0, 0
     p.c_vec = VL

@@ -4,7 +4,8 @@ from libc.string cimport memset
 from norm cimport Norm, normalise_back
 from packing cimport ScanSums, Weights, norm_at
 from panels cimport (
-    Panels, accumulate, ceil_div, multiply, some_panels, split_blocks, split_point, vectors,
+    Panels, WeightProduct, accumulate, ceil_div, multiply, some_panels, split_blocks, split_point,
+    vectors,
 )
 from projection cimport project_back
 from schedule cimport (
@@ -16,10 +17,13 @@ from step cimport (
     sum_rows,
 )
 from vec cimport (
-    REALS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, real, restore_mode, vcopy, vf,
-    vfirst, vfma, vload, vload_first, vset,
+    REALS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
+    vcopy, vf, vfirst, vfma, vload, vload_first, vset,
 )
 
+
+cdef enum:
+    SUMS = 4    # products with weight gradients
 
 cdef struct Backward:
     # A backward call, shared by its threads. Arrays of chunk * B rows start at a chunk's first row.
@@ -56,6 +60,10 @@ cdef struct Backward:
     real *out               # and its input, recomputed (chunk * B, H)
     real *scratch           # the cell's: (blocks, B, VL) each
     real *kept              # the cell's: (blocks, chunk * B, VL) each
+    real *narrow            # rows of the products of a step in the weights' format, or NULL,
+    ptrdiff_t narrow_row    # by blocks for each thread;
+    real *narrow_x          # those of dzx (chunk * B, narrow_row of its K);
+    WeightProduct narrow_sums[SUMS]     # and the operands of the sums, in pairs of rows
     Norm x_norm
     Norm h_norm
 
@@ -70,15 +78,6 @@ cdef struct BackwardShare:
     ptrdiff_t u1
     Panels w_h
     StepBack s
-
-cdef struct WeightProduct:
-    # A product with a weight gradient: dw += a^T dz.
-    const Panels *dw
-    const real *a
-    ptrdiff_t a_row
-    const real *dz
-    ptrdiff_t dz_row
-    ptrdiff_t dz_panel
 
 
 cdef inline void enter_backward(
@@ -117,6 +116,8 @@ cdef inline void enter_backward(
     if f.scratch is not NULL:
         s.scratch = f.scratch + (u0 * B + mine.b0) * VL
     s.kept_size, s.kept_panel = w.blocks * most * VL, most * VL
+    if f.narrow is not NULL:
+        s.narrow = f.narrow + (index * B if f.by_blocks else mine.b0) * f.narrow_row
 
 
 cdef inline void enter_step_back(
@@ -303,32 +304,57 @@ cdef inline void sum_products(
     """Sum the gradients of the matrices."""
     cdef const Weights *w = f.w
     cdef ptrdiff_t most = f.chunk * f.schedule.B, panel = most * w.size, i, work = 0, before = 0
-    cdef WeightProduct[4] products
-    cdef WeightProduct *p
+    cdef WeightProduct[SUMS] products
+    cdef const WeightProduct *p = products
     products[0] = WeightProduct(
-        dw=&f.sums.x, a=f.tape_x + at * w.I, a_row=w.I, dz=f.dzx, dz_row=w.size, dz_panel=panel
+        &REALS, &f.sums.x, f.tape_x + at * w.I, w.I, 0, f.dzx, w.size, panel
     )
-    products[1] = WeightProduct(
-        dw=&f.sums.h, a=h, a_row=w.P, dz=f.dzh, dz_row=w.size, dz_panel=panel
-    )
-    products[2] = WeightProduct(
-        dw=&f.sums.late, a=f.operand, a_row=w.H, dz=f.dzh, dz_row=w.size, dz_panel=panel
-    )
-    products[3] = WeightProduct(
-        dw=&f.sums.out, a=f.out, a_row=w.H, dz=f.dr, dz_row=VL, dz_panel=most * VL
-    )
-    for i in range(4):
+    products[1] = WeightProduct(&REALS, &f.sums.h, h, w.P, 0, f.dzh, w.size, panel)
+    products[2] = WeightProduct(&REALS, &f.sums.late, f.operand, w.H, 0, f.dzh, w.size, panel)
+    products[3] = WeightProduct(&REALS, &f.sums.out, f.out, w.H, 0, f.dr, VL, most * VL)
+    if f.narrow is not NULL:
+        narrow_operands(products, f.narrow_sums, rows, index, count)
+        if count > 1:
+            barrier_wait(&f.others, count)
+        p, rows = f.narrow_sums, ceil_div(rows, 2)
+    for i in range(SUMS):
         work += products[i].dw.K * vectors(products[i].dw)
-    for i in range(4):
-        p = &products[i]
-        if p.dw.K == 0 or vectors(p.dw) == 0:
+    for i in range(SUMS):
+        if p[i].dw.K == 0 or vectors(p[i].dw) == 0:
             continue
         accumulate(
-            p.dw, cut(p.dw, split_point(work, index, count) - before),
-            cut(p.dw, split_point(work, index + 1, count) - before), rows, p.a, p.a_row, p.dz,
-            p.dz_row, p.dz_panel, f.w.zero,
+            &p[i], cut(p[i].dw, split_point(work, index, count) - before),
+            cut(p[i].dw, split_point(work, index + 1, count) - before), rows, f.w.zero,
         )
-        before += p.dw.K * vectors(p.dw)
+        before += p[i].dw.K * vectors(p[i].dw)
+
+
+cdef inline void narrow_operands(
+    const WeightProduct *products, const WeightProduct *narrow, ptrdiff_t rows, int index,
+    int count,
+) noexcept nogil:
+    """Write the operands of products in a narrow format, thread `index`'s share of the pairs."""
+    cdef ptrdiff_t pairs = ceil_div(rows, 2), i, j, u, last
+    cdef const WeightProduct *p
+    cdef const WeightProduct *to
+    cdef const real *low
+    for i in range(SUMS):
+        p, to = &products[i], &narrow[i]
+        if p.dw.K == 0 or vectors(p.dw) == 0:
+            continue
+        for j in range(split_point(pairs, index, count), split_point(pairs, index + 1, count)):
+            last = 2 * j + 1 == rows
+            low = p.a + 2 * j * p.a_row
+            to.format.pair_left(
+                low, NULL if last else low + p.a_row, p.dw.K, <real *>to.a + j * to.a_row
+            )
+            # The same gradients may be in several products.
+            for u in range(0 if i > 0 and to.dz is narrow[i - 1].dz else p.dw.blocks):
+                low = p.dz + u * p.dz_panel + 2 * j * p.dz_row
+                to.format.pair_rows(
+                    low, NULL if last else low + p.dz_row, p.dz_row,
+                    <real *>to.dz + u * to.dz_panel + j * to.dz_row,
+                )
 
 
 cdef inline void sum_elementwise(
@@ -390,6 +416,8 @@ cdef inline void input_gradients(
     if end > begin:
         p.a, p.a_row, p.a_k = f.dzx + (begin - at) * w.size, w.size, 1
         p.a_block = most * w.size
+        if f.narrow is not NULL:
+            p.narrow = f.narrow_x + (begin - at) * narrow_row(w.x_back.K)
         p.init, p.init_row = w.zero, 0
         p.c, p.c_row = f.dxs + (begin - at) * VL, VL
         multiply(&w.x_back, end - begin, &p, 0, dx_panel)

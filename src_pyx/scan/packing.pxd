@@ -168,22 +168,40 @@ cdef inline void pack_back(
     """Pack weights (G*H, units) for products with gate gradients, K in the order of their runs."""
     cdef ptrdiff_t block = 0, begin, gate, unit, row, given
     cdef real *panel
+    cdef const real *of_unit
+    cdef const real *low
     while block < w.blocks:
         panel = w.w + panel_offset(w, block, 0, &row)
         given = min(row, units - block * VL)
-        begin = 0
+        begin, low = 0, NULL
         while begin < H:
             for gate in range(gates.count):
                 for unit in range(begin, min(begin + SUM_LANES, H)):
-                    memcpy(
-                        panel,
-                        weight + (gates.index[gate] * H + unit) * units + block * VL,
-                        given * sizeof(real),
-                    )
-                    memset(panel + given, 0, (row - given) * sizeof(real))
+                    of_unit = weight + (gates.index[gate] * H + unit) * units + block * VL
+                    if w.format.per_word == 1:
+                        pack_row(w, of_unit, NULL, given, row, panel)
+                    elif low is NULL:
+                        low = of_unit
+                        continue
+                    else:
+                        pack_row(w, low, of_unit, given, row, panel)
+                        low = NULL
                     panel += row
             begin += SUM_LANES
+        if low is not NULL:
+            pack_row(w, low, NULL, given, row, panel)
         block += row // VL
+
+
+cdef inline void pack_row(
+    const Panels *w, const real *low, const real *high, ptrdiff_t given, ptrdiff_t row, real *to
+) noexcept nogil:
+    """Write a row of `given` reals, or of words made of two rows; the rest is 0."""
+    if w.format.per_word == 1:
+        memcpy(to, low, given * sizeof(real))
+    else:
+        w.format.pair_rows(low, high, given, to)
+    memset(to + given, 0, (row - given) * sizeof(real))
 
 
 cdef inline ptrdiff_t unit_offset(

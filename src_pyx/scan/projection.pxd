@@ -115,6 +115,7 @@ cdef inline void project_back(
                 d = d + vload_first(s.dy + b * s.dy_row + u * VL, w.P - u * VL)
             vstore(dr + u * dr_panel + b * VL, vfirst(d, w.P - u * VL))
     p.a, p.a_row, p.a_k, p.a_block = dr, VL, 1, dr_panel
+    p.narrow = s.narrow
     p.init, p.init_row = w.zero, 0
     p.c, p.c_row = d_out, VL
     multiply(&w.out_back, s.B, &p, 0, s.d_panel)

@@ -9,7 +9,7 @@ from packing cimport (
     Gates, ScanSums, Weights, add_gates, add_vector, list_runs, norm_of, pack, pack_back,
     take_gates, take_vector, unpack,
 )
-from panels cimport Panels, ceil_div, panels_for
+from panels cimport Panels, WeightProduct, ceil_div, panels_for
 from schedule cimport Schedule
 from split cimport HOLDS_GIL, run_shared, threads_for
 from step cimport MAX_VECTORS
@@ -161,8 +161,6 @@ cdef class Packed:
     cdef int need_back(self, bint of_x) except -1:
         """Pack the weights for BPTT when first needed; if `of_x`, also those for dx."""
         cdef Weights *w = &self.w
-        if self.format is not &REALS:
-            raise ValueError("matmul_precision: expected 'float32' on this backend in BPTT")
         if of_x and w.x_back.w is NULL:
             w.x_back = self._pack_back(&w.layout.x, "weight_ih", w.H)
         if w.projects and w.out_back.w is NULL:
@@ -532,6 +530,8 @@ def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients):
     cdef ptrdiff_t work = multiply_adds(w, f.schedule.N)
     cdef int threads = threads_for(w, &f.schedule, work, tape.reset is not None, &f.by_blocks)
     allocate_backward(&f, tape, dx is not None, memory)
+    if w.x.format.narrow_rows is not NULL:
+        allocate_narrow(&f, threads, memory)
     pins = None if work < HOLDS_GIL else pin_all((dy, dx, *dstate_n, *dstate))
     # No Python code runs after these checks, so nothing checked can change before its use.
     if dy is not None:
@@ -579,3 +579,37 @@ cdef int allocate_backward(Backward *f, Tape tape, bint has_dx, list memory) exc
     if w.workspace.chunk:
         f.kept = scratch(memory, product_of(w.workspace.chunk, w.blocks, most, VL))
     return 0
+
+
+cdef int allocate_narrow(Backward *f, int threads, list memory) except -1:
+    """Allocate memory for operands in the weights' format."""
+    cdef const Weights *w = f.w
+    cdef ptrdiff_t B = f.schedule.B, most = product_of(f.chunk, B)
+    cdef real *of_x
+    cdef real *of_h
+    f.narrow_row = narrow_row(max(w.h_back.K, w.late_back.K, w.out_back.K))
+    f.narrow = scratch(memory, product_of(threads if f.by_blocks else 1, B, f.narrow_row))
+    f.narrow_x = scratch(memory, product_of(most, narrow_row(w.x_back.K)))
+    if f.sums is NULL:
+        return 0
+    of_x = of_h = scratch(memory, product_of(w.blocks, ceil_div(most, 2), w.size))
+    if f.dzh is not f.dzx:
+        of_h = scratch(memory, product_of(w.blocks, ceil_div(most, 2), w.size))
+    f.narrow_sums[0] = narrow_product(w.x.format, &f.sums.x, of_x, w.size, most, memory)
+    f.narrow_sums[1] = narrow_product(w.x.format, &f.sums.h, of_h, w.size, most, memory)
+    f.narrow_sums[2] = narrow_product(w.x.format, &f.sums.late, of_h, w.size, most, memory)
+    f.narrow_sums[3] = narrow_product(
+        w.x.format, &f.sums.out,
+        scratch(memory, product_of(w.out.blocks, ceil_div(most, 2), VL)), VL, most, memory,
+    )
+    return 0
+
+
+cdef WeightProduct narrow_product(
+    const tile_format *format, const Panels *dw, real *dz, ptrdiff_t dz_row, ptrdiff_t most,
+    list memory,
+):
+    """Return a product with a weight gradient, with memory for pairs of up to `most` rows."""
+    cdef ptrdiff_t pairs = ceil_div(most, 2), a_row = product_of(dw.K, format.a_width)
+    cdef real *a = scratch(memory, product_of(pairs, a_row))
+    return WeightProduct(format, dw, a, a_row, dw.K, dz, dz_row, pairs * dz_row)
