@@ -1,6 +1,9 @@
 """What models learn, and how long it takes, with three seeds each.
 
 python benchmarks/learning.py reviews|digits|adding|copying|shakespeare ... [--seeds 0]
+python benchmarks/learning.py reviews shakespeare --precision float32 bfloat16
+
+With several precisions of matrix products, all tasks run with one, then with the next.
 
 Reviews and digits use the estimators' defaults.
 Reviews: rt-polarity (Pang and Lee 2005), a tenth held out; Kim (2014) has 76.1 % with CNN-rand.
@@ -29,7 +32,7 @@ from fastrnn.optim import Adam, CosineDecay
 from fastrnn.text import CharLM, TextClassifier, split
 
 
-def reviews(data: Path, seeds: list[int]) -> None:
+def reviews(data: Path, seeds: list[int], precision: str) -> None:
     """Print the accuracy with each seed, which selects the tenth held out."""
     lines = [(data / f"rt-polarity.{kind}").read_text().splitlines() for kind in ("neg", "pos")]
     texts, labels = [*lines[0], *lines[1]], np.repeat([0, 1], [len(of) for of in lines])
@@ -37,13 +40,14 @@ def reviews(data: Path, seeds: list[int]) -> None:
         order = np.random.default_rng(seed).permutation(len(texts))
         held, rest = np.split(order, [len(order) // 10])
         start = time.perf_counter()
-        model = TextClassifier(seed=seed).fit([texts[i] for i in rest], labels[rest], verbose=0)
+        model = TextClassifier(matmul_precision=precision, seed=seed)
+        model.fit([texts[i] for i in rest], labels[rest], verbose=0)
         seconds = time.perf_counter() - start
         accuracy = model.score([texts[i] for i in held], labels[held])
         print(f"reviews, seed {seed}: accuracy {accuracy:.1%}, {seconds:.0f} s", flush=True)
 
 
-def digits(data: Path, seeds: list[int]) -> None:
+def digits(data: Path, seeds: list[int], precision: str) -> None:
     """Print the accuracy with each seed, which selects the quarter; bidirectional, dropout 0.2."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -51,18 +55,20 @@ def digits(data: Path, seeds: list[int]) -> None:
     from fastrnn.sklearn import SequenceClassifier
 
     X, y = load_digits(return_X_y=True)
-    X = X.reshape(-1, 8, 8)
+    X = X.reshape(-1, 8, 8).astype(np.float64 if precision == "float32" else np.float32)
     for seed in seeds:
         train, test, y_train, y_test = train_test_split(X, y, random_state=seed, stratify=y)
         start = time.perf_counter()
-        model = SequenceClassifier(bidirectional=True, dropout=0.2, random_state=seed)
+        model = SequenceClassifier(
+            bidirectional=True, dropout=0.2, matmul_precision=precision, random_state=seed
+        )
         model.fit(train, y_train)
         seconds = time.perf_counter() - start
         accuracy = model.score(test, y_test)
         print(f"digits, seed {seed}: accuracy {accuracy:.1%}, {seconds:.0f} s", flush=True)
 
 
-def adding(data: Path, seeds: list[int]) -> None:
+def adding(data: Path, seeds: list[int], precision: str) -> None:
     """Train on 10,000 sequences, six times."""
     N, T, H, batch, epochs = 10_000, 200, 64, 50, 6
     for seed in seeds:
@@ -75,6 +81,7 @@ def adding(data: Path, seeds: list[int]) -> None:
         model = fastrnn.Sequential(
             [fastrnn.GRU(2, H, return_sequences=False), fastrnn.Linear(H, 1)], seed=seed
         )
+        model.matmul_precision = precision
         model.compile(Adam(CosineDecay(5e-3, N // batch * epochs), clip_norm=1.0), "mse")
         start = time.perf_counter()
         model.fit(x[:N], y[:N], epochs, batch, verbose=0)
@@ -83,7 +90,7 @@ def adding(data: Path, seeds: list[int]) -> None:
         print(f"adding, seed {seed}: error {error:.5f}, {seconds:.0f} s", flush=True)
 
 
-def copying(data: Path, seeds: list[int]) -> None:
+def copying(data: Path, seeds: list[int], precision: str) -> None:
     """Train on all delays 4 times, on the longest 16; biases as in Tallec and Ollivier 2018."""
     N, delay, symbols, n, H, batch, epochs = 20_000, 100, 8, 10, 128, 16, (4, 16)
     blank, go = 0, symbols + 1
@@ -109,6 +116,7 @@ def copying(data: Path, seeds: list[int]) -> None:
         weights["1.bias_hh_l0"][...] = 0
         weights["1.bias_ih_l0"][...] = np.concatenate([-last, last, np.zeros(2 * H)])
         rate = CosineDecay(3e-3, N // batch * sum(epochs))
+        model.matmul_precision = precision
         model.compile(Adam(rate, clip_norm=1.0), "cross_entropy")
         start = time.perf_counter()
         for (X, Y), times in zip((all_lengths, longest), epochs, strict=True):
@@ -125,13 +133,14 @@ def copying(data: Path, seeds: list[int]) -> None:
         )
 
 
-def shakespeare(data: Path, seeds: list[int]) -> None:
+def shakespeare(data: Path, seeds: list[int], precision: str) -> None:
     """Train a model larger than the default, with more regularisation and longer chunks."""
     train, held = split((data / "tinyshakespeare.txt").read_text(), 0.1)
     for seed in seeds:
         model = CharLM(
             hidden_size=512, dropout=0.5, input_dropout=0.1, weight_dropout=0.3, seq_len=128,
-            batch_size=16, lr=4e-3, epochs=6, validation_fraction=0, seed=seed,
+            batch_size=16, lr=4e-3, epochs=6, validation_fraction=0, matmul_precision=precision,
+            seed=seed,
         )  # fmt: skip
         start = time.perf_counter()
         model.fit(train)
@@ -153,10 +162,15 @@ def main() -> None:
     tasks = {task.__name__: task for task in of_all}
     parser.add_argument("task", choices=tasks, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), nargs="+", default=["float32"]
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="FOLDER")
     options = parser.parse_args()
-    for task in options.task:
-        tasks[task](options.data, options.seeds)
+    for precision in options.precision:
+        for task in options.task:
+            print(f"{task} in {precision}:", flush=True)
+            tasks[task](options.data, options.seeds, precision)
 
 
 if __name__ == "__main__":

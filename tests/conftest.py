@@ -65,6 +65,14 @@ def dtype(request: pytest.FixtureRequest) -> np.dtype:
     return np.dtype(request.param)
 
 
+@pytest.fixture(params=["float32", "float64", "bfloat16"])
+def precision(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the options of layers of each dtype, and of each precision of matrix products."""
+    if request.param in ("float32", "float64"):
+        return {"dtype": request.param}
+    return {"dtype": "float32", "matmul_precision": request.param}
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20260101)

@@ -11,10 +11,10 @@ BATCHES = (1, 2, 3, 5, 6, 7, 13, 36)
 
 
 @pytest.fixture(params=SHAPES, ids=str)
-def layer_and_data(request, cell, dtype, compiled, make_layer, make_state, rng):
+def layer_and_data(request, cell, precision, compiled, make_layer, make_state, rng):
     """Return a layer, x (T, B, I), a state, and the result of a whole sequence."""
     I, H, T = request.param
-    layer = make_layer(cell, I, H, dtype=dtype)
+    layer, dtype = make_layer(cell, I, H, **precision), precision["dtype"]
     x = rng.normal(size=(T, max(BATCHES), I)).astype(dtype)
     state = make_state(cell, (1, max(BATCHES), H), dtype)
     return layer, x, state, layer(x, state)

@@ -1,25 +1,23 @@
-"""`matmul_precision`: as an option, and what it computes, on the reference."""
+"""`matmul_precision`: as an option, and what it computes, on every backend."""
 
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._bench import bits
 from fastrnn._kernels.reference.product import operand
 
 T, B, I, H, P = 7, 5, 4, 19, 3
 PRECISIONS = ("float32", "bfloat16")
 WRONG = r"^matmul_precision: expected one of 'float32', 'bfloat16'"
-
-
-@pytest.fixture
-def backend():
-    with fastrnn.use_backend("reference"):
-        yield "reference"
 
 
 @pytest.fixture(params=["layer", "single", "linear"])
@@ -109,6 +107,92 @@ def test_what_is_not_in_a_matrix_product_is_not_rounded(backend, cell, make_laye
     state = rng.normal(size=(1, B, H)).astype(np.float32)
     y, _ = layer(x, state)
     np.testing.assert_allclose(y, exact(layer)(x, state)[0], rtol=1e-5, atol=1e-6)
+
+
+def gradients(layer, x, **more):
+    """Return y, dx and the gradients of the weights, for a fixed dy."""
+    y, state, tape = layer.forward(x, **more)
+    dy = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    dx, _, grads = layer.backward(tape, dy, state)
+    return {"y": y, "dx": dx, **grads}
+
+
+# Odd sizes, one, and more than a few vectors; several chunks of BPTT, of odd numbers of rows.
+@pytest.mark.parametrize(("I", "H", "T", "B"), [(1, 1, 1, 1), (5, 19, 4, 3), (67, 45, 3, 103)])
+def test_twins_agree(compiled, cell, make_layer, options_of, rng, I, H, T, B):
+    x = rng.normal(size=(T, B, I)).astype(np.float32)
+    given = {"lengths": rng.integers(1, T + 1, B), "reset": rng.random((T, B)) < 0.2}
+    for options in options_of(cell, max(1, H // 2)):
+        if (options.get("proj_size") or 1) >= H > 1 or (H == 1 and options):
+            continue
+        layer = make_layer(cell, I, H, matmul_precision="bfloat16", **options)
+        for more in ({}, given):
+            got = gradients(layer, x, **more)
+            with fastrnn.use_backend("reference"):
+                want = gradients(layer, x, **more)
+            for name, value in want.items():
+                # A number that differs by a rounding may be rounded to the next bfloat16.
+                scale = abs(value).max()
+                np.testing.assert_allclose(
+                    got[name], value, rtol=0, atol=0.02 * scale + 1e-6, err_msg=f"{options} {name}"
+                )
+
+
+def test_outputs_are_near_those_of_float32(compiled, cell, make_layer, rng):
+    for I, H, T, B in ((64, 128, 20, 3), (32, 32, 50, 9)):
+        x = rng.normal(size=(T, B, I)).astype(np.float32)
+        layer = make_layer(cell, I, H)
+        want, _ = layer(x)
+        layer.matmul_precision = "bfloat16"
+        got, _ = layer(x)
+        most = 0.005 if len(cell.gates) > 1 else 0.01  # gates forget errors
+        assert 0 < abs(got - want).max() < most * max(1, abs(want).max())
+
+
+def test_a_row_of_nan_or_infinity_stays_alone(backend, cell, make_layer, rng):
+    layer = make_layer(cell, I, H, matmul_precision="bfloat16")
+    x = rng.normal(size=(T, B, I)).astype(np.float32)
+    want, _ = layer(x)
+    for value in (np.nan, np.inf, 3e38):
+        bad = x.copy()
+        bad[2, 1] = value
+        y, _, tape = layer.forward(bad)
+        others = [0, 2, 3, 4]
+        np.testing.assert_allclose(y[:, others], want[:, others], rtol=1e-5, atol=1e-6)
+        if np.isnan(value):
+            assert np.isnan(y[2:, 1]).all()
+            dx, _, grads = layer.backward(tape, np.ones_like(y))
+            assert np.isnan(grads["weight_ih_l0"]).any()
+            assert np.isfinite(dx[:, others]).all()
+
+
+PAIRS = """
+import numpy as np, fastrnn
+from fastrnn._bench import bits
+rng = np.random.default_rng(0)
+def numbers(shape, least, most):
+    exponent = rng.integers(least, most, shape, dtype=np.uint32) << 23
+    return (rng.integers(0, 2**32, shape, dtype=np.uint32) & 0x807FFFFF | exponent).view("f4")
+# Any numbers; sums that cancel; products near the smallest normal number, and near the largest.
+for of_bias, of_x in (((0, 256), (0, 256)), ((118, 136), (118, 132)), ((0, 12), (58, 72)),
+                      ((240, 255), (180, 194))):
+    linear = fastrnn.Linear(2, 1024, matmul_precision="bfloat16")
+    linear.parameters()["weight"][...] = numbers((1024, 2), *of_x)
+    linear.parameters()["bias"][...] = numbers(1024, *of_bias)
+    print(bits.digest(linear(numbers((1024, 2), *of_x))))
+"""
+
+
+def test_millions_of_pairs():
+    """One pair of products per output: the instruction rounds twice, the higher number first."""
+    found = {}
+    for name, environment in bits.PRECISIONS["bfloat16"].runs().items():
+        done = subprocess.run(
+            [sys.executable, "-c", PAIRS], env={**os.environ, **environment}, check=True,
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        found[name] = done.stdout
+    assert len(set(found.values())) <= 1, found
 
 
 # -- the option ----------------------------------------------------------------------------------

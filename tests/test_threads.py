@@ -42,10 +42,10 @@ def everything(layer, x, state, **options):
 
 # H of one block, and of several groups of blocks, which split the work if there are few rows.
 @pytest.mark.parametrize(("H", "B"), [(7, 3), (35, 37), (131, 1), (99, 2), (67, 11)])
-def test_same_bits(cell, compiled, dtype, options_of, make_layer, make_state, same_bits, rng, H, B):
+def test_same_bits(cell, compiled, precision, options_of, make_layer, same_bits, rng, H, B):
     for options in options_of(cell, 5):
-        T, I = 40, 9
-        layer = make_layer(cell, I, H, dtype=dtype, **options)
+        T, I, dtype = 40, 9, precision["dtype"]
+        layer = make_layer(cell, I, H, **precision, **options)
         P = getattr(layer, "proj_size", 0) or H
         x = rng.normal(size=(T, B, I)).astype(dtype)
         h, c = (rng.uniform(-1, 1, (1, B, n)).astype(dtype) for n in (P, H))
@@ -60,9 +60,9 @@ def test_same_bits(cell, compiled, dtype, options_of, make_layer, make_state, sa
                 assert same_bits(result, results[0]), (count, options, list(rows))
 
 
-def test_same_bits_of_linear_and_losses(compiled, dtype, same_bits, rng):
-    layer = fastrnn.Linear(150, 37, dtype=dtype, seed=0)
-    x = rng.standard_normal((300, 150)).astype(dtype)
+def test_same_bits_of_linear_and_losses(compiled, precision, same_bits, rng):
+    layer = fastrnn.Linear(150, 37, **precision, seed=0)
+    x = rng.standard_normal((300, 150)).astype(layer.dtype)
     target = rng.integers(0, 37, 300)
     results = []
     for count in COUNTS:
@@ -90,10 +90,10 @@ def test_same_bits_of_an_optimizer(make, compiled, dtype, same_bits, rng):
 
 @pytest.mark.parametrize("peephole", [False, True])
 @pytest.mark.parametrize("B", [1, 3])
-def test_steps_of_streams(cell, compiled, dtype, make_layer, same_bits, rng, B, peephole):
+def test_steps_of_streams(cell, compiled, precision, make_layer, same_bits, rng, B, peephole):
     options = {"peephole": peephole} if "peephole" in cell.options else {}
-    layer = make_layer(cell, 9, 131, dtype=dtype, **options)
-    x = rng.normal(size=(6, B, 9)).astype(dtype)
+    layer = make_layer(cell, 9, 131, **precision, **options)
+    x = rng.normal(size=(6, B, 9)).astype(layer.dtype)
     fastrnn.set_num_threads(1)
     y, state_n = layer(x)
     for count in COUNTS:

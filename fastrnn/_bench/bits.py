@@ -23,7 +23,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import fastrnn
 from fastrnn._core.initializers import uniform
 from fastrnn._files import atomic
-from fastrnn._kernels import dispatch
+from fastrnn._kernels import dispatch, extensions
 from fastrnn._kernels.cells import CELLS, Cell
 from fastrnn._types import Array
 from fastrnn.layers import RECURRENT
@@ -259,12 +259,27 @@ def fused_backends() -> dict[str, dict[str, str]]:
     return {name: {"FASTRNN_BACKEND": name} for name in names}
 
 
+def with_and_without() -> dict[str, dict[str, str]]:
+    """Return the backends with fused multiply-add, with and without instructions for bfloat16."""
+    found = fused_backends()
+    if "avx512" in found and "avx512bf16" in extensions.USED:
+        without = {"FASTRNN_WITHOUT": ",".join((*extensions.WITHOUT, "avx512bf16"))}
+        found["avx512 without avx512bf16"] = found["avx512"] | without
+    return found
+
+
 PRECISIONS = {
     "float": Precision(
         dtypes=("float32", "float64"),
         options={},
         kinds={recurrent: 6, linear: 1, embedding: 1, loss: 1, optimizer: 1, training: 1},
         runs=fused_backends,
+    ),
+    "bfloat16": Precision(
+        dtypes=("float32",),
+        options={"matmul_precision": "bfloat16"},
+        kinds={recurrent: 6, linear: 1, training: 1},
+        runs=with_and_without,
     ),
 }
 
