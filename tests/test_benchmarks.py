@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import fastrnn
 from fastrnn._bench.peers import accepted
 from fastrnn._bench.rows import Problem, Row
 from fastrnn._core.config import available_cpus
@@ -33,7 +32,7 @@ def run(command: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     ("command", "rows"),
-    [("grid.py", ["--rows=rnn-step,gru-training", "--precisions=float32"]), ("parts.py", [])],
+    [("grid.py", ["--rows=rnn-step,gru-training"]), ("parts.py", [])],
 )
 def test_rows_beside_peers(command: str, rows: list[str], tmp_path: Path, dtype: object) -> None:
     path = tmp_path / "b.json"
@@ -61,7 +60,7 @@ def test_fewer_bits_do_the_same_work(name: str, cell: str, monkeypatch: pytest.M
         pytest.importorskip(module)
     for mode, T in (("step", 1), ("forward", 7), ("training", 7)):
         problem = Problem.of(Row(cell, mode, 5, 9, T, 3))
-        with warnings.catch_warnings(), fastrnn.use_backend("reference"):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # theirs
             contenders, note = accepted(peer, problem, 1, problem.truth())
         assert note == ""
@@ -74,8 +73,8 @@ def test_fewer_bits_do_the_same_work(name: str, cell: str, monkeypatch: pytest.M
 def test_times_and_errors_of_each_precision(tmp_path: Path) -> None:
     path, table = tmp_path / "b.json", tmp_path / "b.md"
     run(
-        "grid.py", "--rows=gru-training", "--peers=numpy", "--threads=1", "--backend=reference",
-        f"--json={path}", f"--markdown={table}",
+        "grid.py", "--rows=gru-training", "--peers=numpy", "--threads=1", f"--json={path}",
+        f"--markdown={table}",
     )  # fmt: skip
     lines = json.loads(path.read_text())["lines"]
     assert [line["details"]["precision"] for line in lines] == ["float32", "bfloat16", "any"]
