@@ -6,6 +6,8 @@ cdef extern from "cpu.h":
     bint has_avx512()
     bint has_avx512bf16()
     bint has_neon()
+    bint has_avx512vnni()
+    bint has_avxvnni()
 
 
 def features():
@@ -19,5 +21,8 @@ def features():
 
 def extensions():
     """Return the names of instructions that a variant uses where a CPU has them."""
-    found = (("avx512bf16", has_avx512bf16()),)
+    found = (
+        ("avx512bf16", has_avx512bf16()), ("avx512vnni", has_avx512vnni()),
+        ("avxvnni", has_avxvnni()),
+    )
     return tuple([name for name, has in found if has])

@@ -19,6 +19,7 @@ use_pool(<thread_pool *>PyCapsule_Import("fastrnn._kernels._threads.pool", False
 include "lib/arrays.pxi"
 include "lib/memory.pxi"
 include "cells/table.pxi"
+include "lib/words.pxi"
 include "scan/scan.pxi"
 include "chain.pxi"
 include "scan/stepper.pxi"

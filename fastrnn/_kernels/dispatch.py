@@ -20,11 +20,12 @@ from fastrnn import _checks
 from fastrnn._kernels.interface import Kernels
 
 #: Compiled kernel sets, best first; each is one extension module per dtype in ``fastrnn._kernels``.
+#: That of int8 is for quantized weights.
 COMPILED = ("avx512", "avx2", "neon", "baseline")
 #: Those with fused multiply-add, which give the same bits.
 FUSED = ("avx512", "avx2", "neon")
 REFERENCE = "reference"
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "int8")
 
 
 def _exists(name: str) -> bool:
@@ -107,7 +108,7 @@ def set_num_threads(n: int) -> None:
 
 @cache
 def _kernels(name: str, dtype: np.dtype[Any]) -> Kernels:
-    if name == REFERENCE or dtype == np.int8:
+    if name == REFERENCE:
         # Imported when it is first used, as the compiled ones are.
         of = "reference.int8" if dtype == np.int8 else "reference"
         return cast(Kernels, importlib.import_module(f"fastrnn._kernels.{of}"))

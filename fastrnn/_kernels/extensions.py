@@ -10,7 +10,7 @@ import importlib.util
 import os
 
 #: All that any kernels use.
-KNOWN = ("avx512bf16",)
+KNOWN = ("avx512bf16", "avx512vnni", "avxvnni")
 
 
 def _found() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from fastrnn.forecast import baselines, blend, intervals, seasons
 from fastrnn.forecast.network import UPDATES, Design
 from fastrnn.forecast.scale import Scale
 from fastrnn.forecast.series import Track
+from fastrnn.models import quantization
 from fastrnn.models.sequential import Sequential
 
 #: Networks that are trained without the end of the series, each forecasting the part before the
@@ -54,6 +56,10 @@ class Member:
         ]
         phases = [track.phase for track, stop in zip(tracks, stops, strict=True) if stop]
         return cls(design.train(z, phases, verbose, title), stops, scales)
+
+    def quantized(self) -> Member:
+        """Return a member with int8 weights."""
+        return dataclasses.replace(self, net=quantization.quantize_sequential(self.net, None))
 
     def known_scales(self) -> list[Scale]:
         """Return the scales of the series that it was trained on."""
@@ -162,6 +168,12 @@ class Calibration:
     def members(self) -> list[Member]:
         """The networks, trained now if they are not yet."""
         return self.train(0) if self._members is None else self._members
+
+    def quantized(self) -> Calibration:
+        """Return the calibration of members with int8 weights."""
+        other = copy.copy(self)  # without what it has computed
+        other._members = [member.quantized() for member in self.members]
+        return other
 
     def train(self, verbose: int) -> list[Member]:
         """Train the members, and return them."""

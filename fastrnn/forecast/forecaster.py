@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -180,6 +181,8 @@ class Forecaster(estimators.Settings):
         TypeError
             If they are not real numbers.
         """
+        if self._fit is not None:
+            self._fit.member.net.expect_trainable()
         by = self._unfitted()
         tracks, keys, names = fitted.read_tracks(series, exog, phase, by._rules())
         mapped = isinstance(series, Mapping)
@@ -430,6 +433,16 @@ class Forecaster(estimators.Settings):
         targets = fit.targets(horizon, None, exog, None)
         panels = [p for t in targets for p in fit.panels(t, horizon, level, shown)]
         return plot.figure(panels, level)
+
+    def _quantized(self, calibration: Any) -> Forecaster:
+        """Return the forecaster with int8 weights."""
+        if calibration is not None:
+            raise ValueError("calibration: expected None, a Forecaster keeps its series")
+        fit, other = self._fitted(), copy.copy(self)
+        other._fit = dataclasses.replace(
+            fit, member=fit.member.quantized(), calibration=fit.calibration.quantized()
+        )
+        return other
 
     # Files.
 

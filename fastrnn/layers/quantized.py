@@ -14,7 +14,7 @@ from fastrnn._core import scan
 from fastrnn._kernels import dispatch, quantized
 from fastrnn._kernels.quantized import BY_ROW, INT8, REAL, Frozen, Limits
 from fastrnn._types import Array
-from fastrnn.layers.base import Layer, Stateless
+from fastrnn.layers.base import Layer, Parts, Stateless
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.recurrent import RECURRENT, Recurrent
@@ -230,11 +230,11 @@ class QuantizedLinear(Quantized, Linear):
 class TableStage(Stateless):
     """The stage of a :class:`QuantizedEmbedding`."""
 
-    __slots__ = ("_look_up",)
-    parts = None
+    __slots__ = ("_look_up", "parts")
 
-    def __init__(self, look_up: Any) -> None:
-        self._look_up = look_up
+    def __init__(self, look_up: Any, table: Any, batch_size: int) -> None:
+        self._look_up, kernels = look_up, dispatch.kernels(INT8)
+        self.parts = Parts(kernels, (kernels.TableStepper(table, batch_size),))
 
     def step(self, x: Array, out: Array) -> None:
         """Write the rows of `x` (B,) to `out`."""
@@ -280,7 +280,7 @@ class QuantizedEmbedding(Quantized, Embedding):
 
     def stage(self, batch_size: int) -> Any:
         """Return the layer's stage in a stream."""
-        return TableStage(self._look_up)
+        return TableStage(self._look_up, self._table, batch_size)
 
 
 def largest(x: Array) -> float:

@@ -9,8 +9,8 @@ from step cimport (
     slot_lanes, store_gates,
 )
 from vec cimport (
-    VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsigmoid, vstore, vstore_first,
-    vtanh,
+    VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsettled, vsigmoid, vstore,
+    vstore_first, vtanh,
 )
 
 
@@ -29,7 +29,8 @@ cdef inline void gru_forward(const Step *s) noexcept nogil:
             n = vtanh(vfma(r, hn, n))
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
             store_gates(gates, v, n, r, z, hn)
-            vstore_first(s.out + b * s.out_row + u * VL, vfma(vset(1) - z, n, z * h), m)
+            h = vsettled(vfma(vset(1) - z, n, z * h))
+            vstore_first(s.out + b * s.out_row + u * VL, h, m)
 
 
 cdef inline void gru_backward(const StepBack *s) noexcept nogil:
@@ -83,7 +84,8 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
             vstore(gates, n)
             vstore(gates + 2 * VL, z)
-            vstore_first(s.out + b * s.out_row + u * VL, vfma(vset(1) - z, n, z * h), m)
+            h = vsettled(vfma(vset(1) - z, n, z * h))
+            vstore_first(s.out + b * s.out_row + u * VL, h, m)
 
 
 cdef inline void gru_reset_before_backward(const StepBack *s) noexcept nogil:

@@ -10,8 +10,8 @@ from step cimport (
     slot_lanes, store_gates, sum_rows,
 )
 from vec cimport (
-    VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsigmoid, vstore, vstore_first,
-    vtanh,
+    VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsettled, vsigmoid, vstore,
+    vstore_first, vtanh,
 )
 
 cdef enum:
@@ -43,7 +43,7 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
             i = vsigmoid(zi)
             f = vsigmoid(zf)
             g = vtanh(zg)
-            c = vfma(f, c_prev, i * g)
+            c = vsettled(vfma(f, c_prev, i * g))
             if peephole:
                 zo = vfma(vload(w + 2 * VL), c, zo)
             o = vsigmoid(zo)

@@ -2,8 +2,8 @@
 
 from step cimport Step, StepBack, clear_dh, recur, recur_back
 from vec cimport (
-    VL, real, vf, vfirst, vfnma, vload, vload_first, vrelu, vrelu_grad, vset, vstore, vstore_first,
-    vtanh,
+    VL, real, vf, vfirst, vfnma, vload, vload_first, vrelu, vrelu_grad, vset, vsettled, vstore,
+    vstore_first, vtanh,
 )
 
 
@@ -17,7 +17,7 @@ cdef inline void rnn_forward(const Step *s, bint relu) noexcept nogil:
         n = s.H - u * VL
         for b in range(s.B):
             h = vload(z + b * VL)
-            h = vrelu(h) if relu else vtanh(h)
+            h = vsettled(vrelu(h) if relu else vtanh(h))
             vstore(z + b * VL, h)
             vstore_first(s.out + b * s.out_row + u * VL, h, n)
 

@@ -10,12 +10,16 @@ from indrnn cimport (
 from lstm cimport lstm_backward, lstm_forward, lstm_sum_gradients, lstm_workspace
 from packing cimport Gates, Layout
 from rnn cimport rnn_relu_backward, rnn_relu_forward, rnn_tanh_backward, rnn_tanh_forward
-from step cimport MAX_GATES, MAX_STATES, MAX_VECTORS, CellKernels
+from step cimport MAX_GATES, MAX_STATES, MAX_VECTORS, CellKernels, ChunkSums, StepBack
+from vec cimport FASTRNN_INT8
 
 from fastrnn._kernels.cells import CELLS, GAINS, PEEPHOLES, PROJECTION, STATE_NORM, WEIGHTS
 
 cdef enum:
     MAX_CELLS = 32
+
+ctypedef void (*step_back)(const StepBack *) noexcept nogil
+ctypedef void (*chunk_sums)(const ChunkSums *) noexcept nogil
 
 cdef Layout[MAX_CELLS] layouts
 # The index of each cell in `layouts`, and the names of its vectors (H,), in optional groups.
@@ -73,25 +77,37 @@ cdef int enter(str name, CellKernels run, dict data) except -1:
     return 0
 
 
+# Quantized weights are not trained.
+
+cdef inline step_back trained(step_back function) noexcept:
+    return NULL if FASTRNN_INT8 else function
+
+
+cdef inline chunk_sums trained_sums(chunk_sums function) noexcept:
+    return NULL if FASTRNN_INT8 else function
+
+
 enter(
     "rnn_tanh",
     CellKernels(
-        forward=rnn_tanh_forward, backward=rnn_tanh_backward, sum_gradients=NULL, workspace=NULL
+        forward=rnn_tanh_forward, backward=trained(rnn_tanh_backward),
+        sum_gradients=NULL, workspace=NULL
     ),
     {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
 enter(
     "rnn_relu",
     CellKernels(
-        forward=rnn_relu_forward, backward=rnn_relu_backward, sum_gradients=NULL, workspace=NULL
+        forward=rnn_relu_forward, backward=trained(rnn_relu_backward),
+        sum_gradients=NULL, workspace=NULL
     ),
     {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
 enter(
     "lstm",
     CellKernels(
-        forward=lstm_forward, backward=lstm_backward, sum_gradients=lstm_sum_gradients,
-        workspace=lstm_workspace,
+        forward=lstm_forward, backward=trained(lstm_backward),
+        sum_gradients=trained_sums(lstm_sum_gradients), workspace=lstm_workspace,
     ),
     {
         "x": ("i", "f", "g", "o"), "h": ("i", "f", "g", "o"),
@@ -101,31 +117,32 @@ enter(
 enter(
     "gru",
     CellKernels(
-        forward=gru_forward, backward=gru_backward, sum_gradients=NULL, workspace=NULL
+        forward=gru_forward, backward=trained(gru_backward),
+        sum_gradients=NULL, workspace=NULL
     ),
     {"x": ("n", "r", "z"), "h": ("r", "z", "n"), "h_first": 1},
 )
 enter(
     "gru_reset_before",
     CellKernels(
-        forward=gru_reset_before_forward, backward=gru_reset_before_backward, sum_gradients=NULL,
-        workspace=gru_reset_before_workspace,
+        forward=gru_reset_before_forward, backward=trained(gru_reset_before_backward),
+        sum_gradients=NULL, workspace=gru_reset_before_workspace,
     ),
     {"x": ("n", "r", "z"), "h": ("r", "z"), "h_first": 1, "late": ("n",)},
 )
 enter(
     "indrnn_tanh",
     CellKernels(
-        forward=indrnn_tanh_forward, backward=indrnn_tanh_backward, sum_gradients=NULL,
-        workspace=NULL,
+        forward=indrnn_tanh_forward, backward=trained(indrnn_tanh_backward),
+        sum_gradients=NULL, workspace=NULL,
     ),
     {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
 enter(
     "indrnn_relu",
     CellKernels(
-        forward=indrnn_relu_forward, backward=indrnn_relu_backward, sum_gradients=NULL,
-        workspace=NULL,
+        forward=indrnn_relu_forward, backward=trained(indrnn_relu_backward),
+        sum_gradients=NULL, workspace=NULL,
     ),
     {"x": ("h",), "h": ("h",), "out_is_z": True},
 )

@@ -10,8 +10,15 @@ static int has_avx512(void) {
 /* Instructions that some CPUs of a variant have: kernels are compiled with and without them. */
 #if defined(__clang__) || __GNUC__ >= 10
 static int has_avx512bf16(void) { return has_avx512() && SUPPORTS("avx512bf16"); }
+static int has_avx512vnni(void) { return has_avx512() && SUPPORTS("avx512vnni"); }
 #else
 static int has_avx512bf16(void) { return 0; }
+static int has_avx512vnni(void) { return 0; }
+#endif
+#if defined(__clang__) || __GNUC__ >= 12
+static int has_avxvnni(void) { return has_avx2() && SUPPORTS("avxvnni"); }
+#else
+static int has_avxvnni(void) { return 0; }
 #endif
 static int has_neon(void) { return 0; }
 #else
@@ -20,6 +27,8 @@ static int has_baseline(void) { return 1; }
 static int has_avx2(void) { return 0; }
 static int has_avx512(void) { return 0; }
 static int has_avx512bf16(void) { return 0; }
+static int has_avx512vnni(void) { return 0; }
+static int has_avxvnni(void) { return 0; }
 #if defined(__aarch64__)
 static int has_neon(void) { return 1; }
 #else

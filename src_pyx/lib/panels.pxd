@@ -12,6 +12,7 @@ A last block of few units is narrow: its slots are `lanes` elements apart, the n
 instead of VL, so several gates share a vector. Its panel is the tail.
 """
 
+from libc.math cimport INFINITY
 from vec cimport (
     MAX_GROUPS, REALS, VL, WIDEST, gemm_args, gemm_run, real, set_contiguous, tile_format,
 )
@@ -30,6 +31,8 @@ cdef struct Panels:
     ptrdiff_t wider     # groups of `width` + 1 after those: with only one gate
     const gemm_run *runs    # of the left operand, if it is blocked; NULL: its rows are contiguous
     ptrdiff_t run_count
+    real least          # of int8, what a row of the left operand is scaled by: its largest entry,
+    real limit          # but at least `least`; or `limit`, if that is finite
 
 
 cdef inline ptrdiff_t ceil_div(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
@@ -97,8 +100,8 @@ cdef inline Panels panels_for(
     cdef ptrdiff_t vectors = gates if gates > 1 else blocks, groups = ceil_div(vectors, WIDEST)
     cdef ptrdiff_t wider = vectors % groups
     return Panels(
-        NULL, format, K, ceil_div(K, format.per_word), blocks, gates, first, lanes,
-        vectors // groups, groups - wider, wider, NULL, 0,
+        NULL, format, K, ceil_div(K, format.per_word) + format.extra, blocks, gates, first, lanes,
+        vectors // groups, groups - wider, wider, NULL, 0, 0, INFINITY,
     )
 
 
@@ -159,6 +162,7 @@ cdef inline void multiply(
     else:
         p.runs, p.run_count = w.runs, w.run_count
     if w.format.narrow_rows is not NULL:
+        p.least, p.limit = w.least, w.limit
         w.format.narrow_rows(p, rows)
     if w.gates > 1:
         p.w_vec = p.init_vec = p.c_vec = VL

@@ -40,6 +40,7 @@ typedef struct {
     real *c_tail;
     const tile_format *format;
     real *narrow; /* scratch for the rows of `a` in this format: see `narrow_row` */
+    real least, limit; /* of int8: the least and the largest entry that a row is scaled by */
 } gemm_args;
 
 /* Make `a` contiguous rows of K elements. */
@@ -73,6 +74,7 @@ struct tile_format {
     int most_rows[WIDEST + 1];
     /* Numbers in a word of the weights. The rest is for words only. */
     int per_word;
+    int extra; /* rows of words after those of the weights */
     /* Convert the left operand, `rows` rows of reals, to `narrow`, and make `p` read that. */
     void (*narrow_rows)(gemm_args *p, ptrdiff_t rows);
     /* Make words of n numbers. */
@@ -97,15 +99,25 @@ INLINE ptrdiff_t narrow_row(ptrdiff_t K) { return (K + 15) & ~(ptrdiff_t)15; }
 #define JOIN(a, b) JOINED(a, b)
 #define NAMED(name) JOIN(name, FORMAT)
 
+#if FASTRNN_INT8
+/* All products are of int8. */
+#include "int8.h"
+#define REALS (*INT8)
+#define BFLOAT16 INT8
+#else
 #define FORMAT real
 #define TARGET
 #define STEPS(M) M(0)
 #define WEIGHT(high, w) (w)
 #define OPERAND(high, a) vset(*(a))
 #define MULTIPLY_ADD(w, x, acc) vfma(w, x, acc)
+#define START(init) vload(init)
+#define END_TILE STORE_TILE
+#define END_ROW STORE_ROW
 #include "tile_body.h"
 static const tile_format REALS = {TILES_OF(real), ROWS_OF_REALS, .per_word = 1};
 
 #include "bfloat16.h"
+#endif
 
 #endif

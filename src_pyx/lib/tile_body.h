@@ -1,4 +1,4 @@
-/* The tiles of one format: included by tile.h and bfloat16.h, which define
+/* The tiles of one format: included by tile.h, bfloat16.h and int8.h, which define
  *
  * FORMAT                    the end of all names
  * TARGET                    an attribute of the functions, or nothing
@@ -6,6 +6,8 @@
  * WEIGHT(high, w)           a vector of weights from a vector of words
  * OPERAND(high, a)          the left operand at `a`, in all lanes
  * MULTIPLY_ADD(w, x, acc)   acc + w x
+ * START(init)               the first sums
+ * END_TILE, END_ROW         write the outputs: `w` and `w_tail` point past the last weights
  *
  * The accumulators are separate variables because GCC 12 keeps an array of them on the stack, which
  * costs most of the speed. R and N are constants wherever `tile` is inlined, so code for unused rows and
@@ -19,7 +21,7 @@
 
 #define TILE_DECLARE(r) vf acc##r##0, acc##r##1, acc##r##2, acc##r##3;
 #define TILE_INIT_VEC(r, v) \
-    acc##r##v = R > r && N > v ? vload(p.init + r * p.init_row + v * p.init_vec) : vset(0);
+    acc##r##v = R > r && N > v ? START(p.init + r * p.init_row + v * p.init_vec) : vset(0);
 #define TILE_INIT(r) TILE_VECS(TILE_INIT_VEC, r)
 #define TILE_SUM_VEC(r, v) \
     if (R > r && N > v) acc##r##v += vload(p.c + r * p.c_row + v * p.c_vec);
@@ -27,6 +29,14 @@
 #define TILE_STORE_VEC(r, v) \
     if (R > r && N > v) vstore(p.c + r * p.c_row + v * p.c_vec, acc##r##v);
 #define TILE_STORE(r) TILE_VECS(TILE_STORE_VEC, r)
+
+/* For sums that start at `init`. */
+#define STORE_TILE \
+    if (p.add) { TILE_ROWS(TILE_SUM) } \
+    TILE_ROWS(TILE_STORE)
+#define STORE_ROW \
+    STORE_TILE \
+    TAIL_VECS(TAIL_STORE)
 
 #define TILE_ADD_VEC(r, v) if (N > v) acc##r##v = MULTIPLY_ADD(w##v, x, acc##r##v);
 #define TILE_ADD(r) \
@@ -52,7 +62,7 @@
         TILE_VECS(ROW_ADD_VEC, r) \
     }
 #define TAIL_VECS(M) M(0) M(1) M(2)
-#define TAIL_INIT(v) vf tail##v = E > v ? vload(p.init_tail + v * p.init_vec) : vset(0);
+#define TAIL_INIT(v) vf tail##v = E > v ? START(p.init_tail + v * p.init_vec) : vset(0);
 #define TAIL_ADD(v) \
     if (E > v) tail##v = MULTIPLY_ADD(WEIGHT(high, vload(w_tail + v * p.w_vec)), x, tail##v);
 #define TAIL_STORE(v) if (E > v) vstore(p.c_tail + v * p.c_vec, tail##v);
@@ -109,6 +119,8 @@
 #if VECTOR_BYTES == 64
 #define TILES_OF(f) \
     .tiles = {{0}, {0, UP_TO_8(f, 1)}, {0, UP_TO_8(f, 2)}, {0, UP_TO_8(f, 3)}, {0, UP_TO_8(f, 4)}}, \
+    ROW_TILES_OF(f)
+#define ROW_TILES_OF(f) \
     .row_tiles = {{0}, ROWS_OF(f, 1), ROWS_OF(f, 2), ROWS_OF(f, 3), ROWS_OF(f, 4)}, \
     .tailed_tiles = { \
         {{0}}, {{0}}, {{0}}, {{0}, TAILED_OF(f, 3, 1), TAILED_OF(f, 3, 2)}, \
@@ -116,6 +128,8 @@
 #else
 #define TILES_OF(f) \
     .tiles = {{0}, {0, UP_TO_8(f, 1)}, {0, UP_TO_6(f, 2)}, {0, UP_TO_4(f, 3)}}, \
+    ROW_TILES_OF(f)
+#define ROW_TILES_OF(f) \
     .row_tiles = {{0}, ROWS_OF(f, 1), ROWS_OF(f, 2), ROWS_OF(f, 3)}, \
     .tailed_tiles = { \
         {{0}}, {{0}}, {{0}, TAILED_OF(f, 2, 1), TAILED_OF(f, 2, 2), TAILED_OF(f, 2, 3)}, \
@@ -138,8 +152,7 @@ INLINE TARGET void NAMED(tile)(const int R, const int N, const gemm_args p) {
             w += p.w_k;
         }
     }
-    if (p.add) { TILE_ROWS(TILE_SUM) }
-    TILE_ROWS(TILE_STORE)
+    END_TILE
 }
 
 /* One row of a batch against R groups of N vectors and a last one of E: a single row needs several
@@ -159,9 +172,7 @@ INLINE TARGET void NAMED(row_tile)(const int R, const int N, const int E, const 
             w_tail += E * VL;
         }
     }
-    if (p.add) { TILE_ROWS(TILE_SUM) }
-    TILE_ROWS(TILE_STORE)
-    TAIL_VECS(TAIL_STORE)
+    END_ROW
 }
 
 TILE_DEFINE(1, 1) TILE_DEFINE(2, 1) TILE_DEFINE(3, 1) TILE_DEFINE(4, 1)
@@ -191,3 +202,6 @@ TAILED_TILES_DEFINE(2, 1) TAILED_TILES_DEFINE(2, 2) TAILED_TILES_DEFINE(2, 3)
 #undef WEIGHT
 #undef OPERAND
 #undef MULTIPLY_ADD
+#undef START
+#undef END_TILE
+#undef END_ROW

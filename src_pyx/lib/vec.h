@@ -39,9 +39,14 @@ typedef int64_t whole;
 #define FASTRNN_DEBUG 0
 #endif
 
+/* Whether these are the kernels of quantized weights. */
+#ifndef FASTRNN_INT8
+#define FASTRNN_INT8 0
+#endif
+
 /* Whether `vfma` rounds once, on CPUs that can. */
 #ifndef FASTRNN_FUSED
-#define FASTRNN_FUSED 1
+#define FASTRNN_FUSED !FASTRNN_INT8
 #endif
 
 #if !(defined(__GNUC__) || defined(__clang__))
@@ -268,6 +273,32 @@ INLINE vf at_most(vf x, real limit) { return choose(less(vset(limit), x), vset(l
 
 INLINE vf absolute(vf x) { return as_real(as_whole(x) & ~as_whole(vset((real)-0.0))); }
 
+#if FASTRNN_INT8
+/* 2^t, t clipped to +-FARTHEST, where both activations are constant. For |f| <= 1/2, 2^f is the minimax
+ * polynomial of degree 5 that is 1 at 0 (Lawson 1961), error below 1e-7. */
+#define FARTHEST ((real)126)
+INLINE vf exp2_clipped(vf t) {
+    t = at_most(at_least(t, -FARTHEST), FARTHEST);
+    vf shifted = t + ROUND, f = t - (shifted - ROUND), square = f * f;
+    vf power = as_real((as_whole(shifted) << MANTISSA) + ((whole)BIAS << MANTISSA));
+    vf high = ((real)0.240222424 + (real)0.0555073358 * f)
+        + square * ((real)0.00967151299 + (real)0.00132647273 * f);
+    return power * (((real)1 + (real)0.693147004 * f) + square * high);
+}
+
+/* As operands have 8 bits, an absolute error of 2e-7 will do. */
+INLINE vf vsigmoid(vf x) { return (real)1 / ((real)1 + exp2_clipped(x * -LOG2_E)); }
+INLINE vf vtanh(vf x) {
+    return (real)2 / ((real)1 + exp2_clipped(x * ((real)-2 * LOG2_E))) - (real)1;
+}
+
+/* A state without numbers so small that later ones would be subnormal. */
+INLINE vf vsettled(vf state) {
+    return choose(less(absolute(state), vset((real)8.673617379884035e-19)), vset(0), state); /* 2^-60 */
+}
+#else
+INLINE vf vsettled(vf state) { return state; }
+
 /* exp(r) - 1 for r = x - n ln 2, and 2^n, for n = round(x / ln 2). As |r| <= ln(2) / 2, the
  * truncation error of the Taylor series is below 1/5 ulp; for float32, (exp(r) - 1 - r) / r^2 is the
  * minimax polynomial of degree 4 (Remez 1934), error below 1/10 ulp, evaluated in pairs (Estrin 1960)
@@ -312,6 +343,8 @@ INLINE vf vtanh(vf x) {
     return as_real(as_whole(result) | (as_whole(x) & as_whole(vset((real)-0.0))));
 }
 
+#endif
+
 /* max(x, 0); NaN stays NaN. */
 INLINE vf vrelu(vf x) { return choose(less(x, vset(0)), vset(0), x); }
 
@@ -319,12 +352,13 @@ INLINE vf vrelu(vf x) { return choose(less(x, vset(0)), vset(0), x); }
 INLINE vf vrelu_grad(vf r, vf g) { return choose(equal(r, vset(0)), vset(0), g); }
 
 /* Subnormals are slow on many processors: a decaying state would slow down all later steps. Kernels
- * flush them to 0. */
+ * flush them to 0; those of quantized weights, which avoid them, do not, as NumPy does not. */
 #if defined(__SSE2__)
 typedef unsigned int float_mode;
 INLINE float_mode flush_subnormals(void) {
     float_mode before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040); /* FTZ | DAZ: Intel SDM vol. 1, 10.2.3 */
+    /* FTZ | DAZ: Intel SDM vol. 1, 10.2.3 */
+    _mm_setcsr(FASTRNN_INT8 ? before & ~0x8040u : before | 0x8040);
     return before;
 }
 INLINE void restore_mode(float_mode before) { _mm_setcsr(before); }
@@ -333,7 +367,8 @@ typedef uint64_t float_mode;
 INLINE float_mode flush_subnormals(void) {
     float_mode before;
     __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | (1u << 24))); /* FZ: Arm ARM, FPCR */
+    float_mode flush = 1u << 24; /* FZ: Arm ARM, FPCR */
+    __asm__ volatile("msr fpcr, %0" : : "r"(FASTRNN_INT8 ? before & ~flush : before | flush));
     return before;
 }
 INLINE void restore_mode(float_mode before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }

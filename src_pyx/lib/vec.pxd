@@ -12,6 +12,7 @@ cdef extern from "vec.h" nogil:
     const ptrdiff_t SUM_LANES
     const ptrdiff_t SUM_VECTORS
     const real NORM_EPS
+    const bint FASTRNN_INT8
     vf vset(real x)
     vf vfma(vf a, vf b, vf c)       # c + a b
     vf vfnma(vf a, vf b, vf c)      # c - a b
@@ -28,6 +29,7 @@ cdef extern from "vec.h" nogil:
     )
     vf vsigmoid(vf x)
     vf vtanh(vf x)
+    vf vsettled(vf state)
     vf vrelu(vf x)
     vf vrelu_grad(vf r, vf g)
     float_mode flush_subnormals()
@@ -63,6 +65,8 @@ cdef extern from "tile.h" nogil:
         real *c_tail
         const tile_format *format
         real *narrow
+        real least
+        real limit
     ctypedef void (*tile_function)(const gemm_args *p) noexcept
     ctypedef struct tile_format:
         tile_function tiles[5][9]
@@ -71,6 +75,7 @@ cdef extern from "tile.h" nogil:
         int max_rows[5]
         int most_rows[5]
         int per_word
+        int extra
         void (*narrow_rows)(gemm_args *p, ptrdiff_t rows) noexcept nogil
         void (*make_words)(const real *a, ptrdiff_t n, real *to) noexcept nogil
         void (*pair_rows)(
@@ -83,6 +88,7 @@ cdef extern from "tile.h" nogil:
     const tile_format REALS
     const tile_format *BFLOAT16
     void use_bfloat16(bint has_instruction)
+    void use_dot(bint has_instruction)
     ptrdiff_t narrow_row(ptrdiff_t K)
     void set_contiguous(gemm_args *p, ptrdiff_t K)
     const ptrdiff_t WIDEST

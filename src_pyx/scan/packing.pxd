@@ -81,8 +81,9 @@ cdef inline ptrdiff_t panel_offset(
 cdef inline void pack(
     Panels *w, const Gates *gates, const real *weight, ptrdiff_t H
 ) noexcept nogil:
-    """Pack weights (G*H, K) for products with rows (K,)."""
+    """Pack weights (G*H, K), or words (G*H, depth), for products with rows (K,)."""
     cdef ptrdiff_t block, gate, square, k, row, lanes, per_word = w.format.per_word, u
+    cdef ptrdiff_t length = w.depth if w.format.make_words is NULL else w.K
     cdef const real *rows
     cdef real *panel
     cdef real[MOST_LANES * MOST_LANES] words
@@ -93,14 +94,14 @@ cdef inline void pack(
         lanes = min(VL, H - block * VL)
         for gate in range(w.gates):
             panel = w.w + panel_offset(w, block, gate, &row)
-            rows = weight + (gates.index[gate] * H + block * VL) * w.K
+            rows = weight + (gates.index[gate] * H + block * VL) * length
             for k in range(w.depth if lanes < VL and not tail(w) else 0):
                 vstore(panel + k * row, vset(0))
             for square in range(ceil_div(w.depth, VL)):
                 k = square * VL
-                if per_word == 1:
+                if w.format.make_words is NULL:
                     transpose_square(
-                        rows + k, w.K, lanes, min(VL, w.K - k), panel + k * row, row
+                        rows + k, length, lanes, min(VL, length - k), panel + k * row, row
                     )
                     continue
                 for u in range(lanes):

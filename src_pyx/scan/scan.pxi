@@ -13,7 +13,7 @@ from panels cimport Panels, WeightProduct, ceil_div, panels_for
 from schedule cimport Schedule
 from split cimport HOLDS_GIL, run_shared, threads_for
 from step cimport MAX_VECTORS
-from vec cimport BFLOAT16, REALS, VL, gemm_run, narrow_row, real, tile_format
+from vec cimport BFLOAT16, FASTRNN_INT8, REALS, VL, gemm_run, narrow_row, real, tile_format
 
 import numpy as np
 
@@ -45,7 +45,7 @@ cdef class Packed:
     cdef Weights w
 
     # __cinit__ runs only once, so memory that kernels are reading is never replaced.
-    def __cinit__(self, cell, config, weights):
+    def __cinit__(self, cell, config, weights, scales=None, limits=None):
         cdef Weights *w = &self.w
         if not isinstance(config, CellConfig):
             raise TypeError(f"config: expected a CellConfig, got {type(config).__name__}")
@@ -54,12 +54,15 @@ cdef class Packed:
         self.cell, self.config, self.memory = CELLS[cell.name], config, []
         self.names, self.vectors = self.cell.weights, VECTORS[self.cell.name]
         self.format = format_of(config.matmul_precision)
+        shapes = self.cell.weight_shapes(config)
+        if FASTRNN_INT8:
+            weights, shapes = in_words(self.names, weights, scales, shapes)
         self.copies = copies_of(weights, self.names)
         self.named = {
             name: array for name, array in zip(self.names, self.copies, strict=False)
             if array is not None
         }
-        check_shapes(self.cell.weight_shapes(config), self.named)
+        check_shapes(shapes, self.named)
         w.layout = layouts[<int>LAYOUTS[self.cell.name]]
         w.I, w.H, w.P = config.input_size, config.hidden_size, config.output_size
         w.blocks, w.size = ceil_div(w.H, VL), w.layout.slots * VL
@@ -70,17 +73,19 @@ cdef class Packed:
         ):
             w.lanes = VL
         self._pack_all()
+        if FASTRNN_INT8:
+            self._set_scales(limits)
         self._pack_vectors()
         w.splits = not w.projects and w.gain_x is NULL and w.late.w is NULL
 
     cdef int _pack_all(self) except -1:
         """Pack the matrices."""
         cdef Weights *w = &self.w
-        w.x = self._pack(&w.layout.x, "weight_ih")
+        w.x = self._pack(&w.layout.x, "weight_ih", w.I)
         if w.layout.dense:
-            w.h = self._pack(&w.layout.h, "weight_hh")
+            w.h = self._pack(&w.layout.h, "weight_hh", w.P)
             if w.layout.late.count:
-                w.late = self._pack(&w.layout.late, "weight_hh")
+                w.late = self._pack(&w.layout.late, "weight_hh", w.P)
         else:
             w.h = panels_for(
                 self.format, 0, w.blocks, w.layout.h.count, w.layout.h.first, w.lanes
@@ -89,6 +94,17 @@ cdef class Packed:
         if w.projects:
             w.out = self._panels(w.H, ceil_div(w.P, VL), 1, 0, VL)
             pack(&w.out, &OUTPUT, data(self.named["weight_hr"]), w.P)
+        return 0
+
+    cdef int _set_scales(self, limits) except -1:
+        """Set what rows of x, h and the output are scaled by: see panels.pxd."""
+        from fastrnn._kernels import quantized
+
+        cdef Weights *w = &self.w
+        w.x.limit, w.h.limit = limits
+        w.h.least = quantized.least(self.cell, self.config)
+        w.late.least, w.late.limit = w.h.least, w.h.limit
+        w.out.least = 1
         return 0
 
     cdef int _pack_vectors(self) except -1:
@@ -141,8 +157,7 @@ cdef class Packed:
         w.w = scratch(self.memory, product_of(w.depth, blocks, gates, VL))
         return w
 
-    cdef Panels _pack(self, Gates *gates, str name):
-        cdef ptrdiff_t K = self.named[name].shape[1]
+    cdef Panels _pack(self, Gates *gates, str name, ptrdiff_t K):
         cdef Panels w = self._panels(K, self.w.blocks, gates.count, gates.first, self.w.lanes)
         pack(&w, gates, data(self.named[name]), self.w.H)
         return w
@@ -416,6 +431,8 @@ def forward(
     cdef Forward f
     cdef Tape tape = Tape() if keep else None
     cdef list memory = []
+    if keep and FASTRNN_INT8:
+        raise ValueError("keep: expected False, as quantized weights are not trained")
     if not is_plain(x, NPY_REAL, IN) or cnp.PyArray_NDIM(x) != 3 or cnp.PyArray_DIM(x, 1) == 0:
         refuse(x, "x", f"a {real_name()} array (T, B, {w.I}), B at least 1,")
     T, B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
@@ -508,6 +525,8 @@ def segment_steps(B, least):
 
 def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients):
     """Backpropagate through time (Werbos 1990)."""
+    if FASTRNN_INT8:
+        raise ValueError("tape: expected one of floats, as quantized weights are not trained")
     cdef Packed packed = tape.packed
     if packed is None:
         raise ValueError("tape: expected one that `forward` made")

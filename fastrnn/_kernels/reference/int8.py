@@ -31,6 +31,7 @@ from fastrnn._kernels.reference.scan import STEPS
 from fastrnn._kernels.reference.step import CellWeights
 from fastrnn._kernels.reference.stream import Chain as Chain
 from fastrnn._kernels.reference.stream import LinearStepper as FloatLinearStepper
+from fastrnn._kernels.reference.stream import Stage
 from fastrnn._kernels.reference.stream import Stepper as FloatStepper
 from fastrnn._types import Array
 
@@ -79,8 +80,8 @@ def normalise(a: Array, gates: int = 1) -> Normed:
     """Return (a - mean) / sqrt(var + eps) of each row (..., gates * H), summed in a fixed order."""
     n = f32(a.shape[-1])
     d = a - (_sum(a, gates) / n)
-    square = (_sum(d * d, gates) / n).astype(np.float64) + float(f32(NORM_EPS))
-    rstd = (1 / np.sqrt(square)).astype(REAL)
+    variance = _sum(d * d, gates) / n
+    rstd = (1 / np.sqrt((variance + f32(NORM_EPS)).astype(np.float64))).astype(REAL)
     return Normed(d * rstd, rstd)
 
 
@@ -325,6 +326,18 @@ class LinearStepper(FloatLinearStepper):
 
     _kind = PackedLinear
     _linear = staticmethod(linear)
+
+
+class TableStepper(Stage):
+    """A lookup of one time step: the rows (B, D) of a table for tokens (B,)."""
+
+    def __init__(self, table: Any, batch_size: int) -> None:
+        self._table, self._scale = table.arrays["weight"], table.arrays["weight_scale"]
+        super().__init__(batch_size, self._table.shape[1:], REAL)
+
+    def run(self, x: Array, y: Array) -> None:
+        """Look up the rows of x (B,)."""
+        take_rows(self._table, self._scale, x, y)
 
 
 @arrays.pinning
