@@ -231,6 +231,52 @@ def training(draw: Draw, dtype: str, options: Options) -> Told:
     return (model, f"X {X.shape}", name), results
 
 
+def quantized_recurrent(draw: Draw, dtype: str, options: Options) -> Told:
+    """Run a quantized recurrent layer of any cell, and as a stream, on numbers of any size."""
+    cell, large = draw.one_of(*CELLS.values()), draw.number(1, 1000) <= LARGE
+    I, H = (draw.size() * (3 if large else 1) for _ in range(2))
+    T, B = draw.number(1, 9), draw.one_of(1, draw.size())
+    layer = drawn_layer(draw, cell, I, H, dtype, options)
+    layer.batch_first = False
+    x = draw.array((T, B, I), dtype) * np.float32(draw.one_of(1e-3, 1, 1, 30))
+    # Limits of other inputs than the first depend on what floats give.
+    known = layer.num_layers == 1 and cell.bounded and not getattr(layer, "proj_size", 0)
+    small = fastrnn.quantize(layer, x / 2 if known and draw.chance(0.5) else None)
+    h, *rest = (
+        draw.array((layer.num_layers * (1 + layer.bidirectional), B, n), "float32") * np.float32(2)
+        for n in (getattr(layer, "proj_size", 0) or H, *[H] * (len(cell.states) - 1))
+    )
+    calls: dict[str, Any] = {"state": (h, *rest) if rest else h} if draw.chance(0.5) else {}
+    if draw.chance(0.3):
+        calls["lengths"] = draw.rng.integers(1, T, B, endpoint=True)
+    if draw.chance(0.2):
+        calls["reset"] = draw.rng.random((T, B)) < 0.2
+    y, state_n = small(x, **calls)
+    results = {**named("weight", small.state_dict()), "y": y, **named("state", state_n)}
+    if not layer.bidirectional:
+        stream = small.stream(B)
+        for t in range(min(T, 3)):
+            results[f"step {t}"] = stream.step(x[t])
+    return (repr(small), f"x {x.shape}", *calls), results
+
+
+def quantized_model(draw: Draw, dtype: str, options: Options) -> Told:
+    """Run a quantized model of tokens, and as a stream; and a quantized Linear on its own."""
+    V, D, H, B, T = (draw.size() for _ in range(5))
+    layers = [
+        filled(draw, fastrnn.Embedding(V, D, dtype=dtype)),
+        filled(draw, draw.one_of(fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU)(D, H, dtype=dtype)),
+        filled(draw, fastrnn.Linear(H, V, bias=draw.chance(0.8), dtype=dtype)),
+    ]
+    small = fastrnn.quantize(fastrnn.Sequential(layers))
+    tokens = draw.rng.integers(0, V, (B, T))
+    stream = small.stream(B)
+    results = {"y": small.predict(tokens), "step": stream.step(tokens[:, 0])}
+    x = draw.array((draw.one_of(1, B, 300), H), dtype)
+    calibrated = fastrnn.quantize(layers[2], x / 3)
+    return (small, tokens.shape), {**results, "linear": calibrated(x)}
+
+
 @dataclass(frozen=True)
 class Precision:
     """A class of results that are the same bits, whichever kernels compute them.
@@ -268,6 +314,16 @@ def with_and_without() -> dict[str, dict[str, str]]:
     return found
 
 
+def all_backends() -> dict[str, dict[str, str]]:
+    """Return all backends, and those with instructions that not every such CPU has, without."""
+    found = {name: {"FASTRNN_BACKEND": name} for name in dispatch.backends()}
+    for name, instruction in (("avx512", "avx512vnni"), ("avx2", "avxvnni")):
+        if name in found and instruction in extensions.USED:
+            without = ",".join([*extensions.WITHOUT, instruction])
+            found[f"{name} without {instruction}"] = found[name] | {"FASTRNN_WITHOUT": without}
+    return found
+
+
 PRECISIONS = {
     "float": Precision(
         dtypes=("float32", "float64"),
@@ -280,6 +336,12 @@ PRECISIONS = {
         options={"matmul_precision": "bfloat16"},
         kinds={recurrent: 6, linear: 1, training: 1},
         runs=with_and_without,
+    ),
+    "int8": Precision(
+        dtypes=("float32", "float64"),
+        options={},
+        kinds={quantized_recurrent: 3, quantized_model: 1},
+        runs=all_backends,
     ),
 }
 
