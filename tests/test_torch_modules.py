@@ -780,6 +780,31 @@ def test_threads_share_a_module():
     assert not wrong
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+def test_bfloat16_where_torch_is_told_so(kind):
+    _, mine = pair(kind, num_layers=2)
+    layer = getattr(fastrnn, class_name(kind))(
+        I, H, num_layers=2, matmul_precision="bfloat16", **LAYERS[kind]
+    )
+    layer.load_state_dict(mine.state_dict())
+    x = torch.randn(T, B, I)
+    full = mine(x)[0]
+    setting = torch.backends.mkldnn.rnn
+    try:
+        setting.fp32_precision = "bf16"
+        y, _ = mine(x)
+        double = copy.deepcopy(mine).double()(x.double())[0]
+    finally:
+        setting.fp32_precision = "none"
+    want, _, tape = layer.forward(x.numpy())
+    assert torch.equal(y, torch.from_numpy(want))
+    assert 0 < (y - full).abs().max() < 0.1
+    assert_same((double.float(), mine(x)[0]), (full, full))
+    y.sum().backward()  # in the precision of the forward
+    _, _, grads = layer.backward(tape, np.ones_like(want))
+    assert all(torch.equal(w.grad, torch.from_numpy(grads[n])) for n, w in mine.named_parameters())
+
+
 def test_threads_are_as_many_as_torchs():
     theirs, ours_before = torch.get_num_threads(), fastrnn.get_num_threads()
     mine, x = ours.GRU(I, H), torch.randn(T, B, I)

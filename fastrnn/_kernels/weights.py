@@ -226,8 +226,8 @@ class Weights(Watched[PackedWeights]):
         return kernels.Packed(self.cell, self.config, self._arrays)
 
 
-#: The latest copies of borrowed weights, by the index of the scan: kernels, dtype and copy.
-Copies = dict[int, tuple[Kernels, np.dtype[Any], PackedWeights]]
+#: The latest copies of borrowed weights, by the index of the scan, with their kernels and kind.
+Copies = dict[int, tuple[Kernels, Kind, PackedWeights]]
 
 
 class BorrowedWeights:
@@ -256,16 +256,16 @@ class BorrowedWeights:
 
     def packed(self, kernels: Kernels) -> PackedWeights:
         """Return the kernels' copy of the arrays."""
-        cell, config, dtype = self.kind
-        of, its_dtype, packed = self._copies.get(self._index, (None, None, None))
-        if of is kernels and its_dtype == dtype and packed is not None:
+        of, kind, packed = self._copies.get(self._index, (None, None, None))
+        if of is kernels and kind == self.kind and packed is not None:
             if packed.matches(self._arrays):
                 return packed
             # Free the old copy first, so that the new one can reuse its memory.
             self._copies.pop(self._index, None)
             del packed
+        cell, config, _ = self.kind
         packed = kernels.Packed(cell, config, self._arrays)
-        self._copies[self._index] = (kernels, dtype, packed)
+        self._copies[self._index] = (kernels, self.kind, packed)
         return packed
 
 

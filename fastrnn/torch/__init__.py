@@ -5,7 +5,9 @@ parameters and initial weights; `accelerate` turns every such layer of a model i
 `restore` turns it back. Optimizers, hooks, ``state_dict``, pickling, parametrizations and pruning
 work as they do there. Calls that the kernels don't cover (other devices, half precision,
 ``torch.compile``, export, tracing) are torch's own. There are no second derivatives, no forward
-mode and no vmap. `torch.set_num_threads` sets the number of threads of this package too.
+mode and no vmap. `torch.set_num_threads` sets the number of threads of this package too, and
+``torch.backends.mkldnn.rnn.fp32_precision = "bf16"`` rounds operands of matrix products to
+bfloat16, as `matmul_precision` does elsewhere in this package.
 
 PyTorch is not installed along with this package, as everyone has a build of their own.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from fastrnn import _checks
 from fastrnn._core import config
 from fastrnn._core import stack as stacks
-from fastrnn._kernels.cells import CELLS, Cell, CellConfig
+from fastrnn._kernels.cells import CELLS, Cell, CellConfig, MatmulPrecision
 from fastrnn._kernels.weights import BorrowedWeights, Copies, Kind
 from fastrnn._types import Array
 from fastrnn.torch.shapes import Shapes
@@ -60,14 +60,16 @@ class Plan:
 
 # Asked for at each call, as attributes of torch's modules can be set at any time.
 @lru_cache(maxsize=256)
-def plan(
-    name: str, dtype: Any, I: int, H: int, P: int, bias: bool, num_layers: int, directions: int
-) -> Plan:
+def _plan(
+    name: str, dtype: Any, I: int, H: int, P: int, bias: bool, num_layers: int, directions: int,
+    precision: MatmulPrecision,
+) -> Plan:  # fmt: skip
     """Return the plan of a module with these sizes and options."""
-    cell, first = CELLS[name], CellConfig(input_size=I, hidden_size=H, proj_size=P, bias=bias)
-    above = CellConfig(
-        input_size=directions * first.output_size, hidden_size=H, proj_size=P, bias=bias
+    cell = CELLS[name]
+    first = CellConfig(
+        input_size=I, hidden_size=H, proj_size=P, bias=bias, matmul_precision=precision
     )
+    above = replace(first, input_size=directions * first.output_size)
     configs = [above if layer else first for layer in range(num_layers) for _ in range(directions)]
     there = cell.weight_shapes(first)
     return Plan(
@@ -77,6 +79,25 @@ def plan(
         tuple(name in there for name in cell.weights),
         cell.state_sizes(first),
     )
+
+
+def plan(name: str, dtype: Any, *sizes: int) -> Plan:
+    """Return the plan of a module with these sizes and options.
+
+    Products are in bfloat16 where torch was told that its own may be.
+
+    Parameters
+    ----------
+    name : str
+        Of the cell.
+    dtype : torch.dtype
+    *sizes
+        I, H, P or 0, whether there are biases, L, D.
+    """
+    few_bits = (
+        dtype is torch.float32 and torch._C._get_fp32_precision_getter("mkldnn", "rnn") == "bf16"
+    )
+    return _plan(name, dtype, *sizes, "bfloat16" if few_bits else "float32")
 
 
 @dataclass(slots=True, eq=False, repr=False)
