@@ -90,3 +90,20 @@ def test_a_seeded_training(name):
         model.fit(text, callbacks=[watch], verbose=0)
     assert watch.steps == 200
     assert re.findall(r"`([0-9a-f]{64})`", README.read_text(encoding="utf-8")) == [watch.sha256]
+
+
+def test_without_such_a_backend(monkeypatch, capsys):
+    monkeypatch.setattr(dispatch, "FUSED", ())
+    monkeypatch.setattr(bits, "PRECISIONS", {"float": bits.PRECISIONS["float"]})
+    assert main(["bench", "--bits", "1"]) == 0
+    assert capsys.readouterr().out == "float: no backend of this machine promises these bits\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"float": 1}', '{"double": {}}', '{"float": {"a": ""}}']
+)
+def test_another_file(tmp_path, capsys, text):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    assert main(["bench", "--check", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
