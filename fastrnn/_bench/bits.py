@@ -484,7 +484,7 @@ def report(count: int, save: str | None, check: str | None) -> bool:
             print(f"{precision}: no backend of this machine promises these bits", flush=True)
             continue
         numbers = range(count) if expected is None else [*map(int, expected[precision])]
-        found = compare(precision, numbers, expected and expected[precision])
+        found = compare(precision, numbers, None if expected is None else expected[precision])
         print(found, flush=True)
         written[precision], equal = found.hashes, equal and not found.different
     if save is not None:
