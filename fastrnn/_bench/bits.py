@@ -432,10 +432,16 @@ class Comparison:
         return f"{text}; the first that is not is {number}: {told}\n{', '.join(names)} differ"
 
 
+def _runs(precision: str, current: bool) -> dict[str, dict[str, str]]:
+    """Return the kernels to compare, or the `current` backend if it is one of them."""
+    found = PRECISIONS[precision].runs()
+    return {name: e for name, e in found.items() if not current or name == fastrnn.backend()}
+
+
 def compare(
     precision: str, numbers: Sequence[int], expected: Mapping[str, str] | None = None
 ) -> Comparison:
-    """Run configurations on all kernels of a class of precision.
+    """Run configurations on all kernels of a class of precision, or on the current ones.
 
     Parameters
     ----------
@@ -444,9 +450,9 @@ def compare(
     numbers : sequence of int
         Which configurations.
     expected : mapping of str to str, optional
-        Hashes from another machine, to compare with too.
+        Hashes from another machine, with which only the current backend is compared.
     """
-    runs = PRECISIONS[precision].runs()
+    runs = _runs(precision, expected is not None)
     names = [*runs, *(["the file"] if expected is not None else [])]
     found = Comparison(precision, names, {}, [])
     with tqdm(total=len(numbers), unit="configuration", leave=False) as bar:
@@ -480,8 +486,8 @@ def report(count: int, save: str | None, check: str | None) -> bool:
     expected = None if check is None else _written(check)
     written, equal = {}, True
     for precision in PRECISIONS if expected is None else expected:
-        if not PRECISIONS[precision].runs():
-            print(f"{precision}: no backend of this machine promises these bits", flush=True)
+        if not _runs(precision, expected is not None):
+            print(f"{precision}: no such backend here promises these bits", flush=True)
             continue
         numbers = range(count) if expected is None else [*map(int, expected[precision])]
         found = compare(precision, numbers, None if expected is None else expected[precision])

@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     bits.add_argument("--save", metavar="FILE", help="write the hashes of their results")
     bits.add_argument(
-        "--check", metavar="FILE", help="compare with hashes that another machine has written"
+        "--check", metavar="FILE", help="compare this backend with hashes from another machine"
     )
 
 
