@@ -273,6 +273,7 @@ class Numbers:
         chosen: dict[str, Sequence[Any]] = {
             "num_layers": (1, 2, 3), "proj_size": (0, 1, 2), "p": (0, 0.5, 1), "lr": (0.1, 1e-3),
             "dropout": (0, 0.5, 1), "weight_dropout": (0, 0.5), "dtype": ("f4", "f8"),
+            "matmul_precision": ("float32", "bfloat16"),
             "nonlinearity": ("tanh", "relu"), "init": ("uniform", "orthogonal"), "seed": (0,),
             "forget_bias": (1.0,), "momentum": (0, 0.9), "weight_decay": (0, 0.1),
             "clip_norm": (1.0,), "clip_value": (1.0,), "monitor": ("loss",), "patience": (0,),

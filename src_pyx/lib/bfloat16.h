@@ -104,14 +104,14 @@ INLINE vf upper_half(vf w) { return as_real((vi)((vw)as_whole(w) & UPPER_HALF));
 #define END_TILE STORE_TILE
 #define END_ROW STORE_ROW
 #include "tile_body.h"
-/* With 16 registers, the mask takes one. */
+/* With 16 registers, the mask of `upper_half` takes one. */
 #if VECTOR_BYTES == 64
-#define ROWS_OF_SHIFT ROWS_OF_REALS
+#define ROWS_OF_SHIFT .max_rows = {0, 8, 8, 8, 6}, .most_rows = {0, 8, 8, 8, 6}
 #else
 #define ROWS_OF_SHIFT .max_rows = {0, 8, 6, 3}, .most_rows = {0, 8, 6, 3}
 #endif
 static const tile_format SHIFT = {
-    TILES_OF(shift), ROWS_OF_SHIFT, .per_word = 2, .narrow_rows = narrow_rows_shift,
+    FEWER_TILES_OF(shift), ROWS_OF_SHIFT, .per_word = 2, .narrow_rows = narrow_rows_shift,
     .make_words = make_words_shift, .pair_rows = pair_rows_shift, .pair_left = pair_left_shift,
     .a_width = 2,
 };

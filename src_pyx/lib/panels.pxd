@@ -176,7 +176,10 @@ cdef inline void multiply(
             for j in range(w.groups):
                 p.w = weights + j * w.depth * p.w_k
                 p.init, p.c = init + j * p.w_k, c + j * p.w_k
-                if rows == 1 and narrow and i == count - 1 and j == w.groups - 1:
+                if (
+                    rows == 1 and narrow and i == count - 1 and j == w.groups - 1
+                    and p.format.tailed_tiles[n][narrow][blocks] is not NULL
+                ):
                     p.w_group, p.init_row, p.c_row = panel, init_panel, c_panel
                     p.format.tailed_tiles[n][narrow][blocks](p)
                     return

@@ -63,7 +63,7 @@ typedef void (*tile_function)(const gemm_args *);
 #define MAX_GROUPS 4
 
 /* A format of operands, and its tiles: of R rows and N vectors tiles[N][R]; of one row by groups
- * row_tiles[N][groups], with a last group of E vectors tailed_tiles[N][E][groups]. */
+ * row_tiles[N][groups], with a last group of E vectors tailed_tiles[N][E][groups], or NULL. */
 struct tile_format {
     tile_function tiles[WIDEST + 1][9];
     tile_function row_tiles[WIDEST + 1][MAX_GROUPS + 1];

@@ -113,9 +113,20 @@
      tailed_tile_3x##N##_##E##_##f, tailed_tile_4x##N##_##E##_##f}
 #define ROWS_OF(f, N) \
     {0, tile_1x##N##_##f, row_tile_2x##N##_##f, row_tile_3x##N##_##f, row_tile_4x##N##_##f}
-#define UP_TO_4(f, N) tile_1x##N##_##f, tile_2x##N##_##f, tile_3x##N##_##f, tile_4x##N##_##f
+#define UP_TO_3(f, N) tile_1x##N##_##f, tile_2x##N##_##f, tile_3x##N##_##f
+#define UP_TO_4(f, N) UP_TO_3(f, N), tile_4x##N##_##f
 #define UP_TO_6(f, N) UP_TO_4(f, N), tile_5x##N##_##f, tile_6x##N##_##f
 #define UP_TO_8(f, N) UP_TO_6(f, N), tile_7x##N##_##f, tile_8x##N##_##f
+/* FEWER_TILES_OF: for a format that is not the fastest of its module, whose code would weigh too much. */
+#if VECTOR_BYTES == 64
+#define FEWER_TILES_OF(f) \
+    .tiles = {{0}, {0, UP_TO_8(f, 1)}, {0, UP_TO_8(f, 2)}, {0, UP_TO_8(f, 3)}, {0, UP_TO_6(f, 4)}}, \
+    .row_tiles = {{0}, ROWS_OF(f, 1), ROWS_OF(f, 2), ROWS_OF(f, 3), ROWS_OF(f, 4)}
+#else
+#define FEWER_TILES_OF(f) \
+    .tiles = {{0}, {0, UP_TO_8(f, 1)}, {0, UP_TO_6(f, 2)}, {0, UP_TO_3(f, 3)}}, \
+    .row_tiles = {{0}, ROWS_OF(f, 1), ROWS_OF(f, 2), ROWS_OF(f, 3)}
+#endif
 #if VECTOR_BYTES == 64
 #define TILES_OF(f) \
     .tiles = {{0}, {0, UP_TO_8(f, 1)}, {0, UP_TO_8(f, 2)}, {0, UP_TO_8(f, 3)}, {0, UP_TO_8(f, 4)}}, \
