@@ -28,8 +28,10 @@ from typing import Any
 SIZES = [
     ("step", "step", 32, 32, 1, 1),
     ("step", "step", 64, 128, 1, 1),
+    ("call", "forward", 32, 32, 1, 1),
     ("sequence", "forward", 64, 128, 20, 1),
     ("batch", "forward", 64, 128, 10, 33),
+    ("small training", "training", 32, 32, 1, 1),
     ("training", "training", 32, 32, 20, 1),
     ("training", "training", 64, 128, 10, 33),
 ]

@@ -147,6 +147,35 @@ def forward(
     return _NewTape(weights.kind, kernels, packed, kept, x.shape, reverse)  # type: ignore[return-value]
 
 
+def run(
+    weights: ScanWeights, x: Any, state: Any, *, keep: bool = False
+) -> tuple[Array, Any, ScanTape | None] | None:
+    """Run the current kernels as a layer's only scan, into new arrays.
+
+    Returns y, the final state and the tape; or None if an array needs to be converted first.
+    """
+    kernels = dispatch.kernels(weights.kind[2])
+    packed = weights.packed(kernels)
+    done = kernels.run(packed, x, state, keep=keep)
+    if done is None or not keep:
+        return done  # type: ignore[return-value]
+    y, state_n, kept = done
+    return y, state_n, _NewTape(weights.kind, kernels, packed, kept, x.shape, False)  # type: ignore[return-value, arg-type]
+
+
+def run_back(
+    tape: ScanTape, x_shape: tuple[int, ...], dy: Any, dstate_n: Any, input_gradient: bool
+) -> tuple[Array | None, Any, list[Array | None]] | None:
+    """Backpropagate through a layer's only scan, into new arrays.
+
+    Returns dx, the gradient of the initial state and those of the weights; or None if an array
+    needs to be converted first, or the scan was not kept as a whole, or of a batch.
+    """
+    if x_shape != tape.shape or isinstance(tape.kept, Checkpoints | Nothing):
+        return None
+    return tape.kernels.run_back(tape.kept, dy, dstate_n, input_gradient=input_gradient)
+
+
 def backward(
     tape: ScanTape,
     kind: Kind,

@@ -231,6 +231,53 @@ class Kernels(Protocol):
             For the tape's weights, whose gradients are added; None where they are not wanted.
         """
 
+    def run(
+        self, packed: PackedWeights, x: Any, state: Any, *, keep: bool = False
+    ) -> tuple[Array, Any, KernelTape | None] | None:
+        """Run a layer over a sequence, into new arrays; None if an array needs to be converted.
+
+        Parameters
+        ----------
+        packed : PackedWeights
+        x : (T, B, I) array
+            The last axis contiguous, and not empty; else None is returned.
+        state : array, tuple of array, or None
+            As a layer of ``fastrnn.layers`` takes it: (1, B, P) for h, (1, B, H) for others.
+        keep : bool
+            Whether to return a tape for `backward` or `run_back`.
+
+        Returns
+        -------
+        y : (T, B, P) array
+        state_n
+            As `state`.
+        tape : KernelTape or None
+        """
+
+    def run_back(
+        self, tape: KernelTape, dy: Any, dstate_n: Any, *, input_gradient: bool = True
+    ) -> tuple[Array | None, Any, list[Array | None]] | None:
+        """Backpropagate, into new arrays; None if an array needs to be converted.
+
+        Parameters
+        ----------
+        tape : KernelTape
+        dy : (T, B, P) array or None
+            The last axis contiguous.
+        dstate_n : array, tuple of array, or None
+            Gradient of the final state, as `run` takes states.
+        input_gradient : bool
+            Whether dx is wanted.
+
+        Returns
+        -------
+        dx : (T, B, I) array or None
+        dstate
+            As `dstate_n`.
+        grads : list of array or None
+            As ``WeightGradients.arrays`` returns them.
+        """
+
     def segment_steps(self, B: int, least: int) -> int:
         """Return a segment length of at least `least` steps for B rows.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._core import scan
 from fastrnn._core import stack as stacks
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.weights import Weights
@@ -89,6 +90,8 @@ class Recurrent(CellLayer):
         }
         #: Factors without dropout: of each scan's weights, and of the output of each lower layer.
         self._whole: Sequence[Array | None] = (None,) * len(configs)
+        #: Whether the kernels may read the caller's arrays and make the results.
+        self._direct = len(configs) == 1 and self._return_sequences
         self._passed_on: Sequence[Array | None] = (None,) * (L - 1)
         super().__init__(cell, configs, dtype=dtype, seed=seed, init=init)
         if self.dropout > 0 and L == 1:
@@ -231,6 +234,10 @@ class Recurrent(CellLayer):
         checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape | None]:  # fmt: skip
         batch_first = self._batch_first
+        if lengths is None and reset is None and checkpoint_every is None and not batch_first:
+            done = self._run_directly(x, state, keep)
+            if done is not None:
+                return done
         x = _checks.array(x, "x", self._dtype)
         if x.ndim != 3 or x.shape[2] != self._config.input_size or not x.size:
             lead = ("T",) if x.ndim == 2 else ("B", "T") if batch_first else ("T", "B")
@@ -241,6 +248,20 @@ class Recurrent(CellLayer):
             lengths = _checks.lengths(lengths, T, batch)
             reset = _checks.reset(reset, T, batch)
         return self._run_checked(x, batch_first, state, lengths, reset, keep, checkpoint_every)
+
+    def _run_directly(
+        self, x: Any, state: Any, keep: bool
+    ) -> tuple[Array, Any, Tape | None] | None:
+        """Run a layer of one scan on arrays that need no conversion; None for other calls."""
+        if not self._direct or (keep and self._weight_dropout and self._training):
+            return None
+        done = scan.run(self._scan_weights[0], x, state, keep=keep)
+        if done is None or not keep:
+            return done  # type: ignore[return-value]
+        y, state_n, kept = done
+        stack: Any = stacks.StackTape([kept], self._passed_on)  # type: ignore[list-item]
+        tape: Any = _NewTape(stack, x.shape, False, True, self._whole)
+        return y, state_n, tape
 
     def _run_checked(
         self, x: Array, batch_first: bool, state: Any, lengths: Array | None, reset: Array | None,
@@ -354,6 +375,11 @@ class Recurrent(CellLayer):
                 f"return_sequences={tape.return_sequences}"
             )
         self._expect_own(tape.stack.scans)
+        if self._direct and tape.weight_factors is self._whole and not batch_first:
+            wanted = _checks.flag(input_gradient, "input_gradient")
+            done = scan.run_back(tape.stack.scans[0], tape.x_shape, dy, dstate, wanted)
+            if done is not None:
+                return done[0], done[1], self._named([done[2]])
         _, B, _ = tape.stack.scans[0].shape
         batch = (B,) if len(tape.x_shape) == 3 else ()
         (dh, *rest), _dstate_pins = self._rows(dstate, "dstate", batch)
@@ -420,16 +446,25 @@ class Recurrent(CellLayer):
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
     ) -> tuple[Array, Any]:
         """Run for inference as part of a model."""
-        y, state_n, _ = self._run_checked(x, False, state, lengths, reset, keep=False)
+        y, state_n, _ = self._apply(x, state, lengths, reset, False)
         return y, state_n
 
     def apply_forward(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
     ) -> tuple[Array, Any, Tape]:
         """Run for training as part of a model."""
-        y, state_n, tape = self._run_checked(x, False, state, lengths, reset, keep=True)
+        y, state_n, tape = self._apply(x, state, lengths, reset, True)
         assert tape is not None
         return y, state_n, tape
+
+    def _apply(
+        self, x: Array, state: Any, lengths: Array | None, reset: Any, keep: bool
+    ) -> tuple[Array, Any, Tape | None]:
+        if lengths is None and reset is None:
+            done = self._run_directly(x, state, keep)
+            if done is not None:
+                return done
+        return self._run_checked(x, False, state, lengths, reset, keep)
 
     def apply_backward(
         self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True

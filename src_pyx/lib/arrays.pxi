@@ -137,21 +137,27 @@ cdef inline real *rows_of(object array, str name, ptrdiff_t columns, int access)
     return <real *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
+cdef inline bint is_sequence(
+    object array, ptrdiff_t T, ptrdiff_t B, ptrdiff_t n, int access
+) noexcept:
+    """Return whether it is an array (T, B, n) whose last axis is contiguous."""
+    cdef cnp.ndarray a
+    if not is_plain(array, NPY_REAL, access) or cnp.PyArray_NDIM(<cnp.ndarray>array) != 3:
+        return False
+    a = <cnp.ndarray>array
+    return (
+        cnp.PyArray_DIM(a, 0) == T and cnp.PyArray_DIM(a, 1) == B and cnp.PyArray_DIM(a, 2) == n
+        and (n == 1 or T == 0 or cnp.PyArray_STRIDE(a, 2) == sizeof(real))
+        and cnp.PyArray_STRIDE(a, 0) % <ptrdiff_t>sizeof(real) == 0
+        and cnp.PyArray_STRIDE(a, 1) % <ptrdiff_t>sizeof(real) == 0
+    )
+
+
 cdef inline real *sequence(
     object array, str name, ptrdiff_t T, ptrdiff_t B, ptrdiff_t n, int access
 ) except? NULL:
     """Return the data of an array (T, B, n), last axis contiguous; raise if it is not one."""
-    cdef cnp.ndarray a
-    cdef bint fits = False
-    if is_plain(array, NPY_REAL, access) and cnp.PyArray_NDIM(<cnp.ndarray>array) == 3:
-        a = <cnp.ndarray>array
-        fits = (
-            cnp.PyArray_DIM(a, 0) == T and cnp.PyArray_DIM(a, 1) == B and cnp.PyArray_DIM(a, 2) == n
-            and (n == 1 or T == 0 or cnp.PyArray_STRIDE(a, 2) == sizeof(real))
-            and cnp.PyArray_STRIDE(a, 0) % <ptrdiff_t>sizeof(real) == 0
-            and cnp.PyArray_STRIDE(a, 1) % <ptrdiff_t>sizeof(real) == 0
-        )
-    if not fits:
+    if not is_sequence(array, T, B, n, access):
         refuse(
             array, name, f"a {real_name()} array ({T}, {B}, {n}) whose last axis is contiguous"
         )

@@ -404,14 +404,35 @@ cdef tuple tuple_of(states, str name, ptrdiff_t count):
 
 
 cdef int take_states(
-    const Weights *w, const real **to, tuple states, str name, ptrdiff_t B, int access
+    const Weights *w, const real **to, tuple states, str name, ptrdiff_t B, int access, bint stacked
 ) except -1:
-    """Check states or their gradients: (B, P) for h, (B, H) for others; inputs may be None."""
-    cdef ptrdiff_t i
+    """Check states or their gradients: (B, P) for h, (B, H) for others; inputs may be None.
+
+    If `stacked`, they are those of the only layer of a stack: (1, B, P) and (1, B, H).
+    """
+    cdef ptrdiff_t i, n
     for i in range(w.layout.states):
-        if states[i] is not None or access != IN:
-            to[i] = matrix(states[i], name, B, w.H if i else w.P, access)
+        n = w.H if i else w.P
+        if states[i] is None and access == IN:
+            continue
+        if not stacked:
+            to[i] = matrix(states[i], name, B, n, access)
+        elif is_stacked(states[i], B, n, access):
+            to[i] = data(states[i])
+        else:
+            refuse(states[i], name, f"a C-contiguous {real_name()} array (1, {B}, {n})")
     return 0
+
+
+cdef inline bint is_stacked(object array, ptrdiff_t B, ptrdiff_t n, int access) noexcept:
+    """Return whether it is a C-contiguous array (1, B, n)."""
+    return (
+        is_plain(array, NPY_REAL, access | cnp.NPY_ARRAY_C_CONTIGUOUS)
+        and cnp.PyArray_NDIM(<cnp.ndarray>array) == 3
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 0) == 1
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 1) == B
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 2) == n
+    )
 
 
 cdef ptrdiff_t multiply_adds(const Weights *w, ptrdiff_t rows) noexcept nogil:
@@ -427,6 +448,13 @@ def forward(
     Packed packed not None, x, state, y, state_n, *, bint keep=False, spans=None, reset=None
 ):
     """Run a layer over a sequence."""
+    return run_scan(packed, x, state, y, state_n, keep, spans, reset, False)
+
+
+cdef Tape run_scan(
+    Packed packed, x, state, y, state_n, bint keep, spans, reset, bint stacked
+):
+    """Run a layer over a sequence; the states are `stacked` or not."""
     cdef const Weights *w = &packed.w
     cdef ptrdiff_t T, B
     cdef Forward f
@@ -461,8 +489,8 @@ def forward(
     f.x, f.x_t, f.x_b = sequence(x, "x", T, B, w.I, IN), stride(x, 0), stride(x, 1)
     if y is not None:
         f.y, f.y_t, f.y_b = sequence(y, "y", T, B, w.P, OUT), stride(y, 0), stride(y, 1)
-    take_states(w, <const real **>f.state_n, state_n, "state_n", B, OUT)
-    take_states(w, f.state_0, state, "state", B, IN)
+    take_states(w, <const real **>f.state_n, state_n, "state_n", B, OUT, stacked)
+    take_states(w, f.state_0, state, "state", B, IN, stacked)
     if work < HOLDS_GIL:
         begin_forward(&f)
         run_shared(threads, forward_share, &f, f.by_blocks, &f.others)
@@ -526,6 +554,13 @@ def segment_steps(B, least):
 
 def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients):
     """Backpropagate through time (Werbos 1990)."""
+    run_scan_back(tape, dy, dstate_n, dx, dstate, gradients, False)
+
+
+cdef int run_scan_back(
+    Tape tape, dy, dstate_n, dx, dstate, Gradients gradients, bint stacked
+) except -1:
+    """Backpropagate through time; gradients of states are `stacked` or not."""
     if FASTRNN_INT8:
         raise ValueError("tape: expected one of floats, as quantized weights are not trained")
     cdef Packed packed = tape.packed
@@ -558,8 +593,8 @@ def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients):
         f.dy, f.dy_t, f.dy_b = sequence(dy, "dy", T, B, w.P, IN), stride(dy, 0), stride(dy, 1)
     if dx is not None:
         f.dx, f.dx_t, f.dx_b = sequence(dx, "dx", T, B, w.I, OUT), stride(dx, 0), stride(dx, 1)
-    take_states(w, <const real **>f.dstate_0, dstate, "dstate", B, OUT)
-    take_states(w, f.dstate_n, dstate_n, "dstate_n", B, IN)
+    take_states(w, <const real **>f.dstate_0, dstate, "dstate", B, OUT, stacked)
+    take_states(w, f.dstate_n, dstate_n, "dstate_n", B, IN, stacked)
     if work < HOLDS_GIL:
         begin_backward(&f)
         run_shared(threads, backward_share, &f, f.by_blocks, &f.others)
@@ -567,6 +602,7 @@ def backward(Tape tape not None, dy, dstate_n, dx, dstate, Gradients gradients):
         with nogil:
             begin_backward(&f)
             run_shared(threads, backward_share, &f, f.by_blocks, &f.others)
+    return 0
 
 
 cdef int allocate_backward(Backward *f, Tape tape, bint has_dx, list memory) except -1:

@@ -3,6 +3,8 @@
 Both twins have the names and arguments of ``fastrnn._kernels.interface``.
 """
 
+from fastrnn._kernels.reference.direct import run as run
+from fastrnn._kernels.reference.direct import run_back as run_back
 from fastrnn._kernels.reference.embedding import add_rows as add_rows
 from fastrnn._kernels.reference.embedding import take_rows as take_rows
 from fastrnn._kernels.reference.linear import PackedLinear as PackedLinear
