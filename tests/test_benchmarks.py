@@ -45,6 +45,12 @@ def test_rows_beside_peers(command: str, rows: list[str], tmp_path: Path, dtype:
     assert any("numpy" in line["peers"] for line in lines)
 
 
+def test_steps() -> None:
+    table = run("steps.py")
+    assert "LSTM(8,16) + Linear(16,1): own" in table
+    assert "CharLM.generate" in table
+
+
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize(
     "name",

@@ -6,9 +6,9 @@ All other modules iterate over :data:`CELLS`. A new cell is an entry here and on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 from fastrnn import _checks
 
@@ -60,6 +60,8 @@ class CellConfig:
     peephole: bool = False
     layer_norm: bool = False
     matmul_precision: MatmulPrecision = "float32"
+    #: The latest answer of `Cell.weight_shapes`: hashing both would take longer than all else.
+    _shapes: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check sizes and options."""
@@ -132,15 +134,18 @@ class Cell:
         ValueError
             If `config` has an option that this cell does not support.
         """
-        return _weight_shapes(self, config).copy()
+        latest = config._shapes
+        if latest is None or latest[0] is not self:
+            latest = self, _weight_shapes(self, config)
+            object.__setattr__(config, "_shapes", latest)
+        shapes: dict[str, tuple[int, ...]] = latest[1].copy()
+        return shapes
 
     def state_sizes(self, config: CellConfig) -> tuple[int, ...]:
         """Return the size of each state: P for h, H for others."""
         return (config.output_size, *[config.hidden_size] * (len(self.states) - 1))
 
 
-# Asked for whenever weights that have changed are packed, so at each step of a training.
-@lru_cache(maxsize=64)
 def _weight_shapes(cell: Cell, config: CellConfig) -> dict[str, tuple[int, ...]]:
     absent: tuple[str, ...] = () if config.bias else ("bias_ih", "bias_hh", "bias_c")
     for option, names, asked in (

@@ -205,29 +205,36 @@ cdef inline void pack_row(
     memset(to + given, 0, (row - given) * sizeof(real))
 
 
-cdef inline ptrdiff_t unit_offset(
-    ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, ptrdiff_t unit, ptrdiff_t H
+cdef inline ptrdiff_t slot_offset(
+    ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, ptrdiff_t block, ptrdiff_t H
 ) noexcept nogil:
-    """Return the offset of a unit of a slot in (blocks, slots * VL)."""
-    return unit // VL * slots * VL + slot * (VL if unit < H // VL * VL else lanes) + unit % VL
+    """Return the offset of a slot of a block in (blocks, slots * VL)."""
+    return block * slots * VL + slot * (VL if (block + 1) * VL <= H else lanes)
 
 
 cdef inline void add_vector(
     real *packed, ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, const real *vector, ptrdiff_t H
 ) noexcept nogil:
     """Add a vector (H,) to a slot of (blocks, slots * VL)."""
-    cdef ptrdiff_t unit
-    for unit in range(H):
-        packed[unit_offset(slots, slot, lanes, unit, H)] += vector[unit]
+    cdef ptrdiff_t block, unit
+    cdef real *to
+    cdef const real *given
+    for block in range(ceil_div(H, VL)):
+        to, given = packed + slot_offset(slots, slot, lanes, block, H), vector + block * VL
+        for unit in range(min(VL, H - block * VL)):
+            to[unit] += given[unit]
 
 
 cdef inline void take_vector(
     const real *packed, ptrdiff_t slots, ptrdiff_t slot, ptrdiff_t lanes, real *vector, ptrdiff_t H
 ) noexcept nogil:
     """Read a vector (H,) from a slot of (blocks, slots * VL)."""
-    cdef ptrdiff_t unit
-    for unit in range(H):
-        vector[unit] = packed[unit_offset(slots, slot, lanes, unit, H)]
+    cdef ptrdiff_t block
+    for block in range(ceil_div(H, VL)):
+        memcpy(
+            vector + block * VL, packed + slot_offset(slots, slot, lanes, block, H),
+            min(VL, H - block * VL) * sizeof(real),
+        )
 
 
 cdef inline void add_gates(

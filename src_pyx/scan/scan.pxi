@@ -222,7 +222,10 @@ cdef tuple copies_of(weights, tuple names):
     for name, array in zip(names, weights, strict=False):
         copy = array
         if array is not None:
-            copy = np.array(array, order="C") if cnp.PyArray_Check(array) else None
+            if cnp.PyArray_CheckExact(array):
+                copy = cnp.PyArray_NewCopy(<cnp.ndarray>array, cnp.NPY_CORDER)
+            else:
+                copy = np.array(array, order="C") if cnp.PyArray_Check(array) else None
             if not is_plain(copy, NPY_REAL, IN):
                 refuse(array, name, f"a {real_name()} array")
         copies.append(copy)
