@@ -472,7 +472,9 @@ def test_views_are_not_resized(made, batch_first, monkeypatch, same_bits):
     viewed = resized_everywhere(monkeypatch, **owners)
     y, *_, tape = layer.forward(x, *options)
     assert same_bits(first_of(y), first_of(expected))
-    assert viewed >= owners.keys() - {"x"}
+    # A single scan reads the caller's arrays themselves, and checks them where it does.
+    itself = getattr(layer, "_direct", False) and not batch_first
+    assert itself or viewed >= owners.keys() - {"x"}
     dy = first_of(y).copy()
     with monkeypatch.context() as patch:
         resized_everywhere(patch, dy=dy)
