@@ -51,14 +51,15 @@ def least(call: Callable[[], Any], runs: int) -> float:
     return best
 
 
-def step_time(layers: list[Any], runs: int) -> float:
+def step_time(described: list[tuple[str, tuple[int, ...]]], runs: int) -> float:
     """Return the time of a step of a model of these layers."""
     import fastrnn
 
-    model = fastrnn.Sequential(layers)
-    stream = model.stream()
-    x: Any = 3 if model.vocabulary else np.zeros(model.features_in or 1, np.float32)
-    out = np.empty(model.features_out, np.float32)
+    layers = [getattr(fastrnn, kind)(*sizes, seed=0) for kind, sizes in described]
+    stream = fastrnn.Sequential(layers).stream()
+    (first, (features, *_)), (_, (_, outputs, *_)) = described[0], described[-1]
+    x: Any = 3 if first == "Embedding" else np.zeros(features, np.float32)
+    out = np.empty(outputs, np.float32)
     return least(lambda: stream.step(x, out=out), runs)
 
 
@@ -116,9 +117,8 @@ def measured(runs: int) -> dict[str, float]:
     fastrnn.set_num_threads(1)
     times = {}
     for name, described in MODELS.items():
-        layers = [getattr(fastrnn, kind)(*sizes, seed=0) for kind, sizes in described]
-        times[name] = step_time(layers, runs)
-        times[f"{name}: own"] = sum(step_time([layer], runs) for layer in layers)
+        times[name] = step_time(described, runs)
+        times[f"{name}: own"] = sum(step_time([layer], runs) for layer in described)
     layer, x = fastrnn.LSTM(32, 32, seed=0), np.zeros((1, 1, 32), np.float32)
     y, _, tape = layer.forward(x)
     times["LSTM(32,32)(x) of one step"] = least(lambda: layer(x), runs)
