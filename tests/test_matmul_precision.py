@@ -188,7 +188,7 @@ def test_millions_of_pairs():
     found = {}
     for name, environment in bits.PRECISIONS["bfloat16"].runs().items():
         done = subprocess.run(
-            [sys.executable, "-c", PAIRS], env={**os.environ, **environment}, check=True,
+            [sys.executable, "-P", "-c", PAIRS], env={**os.environ, **environment}, check=True,
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         found[name] = done.stdout

@@ -129,7 +129,7 @@ def test_instructions_agree():
     for name in fastrnn.backends():
         for without in ("", "avx512vnni,avxvnni"):
             environment = os.environ | {"FASTRNN_BACKEND": name, "FASTRNN_WITHOUT": without}
-            found.add(subprocess.check_output([sys.executable, "-c", HASH], env=environment))
+            found.add(subprocess.check_output([sys.executable, "-P", "-c", HASH], env=environment))
     assert len(found) == 1
 
 

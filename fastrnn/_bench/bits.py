@@ -7,6 +7,7 @@ check the hashes that this one has written.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 import fastrnn
 from fastrnn._core.initializers import uniform
@@ -27,6 +27,7 @@ from fastrnn._kernels import dispatch, extensions
 from fastrnn._kernels.cells import CELLS, Cell
 from fastrnn._types import Array
 from fastrnn.layers import RECURRENT
+from fastrnn.models.progress import Display
 
 #: How many configurations one process runs.
 AT_ONCE = 250
@@ -386,20 +387,22 @@ def _computed(
         yield {str(number): digests(precision, number) for number in numbers}
         return
     asked = json.dumps([precision, [*numbers]])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, asked],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for environment in runs.values()
-    ]
-    for process in processes:
-        out, _ = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"a process that computes {precision} configurations failed")
-        yield json.loads(out)
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for environment in runs.values():
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __spec__.name, asked],
+                env={**os.environ, **environment},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)  # where another one has failed
+        for process in processes:
+            out, _ = process.communicate()
+            if process.returncode:
+                raise RuntimeError(f"a process that computes {precision} configurations failed")
+            yield json.loads(out)
 
 
 @dataclass
@@ -455,7 +458,9 @@ def compare(
     runs = _runs(precision, expected is not None)
     names = [*runs, *(["the file"] if expected is not None else [])]
     found = Comparison(precision, names, {}, [])
-    with tqdm(total=len(numbers), unit="configuration", leave=False) as bar:
+    display = Display("configuration")
+    display.begin("")
+    try:
         for start in range(0, len(numbers), AT_ONCE):
             part = numbers[start : start + AT_ONCE]
             first, *others = _computed(precision, part, runs)
@@ -466,7 +471,9 @@ def compare(
                     differ.add("hash")
                 if differ:
                     found.different.append((number, sorted(differ)))
-            bar.update(len(part))
+            display.update(start + len(part), (start + len(part)) / len(numbers), {})
+    finally:
+        display.close()
     return found
 
 
