@@ -167,7 +167,7 @@ def test_a_refused_step_changes_no_state(backend, make_layer, same_bits, token, 
 
 
 def test_changed_weights_are_seen(backend, stack, same_bits, rng):
-    """By the next step, whoever holds the arrays, and of every layer."""
+    """A change to a weight of any layer is seen by the next step, whoever holds the array."""
     model = Sequential(stack)
     stream = model.stream()
     for name in model.parameters():

@@ -38,7 +38,7 @@ LARGE = 20
 Options = Mapping[str, Any]
 #: Arrays and numbers by name, in the order in which they were computed.
 Results = dict[str, Any]
-#: What is told about a configuration, and its results.
+#: A description of a configuration, and its results.
 Told = tuple[tuple[Any, ...], Results]
 
 

@@ -180,7 +180,7 @@ class LSTM(Layer, torch.nn.LSTM):
     >>> import torch
     >>> lstm = fastrnn.torch.LSTM(3, 5)
     >>> observations, starts = torch.ones(7, 2, 3), torch.zeros(7, 2, dtype=torch.bool)
-    >>> starts[4, 1] = True  # row 1 begins anew at step 4
+    >>> starts[4, 1] = True  # an episode of row 1 starts at step 4
     >>> y, (h_n, c_n) = lstm(observations, reset=starts)
     >>> bool((y[4, 1] == y[0, 0]).all())
     True
