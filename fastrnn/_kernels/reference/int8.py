@@ -20,11 +20,8 @@ from fastrnn._kernels.reference import arrays
 from fastrnn._kernels.reference.arithmetic import Arithmetic
 from fastrnn._kernels.reference.product import Normed, Product, product
 from fastrnn._kernels.reference.rows import (
-    check_sequence,
-    checked_reset,
-    checked_states,
+    checked_scan,
     put,
-    running_rows,
     zeroed,
 )
 from fastrnn._kernels.reference.scan import STEPS
@@ -250,29 +247,12 @@ def forward(
     packed = arrays.own(packed, Packed, "packed")
     if keep:
         raise ValueError("keep: expected False, as quantized weights are not trained")
-    cell, config, w = packed.cell, packed.config, packed.w
-    I, H, P = config.input_size, config.hidden_size, config.output_size
-    if not arrays.is_plain(x, REAL) or x.ndim != 3 or not x.shape[1]:
-        arrays.refuse(x, "x", f"a float32 array (T, B, {I}), B at least 1,")
-    T, B, _ = x.shape
-    check_sequence(x, "x", (T, B, I), REAL)
-    if y is not None:
-        check_sequence(y, "y", (T, B, P), REAL, out=True)
-    shapes = packed.state_shapes(B)
-    state = checked_states(state, "state", shapes, REAL)
-    state_n = checked_states(state_n, "state_n", shapes, REAL, out=True)
-    reset, running = checked_reset(reset, T, B), running_rows(spans, T, B)
-    if running is not None:
-        reset = None if reset is None else reset & running
-        # Padding may hold anything, even NaN, and must not count.
-        x = np.where(running[:, :, None], x, 0)
-    widths = [len(group) * H for group in cell.norm_groups]
+    cell, w = packed.cell, packed.w
+    x, now, state_n, running, reset = checked_scan(packed, x, state, y, state_n, spans, reset)
+    widths = [len(group) * packed.config.hidden_size for group in cell.norm_groups]
     zx = w["bias_ih"] + int8_product(x, w["weight_ih"], w.get("gain_ih"), widths).value
     step = STEPS[cell.name].forward
-    now = tuple(
-        np.zeros_like(n) if s is None else s.copy() for s, n in zip(state, state_n, strict=True)
-    )
-    for t in range(T):
+    for t in range(len(x)):
         rows = slice(None) if running is None else np.flatnonzero(running[t])
         now = zeroed(now, None if reset is None else reset[t])
         old = tuple(s[rows] for s in now)

@@ -71,6 +71,38 @@ def running_rows(spans: Any, T: int, B: int) -> Array | None:
     return running
 
 
+def checked_scan(
+    packed: Any,
+    x: Any,
+    state: Sequence[Any],
+    y: Any,
+    state_n: Sequence[Any],
+    spans: Any,
+    reset: Any,
+) -> tuple[Array, tuple[Array, ...], tuple[Array, ...], Array | None, Array | None]:
+    """Return x with zeros as padding, the first states, `state_n`, running rows and resets."""
+    config, dtype = packed.config, packed.dtype
+    I, P = config.input_size, config.output_size
+    if not is_plain(x, dtype) or x.ndim != 3 or not x.shape[1]:
+        refuse(x, "x", f"a {dtype} array (T, B, {I}), B at least 1,")
+    T, B, _ = x.shape
+    check_sequence(x, "x", (T, B, I), dtype)
+    if y is not None:
+        check_sequence(y, "y", (T, B, P), dtype, out=True)
+    shapes = packed.state_shapes(B)
+    state = checked_states(state, "state", shapes, dtype)
+    ends = checked_states(state_n, "state_n", shapes, dtype, out=True)
+    reset, running = checked_reset(reset, T, B), running_rows(spans, T, B)
+    if running is not None:
+        reset = None if reset is None else reset & running
+        # Padding may hold anything, even NaN, and must not count.
+        x = np.where(running[:, :, None], x, 0)
+    first = tuple(
+        np.zeros_like(n) if s is None else s.copy() for s, n in zip(state, ends, strict=True)
+    )
+    return x, first, ends, running, reset
+
+
 def put(array: Array, rows: Array | slice, values: Array) -> Array:
     """Return a copy of an array with other values in some rows."""
     if isinstance(rows, slice):

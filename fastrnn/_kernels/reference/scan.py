@@ -15,10 +15,9 @@ from fastrnn._kernels.reference.arrays import REALS, is_plain, own, pinning, ref
 from fastrnn._kernels.reference.product import Product, product, product_back
 from fastrnn._kernels.reference.rows import (
     check_sequence,
-    checked_reset,
+    checked_scan,
     checked_states,
     put,
-    running_rows,
     zeroed,
 )
 from fastrnn._kernels.reference.step import CellWeights, StepPair
@@ -134,32 +133,15 @@ def forward(
 ) -> Tape | None:
     """Run a layer over a sequence."""
     packed = own(packed, Packed, "packed")
-    cell, config, dtype, w = packed.cell, packed.config, packed.dtype, packed.w
-    I, H, P = config.input_size, config.hidden_size, config.output_size
-    if not is_plain(x, dtype) or x.ndim != 3 or not x.shape[1]:
-        refuse(x, "x", f"a {dtype} array (T, B, {I}), B at least 1,")
-    T, B, _ = x.shape
-    check_sequence(x, "x", (T, B, I), dtype)
-    if y is not None:
-        check_sequence(y, "y", (T, B, P), dtype, out=True)
-    shapes = packed.state_shapes(B)
-    state = checked_states(state, "state", shapes, dtype)
-    state_n = checked_states(state_n, "state_n", shapes, dtype, out=True)
-    reset, running = checked_reset(reset, T, B), running_rows(spans, T, B)
-    if running is not None:
-        reset = None if reset is None else reset & running
-        # Padding may hold anything, even NaN, and must not count.
-        x = np.where(running[:, :, None], x, 0)
-    widths = [len(group) * H for group in cell.norm_groups]
+    cell, config, w = packed.cell, packed.config, packed.w
+    x, now, state_n, running, reset = checked_scan(packed, x, state, y, state_n, spans, reset)
+    widths = [len(group) * config.hidden_size for group in cell.norm_groups]
     precision = config.matmul_precision
     projected = product(np.array(x), w["weight_ih"], w.get("gain_ih"), widths, precision)
     zx = projected.value + w["bias_ih"]
     tape = Tape(packed, projected, running, reset) if keep else None
     step = STEPS[cell.name].forward
-    now = tuple(
-        np.zeros_like(n) if s is None else s.copy() for s, n in zip(state, state_n, strict=True)
-    )
-    for t in range(T):
+    for t in range(len(x)):
         rows = slice(None) if running is None else np.flatnonzero(running[t])
         now = zeroed(now, None if reset is None else reset[t])
         new, saved = step(zx[t, rows], tuple(s[rows] for s in now), w)
