@@ -30,7 +30,7 @@ modules:
 
 - `losses`, `optim`, `schedules`, `callbacks`: how to train;
 - `text`, `forecast`, `sklearn`: models of texts and of time series, and scikit-learn estimators;
-- `torch`: the layers as PyTorch modules;
+- `torch`, `onnx`: the layers as PyTorch modules, and ONNX models;
 - `functional`, `layouts`: forward and backward on one's own arrays, and weights of tutorials.
 """
 
@@ -55,6 +55,7 @@ if _typing.TYPE_CHECKING:  # for editors
     from fastrnn import forecast as forecast
     from fastrnn import functional as functional
     from fastrnn import layouts as layouts
+    from fastrnn import onnx as onnx
     from fastrnn import schedules as schedules
     from fastrnn import sklearn as sklearn
     from fastrnn import text as text
@@ -64,7 +65,7 @@ if _typing.TYPE_CHECKING:  # for editors
 _LAZY = frozenset({"callbacks", "forecast", "functional", "layouts", "schedules", "text"})
 
 #: Likewise, each with the package that it needs: a star import must neither need nor hide that.
-_EXTRAS = frozenset({"sklearn", "torch"})
+_EXTRAS = frozenset({"onnx", "sklearn", "torch"})
 
 #: All public names, save `models`, which holds none of its own.
 __all__ = sorted({*(n for n in globals() if n[0] != "_"), *_LAZY} - {"models"})

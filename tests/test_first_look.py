@@ -11,7 +11,7 @@ import pytest
 import fastrnn
 from fastrnn.cli import main
 
-EXTRAS = ["IPython", "matplotlib", "pandas", "polars", "scipy", "sklearn", "torch"]
+EXTRAS = ["IPython", "matplotlib", "onnx", "pandas", "polars", "scipy", "sklearn", "torch"]
 
 #: Before other code: hides what the extras install.
 BARE = f"import sys; sys.modules |= dict.fromkeys({EXTRAS})"
@@ -30,8 +30,8 @@ def test_public_names() -> None:
     assert {"LSTM", "Sequential", "load", "use_backend", "optim", "text"} < {*names}
     assert {*fastrnn.layers.__all__} < {*names}
     for name in vars(fastrnn):
-        assert name in names or name[0] == "_" or name in ("cli", "models", "sklearn", "torch")
-    assert {*names, "sklearn", "torch"} < {*dir(fastrnn)}
+        assert name in names or name[0] == "_" or name in ("cli", "models", *fastrnn._EXTRAS)
+    assert {*names, *fastrnn._EXTRAS} < {*dir(fastrnn)}
 
 
 def test_editors_know_the_modules_that_are_imported_late() -> None:
@@ -45,7 +45,7 @@ def test_a_star_import_hides_no_package() -> None:
     exec("from fastrnn import *", names)
     del names["__builtins__"]
     assert sorted(names) == fastrnn.__all__
-    assert not {*names} & {"sklearn", "torch", "Any", "np", "models"}
+    assert not {*names} & {"onnx", "sklearn", "torch", "Any", "np", "models"}
 
 
 def test_looking_raises_nothing_in_a_bare_install() -> None:
@@ -55,7 +55,7 @@ import fastrnn
 
 members = dict(inspect.getmembers(fastrnn))
 assert members["LSTM"] is fastrnn.LSTM
-assert not hasattr(fastrnn, "sklearn") and not hasattr(fastrnn, "torch")
+assert not any(hasattr(fastrnn, extra) for extra in ("onnx", "sklearn", "torch"))
 assert hasattr(fastrnn, "text")
 shown = pydoc.plaintext.document(fastrnn)
 for name in fastrnn.__all__:
@@ -83,6 +83,7 @@ print(shown)
 @pytest.mark.parametrize(
     ("extra", "remedy"),
     [
+        ("onnx", "onnx: pip install 'fastrnn[onnx]'"),
         ("sklearn", "scikit-learn: pip install 'fastrnn[sklearn]'"),
         ("torch", "PyTorch: https://pytorch.org/get-started/locally"),
     ],
