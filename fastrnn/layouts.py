@@ -8,11 +8,13 @@ the tutorial's shapes, so that its update code works unchanged::
     y, h_n, tape = rnn(x, h0, **weights)
     dx, dh0, grads = rnn_backward(tape, dy)
     dW_xh, dW_hh, db_h = unpack_rnn(grads)
+
+`pack_onnx` and `unpack_onnx` do so for weights of ONNX's operators RNN, LSTM and GRU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,15 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._types import Array
 
-__all__ = ["pack_lstm", "pack_rnn", "unpack_lstm", "unpack_rnn"]
+__all__ = ["pack_lstm", "pack_onnx", "pack_rnn", "unpack_lstm", "unpack_onnx", "unpack_rnn"]
 
 _LAYOUTS = ("columns", "rows")
+
+#: Where the gates of each operator of ONNX stand among ours, which are torch's: ONNX has i, o, f, c
+#: for i, f, g, o, and z, r, h for r, z, n.
+_ONNX_GATES = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
+#: ONNX's P has the peepholes of i, o and f.
+_ONNX_PEEPHOLES = ("weight_ci", "weight_co", "weight_cf")
 
 
 def pack_rnn(W_xh: Any, W_hh: Any, b_h: Any = None, *, layout: str = "columns") -> dict[str, Array]:
@@ -209,6 +217,109 @@ def unpack_lstm(
         i, f, C, o = np.split(bias, 4)
         arrays += [_bias_laid_out(gate, layout, keepdims) for gate in (f, i, C, o)]
     return tuple(arrays)
+
+
+def pack_onnx(operator: str, W: Any, R: Any, B: Any = None, P: Any = None) -> dict[str, Array]:
+    """Convert weights of ONNX's RNN, LSTM or GRU, one direction, G gates.
+
+    Parameters
+    ----------
+    operator : {"RNN", "LSTM", "GRU"}
+    W : (G*H, I) array-like
+        Gates in ONNX's order: i, o, f, c of an LSTM; z, r, h of a GRU.
+    R : (G*H, H) array-like
+    B : (2*G*H,) array-like, optional
+        The biases of W, then those of R. Default: none.
+    P : (3*H,) array-like, optional
+        The peepholes of an LSTM, in the order i, o, f. Default: none.
+
+    Returns
+    -------
+    dict of str to array
+        Copies: `weight_ih`, `weight_hh` and, where they are given, `bias_ih`, `bias_hh`,
+        `weight_ci`, `weight_cf`, `weight_co`, with the gates in torch's order.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit the others, or there is no such operator.
+    TypeError
+        If an argument does not hold real numbers.
+
+    Examples
+    --------
+    >>> W, R = np.arange(6.0).reshape(6, 1), np.zeros((6, 2))  # z, r and h of a GRU of two units
+    >>> fastrnn.layouts.pack_onnx("GRU", W, R)["weight_ih"].T
+    array([[2., 3., 0., 1., 4., 5.]])
+    """
+    gates = _ONNX_GATES[_checks.choice(operator, "operator", _ONNX_GATES)]
+    recurrent = _checks.expect_shape(_checks.numeric(R, "R"), "R", ("G*H", "H"))
+    rows, H = len(gates) * recurrent.shape[1], recurrent.shape[1]
+    _checks.expect_shape(recurrent, "R", (rows, H))
+    weights = {
+        "weight_ih": _checks.expect_shape(_checks.numeric(W, "W"), "W", (rows, "I")),
+        "weight_hh": recurrent,
+    }
+    if B is not None:
+        both = _checks.expect_shape(_checks.numeric(B, "B"), "B", (2 * rows,))
+        weights |= {"bias_ih": both[:rows], "bias_hh": both[rows:]}
+    order = [gates.index(k) for k in range(len(gates))]
+    packed = {name: _reordered(array, order) for name, array in weights.items()}
+    if P is None:
+        return packed
+    if operator != "LSTM":
+        raise ValueError(f"P: expected None for {operator}, which has no peepholes")
+    peepholes = _checks.expect_shape(_checks.numeric(P, "P"), "P", (3 * H,)).reshape(3, H)
+    return packed | {n: p.copy() for n, p in zip(_ONNX_PEEPHOLES, peepholes, strict=True)}
+
+
+def unpack_onnx(
+    operator: str, weights: Mapping[str, Any]
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Undo :func:`pack_onnx`.
+
+    Parameters
+    ----------
+    operator : {"RNN", "LSTM", "GRU"}
+    weights : mapping of str to array-like
+        As :func:`pack_onnx` returns them. One of two biases may be missing: it is 0.
+
+    Returns
+    -------
+    W : (G*H, I) array
+    R : (G*H, H) array
+    B : (2*G*H,) array or None
+    P : (3*H,) array or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`pack_onnx` does.
+    """
+    order = _ONNX_GATES[_checks.choice(operator, "operator", _ONNX_GATES)]
+    G = len(order)
+    given = {name: _checks.numeric(value, name) for name, value in weights.items()}
+    recurrent = _checks.expect_shape(given["weight_hh"], "weight_hh", ("G*H", "H"))
+    H = recurrent.shape[1]
+    _checks.expect_shape(recurrent, "weight_hh", (G * H, H))
+    _checks.expect_shape(given["weight_ih"], "weight_ih", (G * H, "I"))
+    W, R = (_reordered(given[name], order) for name in ("weight_ih", "weight_hh"))
+    B = P = None
+    if given.keys() & {"bias_ih", "bias_hh"}:
+        none = np.zeros(G * H, recurrent.dtype)
+        biases = [given.get(name, none) for name in ("bias_ih", "bias_hh")]
+        for bias, name in zip(biases, ("bias_ih", "bias_hh"), strict=True):
+            _checks.expect_shape(bias, name, (G * H,))
+        B = np.concatenate([_reordered(bias, order) for bias in biases])
+    if _ONNX_PEEPHOLES[0] in given:
+        P = np.concatenate([_checks.expect_shape(given[n], n, (H,)) for n in _ONNX_PEEPHOLES])
+    return W, R, B, P
+
+
+def _reordered(array: Array, order: Sequence[int]) -> Array:
+    """Return a copy with the gates, blocks of rows, in another order."""
+    gates = np.split(array, len(order))
+    return np.concatenate([gates[k] for k in order])
 
 
 def _columns(value: Any, name: str, layout: str) -> Array:

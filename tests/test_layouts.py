@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastrnn import functional as F
+from fastrnn import layouts
 
 T, B, I, H = 7, 3, 4, 5
 LAYOUTS = ["columns", "rows"]
@@ -180,3 +181,42 @@ def test_refused_types():
         F.pack_rnn([["a"]], zeros(1, 1))
     with pytest.raises(TypeError, match=r"^grads: expected a mapping, got list"):
         F.unpack_rnn([])
+
+
+@pytest.mark.parametrize(
+    ("operator", "order"), [("RNN", "i"), ("GRU", "zrn"), ("LSTM", "iofg")], ids=lambda v: v[:4]
+)
+def test_onnx_weights(operator: str, order: str, rng: np.random.Generator) -> None:
+    """Gate by gate, and back."""
+    gates = {"RNN": "i", "GRU": "rzn", "LSTM": "ifgo"}[operator]
+    W, R = ({g: rng.normal(size=(H, n)) for g in order} for n in (I, H))
+    Wb, Rb = ({g: rng.normal(size=H) for g in order} for _ in range(2))
+    P = {name: rng.normal(size=H) for name in "iof"} if operator == "LSTM" else {}
+    given = [np.concatenate([a[g] for g in order]) for a in (W, R)]
+    given.append(np.concatenate([*(Wb[g] for g in order), *(Rb[g] for g in order)]))
+    peepholes = np.concatenate([*P.values()]) if P else None
+    weights = layouts.pack_onnx(operator, *given, peepholes)
+    for name, parts in zip(F.rnn.__code__.co_varnames[2:6], (W, R, Wb, Rb), strict=True):
+        np.testing.assert_array_equal(weights[name], np.concatenate([parts[g] for g in gates]))
+    for name, p in P.items():
+        np.testing.assert_array_equal(weights[f"weight_c{name}"], p)
+    back = layouts.unpack_onnx(operator, weights)
+    for a, b in zip(back, (*given, peepholes), strict=True):
+        assert (a is b is None) or np.array_equal(a, b)
+    del weights["bias_hh"]
+    expected = np.concatenate([given[2][: len(gates) * H], np.zeros(len(gates) * H)])
+    np.testing.assert_array_equal(layouts.unpack_onnx(operator, weights)[2], expected)
+
+
+def test_onnx_weights_that_do_not_fit() -> None:
+    W, R = np.ones((8, 3)), np.ones((8, 2))
+    for args, message in [
+        (("Gru", W, R), "operator: expected one of 'RNN', 'LSTM', 'GRU', got 'Gru'"),
+        (("GRU", W, R), r"R: expected shape \(6, 2\), got \(8, 2\)"),
+        (("LSTM", W[:7], R), r"W: expected shape \(8, I\) with I >= 1, got \(7, 3\)"),
+        (("LSTM", W, R, np.ones(8)), r"B: expected shape \(16,\), got \(8,\)"),
+        (("LSTM", W, R, None, np.ones(8)), r"P: expected shape \(6,\), got \(8,\)"),
+        (("RNN", W[:2], R[:2], None, np.ones(6)), "P: expected None for RNN"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            layouts.pack_onnx(*args)
