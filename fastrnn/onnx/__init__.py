@@ -5,4 +5,6 @@ try:
 except ImportError:
     raise ImportError("fastrnn.onnx needs onnx: pip install 'fastrnn[onnx]'") from None
 
-__all__: list[str] = []
+from fastrnn.onnx.writing import save as save
+
+__all__ = ["save"]

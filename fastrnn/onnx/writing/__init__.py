@@ -1,0 +1,3 @@
+"""Models and layers as ONNX files."""
+
+from fastrnn.onnx.writing.model import save as save

@@ -1,0 +1,230 @@
+"""Whole models and single layers as ONNX files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import onnx
+
+from fastrnn import _checks
+from fastrnn._files import atomic
+from fastrnn.layers import RECURRENT, SINGLE_STEPS, Dropout, Layer
+from fastrnn.models.sequential import Sequential
+from fastrnn.onnx.writing.graph import Graph, Shape
+from fastrnn.onnx.writing.layers import WRITERS
+from fastrnn.onnx.writing.recurrent import recurrent, single_step
+
+#: The names of axes whose size differs from call to call.
+BATCH, TIME = "batch", "time"
+
+
+def save(
+    model: Sequential | Layer,
+    path: str | os.PathLike[str],
+    *,
+    states: bool = False,
+    lengths: bool = False,
+) -> None:
+    """Write a model or a layer as an ONNX file.
+
+    Its input is ``x`` and its output ``y``, in the shapes of a call, with any batch size and any
+    number of steps; tokens are int64. A recurrent layer or cell gives its final state too: ``h_n``
+    and, of LSTM, ``c_n``. The operators are those of opset 17 (ONNX 1.12, 2022), and what ONNX
+    Runtime computes differs by rounding alone. Dropout is left out.
+
+    Parameters
+    ----------
+    model : Sequential or layer
+        RNN, LSTM, GRU, IndRNN, their cells, Embedding, Linear, Dropout; or a Sequential of them. Of
+        a scikit-learn estimator, its ``net_``.
+    path : str or path-like
+        The file is replaced atomically.
+    states : bool
+        Whether the initial states are inputs, and the final ones outputs, so that ONNX Runtime can
+        advance one step at a time: of a recurrent layer or cell ``h_0`` and ``c_0`` to ``h_n`` and
+        ``c_n``; of a Sequential, whose layer ``i`` is recurrent, ``layer{i}_h_0`` to
+        ``layer{i}_h_n`` and so on. Each is (L*D, B, H) as in a call, of a cell (B, H). Default:
+        zeros.
+    lengths : bool
+        Whether there is an input ``lengths`` (B,) of int64, the number of steps of each row.
+        Default: all rows have T steps.
+
+    Raises
+    ------
+    TypeError
+        If it is not a model or layer that ONNX can express; the error names the layer.
+    ValueError
+        If an option does not fit the model, or the model is too large for the format, 2 GiB.
+    OSError
+        If the file can't be written.
+
+    Examples
+    --------
+    >>> lstm = fastrnn.LSTM(3, 5, seed=0)
+    >>> fastrnn.onnx.save(lstm, path, states=True)
+    >>> import onnxruntime
+    >>> session = onnxruntime.InferenceSession(path)
+    >>> x, h, c = np.ones((7, 2, 3), "f"), np.zeros((1, 2, 5), "f"), np.zeros((1, 2, 5), "f")
+    >>> y, h, c = session.run(None, {"x": x, "h_0": h, "c_0": c})
+    >>> bool(np.abs(y - lstm(x)[0]).max() < 1e-5)
+    True
+    """
+    states = _checks.flag(states, "states")
+    lengths = _checks.flag(lengths, "lengths")
+    where = _checks.path(path)
+    graph = Graph()
+    if isinstance(model, Sequential):
+        _sequential(graph, model, states, lengths)
+    elif isinstance(model, Layer):
+        _layer(graph, model, states, lengths)
+    else:
+        raise TypeError(
+            f"model: expected a Sequential or a layer, got {_checks.kind_of(model)}"
+            + ("; its net_ is one" if isinstance(getattr(model, "net_", None), Sequential) else "")
+        )
+    atomic.write(where, graph.serialized(type(model).__name__))
+
+
+def _sequential(graph: Graph, model: Sequential, states: bool, lengths: bool) -> None:
+    """Add a Sequential, batch-first."""
+    _expect_states(model, states, lengths)
+    x = y = _input(graph, model)
+    steps = _Lengths(graph, lengths)
+    finals: list[tuple[str, str, Any, Shape]] = []
+    time_first = False
+    for i, layer in enumerate(model.layers):
+        if not layer.has_state:
+            y = _stateless(graph, layer, y, f"{i}.", f"layers[{i}]")
+            continue
+        if not time_first:
+            y, time_first = graph.op("Transpose", y, perm=[1, 0, 2]), True
+        y, final = _recurrent(graph, layer, y, f"{i}.", f"layer{i}_", states, steps.int32)
+        finals += final
+    if not model.per_sequence:
+        if time_first:
+            y = graph.op("Transpose", y, perm=[1, 0, 2])
+        if lengths and not _zero_past_end(model):
+            y = steps.masked(x, y, model.dtype)
+    lead = (BATCH,) if model.per_sequence else (BATCH, TIME)
+    graph.output(y, "y", model.dtype, (*lead, model.features_out))
+    if states:
+        for out in finals:
+            graph.output(*out)
+
+
+def _input(graph: Graph, model: Layer) -> str:
+    """Add the input of a model or of a layer without a state, (B, T, F) or tokens (B, T)."""
+    if model.vocabulary is not None:
+        return graph.input("x", np.int64, (BATCH, TIME))
+    return graph.input("x", model.dtype or np.float32, (BATCH, TIME, _features(model)[0]))
+
+
+def _features(model: Layer) -> tuple[int | str, int | str]:
+    """Return the sizes of the last axes of x and y: a name for any, as of Dropout."""
+    size = model.features_in or "features"
+    return size, model.features_out or size
+
+
+def _layer(graph: Graph, layer: Layer, states: bool, lengths: bool) -> None:
+    """Add a layer alone, in the shapes of its own call."""
+    kind: Any = type(layer)
+    if kind in RECURRENT.values():
+        _recurrent_alone(graph, layer, states, lengths)
+    elif kind in SINGLE_STEPS.values():
+        _single_step(graph, layer, states, lengths)
+    else:
+        _expect_states(layer, states, lengths)
+        x, dtype = _input(graph, layer), layer.dtype or np.float32
+        y = _stateless(graph, layer, x, "", "model")
+        graph.output(y, "y", dtype, (BATCH, TIME, _features(layer)[1]))
+
+
+def _recurrent_alone(graph: Graph, layer: Any, states: bool, lengths: bool) -> None:
+    """Add a recurrent layer, whose call gives its final state too."""
+    lead: tuple[str, ...] = (BATCH, TIME) if layer.batch_first else (TIME, BATCH)
+    y = graph.input("x", layer.dtype, (*lead, layer.input_size))
+    steps = _Lengths(graph, lengths)
+    if layer.batch_first:
+        y = graph.op("Transpose", y, perm=[1, 0, 2])
+    y, finals = _recurrent(graph, layer, y, "", "", states, steps.int32)
+    if layer.batch_first and layer.return_sequences:
+        y = graph.op("Transpose", y, perm=[1, 0, 2])
+    lead = lead if layer.return_sequences else (BATCH,)
+    graph.output(y, "y", layer.dtype, (*lead, layer.features_out))
+    for final in finals:
+        graph.output(*final)
+
+
+def _single_step(graph: Graph, cell: Any, states: bool, lengths: bool) -> None:
+    if lengths:
+        raise ValueError(f"lengths: expected False for one step, {cell!r}, got True")
+    x = graph.input("x", cell.dtype, (BATCH, cell.input_size))
+    shape = (BATCH, cell.hidden_size)
+    start = [graph.input(f"{s}_0", cell.dtype, shape) for s in cell.cell.states if states]
+    for name, final in zip(cell.cell.states, single_step(graph, cell, x, start), strict=True):
+        graph.output(final, f"{name}_n", cell.dtype, shape)
+
+
+def _recurrent(
+    graph: Graph, layer: Any, x: str, prefix: str, of_layer: str, states: bool, lengths: str
+) -> tuple[str, list[tuple[str, str, Any, Shape]]]:
+    """Add a recurrent layer; return y and, ready to be given out, the final states.
+
+    Names of weights begin with `prefix`, those of states with `of_layer`.
+    """
+    scans = layer.num_layers * (1 + layer.bidirectional)
+    P = layer.features_out // (1 + layer.bidirectional)
+    shapes = [(scans, BATCH, P if name == "h" else layer.hidden_size) for name in layer.cell.states]
+    named = list(zip((of_layer + s for s in layer.cell.states), shapes, strict=True))
+    start = [graph.input(f"{name}_0", layer.dtype, shape) for name, shape in named if states]
+    y, ends = recurrent(graph, layer, x, prefix=prefix, lengths=lengths, state=start)
+    return y, [
+        (end, f"{name}_n", layer.dtype, shape)
+        for end, (name, shape) in zip(ends, named, strict=True)
+    ]
+
+
+def _stateless(graph: Graph, layer: Layer, x: str, prefix: str, name: str) -> str:
+    """Add a layer without a state."""
+    writer = WRITERS.get(type(layer))
+    if writer is None:
+        known = (*RECURRENT.values(), *WRITERS)
+        raise TypeError(
+            f"{name}: expected one of {', '.join(kind.__name__ for kind in known)}, which ONNX "
+            f"can express, got {layer!r}"
+        )
+    return writer(graph, layer, x, prefix)
+
+
+def _zero_past_end(model: Sequential) -> bool:
+    """Return whether outputs past a row's length are 0 already, as recurrent layers leave them."""
+    return next(a.has_state for a in reversed(model.layers) if not isinstance(a, Dropout))
+
+
+def _expect_states(model: Any, states: bool, lengths: bool) -> None:
+    """Raise if there is an input that a model without a recurrent layer would not read."""
+    if states and not model.has_state:
+        raise ValueError(f"states: expected False for a model without a state, got {model!r}")
+    if lengths and not isinstance(model, Sequential):
+        raise ValueError(f"lengths: expected False for a layer without a state, got {model!r}")
+
+
+class _Lengths:
+    """The number of steps of each row, if that is an input."""
+
+    def __init__(self, graph: Graph, wanted: bool) -> None:
+        self._graph = graph
+        self._int64 = graph.input("lengths", np.int64, (BATCH,)) if wanted else ""
+        #: As ONNX's operators take them.
+        self.int32 = graph.op("Cast", self._int64, to=onnx.TensorProto.INT32) if wanted else ""
+
+    def masked(self, x: str, y: str, dtype: Any) -> str:
+        """Return y (B, T, O) with 0 past the lengths, for x (B, T, ...)."""
+        op, graph = self._graph.op, self._graph
+        T = op("Gather", op("Shape", x), graph.integer(1))
+        t = op("Range", graph.integer(0), T, graph.integer(1))
+        valid = op("Less", t, op("Unsqueeze", self._int64, graph.integers(1)))
+        valid = op("Unsqueeze", valid, graph.integers(2))
+        return op("Where", valid, y, graph.weight(np.zeros((), dtype), "zero"))

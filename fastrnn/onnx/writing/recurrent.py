@@ -1,0 +1,143 @@
+"""Recurrent layers as ONNX's operators RNN, LSTM and GRU, one node for each of a layer's L."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrnn._types import Array
+from fastrnn.onnx.writing.graph import Graph
+
+
+class Operator(NamedTuple):
+    """ONNX's operator for a cell: its gates, in its order, by the names that they have here."""
+
+    kind: str
+    gates: str
+    activation: str | None = None
+    linear_before_reset: int | None = None
+
+
+#: By the name of the cell. IndRNN is an RNN with a diagonal matrix.
+OPERATORS = {
+    "rnn_tanh": Operator("RNN", "h"),
+    "rnn_relu": Operator("RNN", "h", "Relu"),
+    "indrnn_tanh": Operator("RNN", "h"),
+    "indrnn_relu": Operator("RNN", "h", "Relu"),
+    "lstm": Operator("LSTM", "iofg"),
+    "gru": Operator("GRU", "zrn", linear_before_reset=1),
+    "gru_reset_before": Operator("GRU", "zrn", linear_before_reset=0),
+}
+#: The gates whose cells they see, in ONNX's order.
+PEEPHOLES = "iof"
+
+
+def recurrent(
+    graph: Graph, layer: Any, x: str, *, prefix: str, lengths: str, state: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Add a recurrent layer.
+
+    Parameters
+    ----------
+    graph : Graph
+    layer : Recurrent
+    x : str
+        (T, B, I).
+    prefix : str
+        Of the names of its weights.
+    lengths : str
+        (B,) int32; "" for T.
+    state : sequence of str
+        (L*D, B, H) each; none for zeros.
+
+    Returns
+    -------
+    y : str
+        (T, B, D*H); of a layer without `return_sequences`, (B, D*H).
+    state : list of str
+        As `state`.
+    """
+    L, D = layer.num_layers, 1 + layer.bidirectional
+    starts = [_split(graph, s, L, D) for s in state] or [[""] * L] * len(layer.cell.states)
+    ends: list[Sequence[str]] = []
+    weights = layer.parameters()
+    for k in range(L):
+        suffixes = [f"_l{k}{direction}" for direction in ("", "_reverse")[:D]]
+        scans = [
+            {n.removesuffix(s): a for n, a in weights.items() if n.endswith(s)} for s in suffixes
+        ]
+        x, *final = _node(
+            graph, layer, scans, x, f"{prefix}l{k}_", lengths, [start[k] for start in starts]
+        )
+        ends.append(final)
+    y = x
+    if not layer.return_sequences:
+        y = graph.op("Transpose", ends[-1][0], perm=[1, 0, 2])
+        y = graph.op("Reshape", y, graph.integers(0, -1))
+    final = [s[0] if L == 1 else graph.op("Concat", *s, axis=0) for s in zip(*ends, strict=True)]
+    return y, final
+
+
+def single_step(graph: Graph, cell: Any, x: str, state: Sequence[str]) -> list[str]:
+    """Add a cell, from x (B, I) and the old state, (B, H) each, to the new one."""
+    first = graph.integers(0)
+    steps = graph.op("Unsqueeze", x, first)
+    start = [graph.op("Unsqueeze", s, first) for s in state] or [""] * len(cell.cell.states)
+    _, *final = _node(graph, cell, [cell.parameters()], steps, "", "", start)
+    return [graph.op("Squeeze", s, first) for s in final]
+
+
+def _split(graph: Graph, state: str, L: int, D: int) -> list[str]:
+    """Return the parts (D, B, H) of a state (L*D, B, H)."""
+    return [state] if L == 1 else graph.ops("Split", L, state, graph.integers(*[D] * L), axis=0)
+
+
+def _node(
+    graph: Graph, layer: Any, scans: Sequence[Mapping[str, Array]], x: str, name: str,
+    lengths: str, state: Sequence[str],
+) -> list[str]:  # fmt: skip
+    """Add one layer, in each direction; return y (T, B, D*H), and the final states."""
+    operator, D = OPERATORS[layer.cell.name], len(scans)
+    packed = {n: np.stack(arrays) for n, arrays in _packed(layer, operator, scans).items()}
+    at = {n: graph.weight(array, name + n) for n, array in packed.items()}
+    inputs = [x, at["W"], at["R"], at.get("B", ""), lengths, *state, at.get("P", "")]
+    y, *final = graph.ops(
+        operator.kind,
+        1 + len(state),
+        *inputs,
+        hidden_size=layer.hidden_size,
+        direction="bidirectional" if D == 2 else None,
+        activations=operator.activation and [operator.activation] * D,
+        linear_before_reset=operator.linear_before_reset,
+    )
+    if D == 1:
+        return [graph.op("Squeeze", y, graph.integers(1)), *final]
+    y = graph.op("Transpose", y, perm=[0, 2, 1, 3])
+    return [graph.op("Reshape", y, graph.integers(0, 0, -1)), *final]
+
+
+def _packed(
+    layer: Any, operator: Operator, scans: Sequence[Mapping[str, Array]]
+) -> dict[str, list[Array]]:
+    """Return weights by their names in ONNX, W, R, B and P, a list over directions of each."""
+    gates: Sequence[str] = layer.cell.gates
+    order = [gates.index(gate) for gate in operator.gates] if len(gates) > 1 else [0]
+
+    def reordered(array: Array) -> Array:
+        parts = np.split(array, len(gates))
+        return np.concatenate([parts[k] for k in order])
+
+    packed: dict[str, list[Array]] = {}
+    for scan in scans:
+        packed.setdefault("W", []).append(reordered(scan["weight_ih"]))
+        R = scan["weight_hh"]
+        packed.setdefault("R", []).append(reordered(R) if R.ndim == 2 else np.diag(R))
+        if layer.bias:
+            both = [reordered(scan["bias_ih"]), reordered(scan["bias_hh"])]
+            packed.setdefault("B", []).append(np.concatenate(both))
+        if getattr(layer, "peephole", False):
+            peepholes = [scan[f"weight_c{gate}"] for gate in PEEPHOLES]
+            packed.setdefault("P", []).append(np.concatenate(peepholes))
+    return packed

@@ -1,0 +1,199 @@
+"""Models and layers written as ONNX files: ONNX Runtime gives the same numbers."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn._kernels.cells import CELLS
+from fastrnn.layers import RECURRENT
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+B, T, I, H = 2, 7, 3, 5
+#: Rounding in float32, over T steps.
+CLOSE = 2e-6
+
+LAYERS = [
+    (name, RECURRENT[CELLS[name].family], chosen)
+    for family in RECURRENT.values()
+    for name, chosen in family.cells.items()
+] + [("peephole", fastrnn.LSTM, {"peephole": True})]
+
+
+class Session:
+    """A saved model in ONNX Runtime."""
+
+    def __init__(self, path: Path, model: Any, **options: Any) -> None:
+        fastrnn.onnx.save(model, path, **options)
+        onnx.checker.check_model(str(path), full_check=True)
+        one = onnxruntime.SessionOptions()
+        one.intra_op_num_threads = 1
+        self.runtime = onnxruntime.InferenceSession(path, one, providers=["CPUExecutionProvider"])
+
+    def __call__(self, **inputs: Any) -> list[Any]:
+        outputs: list[Any] = self.runtime.run(None, inputs)
+        return outputs
+
+    @property
+    def names(self) -> tuple[list[str], list[str]]:
+        runtime = self.runtime
+        return [i.name for i in runtime.get_inputs()], [o.name for o in runtime.get_outputs()]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.onnx"
+
+
+def drawn(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def as_list(state: Any) -> list[Any]:
+    return [*state] if isinstance(state, list | tuple) else [state]
+
+
+def expect_close(found: Any, expected: Any, by: float = CLOSE) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=0, atol=by)
+
+
+@pytest.mark.parametrize(("cell", "kind", "chosen"), LAYERS, ids=[name for name, *_ in LAYERS])
+@pytest.mark.parametrize("lengths", [None, [4, 7]])
+@pytest.mark.parametrize("states", [False, True])
+def test_recurrent_layers(
+    path: Path, cell: str, kind: Any, chosen: Any, lengths: Any, states: bool
+) -> None:
+    flags = itertools.product([1, 3], *[[False, True]] * 3)
+    for L, bidirectional, batch_first, return_sequences in flags:
+        layer = kind(
+            I, H, num_layers=L, bidirectional=bidirectional, batch_first=batch_first,
+            return_sequences=return_sequences, bias=not batch_first, seed=0, **chosen,
+        )  # fmt: skip
+        session = Session(path, layer, states=states, lengths=lengths is not None)
+        x = drawn(*(B, T) if batch_first else (T, B), I)
+        start = [
+            drawn(L * (1 + bidirectional), B, H, seed=k) for k in range(len(layer.cell.states))
+        ]
+        inputs = {"x": x}
+        if states:
+            inputs |= {f"{s}_0": a for s, a in zip(layer.cell.states, start, strict=True)}
+        if lengths:
+            inputs["lengths"] = np.array(lengths)
+        state = None if not states else start[0] if len(start) == 1 else tuple(start)
+        y, end = layer(x, state, lengths=lengths)
+        expect_close(session(**inputs), [y, *as_list(end)])
+        assert session.names == ([*inputs], ["y", *(f"{s}_n" for s in layer.cell.states)])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        fastrnn.RNNCell(I, H, nonlinearity="relu", seed=0),
+        fastrnn.LSTMCell(I, H, bias=False, seed=0),
+        fastrnn.GRUCell(I, H, seed=0),
+        fastrnn.GRUCell(I, H, reset_after=False, seed=0),
+    ],
+    ids=repr,
+)
+def test_cells(path: Path, cell: Any) -> None:
+    x, state = drawn(B, I), [drawn(B, H, seed=k) for k in range(len(cell.cell.states))]
+    inputs = {f"{s}_0": a for s, a in zip(cell.cell.states, state, strict=True)}
+    expected = cell(x, state[0] if len(state) == 1 else tuple(state))
+    expect_close(Session(path, cell, states=True)(x=x, **inputs), as_list(expected))
+    expect_close(Session(path, cell)(x=x), as_list(cell(x)))
+    with pytest.raises(ValueError, match=r"^lengths: expected False for one step"):
+        fastrnn.onnx.save(cell, path, lengths=True)
+
+
+def words() -> fastrnn.Sequential:
+    return fastrnn.Sequential(
+        [
+            fastrnn.Embedding(11, 4),
+            fastrnn.LSTM(4, H, num_layers=2, batch_first=True),
+            fastrnn.Dropout(0.3),
+            fastrnn.GRU(H, 6),
+            fastrnn.Linear(6, 9, bias=False),
+        ],
+        seed=0,
+    )
+
+
+def test_sequential_of_tokens_step_by_step(path: Path) -> None:
+    model = words()
+    x = np.random.default_rng(1).integers(0, 11, (B, T))
+    expect_close(Session(path, model)(x=x), [model(x)])
+
+    session = Session(path, model, states=True)
+    inputs, outputs = session.names
+    assert inputs == ["x", "layer1_h_0", "layer1_c_0", "layer3_h_0"]
+    assert outputs == ["y", "layer1_h_n", "layer1_c_n", "layer3_h_n"]
+    state = [np.zeros((n, B, h), np.float32) for n, h in ((2, H), (2, H), (1, 6))]
+    stream = model.stream(B)
+    for t in range(T):
+        y, *state = session(x=x[:, t : t + 1], **dict(zip(inputs[1:], state, strict=True)))
+        expect_close([y[:, 0]], [stream.step(x[:, t])])
+    expect_close(state, [*stream.state[0], stream.state[1]])
+
+
+def test_sequential_with_lengths(path: Path) -> None:
+    lengths = np.array([4, 7, 1])
+    tokens = np.random.default_rng(1).integers(0, 11, (3, T))
+    floats = drawn(3, T, I)
+    plain = fastrnn.Sequential([fastrnn.Linear(I, 4), fastrnn.Linear(4, 2)], seed=0)
+    both_ways = fastrnn.GRU(I, H, bidirectional=True, return_sequences=False)
+    last = fastrnn.Sequential([both_ways, fastrnn.Linear(2 * H, 2)], seed=0)
+    steps = fastrnn.Sequential([fastrnn.RNN(I, H, bidirectional=True), fastrnn.Dropout()], seed=0)
+    for model, x in ((words(), tokens), (plain, floats), (last, floats), (steps, floats)):
+        y = model(x, lengths=lengths)
+        session = Session(path, model, lengths=True)
+        expect_close(session(x=x, lengths=lengths), [y])
+        assert session.names == (["x", "lengths"], ["y"])
+
+
+def test_layers_without_a_state(path: Path) -> None:
+    x = drawn(B, T, I)
+    for layer in (fastrnn.Linear(I, 4, seed=0), fastrnn.Dropout()):
+        expect_close(Session(path, layer)(x=x), [layer(x)])
+    embedding = fastrnn.Embedding(11, 4, seed=0)
+    tokens = np.random.default_rng(1).integers(0, 11, (B, T))
+    np.testing.assert_array_equal(Session(path, embedding)(x=tokens)[0], embedding(tokens))
+    double = fastrnn.Linear(I, 4, dtype=np.float64, seed=0)
+    expect_close(Session(path, double)(x=x.astype(float)), [double(x)], 1e-15)
+
+
+class Own(fastrnn.Linear):
+    """May do anything."""
+
+
+def test_refusals(path: Path) -> None:
+    lstm, linear = fastrnn.LSTM(I, H), fastrnn.Linear(H, 2)
+    for model, options, error, says in (
+        (lstm, {"states": "yes"}, TypeError, "states: expected True or False"),
+        (
+            linear,
+            {"states": True},
+            ValueError,
+            "states: expected False for a model without a state",
+        ),
+        (linear, {"lengths": True}, ValueError, "lengths: expected False for a layer without"),
+        (fastrnn.LSTM, {}, TypeError, r"model: expected a Sequential or a layer, got the class"),
+        (Own(I, 2), {}, TypeError, r"model: expected one of RNN, .* got Linear\(3, 2\)"),
+        (fastrnn.Sequential([lstm, Own(H, 2)]), {}, TypeError, r"layers\[1\]: expected one of"),
+    ):
+        with pytest.raises(error, match="^" + says):
+            fastrnn.onnx.save(model, path, **options)
+    with pytest.raises(TypeError, match=r"^path: expected a str or a path"):
+        fastrnn.onnx.save(lstm, 3)
+    with pytest.raises(OSError, match="no/such"):
+        fastrnn.onnx.save(lstm, "no/such/folder.onnx")
+    assert not path.exists()
