@@ -84,11 +84,9 @@ def test_recurrent_layers(
         start = [
             drawn(L * (1 + bidirectional), B, H, seed=k) for k in range(len(layer.cell.states))
         ]
-        inputs = {"x": x}
+        inputs = {"x": x} | ({} if lengths is None else {"lengths": np.array(lengths)})
         if states:
             inputs |= {f"{s}_0": a for s, a in zip(layer.cell.states, start, strict=True)}
-        if lengths:
-            inputs["lengths"] = np.array(lengths)
         state = None if not states else start[0] if len(start) == 1 else tuple(start)
         y, end = layer(x, state, lengths=lengths)
         expect_close(session(**inputs), [y, *as_list(end)])
@@ -175,20 +173,20 @@ class Own(fastrnn.Linear):
     """May do anything."""
 
 
+class OwnGRU(fastrnn.GRU):
+    """May do anything."""
+
+
 def test_refusals(path: Path) -> None:
     lstm, linear = fastrnn.LSTM(I, H), fastrnn.Linear(H, 2)
     for model, options, error, says in (
         (lstm, {"states": "yes"}, TypeError, "states: expected True or False"),
-        (
-            linear,
-            {"states": True},
-            ValueError,
-            "states: expected False for a model without a state",
-        ),
+        (linear, {"states": True}, ValueError, "states: expected False for a model without"),
         (linear, {"lengths": True}, ValueError, "lengths: expected False for a layer without"),
         (fastrnn.LSTM, {}, TypeError, r"model: expected a Sequential or a layer, got the class"),
-        (Own(I, 2), {}, TypeError, r"model: expected one of RNN, .* got Linear\(3, 2\)"),
+        (Own(I, 2), {}, TypeError, r"model: expected one of GRU, .* got Own"),
         (fastrnn.Sequential([lstm, Own(H, 2)]), {}, TypeError, r"layers\[1\]: expected one of"),
+        (fastrnn.Sequential([OwnGRU(I, H)]), {}, TypeError, r"layers\[0\]: .* got OwnGRU"),
     ):
         with pytest.raises(error, match="^" + says):
             fastrnn.onnx.save(model, path, **options)

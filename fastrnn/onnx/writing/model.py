@@ -98,6 +98,7 @@ def _sequential(graph: Graph, model: Sequential, states: bool, lengths: bool) ->
         if not layer.has_state:
             y = _stateless(graph, layer, y, f"{i}.", f"layers[{i}]")
             continue
+        _expect_known(layer, f"layers[{i}]")
         if not time_first:
             y, time_first = graph.op("Transpose", y, perm=[1, 0, 2]), True
         y, final = _recurrent(graph, layer, y, f"{i}.", f"layer{i}_", states, steps.int32)
@@ -188,14 +189,18 @@ def _recurrent(
 
 def _stateless(graph: Graph, layer: Layer, x: str, prefix: str, name: str) -> str:
     """Add a layer without a state."""
-    writer = WRITERS.get(type(layer))
-    if writer is None:
-        known = (*RECURRENT.values(), *WRITERS)
+    _expect_known(layer, name)
+    return WRITERS[type(layer)](graph, layer, x, prefix)
+
+
+def _expect_known(layer: Layer, name: str) -> None:
+    """Raise if ONNX can't express a layer; those of derived classes may do anything."""
+    known = (*RECURRENT.values(), *WRITERS)
+    if type(layer) not in known:
         raise TypeError(
             f"{name}: expected one of {', '.join(kind.__name__ for kind in known)}, which ONNX "
-            f"can express, got {layer!r}"
+            f"can express, got {_checks.kind_of(layer)}"
         )
-    return writer(graph, layer, x, prefix)
 
 
 def _zero_past_end(model: Sequential) -> bool:

@@ -8,30 +8,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn._types import Array
+from fastrnn.layouts import unpack_onnx
 from fastrnn.onnx.writing.graph import Graph
 
 
 class Operator(NamedTuple):
-    """ONNX's operator for a cell: its gates, in its order, by the names that they have here."""
+    """ONNX's operator for a cell, and its attributes."""
 
     kind: str
-    gates: str
     activation: str | None = None
     linear_before_reset: int | None = None
 
 
 #: By the name of the cell. IndRNN is an RNN with a diagonal matrix.
 OPERATORS = {
-    "rnn_tanh": Operator("RNN", "h"),
-    "rnn_relu": Operator("RNN", "h", "Relu"),
-    "indrnn_tanh": Operator("RNN", "h"),
-    "indrnn_relu": Operator("RNN", "h", "Relu"),
-    "lstm": Operator("LSTM", "iofg"),
-    "gru": Operator("GRU", "zrn", linear_before_reset=1),
-    "gru_reset_before": Operator("GRU", "zrn", linear_before_reset=0),
+    "rnn_tanh": Operator("RNN"),
+    "rnn_relu": Operator("RNN", "Relu"),
+    "indrnn_tanh": Operator("RNN"),
+    "indrnn_relu": Operator("RNN", "Relu"),
+    "lstm": Operator("LSTM"),
+    "gru": Operator("GRU", linear_before_reset=1),
+    "gru_reset_before": Operator("GRU", linear_before_reset=0),
 }
-#: The gates whose cells they see, in ONNX's order.
-PEEPHOLES = "iof"
 
 
 def recurrent(
@@ -100,13 +98,15 @@ def _node(
 ) -> list[str]:  # fmt: skip
     """Add one layer, in each direction; return y (T, B, D*H), and the final states."""
     operator, D = OPERATORS[layer.cell.name], len(scans)
-    packed = {n: np.stack(arrays) for n, arrays in _packed(layer, operator, scans).items()}
-    at = {n: graph.weight(array, name + n) for n, array in packed.items()}
-    inputs = [x, at["W"], at["R"], at.get("B", ""), lengths, *state, at.get("P", "")]
+    packed = zip(*(unpack_onnx(operator.kind, _dense(scan)) for scan in scans), strict=True)
+    W, R, B, P = (
+        "" if arrays[0] is None else graph.weight(np.stack(arrays), name + n)
+        for n, arrays in zip("WRBP", packed, strict=True)
+    )
     y, *final = graph.ops(
         operator.kind,
         1 + len(state),
-        *inputs,
+        *(x, W, R, B, lengths, *state, P),
         hidden_size=layer.hidden_size,
         direction="bidirectional" if D == 2 else None,
         activations=operator.activation and [operator.activation] * D,
@@ -118,26 +118,7 @@ def _node(
     return [graph.op("Reshape", y, graph.integers(0, 0, -1)), *final]
 
 
-def _packed(
-    layer: Any, operator: Operator, scans: Sequence[Mapping[str, Array]]
-) -> dict[str, list[Array]]:
-    """Return weights by their names in ONNX, W, R, B and P, a list over directions of each."""
-    gates: Sequence[str] = layer.cell.gates
-    order = [gates.index(gate) for gate in operator.gates] if len(gates) > 1 else [0]
-
-    def reordered(array: Array) -> Array:
-        parts = np.split(array, len(gates))
-        return np.concatenate([parts[k] for k in order])
-
-    packed: dict[str, list[Array]] = {}
-    for scan in scans:
-        packed.setdefault("W", []).append(reordered(scan["weight_ih"]))
-        R = scan["weight_hh"]
-        packed.setdefault("R", []).append(reordered(R) if R.ndim == 2 else np.diag(R))
-        if layer.bias:
-            both = [reordered(scan["bias_ih"]), reordered(scan["bias_hh"])]
-            packed.setdefault("B", []).append(np.concatenate(both))
-        if getattr(layer, "peephole", False):
-            peepholes = [scan[f"weight_c{gate}"] for gate in PEEPHOLES]
-            packed.setdefault("P", []).append(np.concatenate(peepholes))
-    return packed
+def _dense(weights: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Return weights whose `weight_hh` is a matrix."""
+    R = weights["weight_hh"]
+    return weights if R.ndim == 2 else {**weights, "weight_hh": np.diag(R)}
