@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,30 @@ B, T, I, H = 2, 7, 3, 5
 #: Rounding in float32, over T steps.
 CLOSE = 2e-6
 
-LAYERS = [
+#: The same, after divisions by the standard deviation of a few numbers.
+NORMED = 1e-5
+
+PLAIN = [
     (name, RECURRENT[CELLS[name].family], chosen)
     for family in RECURRENT.values()
     for name, chosen in family.cells.items()
-] + [("peephole", fastrnn.LSTM, {"peephole": True})]
+]
+LAYERS = [
+    *PLAIN,
+    ("peephole", fastrnn.LSTM, {"peephole": True}),
+    ("projection", fastrnn.LSTM, {"proj_size": 2, "peephole": True}),
+    *((f"float64 {name}", kind, chosen | {"dtype": np.float64}) for name, kind, chosen in PLAIN),
+]
+#: In float64, whose numbers tell more; LayerNormalization's epsilon has 24 bits there too.
+NORMS = [
+    (name, kind, chosen | {"layer_norm": True, "dtype": np.float64})
+    for name, kind, chosen in (
+        ("LSTM norm", fastrnn.LSTM, {}),
+        ("LSTM norm, all", fastrnn.LSTM, {"peephole": True, "proj_size": 2}),
+        ("GRU norm", fastrnn.GRU, {}),
+        ("GRU norm before", fastrnn.GRU, {"reset_after": False}),
+    )
+]
 
 
 class Session:
@@ -60,6 +78,13 @@ def as_list(state: Any) -> list[Any]:
     return [*state] if isinstance(state, list | tuple) else [state]
 
 
+def changed(layer: Any) -> None:
+    """Change weights that are all 0 or all 1."""
+    for name, array in layer.parameters().items():
+        if np.ptp(array) == 0:
+            array += drawn(*array.shape, seed=len(name)) / 4
+
+
 def expect_close(found: Any, expected: Any, by: float = CLOSE) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape
@@ -67,29 +92,35 @@ def expect_close(found: Any, expected: Any, by: float = CLOSE) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=by)
 
 
-@pytest.mark.parametrize(("cell", "kind", "chosen"), LAYERS, ids=[name for name, *_ in LAYERS])
+@pytest.mark.parametrize(
+    ("cell", "kind", "chosen"), [*LAYERS, *NORMS], ids=[name for name, *_ in [*LAYERS, *NORMS]]
+)
 @pytest.mark.parametrize("lengths", [None, [4, 7]])
 @pytest.mark.parametrize("states", [False, True])
 def test_recurrent_layers(
     path: Path, cell: str, kind: Any, chosen: Any, lengths: Any, states: bool
 ) -> None:
-    flags = itertools.product([1, 3], *[[False, True]] * 3)
-    for L, bidirectional, batch_first, return_sequences in flags:
+    for L, bidirectional, batch_first, return_sequences in (
+        (1, False, False, True),
+        (3, True, True, True),
+        (3, True, False, False),
+        (2, False, True, False),
+    ):
         layer = kind(
             I, H, num_layers=L, bidirectional=bidirectional, batch_first=batch_first,
             return_sequences=return_sequences, bias=not batch_first, seed=0, **chosen,
         )  # fmt: skip
+        changed(layer)
         session = Session(path, layer, states=states, lengths=lengths is not None)
-        x = drawn(*(B, T) if batch_first else (T, B), I)
-        start = [
-            drawn(L * (1 + bidirectional), B, H, seed=k) for k in range(len(layer.cell.states))
-        ]
+        x = drawn(*(B, T) if batch_first else (T, B), I).astype(layer.dtype)
+        start = [drawn(*s.shape).astype(layer.dtype) for s in as_list(layer(x)[1])]
         inputs = {"x": x} | ({} if lengths is None else {"lengths": np.array(lengths)})
         if states:
             inputs |= {f"{s}_0": a for s, a in zip(layer.cell.states, start, strict=True)}
         state = None if not states else start[0] if len(start) == 1 else tuple(start)
         y, end = layer(x, state, lengths=lengths)
-        expect_close(session(**inputs), [y, *as_list(end)])
+        close = CLOSE if layer.dtype == np.float32 else 1e-6 if "norm" in cell else 1e-13
+        expect_close(session(**inputs), [y, *as_list(end)], close)
         assert session.names == ([*inputs], ["y", *(f"{s}_n" for s in layer.cell.states)])
 
 
@@ -100,17 +131,26 @@ def test_recurrent_layers(
         fastrnn.LSTMCell(I, H, bias=False, seed=0),
         fastrnn.GRUCell(I, H, seed=0),
         fastrnn.GRUCell(I, H, reset_after=False, seed=0),
+        fastrnn.LSTMCell(I, H, dtype=np.float64, seed=0),
     ],
     ids=repr,
 )
 def test_cells(path: Path, cell: Any) -> None:
-    x, state = drawn(B, I), [drawn(B, H, seed=k) for k in range(len(cell.cell.states))]
+    x = drawn(B, I).astype(cell.dtype)
+    state = [drawn(B, H, seed=k).astype(cell.dtype) for k in range(len(cell.cell.states))]
     inputs = {f"{s}_0": a for s, a in zip(cell.cell.states, state, strict=True)}
     expected = cell(x, state[0] if len(state) == 1 else tuple(state))
     expect_close(Session(path, cell, states=True)(x=x, **inputs), as_list(expected))
     expect_close(Session(path, cell)(x=x), as_list(cell(x)))
     with pytest.raises(ValueError, match=r"^lengths: expected False for one step"):
         fastrnn.onnx.save(cell, path, lengths=True)
+
+
+@pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU])
+def test_layer_norm_in_float32(path: Path, kind: Any) -> None:
+    layer, x = kind(I, 16, layer_norm=True, seed=0), drawn(T, B, I)
+    y, end = layer(x)
+    expect_close(Session(path, layer)(x=x), [y, *as_list(end)], NORMED)
 
 
 def words() -> fastrnn.Sequential:

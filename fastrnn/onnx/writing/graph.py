@@ -33,6 +33,12 @@ class Graph:
         self._outputs: list[Any] = []
         self._names: dict[str, int] = {}
 
+    def inner(self) -> Graph:
+        """Return a graph inside this one, such as the body of a loop, which sees its values."""
+        graph = Graph()
+        graph._constants, graph._names = self._constants, self._names
+        return graph
+
     def new_name(self, stem: str) -> str:
         """Return a name that no value has."""
         n = self._names[stem] = self._names.get(stem, -1) + 1
@@ -82,6 +88,10 @@ class Graph:
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"/{name}"))
         self._outputs.append(_declared(name, dtype, shape))
 
+    def proto(self, name: str, initializers: Sequence[Any] = ()) -> Any:
+        """Return the graph as ONNX has it."""
+        return helper.make_graph(self._nodes, name, self._inputs, self._outputs, initializers)
+
     def serialized(self, name: str) -> bytes:
         """Return the model.
 
@@ -97,10 +107,9 @@ class Graph:
                 f"file can hold, got {size}"
             )
         initializers = [numpy_helper.from_array(a, n) for n, a in self._constants.items()]
-        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, initializers)
         domains = {"": OPSET} | {node.domain: 1 for node in self._nodes if node.domain == MICROSOFT}
         model = helper.make_model(
-            graph,
+            self.proto(name, initializers),
             opset_imports=[helper.make_opsetid(*domain) for domain in domains.items()],
             ir_version=IR_VERSION,
             producer_name="fastrnn",

@@ -10,6 +10,8 @@ import numpy as np
 from fastrnn._types import Array
 from fastrnn.layouts import unpack_onnx
 from fastrnn.onnx.writing.graph import Graph
+from fastrnn.onnx.writing.lengths import Lengths
+from fastrnn.onnx.writing.loop import loop
 
 
 class Operator(NamedTuple):
@@ -33,7 +35,7 @@ OPERATORS = {
 
 
 def recurrent(
-    graph: Graph, layer: Any, x: str, *, prefix: str, lengths: str, state: Sequence[str]
+    graph: Graph, layer: Any, x: str, *, prefix: str, lengths: Lengths, state: Sequence[str]
 ) -> tuple[str, list[str]]:
     """Add a recurrent layer.
 
@@ -45,8 +47,7 @@ def recurrent(
         (T, B, I).
     prefix : str
         Of the names of its weights.
-    lengths : str
-        (B,) int32; "" for T.
+    lengths : Lengths
     state : sequence of str
         (L*D, B, H) each; none for zeros.
 
@@ -61,12 +62,13 @@ def recurrent(
     starts = [_split(graph, s, L, D) for s in state] or [[""] * L] * len(layer.cell.states)
     ends: list[Sequence[str]] = []
     weights = layer.parameters()
+    add = node if has_operator(layer) else loop
     for k in range(L):
         suffixes = [f"_l{k}{direction}" for direction in ("", "_reverse")[:D]]
         scans = [
             {n.removesuffix(s): a for n, a in weights.items() if n.endswith(s)} for s in suffixes
         ]
-        x, *final = _node(
+        x, *final = add(
             graph, layer, scans, x, f"{prefix}l{k}_", lengths, [start[k] for start in starts]
         )
         ends.append(final)
@@ -78,12 +80,19 @@ def recurrent(
     return y, final
 
 
+def has_operator(layer: Any) -> bool:
+    """Return whether ONNX has an operator for a layer, of which ONNX Runtime has a kernel."""
+    special = getattr(layer, "proj_size", 0) or getattr(layer, "layer_norm", False)
+    return layer.dtype == np.float32 and not special
+
+
 def single_step(graph: Graph, cell: Any, x: str, state: Sequence[str]) -> list[str]:
     """Add a cell, from x (B, I) and the old state, (B, H) each, to the new one."""
     first = graph.integers(0)
     steps = graph.op("Unsqueeze", x, first)
     start = [graph.op("Unsqueeze", s, first) for s in state] or [""] * len(cell.cell.states)
-    _, *final = _node(graph, cell, [cell.parameters()], steps, "", "", start)
+    add = node if has_operator(cell) else loop
+    _, *final = add(graph, cell, [cell.parameters()], steps, "", Lengths(graph, "", False), start)
     return [graph.op("Squeeze", s, first) for s in final]
 
 
@@ -92,11 +101,11 @@ def _split(graph: Graph, state: str, L: int, D: int) -> list[str]:
     return [state] if L == 1 else graph.ops("Split", L, state, graph.integers(*[D] * L), axis=0)
 
 
-def _node(
+def node(
     graph: Graph, layer: Any, scans: Sequence[Mapping[str, Array]], x: str, name: str,
-    lengths: str, state: Sequence[str],
+    lengths: Lengths, state: Sequence[str],
 ) -> list[str]:  # fmt: skip
-    """Add one layer, in each direction; return y (T, B, D*H), and the final states."""
+    """Add one layer, in each direction, as :func:`loop` does."""
     operator, D = OPERATORS[layer.cell.name], len(scans)
     packed = zip(*(unpack_onnx(operator.kind, _dense(scan)) for scan in scans), strict=True)
     W, R, B, P = (
@@ -106,7 +115,7 @@ def _node(
     y, *final = graph.ops(
         operator.kind,
         1 + len(state),
-        *(x, W, R, B, lengths, *state, P),
+        *(x, W, R, B, lengths.int32, *state, P),
         hidden_size=layer.hidden_size,
         direction="bidirectional" if D == 2 else None,
         activations=operator.activation and [operator.activation] * D,
