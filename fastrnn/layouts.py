@@ -9,7 +9,8 @@ the tutorial's shapes, so that its update code works unchanged::
     dx, dh0, grads = rnn_backward(tape, dy)
     dW_xh, dW_hh, db_h = unpack_rnn(grads)
 
-`pack_onnx` and `unpack_onnx` do so for weights of ONNX's operators RNN, LSTM and GRU.
+`pack_onnx` and `unpack_onnx` do so for weights of ONNX's operators RNN, LSTM and GRU, `pack_keras`
+and `unpack_keras` for those of Keras's layers SimpleRNN, LSTM and GRU.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._types import Array
 
-__all__ = ["pack_lstm", "pack_onnx", "pack_rnn", "unpack_lstm", "unpack_onnx", "unpack_rnn"]
+__all__ = [
+    "pack_keras",
+    "pack_lstm",
+    "pack_onnx",
+    "pack_rnn",
+    "unpack_keras",
+    "unpack_lstm",
+    "unpack_onnx",
+    "unpack_rnn",
+]
 
 _LAYOUTS = ("columns", "rows")
 
@@ -31,6 +41,8 @@ _LAYOUTS = ("columns", "rows")
 _ONNX_GATES = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
 #: ONNX's P has the peepholes of i, o and f.
 _ONNX_PEEPHOLES = ("weight_ci", "weight_co", "weight_cf")
+#: Likewise of each layer of Keras, which has i, f, c, o and z, r, h. Each order is its own inverse.
+_KERAS_GATES = {"SimpleRNN": (0,), "LSTM": (0, 1, 2, 3), "GRU": (1, 0, 2)}
 
 
 def pack_rnn(W_xh: Any, W_hh: Any, b_h: Any = None, *, layout: str = "columns") -> dict[str, Array]:
@@ -314,6 +326,108 @@ def unpack_onnx(
     if _ONNX_PEEPHOLES[0] in given:
         P = np.concatenate([_checks.expect_shape(given[n], n, (H,)) for n in _ONNX_PEEPHOLES])
     return W, R, B, P
+
+
+def pack_keras(layer: str, weights: Sequence[Any]) -> dict[str, Array]:
+    """Convert the weights of a SimpleRNN, LSTM or GRU of Keras 2 or 3, of G gates.
+
+    Parameters
+    ----------
+    layer : {"SimpleRNN", "LSTM", "GRU"}
+    weights : sequence of array-like
+        As ``get_weights()`` returns them, with gates in Keras's order, i, f, c, o of an LSTM and
+        z, r, h of a GRU: kernel (I, G*H), recurrent kernel (H, G*H) and perhaps a bias, (G*H,), or
+        (2, 3*H) of a GRU with `reset_after`.
+
+    Returns
+    -------
+    dict of str to array
+        Copies, by argument name, with the gates in torch's order: `weight_ih`, `weight_hh` and,
+        with a bias, `bias_ih`; `bias_hh` only of a GRU with `reset_after`, as the others have one
+        bias.
+
+    Raises
+    ------
+    ValueError
+        If there are not two or three weights, their shapes do not fit each other, or there is no
+        such layer.
+    TypeError
+        If they do not hold real numbers.
+
+    Examples
+    --------
+    >>> kernel, recurrent = [[0.0, 1.0, 2.0]], [[3.0, 4.0, 5.0]]  # z, r and h of a GRU of one unit
+    >>> fastrnn.layouts.pack_keras("GRU", [kernel, recurrent])["weight_hh"].T
+    array([[4., 3., 5.]])
+    """
+    order = _KERAS_GATES[_checks.choice(layer, "layer", _KERAS_GATES)]
+    if not isinstance(weights, Sequence) or not 2 <= len(weights) <= 3:
+        got = len(weights) if isinstance(weights, Sequence) else type(weights).__name__
+        raise ValueError(
+            f"weights: expected a list of kernel, recurrent kernel and perhaps bias, got {got}"
+        )
+    given = [_checks.numeric(value, f"weights[{i}]") for i, value in enumerate(weights)]
+    H = _checks.expect_shape(given[1], "weights[1]", ("H", "G*H")).shape[0]
+    rows = len(order) * H
+    _checks.expect_shape(given[1], "weights[1]", (H, rows))
+    _checks.expect_shape(given[0], "weights[0]", ("I", rows))
+    packed = {
+        "weight_ih": _reordered(given[0].T, order),
+        "weight_hh": _reordered(given[1].T, order),
+    }
+    if len(given) == 2:
+        return packed
+    bias = given[2]
+    if layer == "GRU" and bias.ndim == 2:  # reset_after
+        _checks.expect_shape(bias, "weights[2]", (2, rows))
+        pair = zip(("bias_ih", "bias_hh"), bias, strict=True)
+        return packed | {name: _reordered(one, order) for name, one in pair}
+    return packed | {
+        "bias_ih": _reordered(_checks.expect_shape(bias, "weights[2]", (rows,)), order)
+    }
+
+
+def unpack_keras(
+    layer: str, weights: Mapping[str, Any], *, reset_after: bool = True
+) -> list[Array]:
+    """Undo :func:`pack_keras`.
+
+    Parameters
+    ----------
+    layer : {"SimpleRNN", "LSTM", "GRU"}
+    weights : mapping of str to array-like
+        `weight_ih`, `weight_hh` and perhaps `bias_ih` and `bias_hh`, which are added for layers
+        with one bias; one of two may be missing: it is 0.
+    reset_after : bool
+        Whether a GRU has two biases.
+
+    Returns
+    -------
+    list of array
+        For ``set_weights()``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`pack_keras` does.
+    """
+    order = _KERAS_GATES[_checks.choice(layer, "layer", _KERAS_GATES)]
+    given = {name: _checks.numeric(value, name) for name, value in weights.items()}
+    H = _checks.expect_shape(given["weight_hh"], "weight_hh", ("G*H", "H")).shape[1]
+    rows = len(order) * H
+    _checks.expect_shape(given["weight_hh"], "weight_hh", (rows, H))
+    _checks.expect_shape(given["weight_ih"], "weight_ih", (rows, "I"))
+    matrices = (_reordered(given[name], order) for name in ("weight_ih", "weight_hh"))
+    unpacked = [np.ascontiguousarray(matrix.T) for matrix in matrices]
+    if not given.keys() & {"bias_ih", "bias_hh"}:
+        return unpacked
+    none = np.zeros(rows, given["weight_hh"].dtype)
+    biases = [
+        _reordered(_checks.expect_shape(given.get(name, none), name, (rows,)), order)
+        for name in ("bias_ih", "bias_hh")
+    ]
+    both = layer == "GRU" and _checks.flag(reset_after, "reset_after")
+    return [*unpacked, np.stack(biases) if both else biases[0] + biases[1]]
 
 
 def _reordered(array: Array, order: Sequence[int]) -> Array:

@@ -220,3 +220,75 @@ def test_onnx_weights_that_do_not_fit() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             layouts.pack_onnx(*args)
+
+
+def keras_loop(layer: str, x: Any, weights: list[Any], reset_after: bool) -> Any:
+    """Run a layer of Keras by hand, x (B, T, I), as its documentation writes it."""
+    kernel, recurrent, bias = weights
+    h = c = np.zeros((len(x), len(recurrent)))
+    for t in range(x.shape[1]):
+        a = x[:, t] @ kernel + (bias[0] if bias.ndim == 2 else bias)
+        if layer == "SimpleRNN":
+            h = np.tanh(a + h @ recurrent)
+        elif layer == "LSTM":
+            i, f, g, o = np.split(a + h @ recurrent, 4, axis=1)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+        else:
+            of_z, of_r, of_h = np.split(recurrent, 3, axis=1)
+            b_z, b_r, b_h = np.split(bias[1] if reset_after else np.zeros(a.shape[1]), 3)
+            a_z, a_r, a_h = np.split(a, 3, axis=1)
+            z, r = sigmoid(a_z + h @ of_z + b_z), sigmoid(a_r + h @ of_r + b_r)
+            inner = r * (h @ of_h + b_h) if reset_after else (r * h) @ of_h
+            h = z * h + (1 - z) * np.tanh(a_h + inner)
+    return h
+
+
+KERAS = [("SimpleRNN", 1, True), ("LSTM", 4, True), ("GRU", 3, True), ("GRU", 3, False)]
+
+
+@pytest.mark.parametrize(("layer", "gates", "reset_after"), KERAS)
+def test_keras_against_a_loop(
+    layer: str, gates: int, reset_after: bool, rng: np.random.Generator
+) -> None:
+    both = layer == "GRU" and reset_after
+    shapes = [(I, gates * H), (H, gates * H), (2, gates * H) if both else (gates * H,)]
+    weights = [rng.normal(size=shape) for shape in shapes]
+    x = rng.normal(size=(B, T, I))
+    packed = layouts.pack_keras(layer, weights)
+    run: Any = {"SimpleRNN": F.rnn, "LSTM": F.lstm, "GRU": F.gru}[layer]
+    more = {"reset_after": reset_after} if layer == "GRU" else {}
+    y, *_ = run(x.swapaxes(0, 1), None, **packed, **more)
+    np.testing.assert_allclose(y[-1], keras_loop(layer, x, weights, reset_after), atol=1e-12)
+    back = layouts.unpack_keras(layer, packed, reset_after=reset_after)
+    for a, b in zip(back, weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    without = layouts.pack_keras(layer, weights[:2])
+    assert [*without] == ["weight_ih", "weight_hh"]
+    assert len(layouts.unpack_keras(layer, without)) == 2
+    # Layers with one bias get the sum of ours.
+    of_torch = packed | {"bias_hh": rng.normal(size=gates * H)}
+    bias = layouts.unpack_keras(layer, of_torch, reset_after=reset_after)[2]
+    order = np.concatenate([np.arange(H) + H * g for g in ((1, 0, 2) if gates == 3 else range(4))])
+    second = of_torch["bias_hh"][order[: gates * H]]
+    expected = [weights[2][0], second] if both else weights[2] + second
+    np.testing.assert_array_equal(bias, expected)
+
+
+def test_keras_weights_that_do_not_fit() -> None:
+    kernel, recurrent = np.ones((3, 6)), np.ones((2, 6))
+    for args, message in [
+        (("Gru", [kernel, recurrent]), "layer: expected one of 'SimpleRNN', 'LSTM', 'GRU'"),
+        (("GRU", [kernel]), "weights: expected a list of kernel, recurrent kernel and perhaps"),
+        (("GRU", kernel), "weights: expected a list of kernel.*got ndarray"),
+        (("LSTM", [kernel, recurrent]), r"weights\[1\]: expected shape \(2, 8\), got \(2, 6\)"),
+        (("GRU", [kernel.T, recurrent]), r"weights\[0\]: expected shape \(I, 6\) with I >= 1, got"),
+        (("GRU", [kernel, recurrent, np.ones((3, 6))]), r"weights\[2\]: expected shape \(2, 6\)"),
+        (("GRU", [kernel, recurrent, np.ones(5)]), r"weights\[2\]: expected shape \(6,\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            layouts.pack_keras(*args)
+    with pytest.raises(ValueError, match=r"bias_hh: expected shape \(6,\), got \(5,\)"):
+        layouts.unpack_keras(
+            "GRU", {"weight_ih": kernel.T, "weight_hh": recurrent.T, "bias_hh": np.ones(5)}
+        )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import pickle
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from safetensors.numpy import load, save
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential
-from fastrnn._files import atomic, model_file
+from fastrnn._files import atomic, model_file, others
 from fastrnn.callbacks import Callback, Checkpoint, EarlyStopping
 
 STACKS: dict[str, Callable[[], list[Any]]] = {
@@ -243,6 +247,69 @@ def test_metadata_that_do_not_fit(change: dict[str, Any], message: str, tmp_path
     path.write_bytes(save(tensors, header))
     with pytest.raises(ValueError, match=message):
         fastrnn.load(path)
+
+
+# Files of others. tests/test_torch.py has those that torch writes.
+
+
+def zipped(*names: str) -> bytes:
+    """Return a zip of files with these names."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        for name in names:
+            file.writestr(name, b"{}")
+    return made.getvalue()
+
+
+def npz() -> bytes:
+    made = io.BytesIO()
+    np.savez(made, weight=np.zeros(2))
+    return made.getvalue()
+
+
+#: An ONNX model: versions of IR and opset, a producer of 200 bytes and a graph.
+ONNX = b"\x08\x0a\x12\xc8\x01" + bytes(200) + b"\x3a\x03\x12\x01g\x42\x02\x10\x11"
+
+OTHERS = {
+    "keras": (zipped("metadata.json", "config.json", "model.weights.h5"), "fastrnn.keras.load(p"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(8), "fastrnn.keras.load(path)"),
+    "onnx": (ONNX, "fastrnn.onnx.load(path)"),
+    "torch": (zipped("m/data.pkl", "m/data/0"), "load_state_dict(torch.load(path, weights_only"),
+    "torchscript": (zipped("m/data.pkl", "m/constants.pkl"), "torch.jit.load(path).state_dict()"),
+    "npz": (npz(), "load_state_dict(numpy.load(path))"),
+    "pickle": (pickle.dumps([1]), "a pickle, which can hold any code, and is never read"),
+    "safetensors": (save({"a": np.zeros(2)}), "load_state_dict(safetensors.numpy.load_file(path"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_files_of_others_say_what_reads_them(kind: str, tmp_path: Path) -> None:
+    """By what is in them: their names are those of models of fastrnn."""
+    data, message = OTHERS[kind]
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"m.safetensors: is .*{re.escape(message)}"):
+        fastrnn.load(path)
+
+
+def test_what_is_unknown_is_not_named(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    Sequential([Linear(2, 2)]).save(path)
+    whole = path.read_bytes()
+    long = b"\x08" + b"\xff" * 20
+    for data in (b"", b"\x08", long, ONNX[:-1], ONNX[:5], zipped("a.txt"), zipped("a")[:9],
+                 whole[:-1], whole[:100], whole[:8] + b"{" * 5000):  # fmt: skip
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="m: is not a safetensors file, or damaged: "):
+            fastrnn.load(path)
+
+
+def test_others_of_models_of_fastrnn(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    Sequential([Linear(2, 2)]).save(path)
+    assert others.described(path.read_bytes()) == (
+        "is a model of fastrnn, which fastrnn.load(path) reads"
+    )
 
 
 # Files of version 0.1.0, and its predictions.

@@ -74,7 +74,9 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
         raise ValueError(f"{where}: {_what_else(data, error)}") from None
     metadata = header.get("__metadata__", {})
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{where}: {_others('safetensors.numpy.load_file(path)')}")
+        from fastrnn._files import others
+
+        raise ValueError(f"{where}: {others.weights('safetensors.numpy.load_file(path)')}")
     if metadata.get("version") != VERSION:
         raise ValueError(
             f"{where}: expected format version {VERSION}, got {metadata.get('version')!r}"
@@ -88,25 +90,16 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
         raise ValueError(f"{where}: is damaged: {error}") from None
 
 
-#: Begins a file of torch.save before torch 1.6: a pickle of a number, 0x1950a86a20f9469cfc6c.
-_TORCH_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-
-
 def _what_else(data: bytes, error: Exception) -> str:
     """Return what a file is that safetensors can't read as arrays, and what reads it."""
-    if data.startswith(_TORCH_PICKLE) or (data.startswith(b"PK") and b"/data.pkl" in data[:300]):
-        return _others("torch.load(path, weights_only=True)")
+    # Imported when it is needed: import fastrnn is to stay light.
+    from fastrnn._files import others
+
     if isinstance(error, KeyError) and error.args[0] in ("BF16", "F8_E4M3", "F8_E5M2"):
-        return _others("safetensors.torch.load_file(path)")
-    return f"is not a safetensors file, or damaged: {error}"
-
-
-def _others(reader: str) -> str:
-    """Return how to read weights of other libraries."""
-    return (
-        "is not a model of fastrnn; weights of other libraries are read into a model or layer by "
-        f"load_state_dict({reader})"
-    )
+        return others.weights("safetensors.torch.load_file(path)")
+    own = data[8:9] == b"{"  # a header of safetensors
+    found = None if own else others.described(data)
+    return found or f"is not a safetensors file, or damaged: {error}"
 
 
 def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str, Array]) -> Any:
