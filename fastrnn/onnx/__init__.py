@@ -5,6 +5,9 @@ try:
 except ImportError:
     raise ImportError("fastrnn.onnx needs onnx: pip install 'fastrnn[onnx]'") from None
 
+from fastrnn.onnx.backend import Backend as Backend
+from fastrnn.onnx.loading import load as load
+from fastrnn.onnx.model import Model as Model
 from fastrnn.onnx.writing import save as save
 
-__all__ = ["save"]
+__all__ = ["Backend", "Model", "load", "save"]
