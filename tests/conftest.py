@@ -146,7 +146,11 @@ def options_of() -> Callable[..., list[dict[str, Any]]]:
 
     def combinations(cell: Cell, P: int) -> list[dict[str, Any]]:
         values = {"projection": ("proj_size", P)}
-        each = [dict([values.get(name, (name, True))]) for name in cell.options]
+        each = [
+            dict([values.get(name, (name, True))])
+            for name in cell.options
+            if name != "input_forget"
+        ]
         chosen = itertools.product(*([{}, option] for option in each))
         return [{k: v for option in some for k, v in option.items()} for some in chosen]
 

@@ -29,6 +29,27 @@ def test_central_differences(cell, options_of, rows, reset):
         expect_central_differences(cell, config, SPANS[rows], reset)
 
 
+#: Other activations of gates, of a candidate, and of a cell state.
+OTHERS = {
+    "smooth": {"activations": ("softplus", ("scaled_tanh", 1.3, 0.7), "softsign")},
+    "clipped": {
+        "activations": (("hard_sigmoid", 0.3, 0.6), ("leaky_relu", 0.2), ("elu", 0.7)),
+        "clip": 0.6,
+    },
+    "others": {"activations": (("affine", 0.4, 0.5), ("thresholded_relu", -0.3), "sigmoid")},
+}
+
+
+@pytest.mark.parametrize("others", OTHERS)
+def test_central_differences_of_other_activations(cell, options_of, others):
+    every = options_of(cell, P)
+    for options in every[:: max(1, len(every) - 1)]:  # none, and all
+        more = {**OTHERS[others], "input_forget": others != "smooth" and "f" in cell.gates}
+        more["activations"] = more["activations"][: len(cell.activations)]
+        config = CellConfig(input_size=I, hidden_size=H, **options, **more)
+        expect_central_differences(cell, config, SPANS["from the start"], RESET)
+
+
 def expect_central_differences(cell, config, spans, reset):
     # Normalising two or three units can be steep: with this seed it is not too steep for STEP.
     rng = np.random.default_rng(7)

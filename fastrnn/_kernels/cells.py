@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from fastrnn import _checks
+from fastrnn._kernels.activations import Activation, activation
 
 #: The weights of a cell without options, in the order in which the twins take them.
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -44,6 +45,12 @@ class CellConfig:
         As in ``fastrnn.LSTM``.
     matmul_precision : {"float32", "bfloat16"}
         As in ``fastrnn.RNN``.
+    activations : tuple of Activation, optional
+        In the order of the cell's own, which are the default.
+    clip : float, optional
+        Bound of the arguments of the activations of gates. Default: none.
+    input_forget : bool
+        As in ``fastrnn.LSTM``.
 
     Raises
     ------
@@ -60,6 +67,9 @@ class CellConfig:
     peephole: bool = False
     layer_norm: bool = False
     matmul_precision: MatmulPrecision = "float32"
+    activations: tuple[Activation, ...] | None = None
+    clip: float | None = None
+    input_forget: bool = False
     #: The latest answer of `Cell.weight_shapes`: hashing both would take longer than all else.
     _shapes: Any = field(default=None, init=False, repr=False, compare=False)
 
@@ -72,9 +82,18 @@ class CellConfig:
                 f"proj_size: expected 0 or a size below hidden_size={self.hidden_size}, "
                 f"got {self.proj_size}"
             )
-        for name in ("bias", "peephole", "layer_norm"):
+        for name in ("bias", "peephole", "layer_norm", "input_forget"):
             object.__setattr__(self, name, _checks.flag(getattr(self, name), name))
         _checks.choice(self.matmul_precision, "matmul_precision", _checks.PRECISIONS)
+        if self.activations is not None:
+            object.__setattr__(self, "activations", tuple(map(activation, self.activations)))
+        if self.clip is not None:
+            object.__setattr__(self, "clip", _checks.positive(self.clip, "clip"))
+
+    @property
+    def general(self) -> bool:
+        """Whether gates are computed in another way than the cell's own."""
+        return self.activations is not None or self.clip is not None or self.input_forget
 
     @property
     def output_size(self) -> int:
@@ -94,12 +113,15 @@ class Cell:
         The name of its file in every folder.
     gates : tuple of str
         Gates in the order of the rows of the weights, torch's order.
+    activations : tuple of str
+        Names of its own activations: of gates, then of a candidate, then of a cell state.
     states : tuple of str
         The states carried from step to step; ``"h"`` comes first and is the output.
     recurrence : {"dense", "elementwise", "none"}
         Whether `weight_hh` is a matrix (G*H, P), a vector (G*H,), or absent along with `bias_hh`.
     options : tuple of str
-        Those of ``"projection"``, ``"peephole"`` and ``"layer_norm"`` that this cell supports.
+        Those of ``"projection"``, ``"peephole"``, ``"layer_norm"`` and ``"input_forget"`` that
+        this cell supports.
     norm_groups : tuple of tuple of str
         The gates that layer normalisation normalises together, in the order of `gates`.
     bounded : bool
@@ -109,6 +131,7 @@ class Cell:
     name: str
     family: str
     gates: tuple[str, ...]
+    activations: tuple[str, ...]
     states: tuple[str, ...] = ("h",)
     recurrence: Recurrence = "dense"
     options: tuple[str, ...] = ()
@@ -152,10 +175,15 @@ def _weight_shapes(cell: Cell, config: CellConfig) -> dict[str, tuple[int, ...]]
         ("projection", PROJECTION, config.proj_size),
         ("peephole", PEEPHOLES, config.peephole),
         ("layer_norm", GAINS + STATE_NORM, config.layer_norm),
+        ("input_forget", (), config.input_forget),
     ):
         if asked and option not in cell.options:
             raise ValueError(f"config: {cell.name} cells have no {option}, got {config}")
         absent += names if not asked else ()
+    if config.activations is not None and len(config.activations) != len(cell.activations):
+        raise ValueError(
+            f"config: {cell.name} cells have {len(cell.activations)} activations, got {config}"
+        )
     I, H, P = config.input_size, config.hidden_size, config.output_size
     rows = len(cell.gates) * H
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(WEIGHTS + GAINS, (rows,))
@@ -169,14 +197,15 @@ def _weight_shapes(cell: Cell, config: CellConfig) -> dict[str, tuple[int, ...]]
 CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in (
-        Cell("rnn_tanh", "rnn", ("h",)),
-        Cell("rnn_relu", "rnn", ("h",), bounded=False),
+        Cell("rnn_tanh", "rnn", ("h",), ("tanh",)),
+        Cell("rnn_relu", "rnn", ("h",), ("relu",), bounded=False),
         Cell(
             "lstm",
             "lstm",
             ("i", "f", "g", "o"),
+            ("sigmoid", "tanh", "tanh"),
             ("h", "c"),
-            options=("projection", "peephole", "layer_norm"),
+            options=("projection", "peephole", "layer_norm", "input_forget"),
             norm_groups=(("i", "f", "g", "o"),),
         ),
         *(
@@ -184,12 +213,13 @@ CELLS: dict[str, Cell] = {
                 name,
                 "gru",
                 ("r", "z", "n"),
+                ("sigmoid", "tanh"),
                 options=("layer_norm",),
                 norm_groups=(("r", "z"), ("n",)),
             )
             for name in ("gru", "gru_reset_before")
         ),
-        Cell("indrnn_tanh", "indrnn", ("h",), recurrence="elementwise"),
-        Cell("indrnn_relu", "indrnn", ("h",), recurrence="elementwise", bounded=False),
+        Cell("indrnn_tanh", "indrnn", ("h",), ("tanh",), recurrence="elementwise"),
+        Cell("indrnn_relu", "indrnn", ("h",), ("relu",), recurrence="elementwise", bounded=False),
     )
 }

@@ -10,6 +10,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core import initializers
 from fastrnn._core.scan import ScanTape
+from fastrnn._kernels.activations import Activation, Shown
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig, MatmulPrecision
 from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
@@ -35,6 +36,9 @@ class CellLayer(Layer):
         "bidirectional": False,
         "peephole": False,
         "layer_norm": False,
+        "activations": None,
+        "clip": None,
+        "input_forget": False,
         "reset_after": True,
         "return_sequences": True,
         "weight_dropout": 0,
@@ -42,6 +46,8 @@ class CellLayer(Layer):
     }
     #: Subclasses by the name of the family.
     _registry: ClassVar[dict[str, Any]]
+    #: D, the number of scans of each layer.
+    _directions = 1
 
     def __init_subclass__(
         cls, *, cells: Mapping[str, Mapping[str, Any]] | None = None, **more: Any
@@ -57,6 +63,24 @@ class CellLayer(Layer):
     def _cell_of(cls, **choice: Any) -> Cell:
         """Return the cell that these arguments select."""
         return next(CELLS[name] for name, chosen in cls.cells.items() if chosen == choice)
+
+    @classmethod
+    def _elman(cls, nonlinearity: Any, activations: Any, usual: str) -> Cell:
+        """Return the cell that `activations`, or else `nonlinearity`, selects.
+
+        `usual` is the default of `nonlinearity`.
+        """
+        if activations is not None:
+            if nonlinearity != usual:
+                raise ValueError(
+                    f"nonlinearity: expected {usual!r}, the default, with activations, which are "
+                    f"in its place, got {nonlinearity!r}"
+                )
+            given = [activations] if isinstance(activations, str) else activations
+            for name in ("tanh", "relu"):
+                if isinstance(given, Sequence) and given and all(one == name for one in given):
+                    nonlinearity = name
+        return cls._cell_of(nonlinearity=_checks.nonlinearity(nonlinearity))
 
     def __init__(
         self,
@@ -121,6 +145,21 @@ class CellLayer(Layer):
         return self._config.bias
 
     @property
+    def activations(self) -> tuple[Shown, ...] | None:
+        """The activations, or None for the cell's own: each a name, or (name, alpha, beta)."""
+        each = [config.activations for config in [*self._configs.values()][: self._directions]]
+        if each == [None] * len(each):
+            return None
+        own = tuple(map(Activation, self._cell.activations))
+        found = [given or own for given in each]
+        return tuple(one.shown for given in found[: len({*found})] for one in given)
+
+    @property
+    def clip(self) -> float | None:
+        """Bound of the arguments of activations, or None."""
+        return self._config.clip
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of weights and results."""
         return self._dtype
@@ -182,7 +221,8 @@ class CellLayer(Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments for such a layer, ready for JSON."""
-        config = {name: getattr(self, name) for name in ("input_size", "hidden_size", "bias")}
+        names = ("input_size", "hidden_size", "bias", "activations", "clip")
+        config = {name: getattr(self, name) for name in names}
         config |= {"matmul_precision": self.matmul_precision, "dtype": self.dtype.name}
         return config | dict(self._choice)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.cells import CellConfig, MatmulPrecision
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
@@ -36,6 +37,12 @@ class GRU(Recurrent, cells=CELLS):
             n = tanh(gain LN(W_in x) + b_in + r (gain LN(W_hn h) + b_hn)), over n alone;
 
         without `reset_after`, gain LN(W_hn (r h)) + b_hn is added instead.
+    activations : sequence of str or tuple, optional
+        Two, of gates and of the candidate, those called f and g by ONNX's operator GRU: r and z
+        have the first in place of sigmoid, n the second in place of tanh. For what each may be, and
+        for four of a bidirectional layer, see :class:`fastrnn.RNN`.
+    clip : float, optional
+        As in :class:`fastrnn.RNN`, for r, z and n.
     return_sequences, weight_dropout, matmul_precision, dtype, seed, init
         As in :class:`fastrnn.RNN`.
 
@@ -64,6 +71,8 @@ class GRU(Recurrent, cells=CELLS):
         layer_norm: bool = False,
         return_sequences: bool = True,
         weight_dropout: float = 0.0,
+        activations: ActivationsLike | None = None,
+        clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
@@ -77,7 +86,9 @@ class GRU(Recurrent, cells=CELLS):
                 bias=bias,
                 layer_norm=layer_norm,
                 matmul_precision=matmul_precision,
+                clip=clip,
             ),
+            activations=activations,
             num_layers=num_layers,
             batch_first=batch_first,
             dropout=dropout,
@@ -107,7 +118,7 @@ class GRUCell(SingleStep, cells=CELLS):
     ----------
     input_size, hidden_size, bias, matmul_precision, dtype, seed
         As in :class:`fastrnn.RNNCell`.
-    reset_after : bool
+    reset_after, activations, clip
         As in :class:`GRU`.
 
     Examples
@@ -126,6 +137,8 @@ class GRUCell(SingleStep, cells=CELLS):
         bias: bool = True,
         *,
         reset_after: bool = True,
+        activations: ActivationsLike | None = None,
+        clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
@@ -137,7 +150,9 @@ class GRUCell(SingleStep, cells=CELLS):
                 hidden_size=hidden_size,
                 bias=bias,
                 matmul_precision=matmul_precision,
+                clip=clip,
             ),
+            activations=activations,
             dtype=dtype,
             seed=seed,
         )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.cells import CellConfig, MatmulPrecision
 from fastrnn.layers.recurrent import Recurrent
 
@@ -26,6 +26,8 @@ class IndRNN(Recurrent, cells=CELLS):
     input_size, hidden_size, num_layers : int
         As in :class:`RNN`.
     nonlinearity : {"relu", "tanh"}
+    activations, clip
+        As in :class:`RNN`.
     bias, batch_first, dropout, bidirectional
         As in :class:`RNN`.
     return_sequences, weight_dropout, matmul_precision, dtype, seed
@@ -64,19 +66,23 @@ class IndRNN(Recurrent, cells=CELLS):
         *,
         return_sequences: bool = True,
         weight_dropout: float = 0.0,
+        activations: ActivationsLike | None = None,
+        clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
         init: str = "uniform",
     ) -> None:
         super().__init__(
-            self._cell_of(nonlinearity=_checks.nonlinearity(nonlinearity)),
+            self._elman(nonlinearity, activations, "relu"),
             CellConfig(
                 input_size=input_size,
                 hidden_size=hidden_size,
                 bias=bias,
                 matmul_precision=matmul_precision,
+                clip=clip,
             ),
+            activations=activations,
             num_layers=num_layers,
             batch_first=batch_first,
             dropout=dropout,

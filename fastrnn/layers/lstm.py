@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.cells import CellConfig, MatmulPrecision
 from fastrnn._types import Array
 from fastrnn.layers.recurrent import Recurrent
@@ -43,6 +44,17 @@ class LSTM(Recurrent, cells=CELLS):
 
         The state c' itself is not normalised. Gains are (4*H,), that of the cell state (H,); there
         is no `bias_c` without `bias`.
+    activations : sequence of str or tuple, optional
+        Three, of gates, cell and hidden state, those called f, g and h by ONNX's operator LSTM:
+        i, f and o have the first in place of sigmoid, g the second and c' in h' = o tanh(c') the
+        third in place of tanh. For what each may be, and for six of a bidirectional layer, see
+        :class:`fastrnn.RNN`.
+    clip : float, optional
+        As in :class:`fastrnn.RNN`, for i, f, g and o. As in ONNX Runtime, c' is not clipped.
+    input_forget : bool
+        Whether input and forget gate are coupled, f = 1 - i (ONNX's `input_forget`; CIFG of Greff
+        et al. 2017). All weights of f stay in place, but do not count, and their gradients are 0;
+        only with `layer_norm` they take part in mean and variance.
     return_sequences, weight_dropout, matmul_precision, dtype, seed, init
         As in :class:`fastrnn.RNN`.
     forget_bias : float, optional
@@ -61,6 +73,8 @@ class LSTM(Recurrent, cells=CELLS):
     >>> last = fastrnn.LSTM(3, 5, num_layers=2, return_sequences=False, seed=0)
     >>> last(np.ones((7, 2, 3)))[0].shape
     (2, 5)
+    >>> fastrnn.LSTM(3, 5, activations=["hard_sigmoid", "tanh", "tanh"])  # Keras 2's hard_sigmoid
+    LSTM(3, 5, activations=(('hard_sigmoid', 0.2, 0.5), 'tanh', 'tanh'))
     """
 
     def __init__(
@@ -78,6 +92,9 @@ class LSTM(Recurrent, cells=CELLS):
         layer_norm: bool = False,
         return_sequences: bool = True,
         weight_dropout: float = 0.0,
+        activations: ActivationsLike | None = None,
+        clip: float | None = None,
+        input_forget: bool = False,
         matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
@@ -99,7 +116,10 @@ class LSTM(Recurrent, cells=CELLS):
                 peephole=peephole,
                 layer_norm=layer_norm,
                 matmul_precision=matmul_precision,
+                clip=clip,
+                input_forget=input_forget,
             ),
+            activations=activations,
             num_layers=num_layers,
             batch_first=batch_first,
             dropout=dropout,
@@ -137,6 +157,11 @@ class LSTM(Recurrent, cells=CELLS):
         """Whether there is layer normalisation."""
         return self._config.layer_norm
 
+    @property
+    def input_forget(self) -> bool:
+        """Whether the forget gate is 1 - i."""
+        return self._config.input_forget
+
 
 class LSTMCell(SingleStep, cells=CELLS):
     """One step of :class:`LSTM`: ``h, c = cell(x, (h, c))``.
@@ -145,6 +170,8 @@ class LSTMCell(SingleStep, cells=CELLS):
     ----------
     input_size, hidden_size, bias, matmul_precision, dtype, seed
         As in :class:`fastrnn.RNNCell`.
+    activations, clip, input_forget
+        As in :class:`LSTM`.
 
     Examples
     --------
@@ -162,6 +189,9 @@ class LSTMCell(SingleStep, cells=CELLS):
         hidden_size: int,
         bias: bool = True,
         *,
+        activations: ActivationsLike | None = None,
+        clip: float | None = None,
+        input_forget: bool = False,
         matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
@@ -173,7 +203,19 @@ class LSTMCell(SingleStep, cells=CELLS):
                 hidden_size=hidden_size,
                 bias=bias,
                 matmul_precision=matmul_precision,
+                clip=clip,
+                input_forget=input_forget,
             ),
+            activations=activations,
             dtype=dtype,
             seed=seed,
         )
+
+    @property
+    def input_forget(self) -> bool:
+        """Whether the forget gate is 1 - i."""
+        return self._config.input_forget
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments for such a cell, ready for JSON."""
+        return super().get_config() | {"input_forget": self.input_forget}

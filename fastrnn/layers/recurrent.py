@@ -12,6 +12,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core import scan
 from fastrnn._core import stack as stacks
+from fastrnn._kernels.activations import activations as activations_of
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array, Fixed
@@ -20,7 +21,12 @@ from fastrnn.layers.dropout import drawn_factors
 from fastrnn.layers.stream import Stream
 
 #: The constructor's argument for each option of a cell.
-_OPTIONS = {"projection": "proj_size", "peephole": "peephole", "layer_norm": "layer_norm"}
+_OPTIONS = {
+    "projection": "proj_size",
+    "peephole": "peephole",
+    "layer_norm": "layer_norm",
+    "input_forget": "input_forget",
+}
 
 
 class _NewTape:
@@ -61,6 +67,7 @@ class Recurrent(CellLayer):
         cell: Cell,
         config: CellConfig,
         *,
+        activations: Any,
         num_layers: int,
         batch_first: bool,
         dropout: float,
@@ -83,10 +90,13 @@ class Recurrent(CellLayer):
         self.dropout = dropout
         self.weight_dropout = weight_dropout
         self._return_sequences = _checks.flag(return_sequences, "return_sequences")
+        each = activations_of(activations, cell.activations, D)
         configs = {
-            f"_l{layer}{direction}": replace(config, input_size=D * P) if layer else config
+            f"_l{layer}{direction}": replace(
+                config, input_size=D * P if layer else I, activations=chosen
+            )
             for layer in range(L)
-            for direction in ("", "_reverse")[:D]
+            for direction, chosen in zip(("", "_reverse")[:D], each, strict=True)
         }
         #: Factors without dropout: of each scan's weights, and of the output of each lower layer.
         self._whole: Sequence[Array | None] = (None,) * len(configs)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _checks
+from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.cells import CellConfig, MatmulPrecision
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
@@ -41,6 +41,25 @@ class RNN(Recurrent, cells=CELLS):
         Probability, 0 to 1, that an entry of the recurrent weights `weight_hh` is zeroed, the
         others being scaled by 1/(1-weight_dropout); drawn for each :meth:`forward` in training
         mode, and the same at all its steps (DropConnect: Merity et al. 2018).
+    activations : str, tuple or sequence of them, optional
+        An activation in place of `nonlinearity`, one of ONNX's operators RNN, GRU and LSTM: a name,
+        or (name, alpha, beta), where missing or None stands for the default, that of ONNX:
+
+            "relu": max(0, x), "tanh", "sigmoid": 1 / (1 + exp(-x)),
+            "affine": alpha x + beta (1, 0),
+            "leaky_relu": x, or alpha x below 0 (0.01),
+            "thresholded_relu": x, or 0 up to alpha (1),
+            "scaled_tanh": alpha tanh(beta x) (no defaults),
+            "hard_sigmoid": min(max(alpha x + beta, 0), 1) (0.2, 0.5, as in Keras 2; 1/6, 0.5 in
+            Keras 3 and torch),
+            "elu": x, or alpha (exp(x) - 1) below 0 (1),
+            "softsign": x / (1 + abs(x)), "softplus": log(1 + exp(x)).
+
+        At kinks the gradients are those of torch's functions. Those of a bidirectional layer may
+        be two, of its forward and of its backward direction. Default: that of `nonlinearity`.
+    clip : float, optional
+        Bound of what activations are applied to, which is clipped to -clip..clip first (ONNX's
+        `clip`), with the gradient of torch.clamp. Default: none.
     matmul_precision : {"float32", "bfloat16"}
         "bfloat16", for float32 layers: both operands of each matrix product, here and in BPTT, are
         rounded to bfloat16, which keeps 8 of 24 bits, and products summed in float32; weights,
@@ -93,19 +112,23 @@ class RNN(Recurrent, cells=CELLS):
         *,
         return_sequences: bool = True,
         weight_dropout: float = 0.0,
+        activations: ActivationsLike | None = None,
+        clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
         init: str = "uniform",
     ) -> None:
         super().__init__(
-            self._cell_of(nonlinearity=_checks.nonlinearity(nonlinearity)),
+            self._elman(nonlinearity, activations, "tanh"),
             CellConfig(
                 input_size=input_size,
                 hidden_size=hidden_size,
                 bias=bias,
                 matmul_precision=matmul_precision,
+                clip=clip,
             ),
+            activations=activations,
             num_layers=num_layers,
             batch_first=batch_first,
             dropout=dropout,
@@ -133,6 +156,8 @@ class RNNCell(SingleStep, cells=CELLS):
     bias : bool
         Whether there are `bias_ih` and `bias_hh`.
     nonlinearity : {"tanh", "relu"}
+    activations, clip
+        As in :class:`RNN`.
     matmul_precision : {"float32", "bfloat16"}
         As in :class:`RNN`.
     dtype : float32 or float64
@@ -156,18 +181,22 @@ class RNNCell(SingleStep, cells=CELLS):
         bias: bool = True,
         nonlinearity: str = "tanh",
         *,
+        activations: ActivationsLike | None = None,
+        clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
         super().__init__(
-            self._cell_of(nonlinearity=_checks.nonlinearity(nonlinearity)),
+            self._elman(nonlinearity, activations, "tanh"),
             CellConfig(
                 input_size=input_size,
                 hidden_size=hidden_size,
                 bias=bias,
                 matmul_precision=matmul_precision,
+                clip=clip,
             ),
+            activations=activations,
             dtype=dtype,
             seed=seed,
         )

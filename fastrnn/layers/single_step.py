@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core import scan as scans
+from fastrnn._kernels.activations import activations as activations_of
 from fastrnn._kernels.cells import Cell, CellConfig
 from fastrnn._types import Array
 from fastrnn.layers.cell_layer import CellLayer
@@ -33,15 +35,22 @@ class SingleStep(CellLayer):
     _shown: ClassVar[dict[str, Any]] = {
         "bias": True,
         "nonlinearity": "tanh",
+        "activations": None,
+        "clip": None,
+        "input_forget": False,
         "reset_after": True,
         "matmul_precision": "float32",
     }
 
-    def __init__(self, cell: Cell, config: CellConfig, *, dtype: Any, seed: int | None) -> None:
+    def __init__(
+        self, cell: Cell, config: CellConfig, *, activations: Any, dtype: Any, seed: int | None
+    ) -> None:
         I, H = config.input_size, config.hidden_size
         dtype = _checks.dtype(dtype)
         H_hh = H if cell.recurrence == "dense" else 1
         _checks.memory(len(cell.gates) * H * (I + H_hh), dtype, input_size=I, hidden_size=H)
+        (chosen,) = activations_of(activations, cell.activations)
+        config = replace(config, activations=chosen)
         super().__init__(cell, {"": config}, dtype=dtype, seed=seed)
 
     def __call__(self, x: Any, state: Any = None) -> Any:

@@ -6,7 +6,7 @@ n = tanh(W_n x + b_n + U_n (r h) + v_n)     reset before: Cho et al. (2014), eq.
 h' = (1 - z) n + z h
 
 With layer normalisation (Ba et al. 2016, eq. 29 to 31) LN(W x) and LN(U h) replace W x and U h,
-normalised over r and z together, and over n alone.
+normalised over r and z together, and over n alone. Activations may be others than sigmoid and tanh.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._kernels.reference.activations import d_sigmoid, d_tanh
 from fastrnn._kernels.reference.arithmetic import FLOAT, Arithmetic
 from fastrnn._kernels.reference.product import product_back
 from fastrnn._kernels.reference.step import Backward, CellWeights, Forward, StepPair
@@ -30,22 +29,24 @@ def forward_after(
     zh = by.product(h, w["weight_hh"], w.get("gain_hh"), (2 * H, H), w.matmul_precision)
     xr, xz, xn = np.split(zx, 3, axis=1)
     hr, hz, hn = np.split(zh.value + w["bias_hh"], 3, axis=1)
-    r, z = by.sigmoid(xr + hr), by.sigmoid(xz + hz)
-    n = by.tanh(xn + r * hn)
-    return Forward(state=(by.settled((1 - z) * n + z * h),), saved=(zh, h, r, z, n, hn))
+    of_gate, of_candidate = w.functions
+    r, z = of_gate(xr + hr), of_gate(xz + hz)
+    n = of_candidate(xn + r.value * hn)
+    h_new = by.settled((1 - z.value) * n.value + z.value * h)
+    return Forward(state=(h_new,), saved=(zh, h, r, z, n, hn))
 
 
 def backward_after(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
     zh, h, r, z, n, hn = saved
     (dh_new,) = dstate
-    dzn = dh_new * (1 - z) * d_tanh(n)
-    dzr = dzn * hn * d_sigmoid(r)
-    dzz = dh_new * (h - n) * d_sigmoid(z)
-    dzh = np.hstack([dzr, dzz, dzn * r])
+    dzn = dh_new * (1 - z.value) * n.slope
+    dzr = dzn * hn * r.slope
+    dzz = dh_new * (h - n.value) * z.slope
+    dzh = np.hstack([dzr, dzz, dzn * r.value])
     dh, dweight, dgain = product_back(zh, dzh, w["weight_hh"], w.get("gain_hh"))
     return Backward(
         dzx=np.hstack([dzr, dzz, dzn]),
-        dstate=(dh_new * z + dh,),
+        dstate=(dh_new * z.value + dh,),
         grads={"weight_hh": dweight, "bias_hh": dzh.sum(axis=0), "gain_hh": dgain},
     )
 
@@ -57,26 +58,28 @@ def forward_before(
     (w_rz, gain_rz, b_rz), (w_n, gain_n, b_n) = _parts(w)
     H = len(w_n)
     zh = by.product(h, w_rz, gain_rz, (2 * H,), w.matmul_precision)
-    r, z = np.split(by.sigmoid(zx[:, : 2 * H] + zh.value + b_rz), 2, axis=1)
-    zn = by.product(r * h, w_n, gain_n, (H,), w.matmul_precision)
-    n = by.tanh(zx[:, 2 * H :] + zn.value + b_n)
-    return Forward(state=(by.settled((1 - z) * n + z * h),), saved=(zh, zn, h, r, z, n))
+    of_gate, of_candidate = w.functions
+    r, z = map(of_gate, np.split(zx[:, : 2 * H] + zh.value + b_rz, 2, axis=1))
+    zn = by.product(r.value * h, w_n, gain_n, (H,), w.matmul_precision)
+    n = of_candidate(zx[:, 2 * H :] + zn.value + b_n)
+    h_new = by.settled((1 - z.value) * n.value + z.value * h)
+    return Forward(state=(h_new,), saved=(zh, zn, h, r, z, n))
 
 
 def backward_before(saved: tuple[Any, ...], dstate: tuple[Array, ...], w: CellWeights) -> Backward:
     zh, zn, h, r, z, n = saved
     (dh_new,) = dstate
     (w_rz, gain_rz, _), (w_n, gain_n, _) = _parts(w)
-    dzn = dh_new * (1 - z) * d_tanh(n)
+    dzn = dh_new * (1 - z.value) * n.slope
     drh, dw_n, dgain_n = product_back(zn, dzn, w_n, gain_n)
-    dzr = drh * h * d_sigmoid(r)
-    dzz = dh_new * (h - n) * d_sigmoid(z)
+    dzr = drh * h * r.slope
+    dzz = dh_new * (h - n.value) * z.slope
     dzrz = np.hstack([dzr, dzz])
     dh, dw_rz, dgain_rz = product_back(zh, dzrz, w_rz, gain_rz)
     dz = np.hstack([dzrz, dzn])
     return Backward(
         dzx=dz,
-        dstate=(dh_new * z + drh * r + dh,),
+        dstate=(dh_new * z.value + drh * r.value + dh,),
         grads={
             "weight_hh": np.vstack([dw_rz, dw_n]),
             "bias_hh": dz.sum(axis=0),

@@ -17,7 +17,7 @@ from fastrnn._kernels import quantized
 from fastrnn._kernels.cells import CELLS, NORM_EPS, Cell, CellConfig, MatmulPrecision
 from fastrnn._kernels.quantized import INT8, MOST, REAL, TINY, Limits
 from fastrnn._kernels.reference import arrays
-from fastrnn._kernels.reference.arithmetic import Arithmetic
+from fastrnn._kernels.reference.arithmetic import Arithmetic, functions
 from fastrnn._kernels.reference.product import Normed, Product, product
 from fastrnn._kernels.reference.rows import (
     checked_scan,
@@ -205,6 +205,7 @@ class Packed:
         how = {"weight_ih": (limits.x, 0.0), "weight_hh": (limits.h, within)}
         how["weight_hr"] = (quantized.BY_ROW, 1.0)
         w: Any = CellWeights(copies)
+        w.functions = functions(self.cell, self.config, INT8_ARITHMETIC)
         for name in quantized.matrices(self.cell):
             if name in copies:
                 scale = w.pop(name + quantized.SCALE)

@@ -11,6 +11,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.interface import KernelTape, PackedWeights, WeightGradients
+from fastrnn._kernels.reference.arithmetic import functions
 from fastrnn._kernels.reference.arrays import REALS, is_plain, own, pinning, refuse, same_bits
 from fastrnn._kernels.reference.product import Product, product, product_back
 from fastrnn._kernels.reference.rows import (
@@ -67,6 +68,8 @@ class Packed:
         _checks.matmul_precision(config.matmul_precision, dtype)
         self.w = CellWeights({"bias_ih": zero, "bias_hh": zero} | named)
         self.w.matmul_precision = config.matmul_precision
+        self.w.functions = functions(cell, config)
+        self.w.input_forget = config.input_forget
 
     def matches(self, weights: Sequence[Array | None]) -> bool:
         """Return whether the copy has the same bits as `weights`."""

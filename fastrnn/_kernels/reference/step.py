@@ -12,14 +12,27 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from fastrnn._kernels.cells import MatmulPrecision
+from fastrnn._kernels.reference.activations import Function
 from fastrnn._kernels.reference.arithmetic import FLOAT, Arithmetic
 from fastrnn._types import Array
 
 
 class CellWeights(dict[str, Array]):
-    """The weights of a cell by name, and the precision of matrix products with them."""
+    """The weights of a cell by name, and how a step computes with them.
+
+    Attributes
+    ----------
+    matmul_precision : {"float32", "bfloat16"}
+        Of products with them.
+    functions : tuple of callable
+        The activations of the cell, in its order.
+    input_forget : bool
+        As in ``fastrnn.LSTM``.
+    """
 
     matmul_precision: MatmulPrecision = "float32"
+    functions: tuple[Function, ...] = ()
+    input_forget: bool = False
 
 
 class Forward(NamedTuple):
