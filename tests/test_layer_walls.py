@@ -22,6 +22,7 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "linear": (lambda **of: fastrnn.Linear(I, H, **of), np.ones((T, B, I))),
     "no bias": (lambda **of: fastrnn.Linear(I, H, bias=False, **of), np.ones((T, B, I))),
     "embedding": (lambda **of: fastrnn.Embedding(V, H, **of), np.full((T, B), V - 1)),
+    "masking": (lambda **of: fastrnn.Masking(), np.ones((T, B, I))),
     "dropout": (lambda **of: fastrnn.Dropout(0.5), np.ones((T, B, I))),
 }
 

@@ -198,6 +198,19 @@ def test_sequential_with_lengths(path: Path) -> None:
         assert session.names == (["x", "lengths"], ["y"])
 
 
+def test_masks_are_lengths(path: Path) -> None:
+    embedding = fastrnn.Embedding(11, 4, mask_zero=True)
+    gru = fastrnn.GRU(4, H, return_sequences=False)
+    of_tokens = fastrnn.Sequential([embedding, gru], seed=0)
+    of_floats = fastrnn.Sequential([fastrnn.Masking(), fastrnn.RNN(I, H)], seed=0)
+    tokens, floats, lengths = np.tile(np.arange(1, T + 1), (2, 1)), drawn(2, T, I), np.array([3, 7])
+    tokens[0, 3:], floats[0, 3:] = 0, 0
+    for model, x in ((of_tokens, tokens), (of_floats, floats)):
+        expect_close(Session(path, model, lengths=True)(x=x, lengths=lengths), [model(x)])
+        with pytest.raises(ValueError, match="lengths: expected True for a model that leaves out"):
+            fastrnn.onnx.save(model, path)
+
+
 def test_layers_without_a_state(path: Path) -> None:
     x = drawn(B, T, I)
     for layer in (fastrnn.Linear(I, 4, seed=0), fastrnn.Dropout()):

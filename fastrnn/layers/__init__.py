@@ -7,6 +7,7 @@ from fastrnn.layers.gru import GRU, GRUCell
 from fastrnn.layers.indrnn import IndRNN
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.lstm import LSTM, LSTMCell
+from fastrnn.layers.masking import Masking
 from fastrnn.layers.recurrent import RECURRENT as RECURRENT
 from fastrnn.layers.rnn import RNN, RNNCell
 from fastrnn.layers.single_step import SINGLE_STEPS as SINGLE_STEPS
@@ -24,6 +25,7 @@ __all__ = [
     "LSTMCell",
     "Layer",
     "Linear",
+    "Masking",
     "RNNCell",
     "Stream",
 ]

@@ -155,6 +155,11 @@ class Layer:
         return None
 
     @property
+    def mask_value(self) -> float | None:
+        """What steps hold that a model beginning with the layer leaves out; None for none."""
+        return None
+
+    @property
     def per_sequence(self) -> bool:
         """Whether there is one output per sequence rather than per step."""
         return False

@@ -86,6 +86,9 @@ class Embedding(Layer):
         V, the number of rows of the table.
     embedding_dim : int
         The length of a row.
+    mask_zero : bool
+        Whether token 0 is padding, as in Keras: a ``Sequential`` leaves it out, as
+        :class:`fastrnn.Masking` tells. The layer itself looks it up like any other.
     dtype : float32 or float64
     seed : int, optional
         For the initial `weight` (num_embeddings, embedding_dim), which is N(0, 1). Default: a fresh
@@ -106,9 +109,11 @@ class Embedding(Layer):
         num_embeddings: int,
         embedding_dim: int,
         *,
+        mask_zero: bool = False,
         dtype: Any = np.float32,
         seed: int | None = None,
     ) -> None:
+        self._mask_zero = _checks.flag(mask_zero, "mask_zero")
         V = _checks.size(num_embeddings, "num_embeddings")
         D = _checks.size(embedding_dim, "embedding_dim")
         dtype = _checks.dtype(dtype)
@@ -140,6 +145,16 @@ class Embedding(Layer):
         return self.embedding_dim
 
     @property
+    def mask_zero(self) -> bool:
+        """Whether token 0 is padding."""
+        return self._mask_zero
+
+    @property
+    def mask_value(self) -> int | None:
+        """0 with `mask_zero`, else None."""
+        return 0 if self._mask_zero else None
+
+    @property
     def vocabulary(self) -> int:
         """`num_embeddings`."""
         return self.num_embeddings
@@ -147,7 +162,8 @@ class Embedding(Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments for such a layer, ready for JSON."""
         V, E = self.num_embeddings, self.embedding_dim
-        return {"num_embeddings": V, "embedding_dim": E, "dtype": self.dtype.name}
+        config = {"num_embeddings": V, "embedding_dim": E, "mask_zero": self.mask_zero}
+        return {**config, "dtype": self.dtype.name}
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
@@ -247,4 +263,6 @@ class Embedding(Layer):
         return TableStage(self._table, batch_size)
 
     def __repr__(self) -> str:
-        return f"Embedding({self.num_embeddings}, {self.embedding_dim}{dtype_shown(self.dtype)})"
+        options = ", mask_zero=True" if self.mask_zero else ""
+        options += dtype_shown(self.dtype)
+        return f"Embedding({self.num_embeddings}, {self.embedding_dim}{options})"

@@ -34,6 +34,8 @@ class Signature:
     per_step : bool
         Whether there is one output per step rather than per sequence.
     dtype : dtype
+    mask_value : float or None
+        Padding: the token, or the value of all features, of steps that are left out.
     """
 
     vocabulary: int | None
@@ -41,6 +43,7 @@ class Signature:
     outputs: int
     per_step: bool
     dtype: np.dtype[Any]
+    mask_value: float | None = None
 
     def array(self, x: Any, name: str, lead: Sequence[int | str]) -> Array:
         """Return inputs as an array (*lead, F) of the dtype, or (*lead) of integers."""
@@ -53,6 +56,8 @@ class Signature:
         self, x: Any, name: str, lead: Sequence[int | str], lengths: Any
     ) -> tuple[Array, Array | None]:
         """Return inputs as :meth:`array` does, and lengths; padding may hold any values."""
+        if self.mask_value is not None and lengths is None:
+            return self._unmasked(self.array(x, name, lead), name)
         if self.vocabulary is None or lengths is None:
             array = self.array(x, name, lead)
             return array, _checks.lengths(lengths, array.shape[1], array.shape[:1])
@@ -61,6 +66,38 @@ class Signature:
         sizes = _checks.lengths(lengths, T, (N,))
         assert sizes is not None
         return self.array(np.where(np.arange(T) < sizes[:, None], tokens, 0), name, lead), sizes
+
+    def item(self, x: Any, name: str) -> Array:
+        """Return one sequence (T, F) or (T,) of a list, without what is left out."""
+        array = self.array(x, name, ("T",))
+        if self.mask_value is None or (kept := self._kept(array)).all():
+            return array
+        if self.per_step or not kept.any():
+            few = "no masked steps in a list" if self.per_step else "a step that is not masked"
+            raise ValueError(f"{name}: expected {few}, got the mask {kept.tolist()}")
+        return array[kept]
+
+    def _kept(self, array: Array) -> Array:
+        """Return where steps are not left out."""
+        kept: Array = array != self.mask_value
+        return kept if self.vocabulary is not None else np.any(kept, axis=-1)
+
+    def _unmasked(self, array: Array, name: str) -> tuple[Array, Array | None]:
+        """Return inputs with all steps that are left out at their ends, and lengths."""
+        array = _checks.copied(array)
+        kept = self._kept(array)
+        if kept.all():
+            return array, None
+        wrong, expected = ~kept.any(axis=1), "a step that is not masked"
+        if self.per_step and not wrong.any():
+            wrong = (kept[:, 1:] & ~kept[:, :-1]).any(axis=1)
+            expected = "masked steps after all others, as there is an output for each step"
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise ValueError(f"{name}[{i}]: expected {expected}, got the mask {kept[i].tolist()}")
+        order = np.argsort(~kept, axis=1, kind="stable")
+        order = order if array.ndim == 2 else order[:, :, None]
+        return np.take_along_axis(array, order, axis=1), kept.sum(axis=1, dtype=np.int64)
 
 
 @dataclass(slots=True)
@@ -154,7 +191,7 @@ class Data:
             kind = signature.dtype if signature.features else np.intp
             return cls(signature, np.empty(shape, kind), was_list=True)
         _frames.expect_alike(X, "X")
-        items = [signature.array(x, f"X[{i}]", ("T",)) for i, x in enumerate(X)]
+        items = [signature.item(x, f"X[{i}]") for i, x in enumerate(X)]
         sizes = np.array([len(x) for x in items])
         if (sizes == sizes[0]).all():
             return cls(signature, np.stack(items), was_list=True)

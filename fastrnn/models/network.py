@@ -176,7 +176,7 @@ def _checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
             )
         if any(layer is other for other in checked[:i]):
             raise ValueError(f"layers[{i}]: expected distinct layers, got one twice")
-        if layer.vocabulary is not None and i:
+        if i and (layer.vocabulary is not None or layer.mask_value is not None):
             kind = type(layer).__name__
             raise ValueError(f"layers[{i}]: expected {kind} to be the first layer")
         if size is not None and layer.features_in not in (None, size):
@@ -205,4 +205,5 @@ def _signature(layers: Sequence[Layer]) -> Signature:
         outputs=last.features_out or 0,
         per_step=not any(layer.per_sequence for layer in layers),
         dtype=first.dtype or np.dtype(np.float32),
+        mask_value=layers[0].mask_value,
     )

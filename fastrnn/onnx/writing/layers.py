@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastrnn.layers import Dropout, Embedding, Linear
+from fastrnn.layers import Dropout, Embedding, Linear, Masking
 from fastrnn.onnx.writing.graph import Graph
 
 
@@ -24,8 +24,8 @@ def linear(graph: Graph, layer: Linear, x: str, prefix: str) -> str:
     return graph.op("Add", y, graph.weight(weights["bias"], f"{prefix}bias"))
 
 
-def dropout(graph: Graph, layer: Dropout, x: str, prefix: str) -> str:
-    """Return the input: inference drops nothing."""
+def unchanged(graph: Graph, layer: Dropout | Masking, x: str, prefix: str) -> str:
+    """Return the input: inference drops nothing, and lengths are in place of masks."""
     return x
 
 
@@ -33,5 +33,6 @@ def dropout(graph: Graph, layer: Dropout, x: str, prefix: str) -> str:
 WRITERS: dict[type, Callable[[Graph, Any, str, str], str]] = {
     Embedding: embedding,
     Linear: linear,
-    Dropout: dropout,
+    Dropout: unchanged,
+    Masking: unchanged,
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import atomic
-from fastrnn.layers import RECURRENT, SINGLE_STEPS, Dropout, Layer
+from fastrnn.layers import RECURRENT, SINGLE_STEPS, Dropout, Layer, Masking
 from fastrnn.models.sequential import Sequential
 from fastrnn.onnx.writing.graph import Graph, Shape
 from fastrnn.onnx.writing.layers import WRITERS
@@ -87,6 +87,11 @@ def save(
 def _sequential(graph: Graph, model: Sequential, states: bool, lengths: bool) -> None:
     """Add a Sequential, batch-first."""
     _expect_states(model, states, lengths)
+    if model.layers[0].mask_value is not None and not lengths:
+        raise ValueError(
+            f"lengths: expected True for a model that leaves out steps, as {model.layers[0]!r} "
+            "does: what it leaves out is told by lengths in ONNX"
+        )
     x = y = _input(graph, model)
     steps = Lengths(graph, BATCH, lengths)
     finals: list[tuple[str, str, Any, Shape]] = []
@@ -203,7 +208,7 @@ def _expect_known(layer: Layer, name: str) -> None:
 
 def _zero_past_end(model: Sequential) -> bool:
     """Return whether outputs past a row's length are 0 already, as recurrent layers leave them."""
-    return next(a.has_state for a in reversed(model.layers) if not isinstance(a, Dropout))
+    return next(a.has_state for a in reversed(model.layers) if not isinstance(a, Dropout | Masking))
 
 
 def _expect_states(model: Any, states: bool, lengths: bool) -> None:
