@@ -91,6 +91,22 @@ def test_gradients_twice(layer_and_data, same_bits, rng):
     assert same_bits(alone, np.ascontiguousarray(together[:, 3:4]))
 
 
+@pytest.mark.parametrize("sizes", [(1, 3), (3, 19), (8, 16), (33, 67)], ids=str)
+def test_gradients_of_one_row(
+    cell, precision, compiled, make_layer, make_state, rng, same_bits, options_of, sizes
+):
+    """They are written to the results; those of more rows, and of checkpoints, are summed."""
+    (I, H), dtype = sizes, precision["dtype"]
+    for options in options_of(cell, max(1, H - 2)):
+        layer = make_layer(cell, I, H, **precision, **options)
+        x, state = rng.normal(size=(1, 1, I)).astype(dtype), make_state(cell, (1, 1, H), dtype)
+        state = None if options.get("proj_size") else state
+        y, _, tape = layer.forward(x, state)
+        dy = rng.normal(size=y.shape).astype(dtype)
+        _, _, summed = layer.forward(x, state, checkpoint_every=1)
+        assert same_bits(layer.backward(tape, dy, state), layer.backward(summed, dy, state))
+
+
 @pytest.mark.parametrize("num_layers", [2, 3])
 def test_stream_of_a_stack(
     cell, dtype, compiled, make_layer, make_state, rng, same_bits, num_layers

@@ -205,8 +205,13 @@ class CellLayer(Layer):
         return self._named(weights.share() for weights in self._weights.values())
 
     def _named(self, of_scans: Iterable[Sequence[Array | None]]) -> dict[str, Array]:
-        there = [array for arrays in of_scans for array in arrays if array is not None]
-        return dict(zip(self._names, there, strict=True))
+        # Loops are quicker than `zip`, and a small step's backward waits for them.
+        named, names = {}, iter(self._names)
+        for arrays in of_scans:
+            for array in arrays:
+                if array is not None:
+                    named[next(names)] = array
+        return named
 
     def _expect_own(self, scans: Sequence[ScanTape]) -> None:
         """Raise if a tape is not from a layer like this one."""

@@ -2,7 +2,7 @@
 
 from libc.string cimport memset
 from norm cimport Norm, normalise_back
-from packing cimport ScanSums, Weights, norm_at
+from packing cimport Gates, ScanSums, Weights, norm_at
 from panels cimport (
     Panels, WeightProduct, accumulate, ceil_div, multiply, some_panels, split_blocks, split_point,
     vectors,
@@ -18,7 +18,7 @@ from step cimport (
 )
 from vec cimport (
     REALS, VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
-    vcopy, vf, vfirst, vfma, vload, vload_first, vset,
+    vcopy, vf, vfirst, vfma, vload, vload_first, vset, vstore, vstore_first,
 )
 
 
@@ -306,12 +306,21 @@ cdef inline void sum_products(
     cdef ptrdiff_t most = f.chunk * f.schedule.B, panel = most * w.size, i, work = 0, before = 0
     cdef WeightProduct[SUMS] products
     cdef const WeightProduct *p = products
+    cdef Gates output
     products[0] = WeightProduct(
         &REALS, &f.sums.x, f.tape_x + at * w.I, w.I, 0, f.dzx, w.size, panel
     )
     products[1] = WeightProduct(&REALS, &f.sums.h, h, w.P, 0, f.dzh, w.size, panel)
     products[2] = WeightProduct(&REALS, &f.sums.late, f.operand, w.H, 0, f.dzh, w.size, panel)
     products[3] = WeightProduct(&REALS, &f.sums.out, f.out, w.H, 0, f.dr, VL, most * VL)
+    if f.sums.of_row:
+        memset(&output, 0, sizeof(Gates))
+        output.count = 1
+        outer_product(&products[0], &w.layout.x, w.H, index, count)
+        outer_product(&products[1], &w.layout.h, w.H, index, count)
+        outer_product(&products[2], &w.layout.late, w.H, index, count)
+        outer_product(&products[3], &output, w.P, index, count)
+        return
     if f.narrow is not NULL:
         narrow_operands(products, f.narrow_sums, rows, index, count)
         if count > 1:
@@ -327,6 +336,29 @@ cdef inline void sum_products(
             cut(p[i].dw, split_point(work, index + 1, count) - before), rows, f.w.zero,
         )
         before += p[i].dw.K * vectors(p[i].dw)
+
+
+cdef inline void outer_product(
+    const WeightProduct *p, const Gates *gates, ptrdiff_t H, int index, int count
+) noexcept nogil:
+    """Write the product of one row with its bits in a sum, thread `index`'s share of the blocks."""
+    cdef ptrdiff_t K = p.dw.K, whole = K // VL * VL, u, gate, unit, k
+    cdef const real *dz
+    cdef real *to
+    cdef vf d, rest = vload_first(p.a + whole, K - whole), zero = vset(0)
+    cdef ptrdiff_t u0 = split_point(p.dw.blocks, index, count)
+    cdef ptrdiff_t u1 = split_point(p.dw.blocks, index + 1, count)
+    for u in range(u0, u1):
+        for gate in range(gates.count if K > 0 else 0):
+            dz = p.dz + u * p.dz_panel + (gates.first + gate) * slot_lanes(H - u * VL, p.dw.lanes)
+            to = p.dw.w + (gates.index[gate] * H + u * VL) * K
+            for unit in range(min(VL, H - u * VL)):
+                d = vset(dz[unit])
+                for k in range(K // VL):
+                    vstore(to + k * VL, vfma(d, vload(p.a + k * VL), zero) + zero)
+                if K > whole:
+                    vstore_first(to + whole, vfma(d, rest, zero) + zero, K - whole)
+                to += K
 
 
 cdef inline void narrow_operands(

@@ -75,6 +75,7 @@ def run_back(Tape tape not None, dy, dstate_n, *, bint input_gradient=True):
     if given is None:
         return None
     dx = new_array(T, B, packed.w.I) if input_gradient else None
-    dstate, gradients = new_states(&packed.w, B), Gradients(packed)
+    dstate = new_states(&packed.w, B)
+    gradients = Gradients(packed, tape.schedule.N == 1 and packed.format is &REALS)
     run_scan_back(tape, dy, given, dx, dstate, gradients, True)
     return dx, (dstate[0] if packed.w.layout.states == 1 else dstate), gradients.arrays()

@@ -51,6 +51,7 @@ cdef struct Weights:
 cdef struct ScanSums:
     # Sums of weight gradients, laid out as Weights.
     Panels x, h, late, out
+    bint of_row             # a single row: the matrices are written, as the caller's are laid out
     real *bias
     real *u
     real *gain_x

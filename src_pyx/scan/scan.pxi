@@ -187,6 +187,10 @@ cdef class Packed:
             w.h_back = self._pack_back(&w.layout.h, "weight_hh", w.H)
         return 0
 
+    cdef dict results(self):
+        """Return new arrays for gradients of the weights, by name."""
+        return {name: new_like(array) for name, array in self.named.items()}
+
     def matches(self, weights):
         """Return whether the copy has the same bits as `weights`."""
         cdef cnp.ndarray mine
@@ -265,19 +269,31 @@ cdef class NormBuffers:
 
 
 cdef class Gradients:
-    """Sums of weight gradients, to which each :func:`backward` adds."""
+    """Sums of weight gradients, to which each :func:`backward` adds.
+
+    With ``of_row``, for one call, of a scan of only one row: it writes to the results.
+    """
 
     cdef Packed packed
     cdef ScanSums sums
+    cdef dict named         # the results by name, once there are any
     cdef list memory
 
-    def __cinit__(self, Packed packed not None):
+    def __cinit__(self, Packed packed not None, bint of_row=False):
         cdef Weights *w = &packed.w
         cdef ScanSums *sums = &self.sums
         cdef ptrdiff_t i
         self.packed, self.memory = packed, []
-        sums.x, sums.h = self._like(w.x), self._like(w.h)
-        sums.late, sums.out = self._like(w.late), self._like(w.out)
+        sums.of_row = of_row
+        if of_row:
+            self.named = packed.results()
+            sums.x, sums.h = self._result(w.x, "weight_ih"), self._result(w.h, "weight_hh")
+            sums.late, sums.out = (
+                self._result(w.late, "weight_hh"), self._result(w.out, "weight_hr")
+            )
+        else:
+            sums.x, sums.h = self._like(w.x), self._like(w.h)
+            sums.late, sums.out = self._like(w.late), self._like(w.out)
         sums.bias = self._zeros(w.layout.slots)
         if w.u is not NULL:
             sums.u = self._zeros(w.layout.slots)
@@ -299,19 +315,24 @@ cdef class Gradients:
         w.w, w.format, w.depth = buffer.data, &REALS, w.K
         return w
 
+    cdef Panels _result(self, Panels w, str name):
+        w.w = data(self.named[name]) if w.K else NULL
+        return w
+
     def arrays(self):
         """Return the sums in new arrays, in the weights' order, shapes and layouts."""
         cdef Weights *w = &self.packed.w
         cdef ScanSums *sums = &self.sums
         cdef ptrdiff_t i
-        cdef list grads = [None if a is None else new_like(a) for a in self.packed.copies]
-        cdef dict named = dict(zip(self.packed.names, grads, strict=False))
-        unpack(&sums.x, &w.layout.x, data(named["weight_ih"]), w.H)
-        if w.layout.dense:
-            unpack(&sums.h, &w.layout.h, data(named["weight_hh"]), w.H)
-            unpack(&sums.late, &w.layout.late, data(named["weight_hh"]), w.H)
-        if w.projects:
-            unpack(&sums.out, &OUTPUT, data(named["weight_hr"]), w.P)
+        cdef dict named = self.named
+        if not sums.of_row:
+            named = self.packed.results()
+            unpack(&sums.x, &w.layout.x, data(named["weight_ih"]), w.H)
+            if w.layout.dense:
+                unpack(&sums.h, &w.layout.h, data(named["weight_hh"]), w.H)
+                unpack(&sums.late, &w.layout.late, data(named["weight_hh"]), w.H)
+            if w.projects:
+                unpack(&sums.out, &OUTPUT, data(named["weight_hr"]), w.P)
         self._take(sums.bias, named.get("bias_ih"), named.get("bias_hh"))
         if w.u is not NULL:
             self._take(sums.u, None, named["weight_hh"])
@@ -324,7 +345,7 @@ cdef class Gradients:
             for slot, name in enumerate(names):
                 if named.get(name) is not None:
                     take_vector(sums.vectors[i], len(names), slot, VL, data(named[name]), w.H)
-        return grads
+        return [named.get(name) for name in self.packed.names[: len(self.packed.copies)]]
 
     cdef int _take(self, const real *sums, of_x, of_h) except -1:
         """Read vectors (G*H,) that are not None from the slots of their gates."""
@@ -571,6 +592,10 @@ cdef int run_scan_back(
         raise ValueError("tape: expected one that `forward` made")
     if gradients is not None and gradients.packed is not packed:
         raise ValueError("gradients: expected those of the weights with which the tape was made")
+    if gradients is not None and gradients.sums.of_row and (
+        tape.schedule.N != 1 or packed.format is not &REALS
+    ):
+        raise ValueError("gradients: expected those of any rows, got those of one")
     cdef const Weights *w = &packed.w
     cdef ptrdiff_t T = tape.schedule.T, B = tape.schedule.B
     cdef Backward f
