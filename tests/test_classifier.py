@@ -89,6 +89,8 @@ def test_rows_do_not_depend_on_each_other(model: TextClassifier) -> None:
         ([7, -1, 3] * 20, [-1, 3, 7]),
         ([True, False, True] * 20, [False, True]),
         (np.array(["x", "y", "x"] * 20, dtype=object), ["x", "y"]),
+        (np.array([7, 200, 9] * 20, dtype="uint8"), [7, 9, 200]),
+        (np.array([1, 0, 5] * 20, dtype="float32"), [0.0, 1.0, 5.0]),
     ],
 )
 def test_labels_of_any_kind(labels: Any, classes: list[Any], tmp_path: Path) -> None:
@@ -98,6 +100,7 @@ def test_labels_of_any_kind(labels: Any, classes: list[Any], tmp_path: Path) -> 
     assert model.score(texts, labels) == 1
     model.save(tmp_path / "m")
     again = TextClassifier.load(tmp_path / "m")
+    assert again.classes_.dtype == model.classes_.dtype == again.predict(texts).dtype
     assert again.predict(texts).tolist() == list(labels)
     assert again.classes.dtype.kind == model.classes.dtype.kind
 

@@ -6,11 +6,10 @@ JSON) and ``crc32``, a checksum over kind, model, and names, dtypes, shapes and 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -121,10 +120,13 @@ def checksum(kind: str, model: str, tensors: Mapping[str, Array]) -> str:
 
 
 class Model:
-    """A dataclass of settings and fitted attributes that can be saved to a file.
+    """A model that can be saved to a file.
 
     Subclasses define ``save``, and ``_from_file``, its inverse.
     """
+
+    #: What files call it. Default: the name of its class.
+    _KIND: ClassVar[str] = ""
 
     @classmethod
     def _from_file(cls, model: Any, tensors: dict[str, Array]) -> Self:
@@ -143,12 +145,8 @@ class Model:
             If the file does not exist or can't be read.
         """
         kind, model, tensors = read(path)
-        if kind != cls.__name__:
-            raise ValueError(f"{os.fspath(path)}: is not a {cls.__name__} but a {kind}")
+        own = cls._KIND or cls.__name__
+        if kind != own:
+            raise ValueError(f"{os.fspath(path)}: is not a {own} but a {kind}")
         loaded: Self = build(path, cls, model, tensors)
         return loaded
-
-    def _settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {field.name: getattr(self, field.name) for field in fields if field.init}

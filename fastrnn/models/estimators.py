@@ -103,6 +103,11 @@ class Settings(model_file.Model):
             raise
         return self
 
+    def _settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields if field.init}
+
     def __sklearn_tags__(self) -> Any:
         """Return what scikit-learn asks of an estimator before it uses one."""
         from sklearn.base import BaseEstimator
@@ -257,9 +262,9 @@ def to_the_end(history: History) -> History:
 
 def softmax(logits: Array) -> Array:
     """Return exp(z) / sum exp(z) over the last axis, in float64."""
-    z = logits.astype(np.float64)
-    p = np.exp(z - z.max(axis=-1, keepdims=True))
-    probabilities: Array = p / p.sum(axis=-1, keepdims=True)
+    z = logits.astype(np.float64, copy=False)
+    p = np.exp(z - np.maximum.reduce(z, axis=-1, keepdims=True))
+    probabilities: Array = p / np.add.reduce(p, axis=-1, keepdims=True)
     return probabilities
 
 

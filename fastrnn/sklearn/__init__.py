@@ -11,7 +11,7 @@ except ImportError:
         "fastrnn.sklearn needs scikit-learn: pip install 'fastrnn[sklearn]'"
     ) from None
 
-from fastrnn.sklearn._inputs import Inputs as _Inputs  # noqa: F401  pickles of 0.1.0 name it
+from fastrnn.models.sequences import Inputs as _Inputs  # noqa: F401  pickles of 0.1.0 name it
 from fastrnn.sklearn.classifier import SequenceClassifier as SequenceClassifier
 from fastrnn.sklearn.frames import from_frame as from_frame
 from fastrnn.sklearn.regressor import SequenceRegressor as SequenceRegressor

@@ -17,12 +17,12 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from fastrnn import _checks, _frames
 from fastrnn._types import Array
-from fastrnn.models import estimators, quantization
+from fastrnn.models import estimators, sequences
 from fastrnn.models.callback import Callback, Logs
+from fastrnn.models.fitted import FittedModel
+from fastrnn.models.sequences import Inputs
 from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
-from fastrnn.sklearn import _inputs
-from fastrnn.sklearn._inputs import Inputs
 
 _PER_STEP = "; set return_sequences=True for targets of each step"
 
@@ -66,17 +66,8 @@ class BestEpoch(Callback):
             self.model.load_state_dict(self._weights)
 
 
-class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
-    """The base of both estimators: standardised inputs, a network and its training."""
-
-    net_: Sequential
-    loss_curve_: list[float]
-    validation_scores_: list[float] | None
-    best_validation_score_: float | None
-    n_iter_: int
-    n_features_in_: int
-    _inputs: Inputs
-    _per_step: bool = False
+class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
+    """The base of both estimators: the training of what a :class:`FittedModel` uses."""
 
     def __init__(
         self,
@@ -151,10 +142,6 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         """
 
     @abstractmethod
-    def _decoded(self, outputs: Array) -> Array:
-        """Return the predictions that the network's outputs (n, outputs) stand for."""
-
-    @abstractmethod
     def _score_of(self, outputs: Array, target: Array, weight: Array | None) -> float:
         """Return the score of the network's outputs (n, outputs)."""
 
@@ -174,14 +161,14 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
                 raise ValueError("return_sequences: expected as in the fit before")
             self._per_step = per_step
             as_table = not fresh and self._inputs.table
-            x, table = _inputs.checked(X, self, reset=fresh, as_table=as_table)
+            x, table = sequences.checked(X, self, reset=fresh, as_table=as_table)
             y = self._target(y, x)
             if not per_step:
                 check_consistent_length(x, y)
             weight = self._weights(sample_weight, len(x))
             of_sequence = weight
             if weight is not None and per_step:
-                weight = weight.repeat(_inputs.steps(x))
+                weight = weight.repeat(sequences.steps(x))
             if of_sequence is not None and not of_sequence.all():
                 x, y, weight = self._part(np.flatnonzero(of_sequence), x, y, weight)
                 of_sequence = of_sequence[of_sequence > 0]
@@ -232,6 +219,8 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             net = self.net_ if partly else self._continued(x, outputs)
         if not fresh and partly:
             # Continue with the state of its Adam, and the current settings.
+            if net.optimizer is None:  # it comes from a file
+                net.compile(constant, self._loss)
             adam: Any = net.optimizer
             adam.lr, adam.clip_norm = constant.lr, constant.clip_norm
         stop = None
@@ -292,7 +281,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
                 f"validation_fraction: expected to hold out 2 sequences or more, got {fraction:g} "
                 f"of {len(x)}"
             )
-        rest, x_held = self._part(kept, x, target, weight), _inputs.taken(x, held)
+        rest, x_held = self._part(kept, x, target, weight), sequences.taken(x, held)
         _, target_held, weight_held = self._part(held, x, target, weight)
 
         def score() -> float:
@@ -307,25 +296,9 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         """Return some of the sequences, with their targets and weights, which may be of steps."""
         of_target = rows
         if self._per_step:
-            of_target = np.flatnonzero(np.isin(np.arange(len(x)), rows).repeat(_inputs.steps(x)))
+            of_target = np.flatnonzero(np.isin(np.arange(len(x)), rows).repeat(sequences.steps(x)))
         weight = None if weight is None else weight[of_target]
-        return _inputs.taken(x, rows), target[of_target], weight
-
-    def _apart(self, values: Array, x: Any) -> Any:
-        """Return values of all steps as those of each sequence; others unchanged."""
-        if not self._per_step:
-            return values
-        if isinstance(x, np.ndarray):
-            return values.reshape(*x.shape[:2], *values.shape[1:])
-        return np.split(values, np.cumsum(_inputs.steps(x))[:-1])
-
-    @staticmethod
-    def _outputs_of(net: Sequential, x: Any) -> Array:
-        """Return a network's outputs, (n, outputs) float64; those of all steps one by one."""
-        y = net.predict(x)
-        y = np.concatenate(y) if isinstance(y, list) else y
-        outputs: Array = y.reshape(-1, y.shape[-1]).astype(np.float64)
-        return outputs
+        return sequences.taken(x, rows), target[of_target], weight
 
     def _of_steps(self, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         """Return targets, predictions and weights of all steps, as scikit-learn's metrics do."""
@@ -334,24 +307,11 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         return {
             "y_true": self._target(y, x),
             "y_pred": self._decoded(outputs),
-            "sample_weight": None if weight is None else weight.repeat(_inputs.steps(x)),
+            "sample_weight": None if weight is None else weight.repeat(sequences.steps(x)),
         }
 
-    def _quantized(self, calibration: Any) -> Self:
-        """Return the estimator with int8 weights; `calibration` is as X."""
+    def _expect_fitted(self) -> None:
         check_is_fitted(self, "net_")
-        if calibration is not None:
-            x, _ = _inputs.checked(calibration, self, reset=False, as_table=self._inputs.table)
-            calibration = self._inputs.scaled(x)
-        other = copy.copy(self)
-        other.net_ = quantization.quantize_sequential(self.net_, calibration)
-        return other
-
-    def _outputs(self, X: Any) -> tuple[Array, Any]:
-        """Return the network's outputs, as :meth:`_outputs_of`, and the inputs."""
-        check_is_fitted(self, "net_")
-        sequences, _ = _inputs.checked(X, self, reset=False, as_table=self._inputs.table)
-        return self._outputs_of(self.net_, self._inputs.scaled(sequences)), sequences
 
     @staticmethod
     def _one_each(y: Any) -> Array:
@@ -372,7 +332,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         y = y if isinstance(y, list | tuple) else _frames.values(y, "y")
         check_consistent_length(x, y)
         targets = [_frames.values(of, f"y[{i}]") for i, of in enumerate(y)]
-        for i, (of, n) in enumerate(zip(targets, _inputs.steps(x), strict=True)):
+        for i, (of, n) in enumerate(zip(targets, sequences.steps(x), strict=True)):
             got = len(of) if of.ndim else "one"
             if got != n:
                 swapped = isinstance(x, np.ndarray) and got == x.shape[2]

@@ -12,11 +12,11 @@ from sklearn.utils.validation import column_or_1d
 
 from fastrnn import _checks
 from fastrnn._types import Array
-from fastrnn.models import estimators
+from fastrnn.models.fitted import FittedClassifier
 from fastrnn.sklearn._estimator import SequenceEstimator
 
 
-class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[misc]
+class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier):  # type: ignore[misc]
     """A sequence classifier: recurrent layers, a linear map of the last step, softmax.
 
     The loss is cross-entropy, or binary cross-entropy where there are several labels; the optimizer
@@ -102,10 +102,23 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
     >>> model = SequenceClassifier(hidden_size=16, return_sequences=True, random_state=0)
     >>> [len(of) for of in model.fit(X, steps).predict(X[:3])] == [len(x) for x in X[:3]]
     True
+
+    Out of the notebook: a service needs the file and ``pip install fastrnn``, no scikit-learn.
+
+    >>> import os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> model.save(os.path.join(folder.name, "model.safetensors"))
+    >>> served = fastrnn.load(os.path.join(folder.name, "model.safetensors"))
+    >>> served.classes_.tolist()
+    ['above', 'below']
+    >>> stream = served.stream()  # reads one step at a time, unscaled
+    >>> probabilities = [stream.step(x_t) for x_t in X[0]]
+    >>> np.array_equal(probabilities, model.predict_proba(X[:1])[0])
+    True
+    >>> folder.cleanup()
     """
 
-    classes_: Array
-    _several: bool = False
+    _KIND = "SequenceClassifier"
 
     def __init__(
         self,
@@ -261,42 +274,6 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         else:
             right = outputs.argmax(axis=1) == target
         return float(np.average(right, weights=weight))
-
-    def predict(self, X: Any) -> Any:
-        """Return the most likely class of each sequence.
-
-        Parameters
-        ----------
-        X : as in :meth:`fit`
-
-        Returns
-        -------
-        (n,) or (n, K) array
-            With `return_sequences`, (n, T), or, for a list, a list of (T_i,).
-        """
-        outputs, x = self._outputs(X)
-        return self._apart(self._decoded(outputs), x)
-
-    def _decoded(self, outputs: Array) -> Array:
-        decoded = (outputs > 0).astype(int) if self._several else self.classes_[outputs.argmax(1)]
-        return np.asarray(decoded)
-
-    def predict_proba(self, X: Any) -> Any:
-        """Return the probability of each class.
-
-        Parameters
-        ----------
-        X : as in :meth:`fit`
-
-        Returns
-        -------
-        (n, C) array
-            In the order of ``classes_``; of several labels, (n, K). With `return_sequences`,
-            (n, T, C), or, for a list, a list of (T_i, C).
-        """
-        outputs, x = self._outputs(X)
-        proba = estimators.sigmoid if self._several else estimators.softmax
-        return self._apart(proba(outputs), x)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy, as scikit-learn's classifiers do; of steps with `return_sequences`.

@@ -10,11 +10,12 @@ from sklearn.utils import check_array
 
 from fastrnn import _checks
 from fastrnn._types import Array
+from fastrnn.models.fitted import FittedRegressor
 from fastrnn.models.scaling import mean_and_deviation
 from fastrnn.sklearn._estimator import SequenceEstimator
 
 
-class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
+class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # type: ignore[misc]
     """A sequence regressor: recurrent layers, and a linear map of the last step.
 
     The loss is the mean squared error of standardised targets; the optimizer is Adam.
@@ -52,9 +53,8 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
     True
     """
 
+    _KIND = "SequenceRegressor"
     _loss = "mse"
-    _target_scale: tuple[Array, Array]
-    _single: bool
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train from scratch; with `warm_start`, from the weights of the fit before.
@@ -116,27 +116,6 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
         from sklearn.metrics import r2_score
 
         return float(r2_score(target, outputs, sample_weight=weight))
-
-    def predict(self, X: Any) -> Any:
-        """Return a prediction for each sequence.
-
-        Parameters
-        ----------
-        X : as in :meth:`fit`
-
-        Returns
-        -------
-        (n,) or (n, K) array
-            With `return_sequences`, (n, T) or (n, T, K), or, for a list, a list of (T_i,) or
-            (T_i, K).
-        """
-        outputs, x = self._outputs(X)
-        return self._apart(self._decoded(outputs), x)
-
-    def _decoded(self, outputs: Array) -> Array:
-        mean, deviation = self._target_scale
-        y = outputs * deviation + mean
-        return y[:, 0] if self._single else y
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R^2, as scikit-learn's regressors do; with `return_sequences`, of all steps."""

@@ -16,7 +16,7 @@ from fastrnn._files import model_file
 from fastrnn._types import Array
 from fastrnn.layers import Dropout, Embedding
 from fastrnn.losses import checked_weight
-from fastrnn.models import estimators, quantization, weighting
+from fastrnn.models import class_labels, estimators, quantization, weighting
 from fastrnn.models.callback import Callback
 from fastrnn.models.history import History
 from fastrnn.models.monitor import EarlyStopping
@@ -519,7 +519,8 @@ class TextClassifier(estimators.Settings):
         """
         fit = self._fitted()
         header = fit.by._settings() | {
-            "vocabulary": fit.vocabulary, "classes": fit.classes.tolist(), "reading": fit.reading
+            "vocabulary": fit.vocabulary, "reading": fit.reading,
+            **class_labels.described(fit.classes, "classes_"),
         }  # fmt: skip
         if fit.net.quantized:
             header["quantized"] = True
@@ -531,7 +532,7 @@ class TextClassifier(estimators.Settings):
     @classmethod
     def _from_file(cls, header: dict[str, Any], tensors: dict[str, Array]) -> Self:
         vocabulary, classes = header.pop("vocabulary"), header.pop("classes")
-        reading = header.pop("reading", _tokens.FIRST)
+        reading, dtype = header.pop("reading", _tokens.FIRST), header.pop("dtype", None)
         small = header.pop("quantized", False) is True
         if reading not in (_tokens.FIRST, _tokens.CURRENT):
             raise ValueError(f"reading: expected one that is known, got {reading!r}")
@@ -542,6 +543,9 @@ class TextClassifier(estimators.Settings):
             if not isinstance(items, list) or items != sorted(set(items)):
                 raise ValueError(f"{name}: expected a list of sorted, distinct items")
         labels = _examples.labels(classes, "classes", max(len(classes), 1))
+        if dtype is not None:  # which the first files do not have
+            given = {"classes": classes, "dtype": dtype}
+            labels = class_labels.restored(given, "classes", len(labels))
         vocabulary = _examples.texts(vocabulary, "vocabulary") if vocabulary else []
         estimators.expect_token_net(
             tensors, ("0", "2", "4"), self.cell, tokens=1 + len(vocabulary),

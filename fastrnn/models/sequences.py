@@ -1,22 +1,18 @@
-"""Inputs of the estimators: checked, and scaled."""
+"""Sequences as users of estimators give them: checked, and scaled. Without scikit-learn."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils import check_array
-from sklearn.utils.validation import validate_data
 
 from fastrnn import _checks, _frames
 from fastrnn._types import Array
 from fastrnn.models.scaling import mean_and_deviation
-
-#: float32 is kept, everything else becomes float64, as elsewhere in scikit-learn.
-_DTYPES = [np.float64, np.float32]
 
 _SWAPPED = "these may be features by steps: pass {}"
 
@@ -65,9 +61,14 @@ class Inputs:
                 f"X: expected {self.features} feature{'s' * (self.features > 1)} over time, as in "
                 f"fit, got {F}{hint}"
             )
-        if isinstance(sequences, list):
-            return [((x - self.mean) / self.deviation).astype(self.dtype) for x in sequences]
-        return ((sequences - self.mean) / self.deviation).astype(self.dtype)
+        return (
+            [*map(self.scale, sequences)] if isinstance(sequences, list) else self.scale(sequences)
+        )
+
+    def scale(self, x: Array) -> Array:
+        """Return features (..., F) scaled."""
+        scaled: Array = (x - self.mean) / self.deviation
+        return scaled.astype(self.dtype, copy=False)
 
 
 def steps(sequences: Any) -> Array:
@@ -91,34 +92,38 @@ def taken(sequences: Any, rows: Array) -> Any:
     return [sequences[i] for i in rows]
 
 
-def checked(X: Any, estimator: Any, *, reset: bool, as_table: bool) -> tuple[Any, bool]:
+def checked(X: Any, model: Any, *, reset: bool, as_table: bool) -> tuple[Any, bool]:
     """Return `X` as (n, T, F) or a list of (T_i, F), and whether it is a table (n, T).
+
+    float32 is kept, everything else becomes float64. Errors say what scikit-learn's say.
 
     Parameters
     ----------
     X : array-like
-    estimator : BaseEstimator
-        scikit-learn keeps number and names of columns in it, or compares them.
+    model : object
+        Number and names of columns are kept in it, or compared: ``n_features_in_`` and
+        ``feature_names_in_``.
     reset : bool
         Whether they are kept rather than compared.
     as_table : bool
-        Whether it was fitted to a table.
+        Whether the model was fitted to a table.
     """
-    if not hasattr(X, "toarray"):  # sparse ones are refused by scikit-learn
-        _expect_sequences(X)
+    _expect_sequences(X)
     X = _frames.listed(X)
-    sequences: Any = _listed(X, estimator)
-    if sequences is None and getattr(X, "ndim", 2) >= 3:
-        sequences = _array(X, estimator, allow_nd=True)
-        _checks.expect_shape(sequences, "X", ("n", "T", "F"))
-    if sequences is not None:
-        if reset or not as_table:
-            _compare_columns(X, sequences, estimator, reset)
-        return sequences, False
-    table = _array(X, estimator)
-    if reset or as_table:
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
-    return table[:, :, None], True
+    of = type(model).__name__
+    sequences: Any = _listed(X, of)
+    if sequences is None:
+        array = _array(X, of)
+        if array.ndim == 2:
+            if reset or as_table:
+                _keep_or_compare(X, array.shape[1], model, reset)
+            return array[:, :, None], True
+        sequences = _checks.expect_shape(array, "X", ("n", "T", "F"))
+    F = sequences[0].shape[1]
+    # Otherwise what is wrong is the number of features, of which `Inputs.scaled` tells more.
+    if reset or (not as_table and model.n_features_in_ == F):
+        _keep_or_compare(X[0] if isinstance(X, list | tuple) else X, F, model, reset)
+    return sequences, False
 
 
 def _expect_sequences(X: Any) -> None:
@@ -126,6 +131,8 @@ def _expect_sequences(X: Any) -> None:
     found = None
     if _frames.is_frame(X):
         _expect_steps(X)
+        found = _frames.not_numbers(X)
+    elif hasattr(X, "toarray"):  # SciPy's, of which one is a dict too
         found = _frames.not_numbers(X)
     else:
         _frames.refuse_keyed(X, "X")
@@ -136,8 +143,8 @@ def _expect_sequences(X: Any) -> None:
             found = f"dtype {X.dtype}"
     if found is not None:
         raise TypeError(f"X: expected real numbers, got {found}")
-    if np.ma.is_masked(X):
-        _checks.asarray(X, "X")  # raises
+    if _frames.is_masked_array(X):
+        _checks.asarray(X, "X")  # raises if values are masked
     if isinstance(X, list | tuple) and len(X):
         if _frames.is_frame(X[0]):
             _expect_features(X[0], "X[0]")
@@ -148,14 +155,40 @@ def _is_array(X: Any) -> bool:
     return any(hasattr(X, n) for n in ("__array__", "__array_interface__", "__dlpack__", "dtype"))
 
 
-def _array(X: Any, estimator: Any, **options: Any) -> Array:
-    """Return `X` as scikit-learn checks it, with a hint where it is padded with NaN."""
-    try:
-        array: Array = check_array(X, dtype=_DTYPES, input_name="X", estimator=estimator, **options)
-    except ValueError as error:
-        padded = "NaN" in str(error) and _ends_in_nan(_frames.values(X, "X", missing="nan"))
-        raise ValueError(f"{error}{_PADDED if padded else ''}") from None
+def _array(X: Any, of: str) -> Array:
+    """Return `X`, of two axes or more, as an array of finite floats, for a model of this name."""
+    array = _floats(_frames.values(X, "X", missing="nan"))
+    shape = _checks.shape_text(array.shape)
+    if array.ndim < 2:
+        raise ValueError(
+            f"X: expected shape (n, T) or (n, T, F), got {shape}. Reshape your data: to (1, -1) "
+            "if it is one sequence, to (-1, 1) if each number is one"
+        )
+    for axis, what in enumerate(("sample", "feature")[: 4 - array.ndim]):
+        if not array.shape[axis]:
+            least = f"while a minimum of 1 is required by {of}."
+            raise ValueError(f"Found array with 0 {what}(s) (shape={shape}) {least}")
+    if not np.isfinite(array).all():
+        nan = bool(np.isnan(array).any())
+        found = "NaN" if nan else f"infinity or a value too large for {array.dtype!r}"
+        padded = nan and _ends_in_nan(array)
+        raise ValueError(f"Input X contains {found}.{_PADDED if padded else ''}")
     return array
+
+
+def _floats(values: Array) -> Array:
+    """Return values as float32, if they are, or else as float64."""
+    if values.dtype == np.float32:
+        return values
+    if values.dtype.kind == "c":
+        raise ValueError("Complex data not supported: X: expected real numbers")
+    if values.dtype.kind in "Mm":
+        raise TypeError(f"X: expected real numbers, got dtype {values.dtype}")
+    try:
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            return values.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"X: expected real numbers: {error}") from None
 
 
 _PADDED = (
@@ -201,19 +234,18 @@ def _name_features(names: Any) -> bool:
     return len(alike) > 1 or not all("0" in name for name in alike)
 
 
-def _listed(X: Any, estimator: Any) -> list[Array] | None:
+def _listed(X: Any, of: str) -> list[Array] | None:
     """Return sequences (T_i, F) of one dtype if X is a list of such or of (T_i,), else None."""
     if not isinstance(X, list | tuple):
         return None
     if not len(X):
         raise ValueError(
-            "Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by "
-            f"{type(estimator).__name__}."
+            f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by {of}."
         )
     dimensions = {len(x.shape) if _frames.is_frame(x) else np.ndim(x) for x in X}
     if dimensions == {1} and len({len(x) for x in X}) == 1:
-        if any(map(np.ma.is_masked, X)):
-            _checks.asarray(X, "X")  # raises
+        if any(map(_frames.is_masked_array, X)):
+            _checks.asarray(X, "X")  # raises if values are masked
         return None  # a table (n, T) in rows
     if not dimensions <= {1, 2}:
         return None
@@ -235,14 +267,45 @@ def _listed(X: Any, estimator: Any) -> list[Array] | None:
     return sequences
 
 
-def _compare_columns(X: Any, sequences: Sequence[Array], estimator: Any, reset: bool) -> None:
-    """Keep number and names of features, or compare them with those kept."""
-    first = X[0] if isinstance(X, list | tuple) else sequences[0]
-    names = _frames.column_names(first)
-    if reset or sequences[0].shape[1] == estimator.n_features_in_:
-        validate_data(
-            estimator,
-            first if names is not None else sequences[0],
-            reset=reset,
-            skip_check_array=True,
+def _keep_or_compare(X: Any, n: int, model: Any, reset: bool) -> None:
+    """Keep number and names of the columns of `X` in a model, or compare them with those kept."""
+    names = _frames.column_names(X)
+    known = getattr(model, "feature_names_in_", None)
+    if reset:
+        model.n_features_in_ = n
+        if names is not None:
+            model.feature_names_in_ = np.array(names, object)
+        elif known is not None:
+            del model.feature_names_in_
+        return
+    of = type(model).__name__
+    if (names is None) != (known is None):
+        said = (
+            f"X does not have valid feature names, but {of} was fitted with feature names"
+            if names is None
+            else f"X has feature names, but {of} was fitted without feature names"
         )
+        warnings.warn(said, UserWarning, stacklevel=2)
+    elif names is not None and known is not None:
+        expect_names(names, known.tolist())
+    if n != model.n_features_in_:
+        raise ValueError(
+            f"X has {n} features, but {of} is expecting {model.n_features_in_} features as input"
+        )
+
+
+def expect_names(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError if columns don't have the names known from `fit`, in their order."""
+    if list(names) == list(known):
+        return
+    parts = ["The feature names should match those that were passed during fit.\n"]
+    for what, some, others in (
+        ("Feature names unseen at fit time", names, known),
+        ("Feature names seen at fit time, yet now missing", known, names),
+    ):
+        more = sorted({*some} - {*others})
+        shown = [f"- {name}\n" for name in more[:5]] + ["- ...\n"] * (len(more) > 5)
+        parts += [f"{what}:\n", *shown] if more else []
+    if len(parts) == 1:
+        parts.append("Feature names must be in the same order as they were in fit.\n")
+    raise ValueError("".join(parts))
