@@ -243,6 +243,8 @@ def test_refusals(path: Path) -> None:
     ):
         with pytest.raises(error, match="^" + says):
             fastrnn.onnx.save(model, path, **options)
+    with pytest.raises(ValueError, match=r"^model: expected go_backwards=False, got GRU\("):
+        fastrnn.onnx.save(fastrnn.GRU(I, H, go_backwards=True), path)
     with pytest.raises(TypeError, match=r"^path: expected a str or a path"):
         fastrnn.onnx.save(lstm, 3)
     with pytest.raises(OSError, match="no/such"):

@@ -41,6 +41,7 @@ class CellLayer(Layer):
         "input_forget": False,
         "reset_after": True,
         "return_sequences": True,
+        "go_backwards": False,
         "weight_dropout": 0,
         "matmul_precision": "float32",
     }

@@ -43,7 +43,7 @@ class GRU(Recurrent, cells=CELLS):
         for four of a bidirectional layer, see :class:`fastrnn.RNN`.
     clip : float, optional
         As in :class:`fastrnn.RNN`, for r, z and n.
-    return_sequences, weight_dropout, matmul_precision, dtype, seed, init
+    return_sequences, go_backwards, weight_dropout, matmul_precision, dtype, seed, init
         As in :class:`fastrnn.RNN`.
 
     Examples
@@ -70,6 +70,7 @@ class GRU(Recurrent, cells=CELLS):
         reset_after: bool = True,
         layer_norm: bool = False,
         return_sequences: bool = True,
+        go_backwards: bool = False,
         weight_dropout: float = 0.0,
         activations: ActivationsLike | None = None,
         clip: float | None = None,
@@ -94,6 +95,7 @@ class GRU(Recurrent, cells=CELLS):
             dropout=dropout,
             bidirectional=bidirectional,
             return_sequences=return_sequences,
+            go_backwards=go_backwards,
             weight_dropout=weight_dropout,
             dtype=dtype,
             seed=seed,

@@ -30,7 +30,7 @@ class IndRNN(Recurrent, cells=CELLS):
         As in :class:`RNN`.
     bias, batch_first, dropout, bidirectional
         As in :class:`RNN`.
-    return_sequences, weight_dropout, matmul_precision, dtype, seed
+    return_sequences, go_backwards, weight_dropout, matmul_precision, dtype, seed
         As in :class:`RNN`.
     init : {"uniform", "orthogonal", "identity"}
         As in :class:`RNN` for `weight_ih` and the biases. `weight_hh` is uniform in [0, 1], so that
@@ -65,6 +65,7 @@ class IndRNN(Recurrent, cells=CELLS):
         bidirectional: bool = False,
         *,
         return_sequences: bool = True,
+        go_backwards: bool = False,
         weight_dropout: float = 0.0,
         activations: ActivationsLike | None = None,
         clip: float | None = None,
@@ -88,6 +89,7 @@ class IndRNN(Recurrent, cells=CELLS):
             dropout=dropout,
             bidirectional=bidirectional,
             return_sequences=return_sequences,
+            go_backwards=go_backwards,
             weight_dropout=weight_dropout,
             dtype=dtype,
             seed=seed,

@@ -55,7 +55,7 @@ class LSTM(Recurrent, cells=CELLS):
         Whether input and forget gate are coupled, f = 1 - i (ONNX's `input_forget`; CIFG of Greff
         et al. 2017). All weights of f stay in place, but do not count, and their gradients are 0;
         only with `layer_norm` they take part in mean and variance.
-    return_sequences, weight_dropout, matmul_precision, dtype, seed, init
+    return_sequences, go_backwards, weight_dropout, matmul_precision, dtype, seed, init
         As in :class:`fastrnn.RNN`.
     forget_bias : float, optional
         Initial bias of the forget gate, the sum of `bias_ih` and `bias_hh`; Jozefowicz et al.
@@ -91,6 +91,7 @@ class LSTM(Recurrent, cells=CELLS):
         peephole: bool = False,
         layer_norm: bool = False,
         return_sequences: bool = True,
+        go_backwards: bool = False,
         weight_dropout: float = 0.0,
         activations: ActivationsLike | None = None,
         clip: float | None = None,
@@ -125,6 +126,7 @@ class LSTM(Recurrent, cells=CELLS):
             dropout=dropout,
             bidirectional=bidirectional,
             return_sequences=return_sequences,
+            go_backwards=go_backwards,
             weight_dropout=weight_dropout,
             dtype=dtype,
             seed=seed,

@@ -17,7 +17,7 @@ from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Parts, Stateless
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
-from fastrnn.layers.recurrent import RECURRENT, Recurrent
+from fastrnn.layers.recurrent import RECURRENT, Recurrent, backwards, in_order
 
 #: The dtype and shape of arrays, by name.
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -169,6 +169,7 @@ class QuantizedRecurrent(Quantized, Recurrent):
         """Return the largest inputs and states of each scan over `x` (T, B, I), (scans, 2)."""
         found = []
         D = layer._directions
+        x = in_order(x, backwards(len(x), lengths)) if layer.go_backwards else x
         for first in range(0, len(layer._scan_weights), D):
             outputs = []
             for d, weights in enumerate(layer._scan_weights[first : first + D]):

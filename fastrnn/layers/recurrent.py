@@ -32,15 +32,17 @@ _OPTIONS = {
 class _NewTape:
     """The fields of a :class:`Tape`, which it becomes once they are filled."""
 
-    __slots__ = ("batch_first", "return_sequences", "stack", "weight_factors", "x_shape")
+    __slots__ = ("batch_first", "order", "return_sequences", "stack", "weight_factors", "x_shape")
 
     def __init__(
         self, stack: stacks.StackTape, x_shape: tuple[int, ...], batch_first: bool,
-        return_sequences: bool, weight_factors: Sequence[Array | None],
+        return_sequences: bool, weight_factors: Sequence[Array | None], order: Array | None,
     ) -> None:  # fmt: skip
         self.stack, self.x_shape, self.batch_first = stack, x_shape, batch_first
         #: `weight_factors` are factors of the recurrent weights of each scan; None for ones.
         self.return_sequences, self.weight_factors = return_sequences, weight_factors
+        #: Which step of x came at each step, (T, B) or (T, 1), with `go_backwards`; else None.
+        self.order = order
         self.__class__ = Tape
 
 
@@ -73,6 +75,7 @@ class Recurrent(CellLayer):
         dropout: float,
         bidirectional: bool,
         return_sequences: bool,
+        go_backwards: bool,
         weight_dropout: float,
         dtype: Any,
         seed: int | None,
@@ -90,6 +93,7 @@ class Recurrent(CellLayer):
         self.dropout = dropout
         self.weight_dropout = weight_dropout
         self._return_sequences = _checks.flag(return_sequences, "return_sequences")
+        self._go_backwards = _checks.flag(go_backwards, "go_backwards")
         each = activations_of(activations, cell.activations, D)
         configs = {
             f"_l{layer}{direction}": replace(
@@ -101,7 +105,7 @@ class Recurrent(CellLayer):
         #: Factors without dropout: of each scan's weights, and of the output of each lower layer.
         self._whole: Sequence[Array | None] = (None,) * len(configs)
         #: Whether the kernels may read the caller's arrays and make the results.
-        self._direct = len(configs) == 1 and self._return_sequences
+        self._direct = len(configs) == 1 and self._return_sequences and not self._go_backwards
         self._passed_on: Sequence[Array | None] = (None,) * (L - 1)
         super().__init__(cell, configs, dtype=dtype, seed=seed, init=init)
         if self.dropout > 0 and L == 1:
@@ -129,6 +133,11 @@ class Recurrent(CellLayer):
     def return_sequences(self) -> bool:
         """Whether y holds the output of every step rather than only the last."""
         return self._return_sequences
+
+    @property
+    def go_backwards(self) -> bool:
+        """Whether sequences are read from their last step to their first."""
+        return self._go_backwards
 
     @property
     def batch_first(self) -> bool:
@@ -270,7 +279,7 @@ class Recurrent(CellLayer):
             return done  # type: ignore[return-value]
         y, state_n, kept = done
         stack: Any = stacks.StackTape([kept], self._passed_on)  # type: ignore[list-item]
-        tape: Any = _NewTape(stack, x.shape, False, True, self._whole)
+        tape: Any = _NewTape(stack, x.shape, False, True, self._whole, None)
         return y, state_n, tape
 
     def _run_checked(
@@ -282,6 +291,10 @@ class Recurrent(CellLayer):
         _pins = None if itself else _checks.pinned(x)
         steps = x if itself else _time_first(x, batch_first)
         T, B, _ = steps.shape
+        order = backwards(T, lengths) if self._go_backwards else None
+        if order is not None:
+            steps = in_order(steps, order)
+            reset = None if reset is None else in_order(reset, order)
         batch = (B,) if x.ndim == 3 else ()
         D, P = self._directions, self._sizes[0]
         y = np.empty((*x.shape[:-1], D * P), x.dtype) if self._return_sequences else None
@@ -313,7 +326,9 @@ class Recurrent(CellLayer):
             y = y if batch else y[0]
         tape: Any = None
         if stack is not None:
-            tape = _NewTape(stack, x.shape, batch_first, self._return_sequences, weight_factors)
+            tape = _NewTape(
+                stack, x.shape, batch_first, self._return_sequences, weight_factors, order
+            )
         return y, self._state(state_n, batch), tape
 
     def _dropped_weights(self) -> tuple[Sequence[Weights], Sequence[Array | None]]:
@@ -384,6 +399,11 @@ class Recurrent(CellLayer):
                 "tape: is from the forward of another layer, with "
                 f"return_sequences={tape.return_sequences}"
             )
+        if (tape.order is None) is self._go_backwards:
+            raise ValueError(
+                "tape: is from the forward of another layer, with "
+                f"go_backwards={tape.order is not None}"
+            )
         self._expect_own(tape.stack.scans)
         if self._direct and tape.weight_factors is self._whole and not batch_first:
             wanted = _checks.flag(input_gradient, "input_gradient")
@@ -419,6 +439,8 @@ class Recurrent(CellLayer):
             dstate_0,
             num_layers=self._num_layers,
         )
+        if tape.order is not None and dx_steps is not None:
+            dx_steps[...] = in_order(dx_steps, tape.order)
         if tape.weight_factors is not self._whole:  # the usual case, quickly
             for of_scan, factors in zip(grads, tape.weight_factors, strict=True):
                 if factors is not None:
@@ -491,7 +513,7 @@ class Recurrent(CellLayer):
         """Return the constructor's arguments for such a layer, ready for JSON."""
         names = [
             "num_layers", "batch_first", "dropout", "bidirectional", "return_sequences",
-            "weight_dropout", *(_OPTIONS[option] for option in self._cell.options),
+            "go_backwards", "weight_dropout", *(_OPTIONS[option] for option in self._cell.options),
         ]  # fmt: skip
         return super().get_config() | {name: getattr(self, name) for name in names}
 
@@ -515,7 +537,7 @@ class Recurrent(CellLayer):
         Raises
         ------
         ValueError
-            If the layer is bidirectional.
+            If the layer is bidirectional, or goes backwards.
         """
         rows = _checks.size(batch_size, "batch_size")
         _checks.memory(rows * self.hidden_size, self.dtype, batch_size=rows)
@@ -524,6 +546,11 @@ class Recurrent(CellLayer):
                 "stream: expected a unidirectional layer, got a bidirectional one, whose backward "
                 "direction starts at the end of the sequence"
             )
+        if self.go_backwards:
+            raise ValueError(
+                "stream: expected go_backwards=False, got True, which starts at the end of the "
+                "sequence"
+            )
         return Stream(list(self._scan_weights), rows)
 
 
@@ -531,6 +558,19 @@ class Recurrent(CellLayer):
 @np.errstate(over="ignore", invalid="ignore")
 def _times(a: Array | None, factors: Array) -> Array | None:
     return None if a is None else a * factors
+
+
+def backwards(T: int, lengths: Array | None) -> Array:
+    """Return the order of steps from the last to the first, (T, B) or (T, 1); padding stays."""
+    steps = np.arange(T)[:, None]
+    if lengths is None:
+        return steps[::-1]
+    return np.where(steps < lengths, lengths - 1 - steps, steps)
+
+
+def in_order(a: Array, order: Array) -> Array:
+    """Return the steps of `a` (T, B, ...) in an order from :func:`backwards`, its own inverse."""
+    return np.take_along_axis(a, order.reshape(*order.shape, *[1] * (a.ndim - 2)), axis=0)
 
 
 def _time_first(a: Array, batch_first: bool) -> Array:

@@ -37,6 +37,9 @@ class RNN(Recurrent, cells=CELLS):
         (Schuster and Paliwal 1997); y is the concatenation of both outputs.
     return_sequences : bool
         Whether y holds the output of every step rather than only the last.
+    go_backwards : bool
+        Whether each sequence is read from its last step to its first, as in Keras; y is then in
+        that order too. Such a layer has no stream.
     weight_dropout : float
         Probability, 0 to 1, that an entry of the recurrent weights `weight_hh` is zeroed, the
         others being scaled by 1/(1-weight_dropout); drawn for each :meth:`forward` in training
@@ -111,6 +114,7 @@ class RNN(Recurrent, cells=CELLS):
         bidirectional: bool = False,
         *,
         return_sequences: bool = True,
+        go_backwards: bool = False,
         weight_dropout: float = 0.0,
         activations: ActivationsLike | None = None,
         clip: float | None = None,
@@ -134,6 +138,7 @@ class RNN(Recurrent, cells=CELLS):
             dropout=dropout,
             bidirectional=bidirectional,
             return_sequences=return_sequences,
+            go_backwards=go_backwards,
             weight_dropout=weight_dropout,
             dtype=dtype,
             seed=seed,

@@ -204,6 +204,8 @@ def _expect_known(layer: Layer, name: str) -> None:
             f"{name}: expected one of {', '.join(kind.__name__ for kind in known)}, which ONNX "
             f"can express, got {_checks.kind_of(layer)}"
         )
+    if getattr(layer, "go_backwards", False):
+        raise ValueError(f"{name}: expected go_backwards=False, got {layer!r}")
 
 
 def _zero_past_end(model: Sequential) -> bool:
