@@ -211,6 +211,17 @@ def test_masks_are_lengths(path: Path) -> None:
             fastrnn.onnx.save(model, path)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_backwards(path: Path, bidirectional: bool) -> None:
+    kind = {"go_backwards": True, "bidirectional": bidirectional, "seed": 0}
+    x, lengths = drawn(T, 3, I), np.array([4, 7, 1])
+    gru = fastrnn.GRU(I, H, **kind)
+    expect_close(Session(path, gru)(x=x), [*gru(x)])
+    expect_close(Session(path, gru, lengths=True)(x=x, lengths=lengths), [*gru(x, lengths=lengths)])
+    model = fastrnn.Sequential([gru, fastrnn.LSTM(gru.features_out, 6, **kind)])
+    expect_close(Session(path, model)(x=x), [model(x)])
+
+
 def test_layers_without_a_state(path: Path) -> None:
     x = drawn(B, T, I)
     for layer in (fastrnn.Linear(I, 4, seed=0), fastrnn.Dropout()):
@@ -243,8 +254,6 @@ def test_refusals(path: Path) -> None:
     ):
         with pytest.raises(error, match="^" + says):
             fastrnn.onnx.save(model, path, **options)
-    with pytest.raises(ValueError, match=r"^model: expected go_backwards=False, got GRU\("):
-        fastrnn.onnx.save(fastrnn.GRU(I, H, go_backwards=True), path)
     with pytest.raises(TypeError, match=r"^path: expected a str or a path"):
         fastrnn.onnx.save(lstm, 3)
     with pytest.raises(OSError, match="no/such"):

@@ -40,3 +40,12 @@ class Lengths:
             less = op("Less", t, lengths)
             self._valid[batch_first] = op("Unsqueeze", less, graph.integers(2))
         return self._valid[batch_first]
+
+    def reversed(self, x: str) -> str:
+        """Return `x` (T, B, I) with the steps of each row in reverse; padding stays in its place."""
+        op, graph = self._graph.op, self._graph
+        lengths = self._int64
+        if not lengths:
+            T, B = (op("Gather", op("Shape", x), graph.integers(axis)) for axis in (0, 1))
+            lengths = op("Expand", T, B)
+        return op("ReverseSequence", x, lengths, time_axis=0, batch_axis=1)

@@ -183,6 +183,7 @@ def _recurrent(
     shapes = [(scans, BATCH, P if name == "h" else layer.hidden_size) for name in layer.cell.states]
     named = list(zip((of_layer + s for s in layer.cell.states), shapes, strict=True))
     start = [graph.input(f"{name}_0", layer.dtype, shape) for name, shape in named if states]
+    x = lengths.reversed(x) if layer.go_backwards else x
     y, ends = recurrent(graph, layer, x, prefix=prefix, lengths=lengths, state=start)
     return y, [
         (end, f"{name}_n", layer.dtype, shape)
@@ -204,8 +205,6 @@ def _expect_known(layer: Layer, name: str) -> None:
             f"{name}: expected one of {', '.join(kind.__name__ for kind in known)}, which ONNX "
             f"can express, got {_checks.kind_of(layer)}"
         )
-    if getattr(layer, "go_backwards", False):
-        raise ValueError(f"{name}: expected go_backwards=False, got {layer!r}")
 
 
 def _zero_past_end(model: Sequential) -> bool:
