@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import fastrnn
 onnx = pytest.importorskip("onnx")
 #: Making all of ONNX's test cases overflows in casts, on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "onnx_operators.py"
 
 #: Operators that the recurrent models of all exporters have: each of their node tests passes.
 LISTED = (
@@ -66,3 +70,16 @@ def test_node_tests_of_small_operators(cases: dict[str, Any]) -> None:
             failed[name] = str(error)[:200]
     assert not failed
     assert len(names) - len(refused) > 500
+
+
+@pytest.mark.skipif(not BENCHMARK.exists(), reason="no benchmarks beside these tests")
+def test_random_calls_beside_onnx_runtime(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few of ``benchmarks/onnx_operators.py``, on the backend that has all activations."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.syspath_prepend(BENCHMARK.parent)
+    command = importlib.import_module(BENCHMARK.stem)
+    with fastrnn.use_backend("reference"):
+        assert command.main(["--count=120", "--seed=1", "--some"]) == 0
+    assert "120 calls, none skipped" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from fastrnn.onnx.graph import Reader, checked_opsets
 from fastrnn.onnx.model import Model
 
 
-def load(path_or_bytes: str | os.PathLike[str] | bytes) -> Any:
+def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = False) -> Any:
     """Read an ONNX model.
 
     Nothing in the file is code that is run, and it can name no file outside its own folder.

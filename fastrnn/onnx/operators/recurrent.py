@@ -18,15 +18,15 @@ from fastrnn.onnx.registry import Node, operator
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _USUAL = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 
-#: ONNX's activations: our names, and the defaults of alpha and beta. Those of ScaledTanh are ONNX
-#: Runtime's, as ONNX has none.
-_ACTIVATIONS: dict[str, tuple[str, tuple[float, ...]]] = {
+#: ONNX's activations: our names, and the defaults of alpha and beta, those of the operators of the
+#: same names. ScaledTanh is no operator, and has none.
+_ACTIVATIONS: dict[str, tuple[str, tuple[float | None, ...]]] = {
     "Affine": ("affine", (1.0, 0.0)),
     "Elu": ("elu", (1.0,)),
     "HardSigmoid": ("hard_sigmoid", (0.2, 0.5)),
     "LeakyRelu": ("leaky_relu", (0.01,)),
     "Relu": ("relu", ()),
-    "ScaledTanh": ("scaled_tanh", (1.0, 1.0)),
+    "ScaledTanh": ("scaled_tanh", (None, None)),
     "Sigmoid": ("sigmoid", ()),
     "Softplus": ("softplus", ()),
     "Softsign": ("softsign", ()),
@@ -92,7 +92,8 @@ def options(node: Node, kind: str) -> Options:
 def _activations(node: Node, kind: str, directions: int) -> list[tuple[Activation, ...]]:
     """Return the activations of each direction.
 
-    Each takes its alpha, and its beta, from the front of the lists, if it has any.
+    Each takes its alpha, and its beta, from the front of the lists, if it has any. As in ONNX
+    Runtime, what is left over is ignored.
     """
     usual = _USUAL[kind]
     names = node.get("activations") or [*usual] * directions
@@ -110,16 +111,15 @@ def _activations(node: Node, kind: str, directions: int) -> list[tuple[Activatio
                 f"activations: expected some of {', '.join(_ACTIVATIONS)}, got {name!r}"
             )
         ours, defaults = _ACTIVATIONS[known]
-        given = [
+        given: list[Any] = [
             values.pop(0) if values else default
             for values, default in zip(lists, defaults, strict=False)
         ]
+        if None in given:
+            raise ValueError(
+                f"expected activation_alpha and activation_beta for {known}, which has no defaults"
+            )
         found.append((ours, *given))
-    if any(lists):
-        raise ValueError(
-            f"expected no more activation_alpha and activation_beta than {names} take, got "
-            f"{lists[0]} and {lists[1]} more"
-        )
     return [tuple(found[k : k + n]) for k in range(0, len(found), n)]
 
 

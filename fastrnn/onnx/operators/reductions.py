@@ -39,9 +39,7 @@ def _reduction(function: Reduce) -> Callable[..., Any]:
         given = node.get("axes") if axes is None else axes
         chosen = None if given is None else tuple(integers(given, "axes"))
         if not chosen:
-            if node.get("noop_with_empty_axes", 0):
-                return x
-            chosen = tuple(range(x.ndim))
+            chosen = () if node.get("noop_with_empty_axes", 0) else tuple(range(x.ndim))
         result = function(x, axis=chosen, keepdims=bool(node["keepdims"]))
         return np.asarray(result).astype(x.dtype, copy=False)
 
