@@ -3,7 +3,7 @@
 python benchmarks/onnx_models.py [FOLDER] [--write] [--only NAME]
 
     pip install torch==2.13.0 onnxscript skl2onnx onnxruntime     torch's two exporters, skl2onnx
-    pip install tensorflow-cpu tf2onnx onnxruntime                tf2onnx, in an environment of its own
+    pip install tensorflow-cpu tf2onnx tf_keras                    tf2onnx, in an environment of its own
 
 ``--write`` exports models with what is installed, and keeps them in FOLDER with inputs and what the
 exporting framework computes for them; without it, those in FOLDER are read, or without FOLDER they
@@ -15,6 +15,7 @@ than at export.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import sys
 import tempfile
@@ -240,6 +241,94 @@ def torch_models() -> Iterator[tuple[str, Export]]:
             yield name, lambda p, k=kind, g=given, d=dynamo: export(k, *g, d, p)
 
 
+def keras_models() -> Iterator[tuple[str, Export]]:
+    """Yield models of Keras 3, and of Keras 2, that tf2onnx exports."""
+    for version, package in ((3, "keras"), (2, "tf_keras")):
+        if importlib.util.find_spec(package) is not None:
+            for name, export in models_of(importlib.import_module(package)):
+                yield f"tf2onnx-keras{version}-{name}", export
+
+
+def models_of(keras: Any) -> Iterator[tuple[str, Export]]:
+    """Yield models of a version of Keras."""
+    import tensorflow
+    import tf2onnx
+
+    layers = keras.layers
+
+    def sequence(*stack: Any) -> Any:
+        return keras.Sequential([keras.Input((None, F)), *stack])
+
+    def text(*stack: Any) -> Any:
+        return keras.Sequential([keras.Input((None,), dtype="int64"), layers.Embedding(WORDS, E), *stack])
+
+    def encoder_decoder() -> Any:
+        source, target = keras.Input((None, F)), keras.Input((None, E))
+        _, h, c = layers.LSTM(H, return_state=True)(source)
+        y = layers.LSTM(H, return_sequences=True)(target, initial_state=[h, c])
+        return keras.Model([source, target], layers.Dense(CLASSES, activation="softmax")(y))
+
+    def two_heads() -> Any:
+        x = keras.Input((None, F))
+        y = layers.Bidirectional(layers.GRU(H, return_sequences=True), merge_mode="sum")(x)
+        last = layers.GRU(H, go_backwards=True)(y)
+        return keras.Model(x, [layers.Dense(CLASSES)(last), layers.Dense(1, "tanh")(last)])
+
+    series = lambda: [floats(MORE_B, MORE_T, F)]  # noqa: E731
+    texts = lambda: [words(MORE_B, MORE_T)]  # noqa: E731
+    models: dict[str, tuple[Callable[[], Any], Callable[[], Arrays]]] = {
+        "lstm": (lambda: text(layers.LSTM(H), layers.Dense(CLASSES, "softmax")), texts),
+        "gru": (lambda: sequence(layers.GRU(H), layers.Dense(H, "relu"), layers.Dense(1)), series),
+        "gru-reset-before": (
+            lambda: sequence(layers.GRU(H, return_sequences=True, reset_after=False)),
+            series,
+        ),
+        "simple-rnn": (
+            lambda: sequence(layers.SimpleRNN(H, return_sequences=True), layers.SimpleRNN(H)),
+            series,
+        ),
+        "bidirectional": (
+            lambda: text(
+                layers.Bidirectional(layers.LSTM(H, return_sequences=True)),
+                layers.Dropout(0.3),
+                layers.Dense(CLASSES),
+            ),
+            texts,
+        ),
+        "hard-sigmoid": (
+            lambda: sequence(
+                layers.LSTM(H, recurrent_activation="hard_sigmoid", unit_forget_bias=False),
+                layers.LayerNormalization(),
+                layers.LeakyReLU(),
+            ),
+            series,
+        ),
+        "encoder-decoder": (
+            encoder_decoder,
+            lambda: [floats(MORE_B, MORE_T, F), floats(MORE_B, 5, E, seed=1)],
+        ),
+        "two-heads": (two_heads, series),
+    }
+
+    def export(build: Any, inputs: Any, path: Path) -> Any:
+        keras.utils.set_random_seed(0)
+        model = build()
+        for weight in model.weights:  # biases are 0 at first
+            weight.assign(weight + 0.1 * floats(*weight.shape, seed=len(weight.shape)))
+        specs = [
+            tensorflow.TensorSpec(x.shape, x.dtype, f"x{k}") for k, x in enumerate(model.inputs)
+        ]
+        function = tensorflow.function(lambda *x: model([*x] if len(x) > 1 else x[0]), specs)
+        tf2onnx.convert.from_function(function, specs, opset=17, output_path=path)
+        given = inputs()
+        y = model(given if len(given) > 1 else given[0])
+        y = y if isinstance(y, list) else [y]
+        return {f"x{k}": x for k, x in enumerate(given)}, [a.numpy() for a in y]
+
+    for name, given in models.items():
+        yield name, lambda p, g=given: export(*g, p)
+
+
 def main() -> None:
     """Export models, read them, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -260,7 +349,7 @@ def main() -> None:
 def write(folder: Path, only: str) -> None:
     """Export all models that can be exported here."""
     folder.mkdir(exist_ok=True)
-    exporters = {"torch": torch_models}
+    exporters = {"torch": torch_models, "tf2onnx": keras_models}
     for package, models in exporters.items():
         if importlib.util.find_spec(package) is None:
             continue
@@ -304,7 +393,7 @@ def compared(path: Path) -> tuple[str, float]:
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     runtime = session.run(None, inputs)
-    found = run(fastrnn.onnx.load(path), inputs)
+    found = fastrnn.onnx.load(path).run(None, inputs)
     theirs, runtimes = (largest(found, other) for other in (expected, runtime))
     kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
     line = f"{theirs:.1e} {runtimes:.1e}  {', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}"

@@ -266,8 +266,12 @@ class Reader:
                 f"versions up to {kind.newest}"
             )
         least = schema.min_input
-        given = [bool(name) for name in proto.input]
-        if not least <= len(given) <= schema.max_input or not all(given[:least]):
+        # Loop names two optional inputs before what it requires, so the least number is not all.
+        missing = [
+            not name and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single
+            for name, formal in zip(proto.input, schema.inputs, strict=False)
+        ]
+        if not least <= len(proto.input) <= schema.max_input or any(missing):
             raise ValueError(
                 f"{where}: expected {least} to {schema.max_input} inputs, got {list(proto.input)}"
             )
