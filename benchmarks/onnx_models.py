@@ -2,14 +2,14 @@
 
 python benchmarks/onnx_models.py [FOLDER] [--write] [--only NAME]
 
-    pip install torch==2.13.0 onnxscript skl2onnx onnxruntime     torch's two exporters, skl2onnx
-    pip install tensorflow-cpu tf2onnx tf_keras                    tf2onnx, in an environment of its own
+    pip install torch==2.13.0 onnxscript skl2onnx onnxruntime   for torch's two exporters, skl2onnx
+    pip install tensorflow-cpu tf_keras tf2onnx                 elsewhere, for tf2onnx
 
 ``--write`` exports models with what is installed, and keeps them in FOLDER with inputs and what the
 exporting framework computes for them; without it, those in FOLDER are read, or without FOLDER they
-are first exported. A line for each: its operators, and the largest difference of any output of
-fastrnn's from the framework's and from ONNX Runtime's, with batch and, where they vary, steps larger
-than at export.
+are first exported. A line for each: the largest difference of any output of fastrnn's from the
+framework's and from ONNX Runtime's, with a larger batch than at export and, where their number may
+vary, more steps; and its operators.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def torch_models() -> Iterator[tuple[str, Export]]:
         torch.manual_seed(0)
         model = kind().eval()
         free = {n: {k: a for k, a in of.items() if a == "batch"} for n, of in axes.items()}
-        dynamic = {n: {k: torch.export.Dim.DYNAMIC for k in of} for n, of in free.items()}
+        dynamic = {n: dict.fromkeys(of, torch.export.Dim.DYNAMIC) for n, of in free.items()}
         torch.onnx.export(
             model,
             tuple(map(torch.from_numpy, inputs(B, T).values())),
@@ -260,7 +260,8 @@ def models_of(keras: Any) -> Iterator[tuple[str, Export]]:
         return keras.Sequential([keras.Input((None, F)), *stack])
 
     def text(*stack: Any) -> Any:
-        return keras.Sequential([keras.Input((None,), dtype="int64"), layers.Embedding(WORDS, E), *stack])
+        tokens = keras.Input((None,), dtype="int64")
+        return keras.Sequential([tokens, layers.Embedding(WORDS, E), *stack])
 
     def encoder_decoder() -> Any:
         source, target = keras.Input((None, F)), keras.Input((None, E))
@@ -329,6 +330,38 @@ def models_of(keras: Any) -> Iterator[tuple[str, Export]]:
         yield name, lambda p, g=given: export(*g, p)
 
 
+def sklearn_models() -> Iterator[tuple[str, Export]]:
+    """Yield models of scikit-learn that skl2onnx exports: what stands around recurrent ones."""
+    from skl2onnx import to_onnx
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+    X = floats(40, F)
+    classes, values = (X.sum(axis=1) > 0).astype(int) + (X[:, 0] > 1), X @ floats(F)
+
+    def export(model: Any, y: np.ndarray, path: Path) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # few iterations are enough here
+            model.fit(X, y)
+        zipped = {"zipmap": False} if hasattr(model, "predict_proba") else None
+        options = None if zipped is None else {id(model): zipped}
+        path.write_bytes(to_onnx(model, X[:1], options=options).SerializeToString())
+        x = floats(MORE_B, F, seed=1)
+        outputs = [model.predict(x).reshape(-1, *[1] * (zipped is None))]
+        if zipped is not None:
+            outputs.append(model.predict_proba(x).astype(np.float32))
+        return {"X": x}, outputs
+
+    perceptrons = {
+        "classifier": (MLPClassifier, StandardScaler, classes),
+        "regressor": (MLPRegressor, MinMaxScaler, values),
+    }
+    for name, (kind, scaler, y) in perceptrons.items():
+        model = make_pipeline(scaler(), kind(hidden_layer_sizes=(H,), max_iter=20, random_state=0))
+        yield f"skl2onnx-{name}", lambda p, m=model, y=y: export(m, y, p)
+
+
 def main() -> None:
     """Export models, read them, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -349,7 +382,7 @@ def main() -> None:
 def write(folder: Path, only: str) -> None:
     """Export all models that can be exported here."""
     folder.mkdir(exist_ok=True)
-    exporters = {"torch": torch_models, "tf2onnx": keras_models}
+    exporters = {"torch": torch_models, "tf2onnx": keras_models, "skl2onnx": sklearn_models}
     for package, models in exporters.items():
         if importlib.util.find_spec(package) is None:
             continue
