@@ -55,6 +55,7 @@ def extensions():
         "wraparound": False,
         "initializedcheck": DEBUG,
         "cdivision": True,
+        "auto_pickle": False,
     }
     found = []
 

@@ -1,11 +1,8 @@
 # Losses and their gradients in one pass. Included in kernels.pyx.
 
 cimport numpy as cnp
-from libc.math cimport INFINITY
 from libc.string cimport memcpy, memset
-from maths cimport (
-    absolute, at_least, at_most, choose, larger, less, log_of, vexp, vlargest, vlog1p,
-)
+from maths cimport absolute, at_least, at_most, choose, less, log_of, vexp, vlog1p
 from panels cimport ceil_div, split_point
 from vec cimport (
     SUM_LANES, SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf, vfirst, vfnma,
@@ -194,23 +191,8 @@ cdef double cross_entropy_row(
 
     `row` is scratch for one row, in whole vectors.
     """
-    cdef ptrdiff_t part, i, vectors = ceil_div(V, VL)
-    cdef vf e, most, total
-    cdef real largest, sum = 0, chosen
-    vstore(row + (vectors - 1) * VL, vset(-INFINITY))
-    memcpy(row, z, V * sizeof(real))
-    most = vload(row)
-    for i in range(1, vectors):
-        most = larger(most, vload(row + i * VL))
-    largest = vlargest(most)
-    for part in range(SUM_VECTORS):
-        i, total = part, vset(0)
-        while i < vectors:
-            e = vexp(vload(row + i * VL) - vset(largest))
-            vstore(row + i * VL, e)
-            total = total + e
-            i += SUM_VECTORS
-        sum = vsum(sum, total)
+    cdef ptrdiff_t i, vectors = ceil_div(V, VL)
+    cdef real largest, chosen, sum = exponentials(z, row, V, &largest)
     chosen = row[target] / sum
     for i in range(vectors):
         vstore(row + i * VL, vload(row + i * VL) * vset(1 / sum) * vset(factor))

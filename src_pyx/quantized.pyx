@@ -57,6 +57,7 @@ cdef class PackedLinear:
 
 
 include "affine.pxi"
+include "rows.pxi"
 
 
 cdef struct Table:

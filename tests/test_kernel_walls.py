@@ -13,6 +13,7 @@ import pytest
 
 import fastrnn
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.functions import FUNCTIONS
 from fastrnn._kernels.row_gradient import RowGradient
 
 Arrays = dict[str, Any]
@@ -87,6 +88,13 @@ def of_rows(rng: np.random.Generator, dtype: Any) -> Arrays:
     }
 
 
+def of_functions(rng: np.random.Generator, dtype: Any) -> Arrays:
+    shapes = dict.fromkeys(("x", "y", "dy", "dx"), (6, 5))
+    shapes |= dict.fromkeys(("table", "dtable"), (2, 5))
+    return {n: rng.uniform(0, 1, shape).astype(dtype) for n, shape in shapes.items()}
+
+
+NORM = {"function": FUNCTIONS.index("layer_norm"), "a": 1e-5, "b": 0.0}
 CALLS = {
     "mse": loss("mse"),
     "mae": loss("mae"),
@@ -122,6 +130,16 @@ CALLS = {
         some(of_rows, "table", "x", "y"),
         ("y",),
     ),
+    "transform": Call(
+        lambda k, a: k.transform(a["x"], a["table"], a["y"], **NORM),
+        some(of_functions, "x", "table", "y"),
+        ("y",),
+    ),
+    "transform_back": Call(
+        lambda k, a: k.transform_back(a["x"], a["table"], a["dy"], a["dx"], a["dtable"], **NORM),
+        some(of_functions, "x", "table", "dy", "dx", "dtable"),
+        ("dx", "dtable"),
+    ),
     "add_rows": Call(
         lambda k, a: k.add_rows(a["x"], a["dy"], a["rows"], a["sums"]),
         some(of_rows, "x", "dy", "rows", "sums"),
@@ -155,6 +173,11 @@ SPOILERS: dict[str, Callable[[np.ndarray], Any]] = {
 }
 #: Arguments that are copied first, so that strides and alignment do not matter.
 COPIED = [("PackedLinear", n, how) for n in ("weight", "bias") for how in ("alignment", "strides")]
+
+
+#: Arguments that may be None, and where one of them may not.
+OPTIONAL = {"w", "dbias", "dx", "bias", "rows", "table", "dtable"}
+REQUIRED = {"transform_back": {"dx"}, "take_rows": {"table"}}
 
 
 class Twin:
@@ -207,7 +230,7 @@ def test_none_is_an_error_and_no_crash(
 ) -> None:
     call = CALLS[name]
     right = call.arrays(rng, dtype)
-    for n in right.keys() - {"w", "dbias", "dx", "bias", "rows"}:
+    for n in right.keys() - (OPTIONAL - REQUIRED.get(name, set())):
         with pytest.raises(TypeError, match=f"^{n.partition(' ')[0]}: expected a NumPy array"):
             call.run(Twin(dtype), right | {n: None})
 

@@ -263,7 +263,7 @@ def test_tokens_are_checked_where_they_are_used(backend, dtype, stray):
     for call in (layer, layer.forward, layer.apply, layer.apply_forward):
         with pytest.raises(ValueError, match=error):
             call(x)
-    stage = layer.stage(B)
+    stage = layer.stage(B, 1, dtype)
     with pytest.raises(ValueError, match=error):
         stage.step(x[-1], np.empty((B, H), dtype))
     dy = np.ones((T, B, H), dtype)

@@ -239,10 +239,10 @@ def test_a_layer_of_ones_own(backend, dtype, rng, same_bits):
 def test_stages_that_do_not_fit(backend, dtype):
     kernels, convert = dispatch.kernels(dtype), converter(B, D, O, dtype)
     linear, other = (
-        Linear(*sizes, dtype=dtype).stage(rows).parts.stages[0]
+        Linear(*sizes, dtype=dtype).stage(rows, sizes[0], dtype).parts.stages[0]
         for sizes, rows in (((D, O), B), ((O, D), B + 1))
     )
-    table = Embedding(V, O, dtype=dtype).stage(B).parts.stages[0]
+    table = Embedding(V, O, dtype=dtype).stage(B, 1, dtype).parts.stages[0]
     kernels.Chain([linear], convert).step(np.zeros((B, D), dtype))
     for wrong in ([linear, linear], [linear, other], [linear, table]):
         with pytest.raises(ValueError, match=r"^stages\[1\]: expected one that reads"):
@@ -253,7 +253,7 @@ def test_stages_that_do_not_fit(backend, dtype):
         with pytest.raises(TypeError, match=r"^stages"):
             kernels.Chain(nonsense, convert)
     with pytest.raises(ValueError, match="batch_size"):
-        Embedding(V, O, dtype=dtype).stage(0)
+        Embedding(V, O, dtype=dtype).stage(0, 1, dtype)
 
 
 # -- sampling ------------------------------------------------------------------------------------

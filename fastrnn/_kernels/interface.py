@@ -308,6 +308,20 @@ class Kernels(Protocol):
     def TableStepper(self, table: TableCache, batch_size: int) -> StreamStage:  # noqa: N802
         """A lookup of one time step: the rows (B, D) of a table for tokens (B,)."""
 
+    def RowStepper(  # noqa: N802
+        self, table: TableCache | None, x: Array, *, function: int, a: float, b: float
+    ) -> StreamStage:
+        """A function of each row of one time step.
+
+        Parameters
+        ----------
+        table : TableCache or None
+        x : (B, F) array
+            Any, of the shape of a step.
+        function, a, b
+            As of `transform`.
+        """
+
     def Chain(self, stages: Sequence[StreamStage], convert: Convert) -> StreamChain:  # noqa: N802
         """Layers that advance together, each of which reads what the one before it wrote.
 
@@ -368,6 +382,51 @@ class Kernels(Protocol):
         dweight : (O, I) array, OUT
         dbias : (O,) array or None, OUT
             All are C-contiguous.
+        """
+
+    def transform(
+        self, x: Array, table: Array | None, y: Array, *, function: int, a: float, b: float
+    ) -> None:
+        """Write a function of each row of x (n, F) to y.
+
+        A row gives the same bits alone as in a batch.
+
+        Parameters
+        ----------
+        x : (n, F) array
+        table : (2, F) array or None
+            Of functions that have one.
+        y : (n, F) array, OUT
+            All are C-contiguous.
+        function : int
+            The place of one of ``fastrnn._kernels.functions.FUNCTIONS``.
+        a, b : float
+            Its parameters.
+        """
+
+    def transform_back(
+        self,
+        x: Array,
+        table: Array | None,
+        dy: Array,
+        dx: Array,
+        dtable: Array | None,
+        *,
+        function: int,
+        a: float,
+        b: float,
+    ) -> None:
+        """Write the gradients of a :func:`transform`.
+
+        Parameters
+        ----------
+        x, table, function, a, b
+            As of `transform`.
+        dy : (n, F) array
+            Gradient of y.
+        dx : (n, F) array, OUT
+        dtable : (2, F) array or None, OUT
+            Of the table of a layer normalisation; zeros for other functions. All are C-contiguous.
         """
 
     def take_rows(self, table: Array, x: Array, y: Array) -> None:
@@ -492,7 +551,8 @@ class QuantizedKernels(Protocol):
 
     Inputs, states and outputs are float32. A row that is multiplied with an int8 matrix is rounded
     to int8 itself, by its `limit`, or, where that is infinite, by its own largest entry. All
-    implementations give the same bits. `Stepper`, `LinearStepper` and `Chain` are as in `Kernels`.
+    implementations give the same bits. `Stepper`, `LinearStepper`,
+    `RowStepper` and `Chain` are as in `Kernels`.
     """
 
     def Packed(  # noqa: N802
@@ -547,6 +607,11 @@ class QuantizedKernels(Protocol):
 
     def linear(self, packed: PackedAffine, x: Array, y: Array) -> None:
         """Write x W^T + b to y, as the function of `Kernels`."""
+
+    def transform(
+        self, x: Array, table: Array | None, y: Array, *, function: int, a: float, b: float
+    ) -> None:
+        """Write a function of each row of x (n, F) to y, as the function of `Kernels`."""
 
     def take_rows(self, table: Array, scale: Array, x: Array, y: Array) -> None:
         """Write the rows of `table` with the indices `x`, times their scales, to `y`.

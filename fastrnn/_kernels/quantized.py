@@ -224,6 +224,20 @@ class QuantizedAffine(Frozen):
         return kernels.PackedLinear((a["weight"], a.get("bias")), a["weight" + SCALE], limit)
 
 
+class FrozenRows(Frozen):
+    """Rows of F numbers, in float32, as a table that the kernels read."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, arrays: Mapping[str, Array], table: Array) -> None:
+        super().__init__(arrays)
+        #: (2, F).
+        self.array = read_only(table)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenRows, (self.arrays, self.array)
+
+
 class QuantizedTable(Frozen):
     """A table `weight` (V, D), and ``weight_scale`` (V,)."""
 

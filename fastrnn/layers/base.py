@@ -251,8 +251,17 @@ class Layer:
         dx, grads = layer.backward(tape, dy)
         return dx, grads
 
-    def stage(self, batch_size: int) -> Stage | None:
-        """Return the layer's stage in a stream of `batch_size` rows; None passes the input on."""
+    def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> Stage | None:
+        """Return the layer's stage in a stream; None passes the input on.
+
+        Parameters
+        ----------
+        batch_size : int
+        features : int
+            Size of the last axis of the input, for layers that take any.
+        dtype : dtype
+            Of the model.
+        """
         return CallStage(self)
 
     # Weights.

@@ -119,7 +119,7 @@ class Dropout(Layer):
     def _start(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def stage(self, batch_size: int) -> None:
+    def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> None:
         """Return None: inference drops nothing."""
 
     def get_config(self) -> dict[str, Any]:

@@ -258,7 +258,7 @@ class Embedding(Layer):
         dy = _checks.shaped(dy, "dy", self.dtype, (*tape.x.shape, D))
         return tape.x.reshape(-1), np.ascontiguousarray(dy.reshape(-1, D))
 
-    def stage(self, batch_size: int) -> TableStage:
+    def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> TableStage:
         """Return the layer's stage in a stream, on the current backend."""
         return TableStage(self._table, batch_size)
 

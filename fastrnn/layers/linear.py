@@ -250,7 +250,7 @@ class Linear(Layer):
             raise ValueError(f"x: expected shape (..., {I}), got {shape}")
         return rows
 
-    def stage(self, batch_size: int) -> LinearStage:
+    def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> LinearStage:
         """Return the layer's stage in a stream, on the current backend."""
         return LinearStage(self._weights, batch_size)
 

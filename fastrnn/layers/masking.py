@@ -74,7 +74,7 @@ class Masking(Layer):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         return _checks.expect_shape(_checks.floats(dy, "dy"), "dy", tape), {}
 
-    def stage(self, batch_size: int) -> None:
+    def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> None:
         """Return None: a stream takes every step."""
 
     def get_config(self) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core import scan
 from fastrnn._kernels import dispatch, quantized
-from fastrnn._kernels.quantized import BY_ROW, INT8, REAL, Frozen, Limits
+from fastrnn._kernels.functions import Function
+from fastrnn._kernels.quantized import BY_ROW, INT8, REAL, Frozen, FrozenRows, Limits
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Parts, Stateless
 from fastrnn.layers.embedding import Embedding
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.recurrent import RECURRENT, Recurrent, backwards, in_order
+from fastrnn.layers.row_map import RowMap
 
 #: The dtype and shape of arrays, by name.
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -282,9 +284,57 @@ class QuantizedEmbedding(Quantized, Embedding):
         weights = self._frozen[""].arrays
         kernels.take_rows(weights["weight"], weights["weight_scale"], x, y)
 
-    def stage(self, batch_size: int) -> Any:
+    def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> Any:
         """Return the layer's stage in a stream."""
         return TableStage(self._look_up, self._table, batch_size)
+
+
+class QuantizedRowMap(Quantized, RowMap):
+    """A function of each row in float32, as a part of models with int8 weights.
+
+    Every backend gives the same bits.
+
+    Parameters
+    ----------
+    layer : RowMap
+        Gives function and options.
+    """
+
+    def __init__(self, layer: RowMap) -> None:
+        arrays = {name: array.astype(REAL) for name, array in layer.parameters().items()}
+        table = None if layer._table is None else layer._table.array
+        frozen = {} if table is None else {"": FrozenRows(arrays, table.astype(REAL))}
+        self._become(layer, frozen, _table=frozen.get(""))
+
+    @classmethod
+    def restored(cls, layer: RowMap, tensors: Mapping[str, Array]) -> Self:
+        """Return a layer with the weights of a file."""
+        layer.load_state_dict(tensors)
+        return cls(layer)
+
+    @property
+    def _function(self) -> Function:
+        function: Function = self._like._function
+        return function
+
+    @property
+    def features_in(self) -> int | None:
+        """Those of the float layer."""
+        features: int | None = self._like.features_in
+        return features
+
+    @property
+    def features_out(self) -> int | None:
+        """Those of the float layer."""
+        features: int | None = self._like.features_out
+        return features
+
+    def _checked(self, x: Any) -> Array:
+        rows: Array = self._like._checked(_checks.array(x, "x", REAL))
+        return rows
+
+    def _kernels(self, dtype: Any) -> Any:
+        return dispatch.kernels(INT8)
 
 
 def _expect_own_activations(layer: Recurrent) -> None:
@@ -350,6 +400,8 @@ def quantize(layer: Layer, largest_of: Array | None = None) -> Layer | None:
         return QuantizedLinear.of(layer, BY_ROW if largest_of is None else largest_of[0] or BY_ROW)
     if type(layer) is Embedding:
         return QuantizedEmbedding.of(layer)
+    if isinstance(layer, RowMap):
+        return QuantizedRowMap(layer)
     return None
 
 
@@ -358,6 +410,8 @@ def restored(layer: Layer, tensors: Mapping[str, Array]) -> Layer:
     kind: Any = {Linear: QuantizedLinear, Embedding: QuantizedEmbedding}.get(type(layer))
     if type(layer) in RECURRENT.values():
         kind = QuantizedRecurrent
+    elif isinstance(layer, RowMap):
+        kind = QuantizedRowMap
     if kind is None:
         raise ValueError(f"{layer!r}: has no quantized form")
     quantized_layer: Layer = kind.restored(layer, tensors)

@@ -505,7 +505,7 @@ class Recurrent(CellLayer):
         dx, _, grads = self._backward(tape, dy, None, False, input_gradient)
         return dx, grads
 
-    def stage(self, batch_size: int) -> Stream:
+    def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> Stream:
         """Return the layer's stage in a stream: a stream of its own."""
         return self.stream(batch_size)
 

@@ -12,6 +12,7 @@ from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.layers import RECURRENT, Embedding, quantized
 from fastrnn.layers.base import Layer
+from fastrnn.layers.row_map import RowMap
 from fastrnn.models.data import Data
 from fastrnn.models.inputs import inputs
 from fastrnn.models.network import Network
@@ -35,7 +36,7 @@ def quantize_layer(layer: Layer, calibration: Any) -> Layer:
             x = x[:, None] if x.ndim == 2 else x.swapaxes(0, 1) if recurrent.batch_first else x
         found = quantized.largest_of(layer, x)
     result = quantized.quantize(layer, found)
-    if result is None:
+    if result is None or isinstance(layer, RowMap):
         raise TypeError(f"model: expected a layer that multiplies with weights, got {layer!r}")
     return result
 
@@ -50,7 +51,7 @@ def quantize_sequential(model: Sequential, calibration: Any) -> Sequential:
     for layer, of_layer in zip(model.layers, found, strict=True):
         small = quantized.quantize(layer, of_layer)
         layers.append(copy.deepcopy(layer).eval() if small is None else small)
-    if not any(layer.quantized for layer in layers):
+    if not any(layer.quantized and not isinstance(layer, RowMap) for layer in layers):
         raise TypeError("model: expected a layer that multiplies with weights")
     return model.with_layers(layers)
 
@@ -61,7 +62,8 @@ def restored(model: Sequential, tensors: Mapping[str, Array]) -> Sequential:
     for i, layer in enumerate(model.layers):
         prefix = f"{i}."
         held = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
-        layers.append(quantized.restored(layer, held) if held else layer)
+        made = held or isinstance(layer, RowMap)
+        layers.append(quantized.restored(layer, held) if made else layer)
     return model.with_layers(layers)
 
 

@@ -30,7 +30,8 @@ class Sequential(Chain):
 
     Parameters
     ----------
-    layers : sequence of Embedding, Masking, RNN, IndRNN, LSTM, GRU, Dropout, Linear
+    layers : sequence of Layer
+        Embedding, Masking, RNN, IndRNN, LSTM, GRU, Linear, Dropout, LayerNorm, Activation and its kin.
         Each takes the outputs of the one before; all have one dtype. After a recurrent layer with
         ``return_sequences=False`` there is one output per sequence, otherwise one per step.
     seed : int, optional

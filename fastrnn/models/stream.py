@@ -64,7 +64,7 @@ RuntimeError
         self._stateful: list[Stage] = []
         size = signature.features
         for layer in network.layers:
-            stage = layer.stage(batch_size)
+            stage = layer.stage(batch_size, size, signature.dtype)
             size = layer.features_out or size
             if stage is not None:
                 stages.append(stage)

@@ -1,4 +1,4 @@
-/* Vector functions that only losses and optimizers use. */
+/* Vector functions that cells do not use. */
 #ifndef FASTRNN_MATHS_H
 #define FASTRNN_MATHS_H
 
@@ -26,11 +26,22 @@ INLINE vf vsqrt(vf v) {
 INLINE vf vsqrt(vf v) { return REAL_SQRT(v); }
 #endif
 
-/* exp(x) for x <= 0. */
+/* exp(x) and exp(x) - 1, which keeps the digits of a small x, for x <= 0. */
+#if FASTRNN_INT8
+INLINE vf vexp(vf x) {
+    return choose(less(x, vset(SMALLEST_EXP)), vset(0), exp2_clipped(x * LOG2_E));
+}
+INLINE vf vexpm1(vf x) { return exp2_clipped(x * LOG2_E) - (real)1; }
+#else
 INLINE vf vexp(vf x) {
     vf power, p = exp_reduced(at_least(x, SMALLEST_EXP), &power);
     return choose(less(x, vset(SMALLEST_EXP)), vset(0), vfma(power, p, power));
 }
+INLINE vf vexpm1(vf x) {
+    vf power, p = exp_reduced(at_least(x, -CERTAIN), &power);
+    return vfma(power, p, power - (real)1);
+}
+#endif
 
 /* log(1 + x) for 0 <= x <= 1: 2 atanh(s), s = x / (x + 2), by the series s + s^3 / 3 + s^5 / 5 ... As
  * s <= 1/3, the truncation error is below 1/5 ulp. */
@@ -61,6 +72,8 @@ INLINE double power_of(double x, double n) {
         if (left & 1) result *= x;
     return result;
 }
+
+INLINE vi at_or_below(vf a, vf b) { return less(a, b) | equal(a, b); }
 
 /* The elementwise maximum; b where either is NaN. */
 INLINE vf larger(vf a, vf b) { return choose(less(b, a), a, b); }

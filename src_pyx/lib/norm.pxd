@@ -25,6 +25,12 @@ cdef inline real normalise_row(
     real *a, ptrdiff_t panel, ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H
 ) noexcept nogil:
     """Normalise `count` vectors of each block in place; return the rstd."""
+    return normalise_with(a, panel, count, blocks, H, NORM_EPS)
+
+
+cdef inline real normalise_with(
+    real *a, ptrdiff_t panel, ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H, real eps
+) noexcept nogil:
     cdef ptrdiff_t part, i, u, v
     cdef real n = H * count, sum = 0, squares = 0, rstd
     cdef vf mean, d, total
@@ -45,7 +51,7 @@ cdef inline real normalise_row(
                 vstore(a + u * panel + v * VL, d)
                 total = vfma(d, d, total)
         squares = vsum(squares, total)
-    rstd = 1 / sqrt(squares / n + NORM_EPS)
+    rstd = 1 / sqrt(squares / n + eps)
     for u in range(blocks):
         for v in range(count):
             vstore(a + u * panel + v * VL, vload(a + u * panel + v * VL) * vset(rstd))

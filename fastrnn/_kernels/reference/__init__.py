@@ -7,6 +7,9 @@ from fastrnn._kernels.reference.direct import run as run
 from fastrnn._kernels.reference.direct import run_back as run_back
 from fastrnn._kernels.reference.embedding import add_rows as add_rows
 from fastrnn._kernels.reference.embedding import take_rows as take_rows
+from fastrnn._kernels.reference.functions import RowStepper as RowStepper
+from fastrnn._kernels.reference.functions import transform as transform
+from fastrnn._kernels.reference.functions import transform_back as transform_back
 from fastrnn._kernels.reference.linear import PackedLinear as PackedLinear
 from fastrnn._kernels.reference.linear import linear as linear
 from fastrnn._kernels.reference.linear import linear_backward as linear_backward

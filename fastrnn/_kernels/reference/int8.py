@@ -17,6 +17,7 @@ from fastrnn._kernels import quantized
 from fastrnn._kernels.cells import CELLS, NORM_EPS, Cell, CellConfig, MatmulPrecision
 from fastrnn._kernels.quantized import INT8, MOST, REAL, TINY, Limits
 from fastrnn._kernels.reference import arrays
+from fastrnn._kernels.reference import functions as of_rows
 from fastrnn._kernels.reference.arithmetic import Arithmetic, functions
 from fastrnn._kernels.reference.product import Normed, Product, product
 from fastrnn._kernels.reference.rows import (
@@ -42,6 +43,10 @@ LOG2_E = f32(1.44269504088896340736)
 FAR = f32(126)
 #: Units of a block, which give the order of sums.
 LANES = 16
+#: As in maths.h: exp of less is 0; terms of the series of log(1 + x); log 2 in two parts.
+SMALLEST_EXP = f32(-87)
+ATANH_TERMS = 7
+LN_2 = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
 #: States below become 0.
 SETTLED = f32(2.0**-60)
 
@@ -68,17 +73,51 @@ def tanh(x: Array) -> Array:
     return f32(2) / (f32(1) + exp2(x * (f32(-2) * LOG2_E))) - f32(1)
 
 
+def exp(x: Array) -> Array:
+    """Return exp(x) for x <= 0."""
+    return np.where(x < SMALLEST_EXP, f32(0), exp2(x * LOG2_E))
+
+
+def expm1(x: Array) -> Array:
+    """Return exp(x) - 1 for x <= 0."""
+    return exp2(x * LOG2_E) - f32(1)
+
+
+def log1p(x: Array) -> Array:
+    """Return log(1 + x) for 0 <= x <= 1: the series of maths.h."""
+    s = x / (x + f32(2))
+    square = s * s
+    p = np.full_like(x, 1 / (2 * ATANH_TERMS - 1))
+    for k in range(ATANH_TERMS - 2, 0, -1):
+        p = p * square + f32(1 / (2 * k + 1))
+    return (s + s) * (square * p) + (s + s)
+
+
+def log(x: Array) -> Array:
+    """Return log x for x >= 1, rounded from float64: the series of maths.h."""
+    m, n = np.frexp(x.astype(np.float64))
+    low = m < 2 / 3
+    m, n = np.where(low, m * 2, m), n - low
+    s = (m - 1) / (m + 1)
+    square = s * s
+    p = np.full_like(m, 1 / 23)
+    for k in range(21, 1, -2):
+        p = p * square + 1 / k
+    result = n * LN_2[0] + (2 * s + (2 * s * (square * p) + n * LN_2[1]))
+    return np.where(x <= np.finfo(np.float64).max, result, x).astype(REAL)
+
+
 def settled(state: Array) -> Array:
     """Return a state without tiny numbers, which would become subnormal, and slow."""
     return np.where(np.abs(state) < SETTLED, f32(0), state)
 
 
-def normalise(a: Array, gates: int = 1) -> Normed:
+def normalise(a: Array, gates: int = 1, eps: float = NORM_EPS) -> Normed:
     """Return (a - mean) / sqrt(var + eps) of each row (..., gates * H), summed in a fixed order."""
     n = f32(a.shape[-1])
     d = a - (_sum(a, gates) / n)
     variance = _sum(d * d, gates) / n
-    rstd = (1 / np.sqrt((variance + f32(NORM_EPS)).astype(np.float64))).astype(REAL)
+    rstd = (1 / np.sqrt((variance + f32(eps)).astype(np.float64))).astype(REAL)
     return Normed(d * rstd, rstd)
 
 
@@ -307,6 +346,28 @@ class LinearStepper(FloatLinearStepper):
 
     _kind = PackedLinear
     _linear = staticmethod(linear)
+
+
+FUNCTIONS = of_rows.Operations(
+    exp, expm1, log1p, log, tanh, sigmoid, lambda x: _sum(x, 1),
+    lambda x, eps: normalise(x, eps=eps),
+)  # fmt: skip
+
+
+# Infinity and NaN raise no warning, as in the compiled twin.
+@arrays.pinning
+@np.errstate(all="ignore")
+def transform(
+    x: Array, table: Array | None, y: Array, *, function: int, a: float, b: float
+) -> None:
+    """Write a function of each row of x (n, F) to y."""
+    of_rows.run(FUNCTIONS, x, table, y, function, a, b)
+
+
+class RowStepper(of_rows.RowStepper):
+    """A function of each row of one time step."""
+
+    _transform = staticmethod(transform)
 
 
 class TableStepper(Stage):

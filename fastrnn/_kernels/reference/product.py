@@ -29,10 +29,10 @@ class Normed(NamedTuple):
     rstd: Array
 
 
-def normalise(a: Array) -> Normed:
+def normalise(a: Array, eps: float = NORM_EPS) -> Normed:
     """Return (a - mean) / sqrt(var + eps) of each row."""
     d = a - a.mean(axis=-1, keepdims=True)
-    rstd = (np.mean(d * d, axis=-1, keepdims=True) + a.dtype.type(NORM_EPS)) ** -0.5
+    rstd = (np.mean(d * d, axis=-1, keepdims=True) + a.dtype.type(eps)) ** -0.5
     return Normed(d * rstd, rstd)
 
 
