@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer

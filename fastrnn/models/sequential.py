@@ -31,7 +31,7 @@ class Sequential(Chain):
     Parameters
     ----------
     layers : sequence of Layer
-        Embedding, Masking, RNN, IndRNN, LSTM, GRU, Linear, Dropout, LayerNorm, Activation and its kin.
+        Such as Embedding, RNN, LSTM, GRU, Linear, Dropout, LayerNorm, Activation, Masking.
         Each takes the outputs of the one before; all have one dtype. After a recurrent layer with
         ``return_sequences=False`` there is one output per sequence, otherwise one per step.
     seed : int, optional
