@@ -51,6 +51,12 @@ def test_steps() -> None:
     assert "CharLM.generate" in table
 
 
+def test_a_service() -> None:
+    pytest.importorskip("sklearn")
+    table = run("service.py").splitlines()
+    assert [line.split()[0] for line in table[2:]] == ["fastrnn", "fastrnn_int8", "numpy"]
+
+
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize(
     "name",
