@@ -44,6 +44,11 @@ NORMS = [
     )
 ]
 
+#: Layers with int8 weights: LSTM has an operator, all others are products with floats.
+QUANTIZED = [row for row in LAYERS if "float64" not in row[0]] + [
+    ("norm", fastrnn.GRU, {"layer_norm": True, "reset_after": False})
+]
+
 
 class Session:
     """A saved model in ONNX Runtime."""
@@ -231,6 +236,61 @@ def test_layers_without_a_state(path: Path) -> None:
     np.testing.assert_array_equal(Session(path, embedding)(x=tokens)[0], embedding(tokens))
     double = fastrnn.Linear(I, 4, dtype=np.float64, seed=0)
     expect_close(Session(path, double)(x=x.astype(float)), [double(x)], 1e-15)
+
+
+def widened(layer: Any, small: Any) -> Any:
+    """Return the layer with the weights that the int8 numbers of a quantized one stand for."""
+    weights = small.parameters()
+    for name, array in layer.parameters().items():
+        scale = weights.get(name.replace("_l", "_scale_l"))
+        array[...] = weights[name] if scale is None else weights[name] * scale[:, None]
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "chosen"), QUANTIZED, ids=[name for name, *_ in QUANTIZED]
+)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_quantized_layers(
+    path: Path, cell: str, kind: Any, chosen: Any, bidirectional: bool
+) -> None:
+    layer = kind(I, 16, num_layers=2, bidirectional=bidirectional, seed=0, **chosen)
+    small = fastrnn.quantize(layer)
+    x, lengths = drawn(T, B, I), np.array([4, 7])
+    session = Session(path, small, lengths=True)
+    operator = cell in ("lstm", "peephole")
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("DynamicQuantizeLSTM" in kinds) == operator
+    # That operator rounds rows otherwise than these kernels; all others multiply floats.
+    expected = small if operator else widened(layer, small)
+    y, end = expected(x, lengths=lengths)
+    close = 0.02 if operator else NORMED if cell == "norm" else CLOSE
+    expect_close(session(x=x, lengths=lengths), [y, *as_list(end)], close)
+    held = [a for a in onnx.load(path).graph.initializer if a.data_type == onnx.TensorProto.INT8]
+    matrices = [a for a in small.parameters().values() if a.dtype == np.int8]
+    assert sum(len(a.raw_data) for a in held) >= sum(a.nbytes for a in matrices)
+
+
+def test_quantized_models(path: Path) -> None:
+    x = np.random.default_rng(1).integers(0, 11, (B, T))
+    model = fastrnn.quantize(words())
+    expect_close(Session(path, model)(x=x), [model(x)], 0.05)
+    # Without a recurrent layer, rows are rounded as they are here.
+    for calibration in (None, x):
+        model = fastrnn.Sequential(
+            [fastrnn.Embedding(11, 4), fastrnn.Linear(4, 9), fastrnn.Linear(9, 3)], seed=0
+        )
+        model = fastrnn.quantize(model, calibration)
+        expect_close(Session(path, model)(x=x), [model(x)])
+    linear = fastrnn.quantize(fastrnn.Linear(I, 4, bias=False, seed=0))
+    rows = drawn(4, T, I)
+    rows[0, :3] = 0, 1e-38, 1e30
+    rows[1, 0, 0], rows[1, 1, 1] = np.nan, np.inf
+    (y,) = Session(path, linear)(x=rows)
+    assert np.isfinite(y).all(axis=2).tolist() == np.isfinite(rows).all(axis=2).tolist()
+    bad = ~np.isfinite(rows).all(axis=2)
+    y[bad] = linear(rows)[bad]
+    np.testing.assert_allclose(y, linear(rows), rtol=1e-6)
 
 
 class Own(fastrnn.Linear):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import helper, numpy_helper
 
 from fastrnn._types import Array
@@ -65,6 +66,10 @@ class Graph:
         name = self.new_name(name)
         self._constants[name] = array
         return name
+
+    def widened(self, values: str, scale: str) -> str:
+        """Return int8 values as float32, times their scales."""
+        return self.op("Mul", self.op("Cast", values, to=onnx.TensorProto.FLOAT), scale)
 
     def integers(self, *values: int) -> str:
         """Add a vector of int64, such as axes, once for all nodes, and return its name."""

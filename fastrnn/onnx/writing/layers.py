@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnx
+
+from fastrnn._kernels.quantized import MOST, TINY
 from fastrnn.layers import Dropout, Embedding, Linear, Masking
+from fastrnn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from fastrnn.onnx.writing.graph import Graph
 
 
 def embedding(graph: Graph, layer: Embedding, x: str, prefix: str) -> str:
     """Add the lookup of tokens, int64."""
     return graph.op("Gather", graph.weight(layer.parameters()["weight"], f"{prefix}weight"), x)
+
+
+def quantized_embedding(graph: Graph, layer: Any, x: str, prefix: str) -> str:
+    """Add the lookup of tokens in a table of int8, and of their scales."""
+    table = layer.parameters()
+    values = graph.op("Gather", graph.weight(table["weight"], f"{prefix}weight"), x)
+    scales = graph.weight(table["weight_scale"][:, None], f"{prefix}weight_scale")
+    return graph.widened(values, graph.op("Gather", scales, x))
 
 
 def linear(graph: Graph, layer: Linear, x: str, prefix: str) -> str:
@@ -24,15 +37,39 @@ def linear(graph: Graph, layer: Linear, x: str, prefix: str) -> str:
     return graph.op("Add", y, graph.weight(weights["bias"], f"{prefix}bias"))
 
 
+def quantized_linear(graph: Graph, layer: Any, x: str, prefix: str) -> str:
+    """Add an affine map of int8: rows of x are rounded as they are here, with the same numbers."""
+    op, weights = graph.op, layer.parameters()
+    tiny, one, of_int8, least = (
+        graph.weight(np.array(value, np.float32), f"{prefix}{name}")
+        for name, value in {"tiny": TINY, "one": 1, "most": MOST, "least": -MOST}.items()
+    )
+    if np.isinf(weights["limit"][0]):
+        most = op("ReduceMax", op("Abs", x), axes=[-1])
+    else:
+        most = graph.weight(weights["limit"], f"{prefix}limit")
+    # Only rows of zeros are divided by 1; NaN and infinity stay in their rows.
+    inverse = op("Div", of_int8, op("Where", op("Less", most, tiny), one, most))
+    q = op("Round", op("Clip", op("Mul", x, inverse), least, of_int8))
+    transposed = graph.weight(weights["weight"].T.copy(), f"{prefix}weight_T")
+    sums = op("MatMulInteger", op("Cast", q, to=onnx.TensorProto.INT8), transposed)
+    scale = graph.weight(weights["weight_scale"], f"{prefix}weight_scale")
+    # Not by the product of both scales: ONNX Runtime takes that for one scale of all rows.
+    y = op("Mul", graph.widened(sums, scale), op("Div", most, of_int8))
+    return op("Add", y, graph.weight(weights["bias"], f"{prefix}bias")) if layer.bias else y
+
+
 def unchanged(graph: Graph, layer: Dropout | Masking, x: str, prefix: str) -> str:
     """Return the input: inference drops nothing, and lengths are in place of masks."""
     return x
 
 
-#: By the layer's class; a layer of a class derived from one may do anything.
+#: By the layer's class: of a class derived from one, it may do anything.
 WRITERS: dict[type, Callable[[Graph, Any, str, str], str]] = {
     Embedding: embedding,
     Linear: linear,
     Dropout: unchanged,
     Masking: unchanged,
+    QuantizedEmbedding: quantized_embedding,
+    QuantizedLinear: quantized_linear,
 }

@@ -42,7 +42,7 @@ class Lengths:
         return self._valid[batch_first]
 
     def reversed(self, x: str) -> str:
-        """Return `x` (T, B, I) with the steps of each row in reverse; padding stays in its place."""
+        """Return `x` (T, B, I) with the steps of each row in reverse, padding in its place."""
         op, graph = self._graph.op, self._graph
         lengths = self._int64
         if not lengths:

@@ -31,7 +31,7 @@ def loop(
     valid = lengths.valid(x, batch_first=False)
     outputs = [
         _direction(
-            graph, Step(layer, scan, name + "reverse_" * d), x, d, valid,
+            graph, Step(graph, layer, scan, name + "reverse_" * d), x, d, valid,
             [s and graph.op("Gather", s, graph.integer(d)) for s in state],
         )
         for d, scan in enumerate(scans)
@@ -84,6 +84,8 @@ class Step:
 
     Parameters
     ----------
+    graph : Graph
+        Gets the weights, also those of a step inside a loop.
     layer : Recurrent or SingleStep
     weights : mapping of str to array
         Of one direction, without a suffix.
@@ -98,8 +100,8 @@ class Step:
         G*H.
     """
 
-    def __init__(self, layer: Any, weights: Mapping[str, Array], name: str) -> None:
-        self.dtype, self._weights, self._name = layer.dtype, weights, name
+    def __init__(self, graph: Graph, layer: Any, weights: Mapping[str, Array], name: str) -> None:
+        self.dtype, self._weights, self._name, self._around = layer.dtype, weights, name, graph
         self._cell, self._H = layer.cell.name, layer.hidden_size
         self.rows = len(weights["weight_ih"])
         P = len(weights.get("weight_hr", ())) or self._H
@@ -156,7 +158,7 @@ class Step:
             shown = self._normalised(graph, c, "c", slice(None))
         h = op("Mul", o, op("Tanh", shown))
         if "weight_hr" in self._weights:
-            h = op("MatMul", h, self._weight(graph, self._weights["weight_hr"].T, "weight_hr_T"))
+            h = op("MatMul", h, self._matrix("weight_hr"))
         return [h, c]
 
     def _seen(self, graph: Graph, gate: tuple[str, str], c: str) -> str:
@@ -164,18 +166,16 @@ class Step:
         z, name = gate[0], f"weight_c{gate[1]}"
         if name not in self._weights:
             return z
-        return graph.op(
-            "Add", z, graph.op("Mul", c, self._weight(graph, self._weights[name], name))
-        )
+        return graph.op("Add", z, graph.op("Mul", c, self._weight(self._weights[name], name)))
 
     def _affine(self, graph: Graph, a: str, of: str, *groups: slice) -> str:
         """Return W a + b, or of a normalised layer gain LN(W a) + b, of groups of gates."""
         rows = slice(groups[0].start, groups[-1].stop)
-        weight = self._weights[f"weight_{of}"][rows]
-        name, product = (
-            (f"weight_{of}_T", "MatMul") if weight.ndim == 2 else (f"weight_{of}", "Mul")
-        )
-        z = graph.op(product, a, self._weight(graph, weight.T, name))
+        name = f"weight_{of}"
+        if self._weights[name].ndim == 2:
+            z = graph.op("MatMul", a, self._matrix(name, rows))
+        else:
+            z = graph.op("Mul", a, self._weight(self._weights[name], name))
         if f"gain_{of}" in self._weights:
             sizes = [group.stop - group.start for group in groups]
             parts = graph.ops("Split", len(groups), z, graph.integers(*sizes), axis=-1)
@@ -185,16 +185,22 @@ class Step:
             ]
             return graph.op("Concat", *normed, axis=-1)
         bias = self._weights.get(f"bias_{of}")
-        return (
-            z if bias is None else graph.op("Add", z, self._weight(graph, bias[rows], f"bias_{of}"))
-        )
+        return z if bias is None else graph.op("Add", z, self._weight(bias[rows], f"bias_{of}"))
 
     def _normalised(self, graph: Graph, a: str, of: str, rows: slice) -> str:
         """Return gain LN(a) + b, with these rows of gain and b."""
-        gain = self._weight(graph, self._weights[f"gain_{of}"][rows], f"gain_{of}")
+        gain = self._weight(self._weights[f"gain_{of}"][rows], f"gain_{of}")
         bias = self._weights.get(f"bias_{of}")
-        b = "" if bias is None else self._weight(graph, bias[rows], f"bias_{of}")
+        b = "" if bias is None else self._weight(bias[rows], f"bias_{of}")
         return graph.op("LayerNormalization", a, gain, b, axis=-1, epsilon=NORM_EPS)
 
-    def _weight(self, graph: Graph, array: Array, name: str) -> str:
-        return graph.weight(np.ascontiguousarray(array), self._name + name)
+    def _matrix(self, name: str, rows: slice = slice(None)) -> str:
+        """Return rows of a matrix, as columns, which int8 is widened to."""
+        values = self._weight(self._weights[name][rows].T, f"{name}_T")
+        scale = self._weights.get(f"{name}_scale")
+        if scale is None:
+            return values
+        return self._around.widened(values, self._weight(scale[rows], f"{name}_scale"))
+
+    def _weight(self, array: Array, name: str) -> str:
+        return self._around.weight(np.ascontiguousarray(array), self._name + name)

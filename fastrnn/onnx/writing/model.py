@@ -10,6 +10,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._files import atomic
 from fastrnn.layers import RECURRENT, SINGLE_STEPS, Dropout, Layer, Masking
+from fastrnn.layers.quantized import Quantized, QuantizedRecurrent
 from fastrnn.models.sequential import Sequential
 from fastrnn.onnx.writing.graph import Graph, Shape
 from fastrnn.onnx.writing.layers import WRITERS
@@ -31,8 +32,19 @@ def save(
 
     Its input is ``x`` and its output ``y``, in the shapes of a call, with any batch size and any
     number of steps; tokens are int64. A recurrent layer or cell gives its final state too: ``h_n``
-    and, of LSTM, ``c_n``. The operators are those of opset 17 (ONNX 1.12, 2022), and what ONNX
-    Runtime computes differs by rounding alone. Dropout is left out.
+    and, of LSTM, ``c_n``. Operators are those of opset 17, which ONNX 1.12 and ONNX Runtime 1.12
+    (2022) and later ones know.
+
+    Recurrent layers become RNN, LSTM and GRU, an IndRNN an RNN with a diagonal matrix. Projections
+    and layer normalisation, which ONNX's operators lack, and float64, for which ONNX Runtime lacks
+    kernels, become loops (Scan), which are slower there. Dropout is left out; products are of the
+    layer's dtype, whatever its `matmul_precision`. ONNX Runtime's results differ by rounding alone.
+
+    Of quantized models, the file holds the int8 weights. An LSTM becomes ONNX Runtime's
+    DynamicQuantizeLSTM, which rounds the rows that it multiplies as well, but with one scale for
+    all of them: its results differ from those here about as much as quantizing changed them. Linear
+    and Embedding compute as here. The weights of others are widened to float32, and rows are not
+    rounded: results are those of a float layer with these weights.
 
     Parameters
     ----------
@@ -134,7 +146,7 @@ def _features(model: Layer) -> tuple[int | str, int | str]:
 def _layer(graph: Graph, layer: Layer, states: bool, lengths: bool) -> None:
     """Add a layer alone, in the shapes of its own call."""
     kind: Any = type(layer)
-    if kind in RECURRENT.values():
+    if kind in (*RECURRENT.values(), QuantizedRecurrent):
         _recurrent_alone(graph, layer, states, lengths)
     elif kind in SINGLE_STEPS.values():
         _single_step(graph, layer, states, lengths)
@@ -200,10 +212,10 @@ def _stateless(graph: Graph, layer: Layer, x: str, prefix: str, name: str) -> st
 def _expect_known(layer: Layer, name: str) -> None:
     """Raise if ONNX can't express a layer; those of derived classes may do anything."""
     known = (*RECURRENT.values(), *WRITERS)
-    if type(layer) not in known:
+    if type(layer) not in (*known, QuantizedRecurrent):
+        names = ", ".join(kind.__name__ for kind in known if not issubclass(kind, Quantized))
         raise TypeError(
-            f"{name}: expected one of {', '.join(kind.__name__ for kind in known)}, which ONNX "
-            f"can express, got {_checks.kind_of(layer)}"
+            f"{name}: expected one of {names}, which ONNX can express, got {_checks.kind_of(layer)}"
         )
 
 

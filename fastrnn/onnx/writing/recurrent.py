@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn._types import Array
 from fastrnn.layouts import unpack_onnx
-from fastrnn.onnx.writing.graph import Graph
+from fastrnn.onnx.writing.graph import MICROSOFT, Graph
 from fastrnn.onnx.writing.lengths import Lengths
 from fastrnn.onnx.writing.loop import loop
 
@@ -62,7 +62,7 @@ def recurrent(
     starts = [_split(graph, s, L, D) for s in state] or [[""] * L] * len(layer.cell.states)
     ends: list[Sequence[str]] = []
     weights = layer.parameters()
-    add = node if has_operator(layer) else loop
+    add = _writer(layer)
     for k in range(L):
         suffixes = [f"_l{k}{direction}" for direction in ("", "_reverse")[:D]]
         scans = [
@@ -80,10 +80,17 @@ def recurrent(
     return y, final
 
 
-def has_operator(layer: Any) -> bool:
-    """Return whether ONNX has an operator for a layer, of which ONNX Runtime has a kernel."""
-    special = getattr(layer, "proj_size", 0) or getattr(layer, "layer_norm", False)
-    return layer.dtype == np.float32 and not special
+def _writer(layer: Any) -> Callable[..., list[str]]:
+    """Return what adds such a layer: as an operator of which ONNX Runtime has a kernel, or a loop.
+
+    It takes graph, layer, weights of each direction, x (T, B, I), a prefix of names, lengths and
+    the state, (D, B, P or H) each, and returns y (T, B, D*P) and the final state.
+    """
+    like = layer.like if layer.quantized else layer
+    special = getattr(like, "proj_size", 0) or getattr(like, "layer_norm", False)
+    if special or layer.dtype != np.float32:
+        return loop
+    return quantized_node if layer.quantized and layer.cell.name == "lstm" else node
 
 
 def single_step(graph: Graph, cell: Any, x: str, state: Sequence[str]) -> list[str]:
@@ -91,8 +98,9 @@ def single_step(graph: Graph, cell: Any, x: str, state: Sequence[str]) -> list[s
     first = graph.integers(0)
     steps = graph.op("Unsqueeze", x, first)
     start = [graph.op("Unsqueeze", s, first) for s in state] or [""] * len(cell.cell.states)
-    add = node if has_operator(cell) else loop
-    _, *final = add(graph, cell, [cell.parameters()], steps, "", Lengths(graph, "", False), start)
+    _, *final = _writer(cell)(
+        graph, cell, [cell.parameters()], steps, "", Lengths(graph, "", False), start
+    )
     return [graph.op("Squeeze", s, first) for s in final]
 
 
@@ -105,26 +113,82 @@ def node(
     graph: Graph, layer: Any, scans: Sequence[Mapping[str, Array]], x: str, name: str,
     lengths: Lengths, state: Sequence[str],
 ) -> list[str]:  # fmt: skip
-    """Add one layer, in each direction, as :func:`loop` does."""
-    operator, D = OPERATORS[layer.cell.name], len(scans)
-    packed = zip(*(unpack_onnx(operator.kind, _dense(scan)) for scan in scans), strict=True)
+    """Add one layer, in each direction, as one node. Weights in int8 become floats there."""
+    operator = OPERATORS[layer.cell.name]
     W, R, B, P = (
-        "" if arrays[0] is None else graph.weight(np.stack(arrays), name + n)
-        for n, arrays in zip("WRBP", packed, strict=True)
+        "" if array is None else graph.weight(array, name + n)
+        for n, array in zip("WRBP", _stacked(operator.kind, scans), strict=True)
     )
-    y, *final = graph.ops(
+    if layer.quantized:
+        W, R = (
+            graph.widened(values, graph.weight(scale[..., None], f"{name}{n}_scale"))
+            for values, n, scale in zip((W, R), "WR", _scales(operator.kind, scans), strict=True)
+        )
+    return _merged(graph, len(scans), graph.ops(
         operator.kind,
         1 + len(state),
         *(x, W, R, B, lengths.int32, *state, P),
         hidden_size=layer.hidden_size,
-        direction="bidirectional" if D == 2 else None,
-        activations=operator.activation and [operator.activation] * D,
+        direction="bidirectional" if len(scans) == 2 else None,
+        activations=operator.activation and [operator.activation] * len(scans),
         linear_before_reset=operator.linear_before_reset,
-    )
+    ))  # fmt: skip
+
+
+def quantized_node(
+    graph: Graph, layer: Any, scans: Sequence[Mapping[str, Array]], x: str, name: str,
+    lengths: Lengths, state: Sequence[str],
+) -> list[str]:  # fmt: skip
+    """Add one LSTM layer, in each direction, as ONNX Runtime's DynamicQuantizeLSTM."""
+    W, R, B, P = _stacked("LSTM", scans)
+    assert W is not None
+    assert R is not None
+    scales = _scales("LSTM", scans)
+    zero = graph.weight(np.zeros(scales[0].shape, np.int8), f"{name}zero_point")
+    weights = {"W": W.swapaxes(1, 2), "R": R.swapaxes(1, 2), "B": B, "P": P}
+    weights |= {"W_scale": scales[0], "R_scale": scales[1]}
+    at = {
+        n: "" if a is None else graph.weight(np.ascontiguousarray(a), name + n)
+        for n, a in weights.items()
+    }
+    return _merged(graph, len(scans), graph.ops(
+        "DynamicQuantizeLSTM",
+        1 + len(state),
+        *(x, at["W"], at["R"], at["B"], lengths.int32, *state, at["P"]),
+        *(at["W_scale"], zero, at["R_scale"], zero),
+        domain=MICROSOFT,
+        hidden_size=layer.hidden_size,
+        direction="bidirectional" if len(scans) == 2 else None,
+    ))  # fmt: skip
+
+
+def _merged(graph: Graph, D: int, outputs: Sequence[str]) -> list[str]:
+    """Return the outputs of a node with y (T, B, D*H) for Y (T, D, B, H)."""
+    y, *final = outputs
     if D == 1:
         return [graph.op("Squeeze", y, graph.integers(1)), *final]
     y = graph.op("Transpose", y, perm=[0, 2, 1, 3])
     return [graph.op("Reshape", y, graph.integers(0, 0, -1)), *final]
+
+
+def _stacked(kind: str, scans: Sequence[Mapping[str, Array]]) -> list[Array | None]:
+    """Return W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H) and P (D, 3*H), None if it is absent."""
+    packed = zip(*(unpack_onnx(kind, _dense(scan)) for scan in scans), strict=True)
+    return [None if arrays[0] is None else np.stack(arrays) for arrays in packed]
+
+
+def _scales(kind: str, scans: Sequence[Mapping[str, Array]]) -> list[Array]:
+    """Return the scales of the rows of W and R, (D, G*H) each."""
+    ones = [np.ones_like(scan["weight_ih_scale"]) for scan in scans]  # of an IndRNN's floats
+    both = [
+        # Ordered as biases are.
+        {**_dense(scan), "bias_ih": scan["weight_ih_scale"],
+         "bias_hh": scan.get("weight_hh_scale", one)}
+        for scan, one in zip(scans, ones, strict=True)
+    ]  # fmt: skip
+    of_both = _stacked(kind, both)[2]
+    assert of_both is not None
+    return np.split(of_both, 2, axis=1)
 
 
 def _dense(weights: Mapping[str, Array]) -> Mapping[str, Array]:
