@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from fastrnn import _checks
 from fastrnn._types import Array
@@ -13,6 +13,8 @@ from fastrnn.models.history import History
 from fastrnn.optim import Optimizer
 
 Logs = dict[str, float]
+
+T_value = TypeVar("T_value")
 
 #: Options by name, each with the check that runs whenever it is set.
 Options = Mapping[str, Callable[[Any, str], Any]]
@@ -187,6 +189,15 @@ class Resumable(Protocol):
     @property
     def resumed_at(self) -> tuple[int, int] | None:
         """Epochs and optimizer steps of the state that was restored; None if none was."""
+        ...
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files: one of those that train together does."""
+        ...
+
+    def share(self, make: Callable[[], T_value]) -> T_value:
+        """Return on all processes what `make` returns on the one that writes files."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

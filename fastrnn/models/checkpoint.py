@@ -167,14 +167,21 @@ class Checkpoint(Keeper):
             where = "with save_best_only" if self.save_best_only else "where X gives batches"
             raise ValueError(f"every: expected None {where}, got {self.every}")
         self.best = worst(self.monitor, self.mode)
-        atomic.check_writable(self.path)
-        atomic.remove_left_over(self.path)
-        with suppress(FileNotFoundError):
-            self._resume(read(self.path))
+        found = training.share(self._found)
+        if found is not None:
+            self._resume(found)
         # A crash may have come between the last epoch and the write of its state.
         history = self.model.history
         if self.save_best_only and history is not None and history.last:
             self.on_epoch_end(history.epoch[-1], history.last)
+
+    def _found(self) -> dict[str, Any] | None:
+        """Return the state in the file, if there is one; raise if none could be written."""
+        atomic.check_writable(self.path)
+        atomic.remove_left_over(self.path)
+        with suppress(FileNotFoundError):
+            return read(self.path)
+        return None
 
     def _resume(self, state: dict[str, Any]) -> None:
         training = self._of_now()
@@ -202,7 +209,10 @@ class Checkpoint(Keeper):
         self._write()
 
     def _write(self) -> None:
-        state = self._of_now().state_dict()
+        training = self._of_now()
+        state = training.state_dict()
+        if not training.writes:
+            return
         if self.save_best_only:
             state["best"] = self.best
         try:

@@ -69,6 +69,17 @@ class Means:
             if self.objective.of_all:
                 self.outputs.append(Outputs.of(y, target, weight, self.whole))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "objective": None}  # which may hold functions, and so no pickle can
+
+    def __iadd__(self, other: Means) -> Self:
+        """Add what another has added."""
+        self.total += other.total
+        self.metric_total += other.metric_total
+        self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
+        self.outputs += other.outputs
+        return self
+
     def so_far(self) -> dict[str, float]:
         """Return the means, by name, without metrics that are of all outputs; NaN of nothing."""
         loss, *metrics = self.sums
@@ -140,15 +151,22 @@ def measure(
     with Watch("evaluation", data.samples, verbose) as watch:
         for batch in batches:
             any_given = True
-            with np.errstate(over="ignore", invalid="ignore"):
-                y, _ = network.apply(batch.x, lengths=batch.lengths)
-                means.add(y, batch)
+            means += batch_means(network, objective, batch)
             watch.done(batch.x.shape[1])
         logs = means.logs(prefix)
         if not any_given:  # by an iterator that ended before its time
             logs = dict.fromkeys(logs, math.nan)
         watch.end(logs)
     return logs
+
+
+def batch_means(network: Network, objective: Objective, batch: Batch) -> Means:
+    """Return loss and metrics of a batch, without dropout."""
+    means = Means(objective)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, _ = network.apply(batch.x, lengths=batch.lengths)
+        means.add(y, batch)
+    return means
 
 
 def predict(network: Network, data: Source, batch_size: int, verbose: int) -> Any:

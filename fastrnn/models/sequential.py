@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from fastrnn import _checks, losses, optim
@@ -150,6 +151,8 @@ class Sequential(Chain):
         validation_batch_size: int | None = None,
         bptt: int | None = None,
         stateful: bool = False,
+        comm: Any = None,
+        shards: int | None = None,
     ) -> History:
         """Train the model.
 
@@ -218,6 +221,16 @@ class Sequential(Chain):
             of the one before. For long streams cut into sequences: nothing is shuffled, N has to
             be a multiple of `batch_size`, and all sequences have the same length. The state is
             zeroed at the start of each epoch, and for each batch of validation and prediction.
+        comm : mpi4py.MPI.Comm, optional
+            Train in several processes (extra ``mpi``), of which each calls ``fit`` with the same
+            arguments; `X` may be memory-mapped. They start from the weights of rank 0, and end
+            with the same weights. Callbacks run on all ranks, but only rank 0 shows progress and
+            writes checkpoints. If one fails, all raise an error.
+        shards : int, optional
+            Number of parts into which each batch is cut, whose gradients are added along a balanced
+            binary tree: the same bits come out for any number of processes up to `shards`, one
+            included. Each takes whole subtrees: fastest are powers of two. Dropout is drawn by
+            seed, step and part. Default: 16 with `comm`; without, batches are not cut.
 
         Returns
         -------
@@ -231,6 +244,8 @@ class Sequential(Chain):
         ValueError
             If arguments don't fit the model or each other; or if the loss becomes NaN or infinite.
             The message then names epoch and batch, and ``model.history`` holds the epochs before.
+        RuntimeError
+            If another process of `comm` failed; the message says which, and why.
         """
         # Imported when it is first needed: inference starts faster without.
         from fastrnn.models.callback import Callback
@@ -238,7 +253,12 @@ class Sequential(Chain):
         from fastrnn.models.trainer import Plan, Trainer
 
         self._network.expect_trainable()
-        with self._fitting:
+        trainers: Any = nullcontext(Trainer)
+        if comm is not None or shards is not None:
+            from fastrnn.models.sharded import sharded
+
+            trainers = sharded(comm, shards)
+        with trainers as trainer_of, self._fitting:
             for i, callback in enumerate(expect_sequence(callbacks or (), "callbacks")):
                 if not isinstance(callback, Callback):
                     raise TypeError(
@@ -264,12 +284,12 @@ class Sequential(Chain):
                 stateful=stateful,
             )
             verbose = _checks.verbosity(verbose)
-            trainer = Trainer(
+            trainer = trainer_of(
                 self, self._network, objective, optimizer, self._rng, data, held, plan
             )
             self.history = trainer.history
             trainer.run(with_bar(callbacks or (), verbose))
-            return trainer.history
+            return self.history
 
     def evaluate(
         self,

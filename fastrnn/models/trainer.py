@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fastrnn.layers.base import Layer
 from fastrnn.models import architecture
 from fastrnn.models.batches import Batches
 from fastrnn.models.callback import Callback, Keeper, Logs, Model, Progress
-from fastrnn.models.data import Batch, Data, pieces
+from fastrnn.models.data import Data, pieces
 from fastrnn.models.evaluation import Means, Objective, measure
 from fastrnn.models.history import History
 from fastrnn.models.inputs import Source
@@ -25,6 +25,8 @@ from fastrnn.models.metrics import Outputs
 from fastrnn.models.network import Network
 from fastrnn.models.progress import ProgressBar
 from fastrnn.optim import Optimizer
+
+T_value = TypeVar("T_value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ class Trainer:
         self.batch = 0  #: Optimizer steps done in this epoch.
         self.sequences = 0  #: Sequences done in this epoch.
         self.order = rng.bit_generator.state  #: State of `rng` at the start of the epoch.
-        self.state: list[Any] | None = None  #: Carried to the next batch.
+        self.state: Any = None  #: Carried to the next batch.
         self.trainable: list[bool] | None = None  #: At the last step.
         self.parameters: dict[str, Array] = {}
         self.resumed_at: tuple[int, int] | None = None
@@ -138,9 +140,7 @@ class Trainer:
                     begun.append(callback)
                 self._publish()
                 # A resumed training that was stopped within an epoch still has to end that epoch.
-                while self.epoch < self.plan.epochs and (
-                    self.batch or not self.model.stop_training
-                ):
+                while self.epoch < self.plan.epochs and (self.batch or not self._stopped()):
                     self._train_epoch()
                 self.history.interrupted = False
         finally:
@@ -175,12 +175,13 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_epoch_begin(epoch, {})
         begin, end = self._hooks("on_train_batch_begin"), self._hooks("on_train_batch_end")
-        for batch, on in steps:
-            if model.stop_training:
+        for step in steps:
+            if self._stopped(step):
                 break
             for hook in begin:
                 hook(self.batch, {})
-            self._train_step(batch, on)
+            if not self._train_step(step):
+                break
             self.batch += 1
             if end:
                 self._publish()
@@ -194,11 +195,22 @@ class Trainer:
         self._publish()
         if isinstance(self.data, Batches) and self.plan.bptt is None:
             self.progress.steps = self.batch  # of the next epoch, too
-        logs = self.means.logs()
-        if self.validation is not None:
-            of = self.plan.validation_batch_size
-            logs |= measure(self.network, self.objective, self.validation, of, "val_")
-        self._end_epoch(epoch, logs)
+        self._end_epoch(epoch, self._measured() | self._validated())
+
+    def _stopped(self, step: Any = None) -> bool:
+        """Return whether to stop, before an epoch or before a step."""
+        return self.model.stop_training
+
+    def _measured(self) -> Logs:
+        """Return loss and metrics of the epoch's training."""
+        return self.means.logs()
+
+    def _validated(self) -> Logs:
+        """Return loss and metrics of the validation."""
+        if self.validation is None:
+            return {}
+        of = self.plan.validation_batch_size
+        return measure(self.network, self.objective, self.validation, of, "val_")
 
     def _end_epoch(self, epoch: int, logs: Logs) -> None:
         # Callbacks may add to the logs, and so to the history, which a Keeper then saves.
@@ -215,10 +227,9 @@ class Trainer:
             if isinstance(callback, Keeper):
                 callback.on_epoch_end(epoch, logs)
 
-    def _steps(self) -> Iterator[tuple[Batch, Array | None]]:
-        """Return the epoch's remaining batches, each with the rows of the state that continue."""
-        rng = self.rng if self.plan.shuffle else None
-        steps = self._all_steps(self.data.batches(self.plan.batch_size, rng))
+    def _steps(self) -> Iterator[Any]:
+        """Return the epoch's remaining steps."""
+        steps = self._all_steps(self.rng if self.plan.shuffle else None)
         carried = self.state
         self.sequences = 0
         for _ in range(self.batch):
@@ -226,43 +237,57 @@ class Trainer:
         self.state = carried
         return steps
 
-    def _all_steps(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Array | None]]:
+    def _all_steps(self, rng: np.random.Generator | None) -> Iterator[Any]:
+        """Yield batches or pieces of them, each with the rows of the state that continue."""
         size = None
-        for batch in batches:
+        for batch in self.data.batches(self.plan.batch_size, rng):
             B = batch.x.shape[1]
-            if not self.plan.stateful:
-                self.state = None
-            elif batch.lengths is not None or size not in (None, B):
-                raise ValueError(
-                    "stateful: expected batches of one size, of sequences of one length"
-                )
+            self._begin_batch(B, size, batch.lengths is not None)
             size = B
             yield from pieces(batch, self.plan.bptt)
             self.sequences += B
 
-    def _train_step(self, batch: Batch, on: Array | None) -> None:
-        """Take one optimizer step."""
+    def _begin_batch(self, size: int, before: int | None, ragged: bool) -> None:
+        """Zero the state unless it is carried; raise if it can't be."""
+        if not self.plan.stateful:
+            self.state = None
+        elif ragged or before not in (None, size):
+            raise ValueError("stateful: expected batches of one size, of sequences of one length")
+
+    def _train_step(self, step: Any) -> bool:
+        """Take one optimizer step; return whether it was taken."""
+        batch, on = step
         state = self.state
         if state is not None and on is not None:
-            state = [_rows(s, on) for s in state]
+            state = [rows_of(s, on) for s in state]
         # A loss that is not finite raises an error; warnings would only be noise.
         with np.errstate(over="ignore", invalid="ignore"):
             y, tape = self.network.apply_forward(batch.x, state, lengths=batch.lengths)
             loss, dy = self.means.add(y, batch)
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"fit: the loss became {loss} in epoch {self.epoch + 1}, batch "
-                    f"{self.batch + 1}; look for NaN or infinity in X and y, or try a smaller lr "
-                    "or clip_norm"
-                )
-            trainable = self.network.trainable
-            if trainable != self.trainable:
-                self.trainable = trainable
-                self.parameters = self.network.parameters(trainable=True)
+            self._expect_finite(loss)
+            trainable = self._trainable()
             grads = self.network.gradients(tape, dy, trainable)
             if grads:
                 self.optimizer.apply(self.parameters, grads)
         self.state = tape.state
+        return True
+
+    def _expect_finite(self, loss: float) -> None:
+        """Raise if the loss of a step is not finite."""
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"fit: the loss became {loss} in epoch {self.epoch + 1}, batch "
+                f"{self.batch + 1}; look for NaN or infinity in X and y, or try a smaller lr "
+                "or clip_norm"
+            )
+
+    def _trainable(self) -> list[bool]:
+        """Return which layers are trained now; update :attr:`parameters` if that has changed."""
+        trainable = self.network.trainable
+        if trainable != self.trainable:
+            self.trainable = trainable
+            self.parameters = self.network.parameters(trainable=True)
+        return trainable
 
     def _hooks(self, name: str) -> list[Callable[[int, Logs], None]]:
         """Return the hooks of this name that callbacks override."""
@@ -291,8 +316,8 @@ class Trainer:
             "total": self.means.total,
             "metric_total": self.means.metric_total,
             "sums": self.means.sums,
-            "outputs": [tuple(outputs) for outputs in self.means.outputs],
-            "state": self.state,
+            "outputs": [tuple(outputs) for outputs in self._outputs()],
+            "state": self._carried(),
             "history": self.history.history,
             "epochs": self.history.epoch,
             "stop": self.model.stop_training,
@@ -302,6 +327,27 @@ class Trainer:
             "layers": [rng.bit_generator.state for rng in self._generators()],
             "callbacks": [[type(c).__name__, c.state_dict()] for c in self._kept_callbacks()],
         }
+
+    def _outputs(self) -> list[Outputs]:
+        """Return the outputs kept for metrics of all outputs."""
+        return self.means.outputs
+
+    def _carried(self) -> Any:
+        """Return the state that is carried to the next step."""
+        return self.state
+
+    def _carry(self, state: Any, outputs: list[Outputs]) -> None:
+        """Restore what :meth:`_carried` and :meth:`_outputs` returned."""
+        self.state, self.means.outputs = state, outputs
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files."""
+        return True
+
+    def share(self, make: Callable[[], T_value]) -> T_value:
+        """Return what `make` returns, which is called in the process that writes files."""
+        return make()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that :meth:`state_dict` returned.
@@ -331,7 +377,6 @@ class Trainer:
         optimizer = self.optimizer
         epoch, batch = (_checks.size(state[name], name, 0) for name in ("epoch", "batch"))
         sums = [float(value) for value in state["sums"]]
-        outputs = [Outputs(*of_batch) for of_batch in state.get("outputs", ())]
         history, epochs = dict(state["history"]), list(state["epochs"])
         if len(sums) != len(self.means.sums) or any(len(v) > len(epochs) for v in history.values()):
             raise ValueError("history: expected as many numbers as metrics and epochs")
@@ -346,15 +391,10 @@ class Trainer:
             optimizer.lr = state["lr"]
         for rng, of_rng in zip(self._generators(), state["layers"], strict=True):
             rng.bit_generator.state = of_rng
-        self.epoch, self.batch, self.order, self.state = (
-            epoch,
-            batch,
-            state["order"],
-            state["state"],
-        )
+        self.epoch, self.batch, self.order = epoch, batch, state["order"]
+        self._carry(state["state"], [Outputs(*of_batch) for of_batch in state.get("outputs", ())])
         self.means.total, self.means.sums = float(state["total"]), sums
         self.means.metric_total = float(state.get("metric_total", state["total"]))
-        self.means.outputs = outputs
         self.history.history, self.history.epoch = history, epochs
         self.model.stop_training = bool(state["stop"])
 
@@ -402,7 +442,7 @@ class Trainer:
         return [rng for rng in generators if rng is not None]
 
 
-def _rows(state: Any, rows: Array) -> Any:
+def rows_of(state: Any, rows: Array) -> Any:
     """Return some rows of a recurrent layer's state."""
     if isinstance(state, tuple):
         return tuple(s[:, rows] for s in state)
