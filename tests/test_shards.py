@@ -284,3 +284,17 @@ def test_sums_are_those_of_the_tree(size):
         return total.sums.tobytes(), total.numbers.item()
 
     assert on_ranks(size, add) == [(tree(0, 16).tobytes(), 120.0)] * size
+
+
+def test_char_lm():
+    text = "to be or not to be, that is the question; " * 20
+
+    def fit(ranks):
+        model = fastrnn.text.CharLM(hidden_size=7, embedding_dim=3, epochs=2, seed=4)
+        model.fit(text, verbose=0, comm=ranks, shards=4)
+        return model.bits_per_char(text), model.history[-1].characters
+
+    assert on_ranks(2, fit) == [fit(None)] * 2
+    model = fastrnn.text.CharLM(max_seconds=3)
+    with pytest.raises(ValueError, match="max_seconds: expected None with comm"):
+        model.fit(text, verbose=0, comm=Ranks())

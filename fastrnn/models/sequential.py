@@ -270,18 +270,8 @@ class Sequential(Chain):
                 checked.training(X, y, lengths, sample_weight, class_weight, steps_per_epoch),
                 class_weight, validation_split, validation_data, validation_steps,
             )  # fmt: skip
-            stateful = _checks.flag(stateful, "stateful")
-            batch_size = _checks.size(batch_size, "batch_size")
-            plan = Plan(
-                epochs=_checks.size(epochs, "epochs"),
-                initial_epoch=_checks.size(initial_epoch, "initial_epoch", 0),
-                batch_size=batch_size,
-                validation_batch_size=batch_size
-                if validation_batch_size is None
-                else _checks.size(validation_batch_size, "validation_batch_size"),
-                shuffle=_checks.flag(shuffle, "shuffle") and not stateful,
-                bptt=None if bptt is None else _checks.size(bptt, "bptt"),
-                stateful=stateful,
+            plan = Plan.of(
+                epochs, initial_epoch, batch_size, validation_batch_size, shuffle, bptt, stateful
             )
             verbose = _checks.verbosity(verbose)
             trainer = trainer_of(

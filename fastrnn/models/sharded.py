@@ -64,8 +64,7 @@ class ShardedTrainer(Trainer):
         self._places: dict[str, slice] = {}
         self._interrupted = False
         self._stopped_together = False
-        self._entropy = int(self.rng.integers(2**63))
-        self.order = self.rng.bit_generator.state
+        self._entropy = [int(rng.integers(2**63)) for rng in self._generators()]
         self._data_checksum = self._checksum_together()
         self._begin()
 
@@ -202,8 +201,8 @@ class ShardedTrainer(Trainer):
 
     def _seed_layers(self, shard: int) -> None:
         """Let dropout depend on the seed, the step and the shard alone."""
-        for i, rng in enumerate(self._generators()):
-            at = np.random.SeedSequence([self._entropy, self.epoch, self.batch, shard, i])
+        for entropy, rng in zip(self._entropy, self._generators(), strict=True):
+            at = np.random.SeedSequence([entropy, self.epoch, self.batch, shard])
             rng.bit_generator.state = np.random.PCG64(at).state
 
     def _sums(self) -> Total:
@@ -295,7 +294,7 @@ class ShardedTrainer(Trainer):
 
     def _restore(self, state: Any) -> None:
         super()._restore(state)
-        self._entropy = int(state["entropy"])
+        self._entropy = [int(entropy) for entropy in state["entropy"]]
 
     def _checksum(self) -> str:
         return self._data_checksum

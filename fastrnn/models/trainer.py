@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -40,6 +40,32 @@ class Plan:
     shuffle: bool
     bptt: int | None
     stateful: bool
+
+    @classmethod
+    def of(
+        cls,
+        epochs: Any,
+        initial_epoch: Any,
+        batch_size: Any,
+        validation_batch_size: Any,
+        shuffle: Any,
+        bptt: Any,
+        stateful: Any,
+    ) -> Self:
+        """Check the arguments of ``fit``."""
+        stateful = _checks.flag(stateful, "stateful")
+        batch_size = _checks.size(batch_size, "batch_size")
+        return cls(
+            epochs=_checks.size(epochs, "epochs"),
+            initial_epoch=_checks.size(initial_epoch, "initial_epoch", 0),
+            batch_size=batch_size,
+            validation_batch_size=batch_size
+            if validation_batch_size is None
+            else _checks.size(validation_batch_size, "validation_batch_size"),
+            shuffle=_checks.flag(shuffle, "shuffle") and not stateful,
+            bptt=None if bptt is None else _checks.size(bptt, "bptt"),
+            stateful=stateful,
+        )
 
     def check(self, data: Source) -> None:
         """Raise if the options do not fit the data."""

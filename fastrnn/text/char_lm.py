@@ -274,6 +274,8 @@ class CharLM(estimators.Settings):
         resume: bool = False,
         callbacks: Sequence[Callback] | None = None,
         verbose: int = 1,
+        comm: Any = None,
+        shards: int | None = None,
     ) -> Self:
         """Train from scratch, or train further.
 
@@ -293,6 +295,10 @@ class CharLM(estimators.Settings):
             nats per character.
         verbose : int
             0 is silent. Otherwise progress goes to stderr: a bar on a terminal, else lines.
+        comm : mpi4py.MPI.Comm, optional
+        shards : int, optional
+            As in :meth:`fastrnn.Sequential.fit`: processes that train together. As their clocks
+            differ, `max_seconds` has to be None.
 
         Returns
         -------
@@ -303,20 +309,28 @@ class CharLM(estimators.Settings):
         ------
         ValueError
             If there are fewer than two characters to train on or to validate on; if there is
-            nothing to resume, or settings have changed that the weights depend on; or if the loss
-            becomes NaN or infinite.
+            nothing to resume, or settings have changed that the weights depend on; if
+            `max_seconds` is given with `comm`; or if the loss becomes NaN or infinite.
         """
         if self._fit is not None:
             self._fit.net.expect_trainable()
         verbose = _checks.verbosity(verbose)
         resume = _checks.flag(resume, "resume")
+        if comm is not None and self.max_seconds is not None:
+            raise ValueError(
+                "max_seconds: expected None with comm, as the clocks of processes differ, got "
+                f"{self.max_seconds}"
+            )
+        if comm is not None and comm.rank:
+            verbose = 0
+        together = {"comm": comm, "shards": shards}
         by = self._unfitted()
         train, validation = parts = split(by._normal(_text(text, "text")), by.validation_fraction)
         by._expect_enough(*parts)
         fit = by._resumed(self._fitted()) if resume else by._new(train, validation)
         ids = fit.ids(train), fit.ids(validation, "validation part of text")
         by._expect_enough(*ids)
-        self._history, self._interrupted = by._train(fit.net, *ids, callbacks, verbose)
+        self._history, self._interrupted = by._train(fit.net, *ids, callbacks, verbose, together)
         self._fit = fit
         return self
 
@@ -355,7 +369,13 @@ class CharLM(estimators.Settings):
         return text if form is None else normalize(form, text)
 
     def _train(
-        self, net: Sequential, train: Array, validation: Array, callbacks: Any, verbose: int
+        self,
+        net: Sequential,
+        train: Array,
+        validation: Array,
+        callbacks: Any,
+        verbose: int,
+        together: Mapping[str, Any],
     ) -> tuple[list[Record], bool]:
         """Train until the budget is used up; return the history and whether it was interrupted."""
         n = len(train) - 1
@@ -376,7 +396,7 @@ class CharLM(estimators.Settings):
             history = estimators.fit(
                 net, Adam(budget.lr, clip_norm=self.clip_norm), "cross_entropy", x, y,
                 epochs=math.ceil(min(steps / chunks, _MOST_EPOCHS)),
-                batch_size=B, bptt=T, stateful=True, verbose=0,
+                batch_size=B, bptt=T, stateful=True, verbose=0, **together,
                 callbacks=[budget, watch, *own, *([Progress(budget, watch)] if verbose else [])],
             )  # fmt: skip
         except ValueError as error:
