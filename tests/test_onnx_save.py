@@ -11,6 +11,7 @@ import pytest
 import fastrnn
 from fastrnn._kernels.cells import CELLS
 from fastrnn.layers import RECURRENT
+from fastrnn.layers.activation import ACTIVATIONS
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -156,6 +157,74 @@ def test_layer_norm_in_float32(path: Path, kind: Any) -> None:
     layer, x = kind(I, 16, layer_norm=True, seed=0), drawn(T, B, I)
     y, end = layer(x)
     expect_close(Session(path, layer)(x=x), [y, *as_list(end)], NORMED)
+
+
+GENERAL: list[tuple[Any, dict[str, Any]]] = [
+    (fastrnn.RNN, {"activations": ("scaled_tanh", 0.7, 1.2)}),
+    (fastrnn.RNN, {"nonlinearity": "relu", "clip": 0.5}),
+    (fastrnn.IndRNN, {"activations": ("thresholded_relu", 0.3)}),
+    (fastrnn.GRU, {"activations": ["hard_sigmoid", "softsign"], "clip": 0.5}),
+    (fastrnn.GRU, {"activations": [("affine", 0.4, 0.1), "softplus"], "reset_after": False}),
+    (fastrnn.LSTM, {"input_forget": True, "peephole": True, "clip": 0.3}),
+    (
+        fastrnn.LSTM,
+        {
+            "activations": [
+                *(("hard_sigmoid", 0.3, 0.4), ("leaky_relu", 0.2), ("elu", 0.6)),
+                *("sigmoid", ("scaled_tanh", 0.7, 1.2), "relu"),
+            ]
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kind", "chosen"), GENERAL, ids=[str(row[1]) for row in GENERAL])
+def test_activations_of_cells(path: Path, kind: Any, chosen: Any, dtype: Any) -> None:
+    """In float32 as attributes of operators, in float64 as loops."""
+    layer = kind(I, H, 2, bidirectional=True, seed=0, dtype=dtype, **chosen)
+    x, lengths = drawn(T, B, I).astype(dtype), np.array([4, 7])
+    with fastrnn.use_backend("reference"):
+        y, end = layer(x, lengths=lengths)
+    # Parameters of operators have 24 bits.
+    close = CLOSE if dtype == np.float32 else 1e-13
+    session = Session(path, layer, lengths=True)
+    expect_close(session(x=x, lengths=lengths), [y, *as_list(end)], close)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(path: Path, name: str, dtype: Any) -> None:
+    named = ACTIVATIONS[name]
+    given = {"alpha": 0.3} | ({"beta": 0.6} if named.beta else {}) if named.alpha else {}
+    x = 3 * drawn(B, T, I).astype(dtype)
+    x[0, 0] = 0, np.inf, -np.inf
+    for activation in (fastrnn.Activation(name), fastrnn.Activation(name, **given)):
+        model = fastrnn.Sequential([fastrnn.Linear(I, I, dtype=dtype, seed=0), activation])
+        model.load_state_dict({"0.weight": np.eye(I), "0.bias": np.zeros(I)})
+        y = model(x[1:])
+        expect_close(Session(path, model)(x=x[1:]), [y], CLOSE if dtype == np.float32 else 1e-14)
+    alone = fastrnn.Activation(name)
+    np.testing.assert_allclose(
+        Session(path, alone)(x=x.astype(np.float32))[0], alone(x.astype(np.float32)), atol=CLOSE
+    )
+
+
+def test_layer_norm(path: Path) -> None:
+    for dtype, close in ((np.float32, CLOSE), (np.float64, 1e-7)):
+        for options in ({}, {"bias": False, "eps": 1e-3}, {"elementwise_affine": False}):
+            norm = fastrnn.LayerNorm(I, dtype=dtype, **options)
+            changed(norm)
+            x = drawn(B, T, I).astype(dtype)
+            expect_close(Session(path, norm)(x=x), [norm(x)], close)
+
+
+def test_quantized_functions_of_rows(path: Path) -> None:
+    layers = [fastrnn.Linear(I, 8), fastrnn.LayerNorm(8), fastrnn.Tanh(), fastrnn.Linear(8, 2)]
+    model = fastrnn.Sequential([*layers, fastrnn.Softmax()], seed=0)
+    small, x = fastrnn.quantize(model), drawn(B, T, I)
+    # A number that lies between two of int8 may be rounded up or down.
+    expect_close(Session(path, small)(x=x), [small(x)], 1e-3)
 
 
 def words() -> fastrnn.Sequential:

@@ -8,18 +8,32 @@ from typing import Any
 import numpy as np
 import onnx
 
+from fastrnn._kernels.functions import Function
 from fastrnn._kernels.quantized import MOST, TINY
-from fastrnn.layers import Dropout, Embedding, Linear, Masking
-from fastrnn.layers.quantized import QuantizedEmbedding, QuantizedLinear
+from fastrnn.layers import (
+    Activation,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Masking,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)  # fmt: skip
+from fastrnn.layers.activation import ACTIVATIONS
+from fastrnn.layers.quantized import QuantizedEmbedding, QuantizedLinear, QuantizedRowMap
+from fastrnn.onnx.writing.functions import applied
 from fastrnn.onnx.writing.graph import Graph
 
 
-def embedding(graph: Graph, layer: Embedding, x: str, prefix: str) -> str:
+def embedding(graph: Graph, layer: Embedding, x: str, prefix: str, dtype: Any) -> str:
     """Add the lookup of tokens, int64."""
     return graph.op("Gather", graph.weight(layer.parameters()["weight"], f"{prefix}weight"), x)
 
 
-def quantized_embedding(graph: Graph, layer: Any, x: str, prefix: str) -> str:
+def quantized_embedding(graph: Graph, layer: Any, x: str, prefix: str, dtype: Any) -> str:
     """Add the lookup of tokens in a table of int8, and of their scales."""
     table = layer.parameters()
     values = graph.op("Gather", graph.weight(table["weight"], f"{prefix}weight"), x)
@@ -27,7 +41,7 @@ def quantized_embedding(graph: Graph, layer: Any, x: str, prefix: str) -> str:
     return graph.widened(values, graph.op("Gather", scales, x))
 
 
-def linear(graph: Graph, layer: Linear, x: str, prefix: str) -> str:
+def linear(graph: Graph, layer: Linear, x: str, prefix: str, dtype: Any) -> str:
     """Add an affine map."""
     weights = layer.parameters()
     transposed = weights["weight"].T.copy()
@@ -37,7 +51,7 @@ def linear(graph: Graph, layer: Linear, x: str, prefix: str) -> str:
     return graph.op("Add", y, graph.weight(weights["bias"], f"{prefix}bias"))
 
 
-def quantized_linear(graph: Graph, layer: Any, x: str, prefix: str) -> str:
+def quantized_linear(graph: Graph, layer: Any, x: str, prefix: str, dtype: Any) -> str:
     """Add an affine map of int8: rows of x are rounded as they are here, with the same numbers."""
     op, weights = graph.op, layer.parameters()
     tiny, one, of_int8, least = (
@@ -59,17 +73,46 @@ def quantized_linear(graph: Graph, layer: Any, x: str, prefix: str) -> str:
     return op("Add", y, graph.weight(weights["bias"], f"{prefix}bias")) if layer.bias else y
 
 
-def unchanged(graph: Graph, layer: Dropout | Masking, x: str, prefix: str) -> str:
+def unchanged(graph: Graph, layer: Dropout | Masking, x: str, prefix: str, dtype: Any) -> str:
     """Return the input: inference drops nothing, and lengths are in place of masks."""
     return x
 
 
+def activation(graph: Graph, layer: Any, x: str, prefix: str, dtype: Any) -> str:
+    """Add a function of each number, or a softmax."""
+    like = _like(layer)
+    usual = ACTIVATIONS[like.function].function
+    a, b = (usual.a if like.alpha is None else like.alpha), like.beta
+    return applied(graph, Function(usual.name, a, usual.b if b is None else b), x, dtype)
+
+
+def layer_norm(graph: Graph, layer: Any, x: str, prefix: str, dtype: Any) -> str:
+    """Add a layer normalisation."""
+    like = _like(layer)
+    weights = {"weight": np.ones(like.normalized_shape, dtype), **layer.parameters()}
+    scale, *bias = (graph.weight(array, prefix + name) for name, array in weights.items())
+    return graph.op("LayerNormalization", x, scale, *bias, axis=-1, epsilon=like.eps)
+
+
+def quantized_row_map(graph: Graph, layer: Any, x: str, prefix: str, dtype: Any) -> str:
+    """Add a function of each row, in float32 as it is in a float model."""
+    return WRITERS[type(layer.like)](graph, layer, x, prefix, dtype)
+
+
+def _like(layer: Any) -> Any:
+    """Return what has a layer's options: the float layer that it was quantized from, or itself."""
+    return layer.like if layer.quantized else layer
+
+
 #: By the layer's class: of a class derived from one, it may do anything.
-WRITERS: dict[type, Callable[[Graph, Any, str, str], str]] = {
+WRITERS: dict[type, Callable[[Graph, Any, str, str, Any], str]] = {
     Embedding: embedding,
+    LayerNorm: layer_norm,
+    **dict.fromkeys((Activation, ReLU, Tanh, Sigmoid, Softmax), activation),
     Linear: linear,
     Dropout: unchanged,
     Masking: unchanged,
     QuantizedEmbedding: quantized_embedding,
     QuantizedLinear: quantized_linear,
+    QuantizedRowMap: quantized_row_map,
 }

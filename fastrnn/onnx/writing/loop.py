@@ -13,6 +13,7 @@ import numpy as np
 
 from fastrnn._kernels.cells import NORM_EPS
 from fastrnn._types import Array
+from fastrnn.onnx.writing.functions import activations_of, applied
 from fastrnn.onnx.writing.graph import Graph
 from fastrnn.onnx.writing.lengths import Lengths
 
@@ -31,7 +32,7 @@ def loop(
     valid = lengths.valid(x, batch_first=False)
     outputs = [
         _direction(
-            graph, Step(graph, layer, scan, name + "reverse_" * d), x, d, valid,
+            graph, Step(graph, layer, scan, name, d), x, d, valid,
             [s and graph.op("Gather", s, graph.integer(d)) for s in state],
         )
         for d, scan in enumerate(scans)
@@ -91,6 +92,8 @@ class Step:
         Of one direction, without a suffix.
     name : str
         What their names begin with.
+    d : {0, 1}
+        The direction.
 
     Attributes
     ----------
@@ -100,10 +103,15 @@ class Step:
         G*H.
     """
 
-    def __init__(self, graph: Graph, layer: Any, weights: Mapping[str, Array], name: str) -> None:
-        self.dtype, self._weights, self._name, self._around = layer.dtype, weights, name, graph
+    def __init__(
+        self, graph: Graph, layer: Any, weights: Mapping[str, Array], name: str, d: int
+    ) -> None:
+        self.dtype, self._weights, self._around = layer.dtype, weights, graph
+        self._name = name + "reverse_" * d
+        self._activations, self._clip = activations_of(layer)[d], layer.clip
         self._cell, self._H = layer.cell.name, layer.hidden_size
         self.rows = len(weights["weight_ih"])
+        self._input_forget = getattr(layer, "input_forget", False)
         P = len(weights.get("weight_hr", ())) or self._H
         self.sizes = (P, *[self._H] * (len(layer.cell.states) - 1))
         #: The rows of gates that are normalised together.
@@ -122,41 +130,59 @@ class Step:
 
     def _rnn(self, graph: Graph, zx: str, h: str) -> list[str]:
         z = graph.op("Add", zx, self._affine(graph, h, "hh", *self._groups))
-        return [graph.op("Relu" if self._cell.endswith("relu") else "Tanh", z)]
+        return [self._activated(graph, 0, z)]
 
     def _gru(self, graph: Graph, zx: str, h: str) -> list[str]:
         op = graph.op
         of_x = graph.ops("Split", 3, zx, graph.integers(*[self._H] * 3), axis=-1)
         zh = self._affine(graph, h, "hh", *self._groups)
         of_h = graph.ops("Split", 3, zh, graph.integers(*[self._H] * 3), axis=-1)
-        r, z = (op("Sigmoid", op("Add", *both)) for both in list(zip(of_x, of_h, strict=True))[:2])
-        n = op("Tanh", op("Add", of_x[2], op("Mul", r, of_h[2])))
-        return [self._mixed(graph, z, n, h)]
+        r, z = (
+            self._activated(graph, 0, op("Add", *both))
+            for both in zip(of_x[:2], of_h[:2], strict=True)
+        )
+        n = op("Add", of_x[2], op("Mul", r, of_h[2]))
+        return [self._mixed(graph, z, self._activated(graph, 1, n), h)]
 
     def _gru_before(self, graph: Graph, zx: str, h: str) -> list[str]:
         op, H = graph.op, self._H
         rz, n = graph.ops("Split", 2, zx, graph.integers(2 * H, H), axis=-1)
-        rz = op("Sigmoid", op("Add", rz, self._affine(graph, h, "hh", self._groups[0])))
+        rz = op("Add", rz, self._affine(graph, h, "hh", self._groups[0]))
+        rz = self._activated(graph, 0, rz)
         r, z = graph.ops("Split", 2, rz, graph.integers(H, H), axis=-1)
         n = op("Add", n, self._affine(graph, op("Mul", r, h), "hh", self._groups[1]))
-        return [self._mixed(graph, z, op("Tanh", n), h)]
+        return [self._mixed(graph, z, self._activated(graph, 1, n), h)]
 
     def _mixed(self, graph: Graph, z: str, n: str, h: str) -> str:
         """Return (1 - z) n + z h."""
-        rest = graph.op("Sub", graph.weight(np.ones((), self.dtype), "one"), z)
-        return graph.op("Add", graph.op("Mul", rest, n), graph.op("Mul", z, h))
+        return graph.op("Add", graph.op("Mul", self._rest(graph, z), n), graph.op("Mul", z, h))
+
+    def _rest(self, graph: Graph, gate: str) -> str:
+        """Return 1 less a gate."""
+        return graph.op("Sub", self._weight(np.ones((), self.dtype), "one"), gate)
+
+    def _activated(self, graph: Graph, which: int, z: str) -> str:
+        """Return an activation of the cell; arguments of gates and candidates are clipped."""
+        if self._clip is not None and which < 2:
+            bounds = (np.array(bound, self.dtype) for bound in (-self._clip, self._clip))
+            z = graph.op("Clip", z, *(self._weight(bound, "clip") for bound in bounds))
+        return applied(graph, self._activations[which], z, self.dtype)
 
     def _lstm(self, graph: Graph, zx: str, h: str, c: str) -> list[str]:
         op = graph.op
         z = op("Add", zx, self._affine(graph, h, "hh", *self._groups))
         i, f, g, o = graph.ops("Split", 4, z, graph.integers(*[self._H] * 4), axis=-1)
-        i, f = (op("Sigmoid", self._seen(graph, z, c)) for z in ((i, "i"), (f, "f")))
-        c = op("Add", op("Mul", f, c), op("Mul", i, op("Tanh", g)))
-        o = op("Sigmoid", self._seen(graph, (o, "o"), c))
+        i = self._activated(graph, 0, self._seen(graph, (i, "i"), c))
+        if self._input_forget:
+            f = self._rest(graph, i)
+        else:
+            f = self._activated(graph, 0, self._seen(graph, (f, "f"), c))
+        c = op("Add", op("Mul", f, c), op("Mul", i, self._activated(graph, 1, g)))
+        o = self._activated(graph, 0, self._seen(graph, (o, "o"), c))
         shown = c
         if "gain_c" in self._weights:
             shown = self._normalised(graph, c, "c", slice(None))
-        h = op("Mul", o, op("Tanh", shown))
+        h = op("Mul", o, self._activated(graph, 2, shown))
         if "weight_hr" in self._weights:
             h = op("MatMul", h, self._matrix("weight_hr"))
         return [h, c]

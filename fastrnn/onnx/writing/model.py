@@ -110,7 +110,7 @@ def _sequential(graph: Graph, model: Sequential, states: bool, lengths: bool) ->
     time_first = False
     for i, layer in enumerate(model.layers):
         if not layer.has_state:
-            y = _stateless(graph, layer, y, f"{i}.", f"layers[{i}]")
+            y = _stateless(graph, layer, y, f"{i}.", f"layers[{i}]", model.dtype)
             continue
         _expect_known(layer, f"layers[{i}]")
         if not time_first:
@@ -152,8 +152,8 @@ def _layer(graph: Graph, layer: Layer, states: bool, lengths: bool) -> None:
         _single_step(graph, layer, states, lengths)
     else:
         _expect_states(layer, states, lengths)
-        x, dtype = _input(graph, layer), layer.dtype or np.float32
-        y = _stateless(graph, layer, x, "", "model")
+        x, dtype = _input(graph, layer), layer.dtype or np.dtype(np.float32)
+        y = _stateless(graph, layer, x, "", "model", dtype)
         graph.output(y, "y", dtype, (BATCH, TIME, _features(layer)[1]))
 
 
@@ -203,10 +203,10 @@ def _recurrent(
     ]
 
 
-def _stateless(graph: Graph, layer: Layer, x: str, prefix: str, name: str) -> str:
+def _stateless(graph: Graph, layer: Layer, x: str, prefix: str, name: str, dtype: Any) -> str:
     """Add a layer without a state."""
     _expect_known(layer, name)
-    return WRITERS[type(layer)](graph, layer, x, prefix)
+    return WRITERS[type(layer)](graph, layer, x, prefix, dtype)
 
 
 def _expect_known(layer: Layer, name: str) -> None:

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from fastrnn._kernels.activations import ACTIVATIONS
 from fastrnn._types import Array
 from fastrnn.layouts import unpack_onnx
+from fastrnn.onnx.writing.functions import activations_of
 from fastrnn.onnx.writing.graph import MICROSOFT, Graph
 from fastrnn.onnx.writing.lengths import Lengths
 from fastrnn.onnx.writing.loop import loop
 
-
-class Operator(NamedTuple):
-    """ONNX's operator for a cell, and its attributes."""
-
-    kind: str
-    activation: str | None = None
-    linear_before_reset: int | None = None
-
-
-#: By the name of the cell. IndRNN is an RNN with a diagonal matrix.
+#: ONNX's operator for each cell. IndRNN is an RNN with a diagonal matrix.
 OPERATORS = {
-    "rnn_tanh": Operator("RNN"),
-    "rnn_relu": Operator("RNN", "Relu"),
-    "indrnn_tanh": Operator("RNN"),
-    "indrnn_relu": Operator("RNN", "Relu"),
-    "lstm": Operator("LSTM"),
-    "gru": Operator("GRU", linear_before_reset=1),
-    "gru_reset_before": Operator("GRU", linear_before_reset=0),
+    "rnn_tanh": "RNN",
+    "rnn_relu": "RNN",
+    "indrnn_tanh": "RNN",
+    "indrnn_relu": "RNN",
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "gru_reset_before": "GRU",
 }
+#: The activations that these operators have by themselves.
+USUAL = {"RNN": ("tanh",), "LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh")}
 
 
 def recurrent(
@@ -114,24 +109,22 @@ def node(
     lengths: Lengths, state: Sequence[str],
 ) -> list[str]:  # fmt: skip
     """Add one layer, in each direction, as one node. Weights in int8 become floats there."""
-    operator = OPERATORS[layer.cell.name]
+    kind = OPERATORS[layer.cell.name]
     W, R, B, P = (
         "" if array is None else graph.weight(array, name + n)
-        for n, array in zip("WRBP", _stacked(operator.kind, scans), strict=True)
+        for n, array in zip("WRBP", _stacked(kind, scans), strict=True)
     )
     if layer.quantized:
         W, R = (
             graph.widened(values, graph.weight(scale[..., None], f"{name}{n}_scale"))
-            for values, n, scale in zip((W, R), "WR", _scales(operator.kind, scans), strict=True)
+            for values, n, scale in zip((W, R), "WR", _scales(kind, scans), strict=True)
         )
     return _merged(graph, len(scans), graph.ops(
-        operator.kind,
+        kind,
         1 + len(state),
         *(x, W, R, B, lengths.int32, *state, P),
-        hidden_size=layer.hidden_size,
-        direction="bidirectional" if len(scans) == 2 else None,
-        activations=operator.activation and [operator.activation] * len(scans),
-        linear_before_reset=operator.linear_before_reset,
+        **_attributes(layer, kind),
+        linear_before_reset=int(layer.cell.name == "gru") if kind == "GRU" else None,
     ))  # fmt: skip
 
 
@@ -157,9 +150,32 @@ def quantized_node(
         *(x, at["W"], at["R"], at["B"], lengths.int32, *state, at["P"]),
         *(at["W_scale"], zero, at["R_scale"], zero),
         domain=MICROSOFT,
-        hidden_size=layer.hidden_size,
-        direction="bidirectional" if len(scans) == 2 else None,
+        **_attributes(layer, "LSTM"),
     ))  # fmt: skip
+
+
+def _attributes(layer: Any, kind: str) -> dict[str, Any]:
+    """Return the attributes that all operators have; None for those with their default."""
+    of_directions = activations_of(layer)
+    found, D = [one for each in of_directions for one in each], len(of_directions)
+    usual = [one.name for one in found] == [*USUAL[kind]] * D
+    # Each takes its alpha and beta, if it has any, from the front of the lists.
+    alphas = [one.alpha for one in found if ACTIVATIONS[one.name][:1]]
+    betas = [one.beta for one in found if ACTIVATIONS[one.name][1:]]
+    return {
+        "hidden_size": layer.hidden_size,
+        "direction": "bidirectional" if D == 2 else None,
+        "activations": None if usual else [_onnx_name(one.name) for one in found],
+        "activation_alpha": alphas or None,
+        "activation_beta": betas or None,
+        "clip": layer.clip,
+        "input_forget": 1 if getattr(layer, "input_forget", False) else None,
+    }
+
+
+def _onnx_name(name: str) -> str:
+    """Return ONNX's name of an activation: HardSigmoid for hard_sigmoid."""
+    return name.title().replace("_", "")
 
 
 def _merged(graph: Graph, D: int, outputs: Sequence[str]) -> list[str]:
