@@ -362,6 +362,24 @@ def test_quantized_models(path: Path) -> None:
     np.testing.assert_allclose(y, linear(rows), rtol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"peephole": True, "bidirectional": True, "bias": False}])
+def test_quantized_lstm_is_read_with_the_same_bits(path: Path, options: Any) -> None:
+    small = fastrnn.quantize(fastrnn.LSTM(I, 16, num_layers=2, seed=0, **options))
+    x, lengths = drawn(T, B, I), np.array([4, 7])
+    y, (h, c) = small(x, lengths=lengths)
+    fastrnn.onnx.save(small, path, lengths=True)
+    for a, b in zip(fastrnn.onnx.load(path)(x, lengths), (y, h, c), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Other zero points than 0 are subtracted, and products are of floats.
+    proto = onnx.load(path)
+    for tensor in proto.graph.initializer:
+        if tensor.name.endswith("zero_point"):
+            ones = np.ones(tensor.dims, np.int8)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(ones, tensor.name))
+    shifted = fastrnn.onnx.load(proto.SerializeToString())(x, lengths)[0]
+    assert not np.allclose(shifted, y, atol=1e-3)
+
+
 class Own(fastrnn.Linear):
     """May do anything."""
 

@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM, by our kernels; and DynamicQuantizeLSTM, whose weights are int8."""
+"""RNN, GRU and LSTM, by our kernels."""
 
 from __future__ import annotations
 
@@ -206,8 +206,10 @@ class Recurrence:
                 peephole="weight_ci" in arrays,
                 **more,
             )
-            names = [arrays.get(name) for name in cell.weights]
-            self._scans.append(Weights(cell, config, names))
+            self._scans.append(self._packed(cell, config, arrays))
+
+    def _packed(self, cell: Cell, config: CellConfig, arrays: dict[str, Array]) -> Weights:
+        return Weights(cell, config, [arrays.get(name) for name in cell.weights])
 
     def __call__(
         self, X: Array, W: Any = None, R: Any = None, B: Any = None, sequence_lens: Any = None,
@@ -215,7 +217,7 @@ class Recurrence:
     ) -> tuple[Array, ...]:  # fmt: skip
         """Return Y, Y_h and, of an LSTM, Y_c."""
         batch_first, first = self._given.batch_first, self._scans[0]
-        D, dtype, sizes = len(self._scans), first.dtype, first.config
+        D, dtype, sizes = len(self._scans), first.real, first.config
         if X.ndim != 3 or X.shape[2] != sizes.input_size:
             lead = "batch, steps" if batch_first else "steps, batch"
             shape = _checks.shape_text(X.shape)
@@ -303,41 +305,3 @@ def _run(kind: str) -> Callable[..., Any]:
 
 for _kind in _GATES:
     operator(_kind, 22, bind=_bind(_kind))(_run(_kind))
-
-
-@operator(
-    "DynamicQuantizeLSTM",
-    1,
-    domain="com.microsoft",
-    attributes={
-        "direction": "forward", "hidden_size": None, "activations": None, "activation_alpha": None,
-        "activation_beta": None, "clip": None, "input_forget": 0,
-    },
-)  # fmt: skip
-def _dynamic_quantize_lstm(
-    node: Node, X: Array, W: Array, R: Array, B: Any = None, sequence_lens: Any = None,
-    initial_h: Any = None, initial_c: Any = None, P: Any = None, W_scale: Any = None,
-    W_zero: Any = None, R_scale: Any = None, R_zero: Any = None,
-) -> Any:  # fmt: skip
-    """Run with the weights that int8 stands for; what is multiplied by them stays float32."""
-    for scale, name in ((W_scale, "W_scale"), (R_scale, "R_scale")):
-        if scale is None:
-            raise ValueError(f"{name}: expected an input")
-    # Here the weights are transposed: (D, I, 4*H) and (D, H, 4*H).
-    wide, recurrent = (
-        (_widened(a, zero) * _per_column(scale)).swapaxes(1, 2).astype(np.float32)
-        for a, scale, zero in ((W, W_scale, W_zero), (R, R_scale, R_zero))
-    )
-    given = options(node, "LSTM")
-    weights = weights_of(node, given, wide, recurrent, B, P)
-    return Recurrence(given, weights)(X, None, None, None, sequence_lens, initial_h, initial_c)
-
-
-def _widened(a: Array, zero: Any) -> Array:
-    wide = a.astype(np.float32)
-    return wide if zero is None else wide - _per_column(zero.astype(np.float32))
-
-
-def _per_column(a: Array) -> Array:
-    """Return one number, or (D,) or (D, 4*H) of them, to broadcast over (D, n, 4*H)."""
-    return a[:, None, None] if a.ndim == 1 else a[:, None, :] if a.ndim == 2 else a
