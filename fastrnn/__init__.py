@@ -30,7 +30,7 @@ modules:
 
 - `losses`, `optim`, `schedules`, `callbacks`: how to train;
 - `text`, `forecast`, `sklearn`: models of texts and of time series, and scikit-learn estimators;
-- `torch`, `onnx`: the layers as PyTorch modules, and ONNX models;
+- `torch`, `onnx`, `keras`: the layers as PyTorch modules, ONNX models, and models of Keras;
 - `functional`, `layouts`: forward and backward on one's own arrays, and weights of tutorials.
 """
 
@@ -54,6 +54,7 @@ if _typing.TYPE_CHECKING:  # for editors
     from fastrnn import callbacks as callbacks
     from fastrnn import forecast as forecast
     from fastrnn import functional as functional
+    from fastrnn import keras as keras
     from fastrnn import layouts as layouts
     from fastrnn import onnx as onnx
     from fastrnn import schedules as schedules
@@ -64,8 +65,8 @@ if _typing.TYPE_CHECKING:  # for editors
 #: Modules that are imported when they are first asked for.
 _LAZY = frozenset({"callbacks", "forecast", "functional", "layouts", "schedules", "text"})
 
-#: Likewise, each with the package that it needs: a star import must neither need nor hide that.
-_EXTRAS = frozenset({"onnx", "sklearn", "torch"})
+#: Likewise, each with the name of a package: a star import must neither need nor hide that.
+_EXTRAS = frozenset({"keras", "onnx", "sklearn", "torch"})
 
 #: All public names, save `models`, which holds none of its own.
 __all__ = sorted({*(n for n in globals() if n[0] != "_"), *_LAZY} - {"models"})

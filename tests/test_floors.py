@@ -23,7 +23,7 @@ FLOORS = (
     "_core",
     "layers losses optim schedules functional layouts _files",
     "models",
-    "callbacks text forecast sklearn torch onnx",
+    "callbacks text forecast sklearn torch onnx keras",
     "__init__ __main__ _load _quantize cli _bench",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -31,7 +31,7 @@ class Masking(Layer):
     >>> X = np.random.default_rng(0).normal(size=(2, 7, 3)).astype("float32")
     >>> padded = X.copy()
     >>> padded[0, 4:] = -1
-    >>> bool((model.predict(padded)[0] == model.predict(X[:1, :4])).all())
+    >>> np.allclose(model.predict(padded)[0], model.predict(X[:1, :4]), atol=1e-6)
     True
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 import numpy as np
 
@@ -390,20 +390,12 @@ class Recurrent(CellLayer):
     ) -> tuple[Array | None, Any, dict[str, Array]]:
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
-        if tape.batch_first != batch_first:
-            raise ValueError(
-                f"tape: is from the forward of another layer, with batch_first={tape.batch_first}"
-            )
-        if tape.return_sequences != self._return_sequences:
-            raise ValueError(
-                "tape: is from the forward of another layer, with "
-                f"return_sequences={tape.return_sequences}"
-            )
-        if (tape.order is None) is self._go_backwards:
-            raise ValueError(
-                "tape: is from the forward of another layer, with "
-                f"go_backwards={tape.order is not None}"
-            )
+        if (
+            tape.batch_first != batch_first
+            or tape.return_sequences != self._return_sequences
+            or (tape.order is None) is self._go_backwards
+        ):
+            self._refuse_tape(tape, batch_first)
         self._expect_own(tape.stack.scans)
         if self._direct and tape.weight_factors is self._whole and not batch_first:
             wanted = _checks.flag(input_gradient, "input_gradient")
@@ -447,6 +439,14 @@ class Recurrent(CellLayer):
                     k = self._cell.weights.index("weight_hh")
                     of_scan[k] = _times(of_scan[k], factors)
         return dx, self._state(dstate_0, batch), self._named(grads)
+
+    def _refuse_tape(self, tape: Tape, batch_first: bool) -> NoReturn:
+        """Raise for the tape of a layer with other options, and name one."""
+        made = {"batch_first": tape.batch_first, "return_sequences": tape.return_sequences}
+        own = {"batch_first": batch_first, "return_sequences": self._return_sequences}
+        made["go_backwards"], own["go_backwards"] = tape.order is not None, self._go_backwards
+        name = next(name for name, value in own.items() if made[name] != value)
+        raise ValueError(f"tape: is from the forward of another layer, with {name}={made[name]}")
 
     def _rows(
         self, state: Any, name: str, batch: tuple[int, ...]
