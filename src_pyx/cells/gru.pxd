@@ -9,8 +9,8 @@ from step cimport (
     slot_lanes, store_gates,
 )
 from vec cimport (
-    VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsettled, vsigmoid, vstore,
-    vstore_first, vtanh,
+    FASTRNN_INT8, VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsettled, vsigmoid,
+    vstore, vstore_first, vtanh,
 )
 
 
@@ -28,7 +28,8 @@ cdef inline void gru_forward(const Step *s) noexcept nogil:
             r, z = vsigmoid(r), vsigmoid(z)
             n = vtanh(vfma(r, hn, n))
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
-            store_gates(gates, v, n, r, z, hn)
+            if not FASTRNN_INT8:
+                store_gates(gates, v, n, r, z, hn)
             h = vsettled(vfma(vset(1) - z, n, z * h))
             vstore_first(s.out + b * s.out_row + u * VL, h, m)
 
@@ -82,8 +83,9 @@ cdef inline void gru_reset_before_forward(const Step *s) noexcept nogil:
             n = vtanh(vload(gates))
             z = vsigmoid(vload(gates + 2 * VL))
             h = vload_first(s.h_own + b * s.h_row + u * VL, m)
-            vstore(gates, n)
-            vstore(gates + 2 * VL, z)
+            if not FASTRNN_INT8:
+                vstore(gates, n)
+                vstore(gates + 2 * VL, z)
             h = vsettled(vfma(vset(1) - z, n, z * h))
             vstore_first(s.out + b * s.out_row + u * VL, h, m)
 

@@ -10,8 +10,8 @@ from step cimport (
     slot_lanes, store_gates, sum_rows,
 )
 from vec cimport (
-    VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsettled, vsigmoid, vstore,
-    vstore_first, vtanh,
+    FASTRNN_INT8, VL, real, vf, vfirst, vfma, vfnma, vload, vload_first, vset, vsettled, vsigmoid,
+    vstore, vstore_first, vtanh,
 )
 
 cdef enum:
@@ -47,7 +47,8 @@ cdef inline void forward(const Step *s, bint peephole, bint norm) noexcept nogil
             if peephole:
                 zo = vfma(vload(w + 2 * VL), c, zo)
             o = vsigmoid(zo)
-            store_gates(z, v, i, f, g, o)
+            if norm or not FASTRNN_INT8:
+                store_gates(z, v, i, f, g, o)
             vstore(c_state, c)
             if norm:
                 vstore(s.scratch + u * s.scratch_panel + b * VL, vfirst(c, n))

@@ -100,7 +100,7 @@ INLINE vf upper_half(vf w) { return as_real((vi)((vw)as_whole(w) & UPPER_HALF));
 #define WEIGHT(high, w) ((high) ? upper_half(w) : as_real((vi)((vw)as_whole(w) << 16)))
 #define OPERAND(high, a) vset((a)[(high) ? p.a_high : 0])
 #define MULTIPLY_ADD(w, x, acc) vfma(w, x, acc)
-#define START(init) vload(init)
+#define START(row, init) vload(init)
 #define END_TILE STORE_TILE
 #define END_ROW STORE_ROW
 #include "tile_body.h"
@@ -181,7 +181,7 @@ NOINLINE BF16 void pair_rows_dot(const real *low, const real *high, ptrdiff_t n,
 #define OPERAND(high, a) vset_word(a)
 #define MULTIPLY_ADD(w, x, acc) \
     (vf)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(w), (__m512bh)(x))
-#define START(init) vload(init)
+#define START(row, init) vload(init)
 #define END_TILE STORE_TILE
 #define END_ROW STORE_ROW
 #include "tile_body.h"

@@ -1,8 +1,8 @@
 /* Products of numbers rounded to int8: exact sums of integers, times the scales of row and weights.
  *
- * A word holds 4 int8 numbers, of consecutive k. A row of the left operand is followed by its scale.
- * Weights have two rows of words more than those of their numbers: the scale of each output, and 128
- * times the sum of its weights. They are symmetric: -128 does not occur.
+ * A word holds 4 int8 numbers, of consecutive k. A row of the left operand is followed by its scale and
+ * by -128 times its sum. Weights have a row of words more than those of their numbers: the scale of each
+ * output. They are symmetric: -128 does not occur.
  *
  * Nothing is fused or estimated, so all formats and vector lengths give the same bits, which are those of
  * fastrnn/_kernels/reference/int8.py.
@@ -53,50 +53,83 @@ INLINE void store_bytes(int8_t *to, vi v) {
 #endif
 }
 
+/* The largest of all lanes, none below 0, and their sum. */
+INLINE whole largest_lane(vi v) {
+#if VECTOR_BYTES == 64
+    return _mm512_reduce_max_epi32((__m512i)v);
+#else
+    whole lanes[VL], most = 0;
+    memcpy(lanes, &v, sizeof lanes);
+    for (int i = 0; i < VL; i++) most = lanes[i] > most ? lanes[i] : most;
+    return most;
+#endif
+}
+INLINE whole sum_of_lanes(vi v) {
+#if VECTOR_BYTES == 64
+    return _mm512_reduce_add_epi32((__m512i)v);
+#else
+    whole lanes[VL], sum = 0;
+    memcpy(lanes, &v, sizeof lanes);
+    for (int i = 0; i < VL; i++) sum += lanes[i];
+    return sum;
+#endif
+}
+
 /* The largest |a| of a row; NaN if there is one: as integers, numbers and then NaN are in order. */
 INLINE real largest(const real *a, ptrdiff_t n) {
     vi most = as_whole(vset(0));
-    whole lanes[VL], of_all = 0;
+    whole of_all;
     real result;
     for (; n > 0; n -= VL, a += VL)
         most = larger_whole(most, as_whole(absolute(vload_first(a, n))));
-    memcpy(lanes, &most, sizeof lanes);
-    for (int i = 0; i < VL; i++) of_all = lanes[i] > of_all ? lanes[i] : of_all;
+    of_all = largest_lane(most);
     memcpy(&result, &of_all, sizeof result);
     return result;
 }
 
-/* The left operand, whose rows are contiguous, as words, each byte exclusive-or `flip`, and scales. */
-INLINE void narrow_int8(gemm_args *p, ptrdiff_t rows, const int flip) {
-    const ptrdiff_t n = p->runs->length, words = (n + 3) / 4, row = narrow_row(words + 1);
+/* The numbers of a row times `inverse`, rounded; return their sum. Only those scaled by a limit may be
+ * larger than it. */
+INLINE whole round_row(const real *a, ptrdiff_t n, real inverse, const int limited, int8_t *to) {
+    vi sums = as_whole(vset(0));
+    for (ptrdiff_t left = n; left > 0; left -= VL, a += VL, to += VL) {
+        vf v = vload_first(a, left) * inverse;
+        if (limited) v = at_most(at_least(v, -MOST), MOST);
+        vi q = as_whole(v + ROUND) - as_whole(vset(ROUND));
+        sums += q;
+        if (left >= VL) store_bytes(to, q);
+        else {
+            int8_t bytes[VL];
+            store_bytes(bytes, q);
+            memcpy(to, bytes, (left + 3) & ~3);
+        }
+    }
+    return sum_of_lanes(sums);
+}
+
+/* The left operand, whose rows are contiguous, as words, scales and sums. */
+NOINLINE void narrow_rows(gemm_args *p, ptrdiff_t rows) {
+    const ptrdiff_t n = p->runs->length, words = (n + 3) / 4, row = narrow_row(words + 2);
+    const int limited = p->limit <= FLT_MAX;
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *a = p->a + r * p->a_row;
         real *to = p->narrow + r * row;
         real most = largest(a, n), inverse = 0, scale = NAN;
         if (most <= FLT_MAX) {
-            most = p->limit <= FLT_MAX ? p->limit : most > p->least ? most : p->least;
+            most = limited ? p->limit : most > p->least ? most : p->least;
             scale = 0;
             if (most >= TINY) { inverse = MOST / most; scale = most / MOST; }
         }
-        for (ptrdiff_t i = 0; i < n; i += VL) {
-            vf v = at_most(at_least(vload_first(a + i, n - i) * inverse, -MOST), MOST);
-            vi q = (as_whole(v + ROUND) - as_whole(vset(ROUND))) ^ flip;
-            if (n - i >= VL) store_bytes((int8_t *)to + i, q);
-            else {
-                int8_t bytes[VL];
-                store_bytes(bytes, q);
-                memcpy((int8_t *)to + i, bytes, 4 * words - i);
-            }
-        }
+        whole sum = limited ? round_row(a, n, inverse, 1, (int8_t *)to)
+            : round_row(a, n, inverse, 0, (int8_t *)to);
+        sum *= -128;
         to[words] = scale;
+        memcpy(to + words + 1, &sum, sizeof sum);
     }
     p->a = p->narrow;
     p->a_row = row;
     p->a_k = 1;
     set_contiguous(p, words);
 }
-NOINLINE void narrow_rows_signed(gemm_args *p, ptrdiff_t rows) { narrow_int8(p, rows, 0); }
-NOINLINE void narrow_rows_unsigned(gemm_args *p, ptrdiff_t rows) { narrow_int8(p, rows, 128); }
 
 /* A word in all lanes. */
 INLINE vf vset_word(const real *p) {
@@ -106,39 +139,40 @@ INLINE vf vset_word(const real *p) {
 }
 
 /* Outputs of a tile: init + sum * (scale of the output * scale of the row), for `rows` rows of n vectors.
- * `w` points to the scales of the outputs, `w_row` apart for each row, with 128 times the sums of the
- * weights `less` words later if these are to be taken from the sums; `a` to the scale of the first row. */
+ * `w` points to the scales of the outputs, `w_row` apart for each row, and `a` to the scale of the first
+ * row. Sums come through memory: GCC 12 keeps accumulators on the stack in the tile's loop, if more than
+ * stores follows it. */
 NOINLINE void finish(
-    const real *sums, ptrdiff_t rows, ptrdiff_t n, const real *w, ptrdiff_t w_row, ptrdiff_t less,
-    const real *a, ptrdiff_t a_row, const real *init, real *c, const gemm_args *p
+    const real *sums, ptrdiff_t rows, ptrdiff_t n, const real *w, ptrdiff_t w_row, const real *a,
+    ptrdiff_t a_row, const real *init, real *c, const gemm_args *p
 ) {
-    for (ptrdiff_t r = 0; r < rows; r++, w += w_row, a += a_row, sums += n * VL) {
-        for (ptrdiff_t v = 0; v < n; v++) {
-            vi sum = as_whole(vload(sums + v * VL));
-            if (less) sum -= as_whole(vload(w + v * VL + less));
-            vstore(
-                c + r * p->c_row + v * p->c_vec,
-                vload(init + r * p->init_row + v * p->init_vec)
-                    + to_real(sum) * (vload(w + v * VL) * *a)
-            );
+    const ptrdiff_t init_row = p->init_row, c_row = p->c_row;
+    for (ptrdiff_t v = 0; v < n; v++, w += VL, sums += VL, init += p->init_vec, c += p->c_vec) {
+        const real *sum = sums, *of_w = w, *of_a = a, *from = init;
+        real *to = c;
+        for (ptrdiff_t r = rows; r > 0; r--) {
+            vstore(to, vload(from) + to_real(as_whole(vload(sum))) * (vload(of_w) * *of_a));
+            sum += n * VL;
+            of_w += w_row;
+            of_a += a_row;
+            from += init_row;
+            to += c_row;
         }
     }
 }
 #define KEEP_VEC(r, v) if (R > r && N > v) vstore(sums + (r * N + v) * VL, acc##r##v);
 #define KEEP(r) TILE_VECS(KEEP_VEC, r)
 #define KEEP_TAIL(v) if (E > v) vstore(tails + v * VL, tail##v);
-#define FINISH_TILE(corrected) \
+#define FINISH_TILE \
     real sums[24 * VL]; \
     TILE_ROWS(KEEP) \
-    finish(sums, R, N, w, 0, (corrected) * p.w_k, p.a + p.whole.length, p.a_row, p.init, p.c, &p);
-#define FINISH_ROW(corrected) \
+    finish(sums, R, N, w, 0, p.a + p.whole.length, p.a_row, p.init, p.c, args);
+#define FINISH_ROW \
     real sums[24 * VL], *tails = sums + R * N * VL; \
     TILE_ROWS(KEEP) \
     TAIL_VECS(KEEP_TAIL) \
-    finish(sums, R, N, w, p.w_group, (corrected) * p.w_k, p.a + p.whole.length, 0, p.init, p.c, &p); \
-    if (E) finish( \
-        tails, 1, E, w_tail, 0, (corrected) * E * VL, p.a + p.whole.length, 0, p.init_tail, p.c_tail, &p \
-    );
+    finish(sums, R, N, w, p.w_group, p.a + p.whole.length, 0, p.init, p.c, args); \
+    if (E) finish(tails, 1, E, w_tail, 0, p.a + p.whole.length, 0, p.init_tail, p.c_tail, args);
 
 /* The sum and the products of 4 signed bytes in each lane. A pair of products is at most 2 * 128 * 127, so
  * 16 bits hold it. */
@@ -176,9 +210,9 @@ INLINE vf multiply_add_signed(vf w, vf x, vf sum) {
 #define WEIGHT(high, w) (w)
 #define OPERAND(high, a) vset_word(a)
 #define MULTIPLY_ADD(w, x, acc) multiply_add_signed(w, x, acc)
-#define START(init) vset(0)
-#define END_TILE FINISH_TILE(0)
-#define END_ROW FINISH_ROW(0)
+#define START(row, init) vset(0)
+#define END_TILE FINISH_TILE
+#define END_ROW FINISH_ROW
 #include "tile_body.h"
 /* Registers are needed for the operand, its absolute value, ones and two results too. */
 static const tile_format SIGNED = {
@@ -194,11 +228,11 @@ static const tile_format SIGNED = {
     },
     .max_rows = {0, 8, 4, 2}, .most_rows = {0, 8, 4, 2},
 #endif
-    ROW_TILES_OF(signed), .per_word = 4, .extra = 2, .narrow_rows = narrow_rows_signed,
+    ROW_TILES_OF(signed), .per_word = 4, .extra = 1, .narrow_rows = narrow_rows,
 };
 
-/* `vpdpbusd` multiplies unsigned with signed bytes: 128 is added to the operand, and 128 times the sum of
- * the weights taken from the result. In between, sums may wrap around. */
+/* `vpdpbusd` multiplies unsigned with signed bytes: 128 is added to the weights, and 128 times the sum of
+ * the row taken from the result. In between, sums may wrap around. */
 #if VECTOR_BYTES == 64 && (defined(__clang__) || __GNUC__ >= 9)
 #define HAS_DOT
 #define DOT_TARGET __attribute__((target("avx512vnni")))
@@ -214,13 +248,14 @@ static const tile_format SIGNED = {
 #define STEPS(M) M(0)
 #define WEIGHT(high, w) (w)
 #define OPERAND(high, a) vset_word(a)
-#define MULTIPLY_ADD(w, x, acc) DOT(acc, x, w)
-#define START(init) vset(0)
-#define END_TILE FINISH_TILE(1)
-#define END_ROW FINISH_ROW(1)
+#define MULTIPLY_ADD(w, x, acc) DOT(acc, w, x)
+#define START(row, init) vset_word((row) + p.whole.length + 1)
+#define END_TILE FINISH_TILE
+#define END_ROW FINISH_ROW
 #include "tile_body.h"
 static const tile_format DOTS = {
-    TILES_OF(dot), ROWS_OF_REALS, .per_word = 4, .extra = 2, .narrow_rows = narrow_rows_unsigned,
+    TILES_OF(dot), ROWS_OF_REALS, .per_word = 4, .extra = 1, .narrow_rows = narrow_rows,
+    .flip = -128,
 };
 #endif
 

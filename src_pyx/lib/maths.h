@@ -28,6 +28,18 @@ INLINE vf vsqrt(vf v) { return REAL_SQRT(v); }
 
 /* exp(x) and exp(x) - 1, which keeps the digits of a small x, for x <= 0. */
 #if FASTRNN_INT8
+/* 2^t, t clipped to +-FARTHEST. For |f| <= 1/2, 2^f is the minimax polynomial of degree 5 that is 1 at 0
+ * (Lawson 1961), error below 1e-7. */
+#define FARTHEST ((real)126)
+INLINE vf exp2_clipped(vf t) {
+    t = at_most(at_least(t, -FARTHEST), FARTHEST);
+    vf shifted = t + ROUND, f = t - (shifted - ROUND), square = f * f;
+    vf power = as_real((as_whole(shifted) << MANTISSA) + ((whole)BIAS << MANTISSA));
+    vf high = ((real)0.240222424 + (real)0.0555073358 * f)
+        + square * ((real)0.00967151299 + (real)0.00132647273 * f);
+    return power * (((real)1 + (real)0.693147004 * f) + square * high);
+}
+
 INLINE vf vexp(vf x) {
     return choose(less(x, vset(SMALLEST_EXP)), vset(0), exp2_clipped(x * LOG2_E));
 }

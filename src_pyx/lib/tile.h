@@ -75,6 +75,7 @@ struct tile_format {
     /* Numbers in a word of the weights. The rest is for words only. */
     int per_word;
     int extra; /* rows of words after those of the weights */
+    int flip; /* exclusive-or of each byte of the weights */
     /* Convert the left operand, `rows` rows of reals, to `narrow`, and make `p` read that. */
     void (*narrow_rows)(gemm_args *p, ptrdiff_t rows);
     /* Make words of n numbers. */
@@ -111,7 +112,7 @@ INLINE ptrdiff_t narrow_row(ptrdiff_t K) { return (K + 15) & ~(ptrdiff_t)15; }
 #define WEIGHT(high, w) (w)
 #define OPERAND(high, a) vset(*(a))
 #define MULTIPLY_ADD(w, x, acc) vfma(w, x, acc)
-#define START(init) vload(init)
+#define START(row, init) vload(init)
 #define END_TILE STORE_TILE
 #define END_ROW STORE_ROW
 #include "tile_body.h"

@@ -6,7 +6,7 @@
  * WEIGHT(high, w)           a vector of weights from a vector of words
  * OPERAND(high, a)          the left operand at `a`, in all lanes
  * MULTIPLY_ADD(w, x, acc)   acc + w x
- * START(init)               the first sums
+ * START(row, init)          the first sums of a row of the left operand
  * END_TILE, END_ROW         write the outputs: `w` and `w_tail` point past the last weights
  *
  * The accumulators are separate variables because GCC 12 keeps an array of them on the stack, which
@@ -20,9 +20,12 @@
 #define TILE_VECS(M, r) M(r, 0) M(r, 1) M(r, 2) M(r, 3)
 
 #define TILE_DECLARE(r) vf acc##r##0, acc##r##1, acc##r##2, acc##r##3;
-#define TILE_INIT_VEC(r, v) \
-    acc##r##v = R > r && N > v ? START(p.init + r * p.init_row + v * p.init_vec) : vset(0);
+#define INIT_VEC(row, r, v) \
+    acc##r##v = R > r && N > v ? START(row, p.init + r * p.init_row + v * p.init_vec) : vset(0);
+#define TILE_INIT_VEC(r, v) INIT_VEC(p.a + r * p.a_row, r, v)
 #define TILE_INIT(r) TILE_VECS(TILE_INIT_VEC, r)
+#define ROW_INIT_VEC(r, v) INIT_VEC(p.a, r, v)
+#define ROW_INIT(r) TILE_VECS(ROW_INIT_VEC, r)
 #define TILE_SUM_VEC(r, v) \
     if (R > r && N > v) acc##r##v += vload(p.c + r * p.c_row + v * p.c_vec);
 #define TILE_SUM(r) TILE_VECS(TILE_SUM_VEC, r)
@@ -62,7 +65,7 @@
         TILE_VECS(ROW_ADD_VEC, r) \
     }
 #define TAIL_VECS(M) M(0) M(1) M(2)
-#define TAIL_INIT(v) vf tail##v = E > v ? START(p.init_tail + v * p.init_vec) : vset(0);
+#define TAIL_INIT(v) vf tail##v = E > v ? START(p.a, p.init_tail + v * p.init_vec) : vset(0);
 #define TAIL_ADD(v) \
     if (E > v) tail##v = MULTIPLY_ADD(WEIGHT(high, vload(w_tail + v * p.w_vec)), x, tail##v);
 #define TAIL_STORE(v) if (E > v) vstore(p.c_tail + v * p.c_vec, tail##v);
@@ -83,24 +86,24 @@
 #define UNROLLED
 #endif
 #define TILE_DEFINE(R, N) \
-    TILE_FUNCTION TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { NAMED(tile)(R, N, *p); }
+    TILE_FUNCTION TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { NAMED(tile)(R, N, p); }
 /* More rows than registers can hold with all N vectors: one half of the vectors, then the other. */
 #define HALVES_DEFINE(R, N) \
     TILE_FUNCTION TARGET void NAMED(tile_##R##x##N)(const gemm_args *p) { \
         gemm_args half = *p; \
-        NAMED(tile)(R, N / 2, half); \
+        NAMED(tile)(R, N / 2, &half); \
         half.w += N / 2 * half.w_vec; \
         half.init += N / 2 * half.init_vec; \
         half.c += N / 2 * half.c_vec; \
-        NAMED(tile)(R, N / 2, half); \
+        NAMED(tile)(R, N / 2, &half); \
     }
 #define ROW_TILE_DEFINE(R, N) \
     TILE_FUNCTION TARGET void NAMED(row_tile_##R##x##N)(const gemm_args *p) { \
-        NAMED(row_tile)(R, N, 0, *p); \
+        NAMED(row_tile)(R, N, 0, p); \
     }
 #define TAILED_TILE_DEFINE(R, N, E) \
     TILE_FUNCTION TARGET void NAMED(tailed_tile_##R##x##N##_##E)(const gemm_args *p) { \
-        NAMED(row_tile)(R, N, E, *p); \
+        NAMED(row_tile)(R, N, E, p); \
     }
 #define TAILED_TILES_DEFINE(N, E) \
     TAILED_TILE_DEFINE(1, N, E) TAILED_TILE_DEFINE(2, N, E) \
@@ -150,7 +153,8 @@
 #endif
 
 /* R rows of a batch against N vectors of weights. */
-INLINE TARGET void NAMED(tile)(const int R, const int N, const gemm_args p) {
+INLINE TARGET void NAMED(tile)(const int R, const int N, const gemm_args *args) {
+    const gemm_args p = *args;
     TILE_ROWS(TILE_DECLARE)
     TILE_ROWS(TILE_INIT)
     const real *w = p.w;
@@ -168,9 +172,10 @@ INLINE TARGET void NAMED(tile)(const int R, const int N, const gemm_args p) {
 
 /* One row of a batch against R groups of N vectors and a last one of E: a single row needs several
  * groups for enough independent multiply-adds. The "rows" of init and c are the groups. */
-INLINE TARGET void NAMED(row_tile)(const int R, const int N, const int E, const gemm_args p) {
+INLINE TARGET void NAMED(row_tile)(const int R, const int N, const int E, const gemm_args *args) {
+    const gemm_args p = *args;
     TILE_ROWS(TILE_DECLARE)
-    TILE_ROWS(TILE_INIT)
+    TILE_ROWS(ROW_INIT)
     TAIL_VECS(TAIL_INIT)
     const real *w = p.w, *w_tail = p.w_tail;
     for (const gemm_run *run = p.runs, *end = run + p.run_count; run < end; run++) {

@@ -76,6 +76,7 @@ cdef extern from "tile.h" nogil:
         int most_rows[5]
         int per_word
         int extra
+        int flip
         void (*narrow_rows)(gemm_args *p, ptrdiff_t rows) noexcept nogil
         void (*make_words)(const real *a, ptrdiff_t n, real *to) noexcept nogil
         void (*pair_rows)(

@@ -6,17 +6,16 @@ import numpy as np
 
 
 cdef object words_of(matrix, scale, str name, tuple shape):
-    """Return a matrix (N, K) of int8 and the scales of its rows as words, (N, K / 4 + 2) reals."""
+    """Return a matrix (N, K) of int8 and the scales of its rows as words, (N, K / 4 + 1) reals."""
     # Check the copies: other threads may change the originals meanwhile.
     matrix, scale = copied(matrix, name), copied(scale, name + "_scale")
     if not is_plain(matrix, cnp.NPY_INT8, IN) or matrix.ndim != 2 or matrix.shape != shape:
         refuse(matrix, name, f"an int8 array {shape}")
     N, K = shape
     vector(scale, name + "_scale", N, IN)
-    words = np.zeros((N, -(-K // 4) + 2), np.int32)
-    words.view(np.int8)[:, :K] = matrix
-    words[:, -2] = scale.view(np.int32)
-    words[:, -1] = 128 * matrix.sum(axis=1, dtype=np.int32)
+    words = np.zeros((N, -(-K // 4) + 1), np.int32)
+    words.view(np.int8)[:, :K] = matrix ^ np.int8(REALS.flip)
+    words[:, -1] = scale.view(np.int32)
     return words.view(np.float32)
 
 

@@ -35,11 +35,16 @@ from fastrnn._types import Array
 
 f32 = np.float32
 
-#: As in vec.h: 1.5 * 2^23, which rounds to whole numbers; 2^f for |f| <= 1/2, to 1e-7.
+#: As in vec.h: where an activation is clipped, and the coefficients of its ratio.
+TANH = tuple(map(f32, (6.139402, 19480.05, 2210.1877, 27.915707, 19480.896, 8701.12, 333.3164)))
+SIGMOID = tuple(
+    map(f32, (12.278804, 311680.8, 8840.751, 27.915707, 1246777.4, 139217.92, 1333.2656))
+)
+#: As in maths.h: 1.5 * 2^23, which rounds to whole numbers; 2^f for |f| <= 1/2, to 1e-7.
 ROUND = f32(12582912.0)
 EXP2 = [f32(c) for c in (1, 0.693147004, 0.240222424, 0.0555073358, 0.00967151299, 0.00132647273)]
 LOG2_E = f32(1.44269504088896340736)
-#: The largest exponent: beyond, both activations are constant.
+#: The largest exponent.
 FAR = f32(126)
 #: Units of a block, which give the order of sums.
 LANES = 16
@@ -49,6 +54,25 @@ ATANH_TERMS = 7
 LN_2 = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
 #: States below become 0.
 SETTLED = f32(2.0**-60)
+
+
+def odd_ratio(x: Array, farthest: Any, p0: Any, p1: Any, p2: Any, *q: Any) -> Array:
+    """Return x (p0 + p1 x^2 + p2 x^4) / (q0 + q1 x^2 + q2 x^4 + x^6), `x` clipped to +-farthest."""
+    x = np.minimum(np.maximum(x, -farthest), farthest)
+    square = x * x
+    over = x * (p0 + square * (p1 + square * p2))
+    result: Array = over / (q[0] + square * (q[1] + square * (q[2] + square)))
+    return result
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), to 6e-6."""
+    return f32(0.5) + odd_ratio(x, *SIGMOID)
+
+
+def tanh(x: Array) -> Array:
+    """Return tanh(x), to 1.2e-5."""
+    return odd_ratio(x, *TANH)
 
 
 def exp2(t: Array) -> Array:
@@ -61,16 +85,6 @@ def exp2(t: Array) -> Array:
     high = (EXP2[2] + EXP2[3] * f) + square * (EXP2[4] + EXP2[5] * f)
     result: Array = power * ((EXP2[0] + EXP2[1] * f) + square * high)
     return result
-
-
-def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x))."""
-    return f32(1) / (f32(1) + exp2(x * -LOG2_E))
-
-
-def tanh(x: Array) -> Array:
-    """Return 2 / (1 + exp(-2 x)) - 1."""
-    return f32(2) / (f32(1) + exp2(x * (f32(-2) * LOG2_E))) - f32(1)
 
 
 def exp(x: Array) -> Array:
