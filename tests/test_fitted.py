@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sklearn.exceptions import NotFittedError
 
 import fastrnn
 from fastrnn._files import model_file
+from fastrnn._kernels import dispatch
 from fastrnn.layers import RECURRENT
 from fastrnn.models.fitted import FittedClassifier, FittedRegressor
 from fastrnn.sklearn import SequenceClassifier, SequenceRegressor
@@ -130,6 +132,7 @@ sys.modules["sklearn"] = None
 import numpy as np
 import fastrnn
 from fastrnn._files import model_file
+from fastrnn._kernels import dispatch
 folder = Path(sys.argv[1])
 for case in sys.argv[2:]:
     model = fastrnn.load(folder / case)
@@ -285,6 +288,40 @@ def test_damaged_and_newer_files(
     monkeypatch.undo()
     with pytest.raises(ValueError, match="m: expected format version 1, got '2'"):
         fastrnn.load(path)
+
+
+@pytest.mark.parametrize("name", [name for name in fastrnn.backends() if name in dispatch.FUSED])
+def test_one_answer(name: str, fitted: Any) -> None:
+    for case in "ints", "labels", "number", "int8":
+        model, x = fitted[case]
+        expected = predicted(model, x)
+        with fastrnn.use_backend(name):
+            for got, wanted in zip(predicted(model, x), expected, strict=True):
+                np.testing.assert_array_equal(got, wanted)
+
+
+def test_loading_draws_no_random_numbers(fitted: Any, tmp_path: Path) -> None:
+    """NumPy imports them late, and a service is to start at once."""
+    fitted["strings"][0].save(tmp_path / "m")
+    code = """
+import sys
+sys.modules["sklearn"] = None
+import fastrnn
+fastrnn.load("m").stream().step([1.0, 2.0, 3.0])
+assert "fastrnn.models.fitted" in sys.modules
+seen = {"numpy.random", "numpy.ma", "fastrnn.models.trainer"} & sys.modules.keys()
+assert not seen, seen
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    fastrnn.Sequential([fastrnn.Dropout(0.5), fastrnn.LSTM(2, 3)]).save(tmp_path / "m")
+    drops, ones = [fastrnn.load(tmp_path / "m").layers[0] for _ in range(2)], np.ones((4, 50))
+    more = pickle.loads(pickle.dumps(drops[0])), copy.deepcopy(drops[1])
+    masks = [drop.forward(ones)[0] for drop in (*drops, *more)]
+    assert (masks[0] != masks[1]).any()
+    np.testing.assert_array_equal(masks[2:], masks[:2])
+    again = [fastrnn.Sequential(fastrnn.load(tmp_path / "m").layers, seed=3) for _ in range(2)]
+    a, b = (model.layers[0].forward(ones)[0] for model in again)
+    np.testing.assert_array_equal(a, b)
 
 
 # -- streams --------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._core import generators
 from fastrnn._kernels.interface import Kernels, StreamStage
 from fastrnn._types import Array
 
@@ -275,7 +276,7 @@ class Layer:
     def touched(self) -> bool:
         """Whether the weights were trained, loaded or set since they were drawn."""
         if self._drawn_by is None:
-            return True
+            return bool(self.parameters())
         drawn = self._draw(np.random.default_rng(self._drawn_by))
         own = self.parameters()
         return not all(np.array_equal(own[name], array) for name, array in drawn.items())
@@ -298,6 +299,9 @@ class Layer:
     def _first_generator(self, seed: int | None) -> np.random.Generator:
         """Return the generator of the first weights, and note whether a seed was given."""
         self._seeded = seed is not None
+        if generators.is_undrawn():
+            self._drawn_by = None
+            return cast("np.random.Generator", generators.LazyGenerator())
         return self._generator(seed)
 
     def _generator(self, seed: int | None) -> np.random.Generator:

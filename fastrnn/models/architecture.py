@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastrnn import _checks
+from fastrnn._core import generators
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer
 from fastrnn.models.network import KINDS, Network
@@ -69,14 +70,15 @@ def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Laye
 
 
 def _layer_from_file(i: int, name: str, config: dict[str, Any], held: int) -> Layer:
-    """Return a layer with initial weights; raise if it claims more weights than the file has."""
+    """Return a layer, its weights unset; raise if it claims more weights than the file has."""
     if name not in KINDS:
         raise ValueError(f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name!r}")
     claimed = KINDS[name].least_weights(config)
     if claimed > held:
         raise ValueError(f"layers[{i}]: claims {claimed} weights or more, the file has {held}")
     make: Any = KINDS[name]
-    layer: Layer = make(**config)
+    with generators.undrawn():
+        layer: Layer = make(**config)
     known = layer.get_config().keys()
     if not config.keys() <= known:
         raise ValueError(f"layers[{i}]: expected one of {sorted(known)}, got {sorted(config)}")

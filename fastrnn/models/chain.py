@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fastrnn import _checks, _frames
+from fastrnn._core.generators import LazyGenerator
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, LoadedKeys, expect_mapping, prefixes_of, with_prefix
 from fastrnn.models.data import Data
@@ -39,7 +40,7 @@ class Chain(Layer):
         for layer, own in zip(self.layers, seeds, strict=False):
             if not only_initial or (seed is not None and not layer.seeded and not layer.touched):
                 layer.reset_parameters(own)
-        self._rng = np.random.default_rng(seeds[-1])
+        self._rng: Any = LazyGenerator() if seed is None else np.random.default_rng(seeds[-1])
 
     @property
     def layers(self) -> tuple[Layer, ...]:
