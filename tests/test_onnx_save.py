@@ -388,6 +388,20 @@ class OwnGRU(fastrnn.GRU):
     """May do anything."""
 
 
+def test_networks_of_text_models(path: Path) -> None:
+    lm = fastrnn.text.CharLM(hidden_size=8, num_layers=1, epochs=1, seed=0)
+    classifier = fastrnn.text.TextClassifier(hidden_size=8, epochs=1, seed=0)
+    assert not hasattr(lm, "net_")
+    assert not hasattr(classifier, "net_")
+    lm.fit("abracadabra " * 30, verbose=0)
+    classifier.fit(["good", "bad bad", "good good"], [1, 0, 1], verbose=0)
+    x = np.array([[1, 2, 1], [2, 0, 2]])
+    for model in (lm, classifier):
+        expect_close(Session(path, model.net_)(x=x), [model.net_(x)])
+        with pytest.raises(TypeError, match=r"got (CharLM|TextClassifier); its net_ is one$"):
+            fastrnn.onnx.save(model, path)
+
+
 def test_refusals(path: Path) -> None:
     lstm, linear = fastrnn.LSTM(I, H), fastrnn.Linear(H, 2)
     for model, options, error, says in (

@@ -256,6 +256,13 @@ class CharLM(estimators.Settings):
         return "" if self._fit is None else self._fit.vocabulary
 
     @property
+    def net_(self) -> Sequential:
+        """The network: from places of characters in :attr:`vocabulary` to a logit for each."""
+        if self._fit is None:
+            raise AttributeError("CharLM.net_: is set by fit")
+        return self._fit.net
+
+    @property
     def history(self) -> list[Record]:
         """``(seconds, characters, loss, validation_bits)`` at each validation of the last `fit`."""
         return self._history

@@ -219,6 +219,16 @@ class TextClassifier(estimators.Settings):
         return _tokens.unspaced(fit.vocabulary)
 
     @property
+    def net_(self) -> Sequential:
+        """The network: from tokens to a logit for each class.
+
+        Tokens are 1 and their place in :attr:`vocabulary`, 0 for unknown ones.
+        """
+        if self._fit is None:
+            raise AttributeError("TextClassifier.net_: is set by fit")
+        return self._fit.net
+
+    @property
     def history(self) -> History | None:
         """Losses of the last `fit`."""
         return self._history

@@ -49,8 +49,8 @@ def save(
     Parameters
     ----------
     model : Sequential or layer
-        RNN, LSTM, GRU, IndRNN, their cells, Embedding, Linear, Dropout; or a Sequential of them. Of
-        a scikit-learn estimator, its ``net_``.
+        Any layer but those of your own classes, any cell, or a Sequential; they may be quantized.
+        Of a ``CharLM``, a ``TextClassifier`` or a scikit-learn estimator, its ``net_``.
     path : str or path-like
         The file is replaced atomically.
     states : bool
@@ -91,7 +91,7 @@ def save(
     else:
         raise TypeError(
             f"model: expected a Sequential or a layer, got {_checks.kind_of(model)}"
-            + ("; its net_ is one" if isinstance(getattr(model, "net_", None), Sequential) else "")
+            + ("; its net_ is one" if "net_" in dir(model) else "")
         )
     atomic.write(where, graph.serialized(type(model).__name__))
 
