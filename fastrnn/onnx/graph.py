@@ -224,26 +224,21 @@ class Reader:
         key = (domain, proto.op_type, getattr(proto, "overload", ""))
         if key in self.functions:
             return self._call(proto, self.functions[key], scope, bound, where)
-        kind, version, attributes = self._schema(proto, domain, where)
-        attributes |= self._attributes(proto, attributes, scope, bound, where)
+        kind, version, defaults, types = self._schema(proto, domain, where)
+        attributes = defaults | self._attributes(proto, defaults, scope, bound, where)
+        for a in proto.attribute:
+            if not a.ref_attr_name and types.get(a.name, a.type) != a.type:
+                wanted, given = map(_KINDS.AttributeType.Name, (types[a.name], a.type))
+                raise ValueError(f"{where}: expected {a.name} of type {wanted}, got {given}")
         node = Node(kind, version, inputs, outputs, attributes, where)
         graphs = [a for a in attributes.values() if isinstance(a, Graph)]
         reads = frozenset(filter(None, inputs)).union(*(g.reads for g in graphs))
-        run: Callable[..., Any] = _Call(kind.run, node)
-        if kind.bind is not None:
-            known = [scope[name] if name else None for name in inputs]
-            try:
-                done = kind.bind(node, known)
-            except _ERRORS as error:
-                raise ValueError(f"{where}: {_said(error)}") from None
-            if done is not None:
-                run, absorbed = done
-                inputs = tuple("" if k in absorbed else n for k, n in enumerate(inputs))
-                reads = frozenset(filter(None, inputs))
-        return Step(node, run, inputs, reads)
+        return Step(node, _Call(kind.run, node), inputs, reads)
 
-    def _schema(self, proto: Any, domain: str, where: str) -> tuple[Operator, int, dict[str, Any]]:
-        """Return a node's operator, its version, and the defaults of its attributes."""
+    def _schema(
+        self, proto: Any, domain: str, where: str
+    ) -> tuple[Operator, int, dict[str, Any], dict[str, int]]:
+        """Return a node's operator, its version, and defaults and types of its attributes."""
         kind = OPERATORS.get((domain, proto.op_type))
         if kind is None:
             of = f" of domain {domain!r}" if domain else ""
@@ -255,7 +250,7 @@ class Reader:
         if opset is None:
             raise ValueError(f"{where}: expected a version of the domain {domain!r} in the model")
         if kind.attributes is not None:
-            return kind, 1, dict(kind.attributes)
+            return kind, 1, dict(kind.attributes), {}
         try:
             schema = onnx.defs.get_schema(proto.op_type, opset, domain)
         except onnx.defs.SchemaError:
@@ -275,10 +270,9 @@ class Reader:
             raise ValueError(
                 f"{where}: expected {least} to {schema.max_input} inputs, got {list(proto.input)}"
             )
-        return kind, schema.since_version, {
-            name: None if (value := _default(a)) is None and not a.required else value
-            for name, a in schema.attributes.items()
-        }  # fmt: skip
+        known = schema.attributes.items()
+        types = {name: int(a.type.value) for name, a in known}
+        return kind, schema.since_version, {name: _default(a) for name, a in known}, types
 
     def _attributes(
         self, proto: Any, known: Mapping[str, Any], scope: Mapping[str, Any],
@@ -309,7 +303,7 @@ class Reader:
         self.depth += 1
         graph, _ = self.graph(proto, scope)
         self.depth -= 1
-        return graph
+        return prepared(graph)
 
     def _call(
         self, proto: Any, function: Any, scope: Mapping[str, Any], bound: Mapping[str, Any],
@@ -335,6 +329,7 @@ class Reader:
         values = tuple(Value(n, None, None) for n in names if n not in constants)
         outputs = tuple(Value(name, None, None) for name in function.output)
         graph = self._body(function.node, values, outputs, constants, {}, given)
+        graph = prepared(graph)
         self.opsets, self.depth = opsets, self.depth - 1
         read = tuple(inputs.get(value.name, "") for value in values)
         kind = Operator(proto.domain, proto.op_type, 0, graph.run)
@@ -399,6 +394,29 @@ def checked_opsets(imports: Iterable[Any], where: str) -> dict[str, int]:
             f"{where}: expected an opset of {OLDEST_OPSET} to {newest}, got {opsets['']}{more}"
         )
     return opsets
+
+
+def prepared(graph: Graph) -> Graph:
+    """Return the graph with what its operators make of constant inputs, such as packed weights."""
+    steps = []
+    for step in graph.steps:
+        bind = step.node.operator.bind
+        done = None
+        if bind is not None:
+            known = [graph.constants.get(name) if name else None for name in step.inputs]
+            try:
+                done = bind(step.node, known)
+            except _ERRORS as error:
+                raise ValueError(f"{step.node.where}: {_said(error)}") from None
+        if done is None:
+            steps.append(step)
+        else:
+            run, absorbed = done
+            inputs = tuple("" if k in absorbed else n for k, n in enumerate(step.inputs))
+            steps.append(Step(step.node, run, inputs, frozenset(filter(None, inputs))))
+    own = {value.name for value in graph.inputs} | graph.constants.keys()
+    own = own.union(*(step.node.outputs for step in steps))
+    return _pruned(graph.inputs, graph.outputs, graph.constants, steps, own)
 
 
 def _pruned(
