@@ -233,7 +233,7 @@ class Reader:
         node = Node(kind, version, inputs, outputs, attributes, where)
         graphs = [a for a in attributes.values() if isinstance(a, Graph)]
         reads = frozenset(filter(None, inputs)).union(*(g.reads for g in graphs))
-        return Step(node, _Call(kind.run, node), inputs, reads)
+        return Step(node, _Call(node), inputs, reads)
 
     def _schema(
         self, proto: Any, domain: str, where: str
@@ -367,11 +367,10 @@ class Reader:
 class _Call:
     """Calls an operator for a node."""
 
-    function: Callable[..., Any]
     node: Node
 
     def __call__(self, *inputs: Any) -> Any:
-        return self.function(self.node, *inputs)
+        return self.node.operator.run(self.node, *inputs)
 
 
 @dataclass(slots=True)

@@ -50,6 +50,16 @@ class Operator:
     scoped: bool = False
     attributes: Mapping[str, Any] | None = None
 
+    def __reduce__(self) -> Any:
+        """Pickle the name: what computes it may be local to a function."""
+        if OPERATORS.get((self.domain, self.name)) is self:
+            return _registered, (self.domain, self.name)
+        return Operator, (self.domain, self.name, self.newest, self.run)
+
+
+def _registered(domain: str, name: str) -> Operator:
+    return OPERATORS[domain, name]
+
 
 OPERATORS: dict[tuple[str, str], Operator] = {}
 
