@@ -70,8 +70,7 @@ def load(path: str | os.PathLike[str]) -> Sequential:
       stream or ``fit(stateful=True)``.
     - Models of half precision, also mixed, are computed in float32.
 
-    HDF5 is read by h5py, in which a file that was made to do so may crash. That of a `.keras` file
-    has a checksum, which shows damage before; a `.h5` file has none.
+    HDF5 is read by h5py in a process of its own, as the library may crash on damaged files.
     """
     where = _checks.path(path)
     with open(where, "rb") as file:

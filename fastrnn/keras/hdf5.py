@@ -1,0 +1,116 @@
+"""HDF5 files, read in a process of its own: the library may crash on damaged ones.
+
+This file is what that process runs, and so it imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+#: deflate makes nothing smaller than this many times.
+_DEFLATED = 1032
+#: The attributes that are read; weight_names is split where it is too long for one.
+_ATTRIBUTES = ("model_config", "keras_version", "weight_names")
+#: What is left out: states of optimizers.
+_LEFT_OUT = ("optimizer", "optimizer_weights")
+#: Groups in groups, at most: far more than models in models make.
+_DEPTH = 40
+#: The exit status of a process that refuses a file, and says why.
+_REFUSED = 3
+
+
+def read(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """Return what :func:`contents` does, from another process.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or refers to others.
+    ImportError
+        If h5py is not installed.
+    """
+    if find_spec("h5py") is None:
+        raise ImportError("fastrnn.keras.load needs h5py: pip install 'fastrnn[keras]'")
+    if "python" not in os.path.basename(sys.executable or "").lower():
+        return contents(data)  # embedded in a program that can't run this file
+    done = subprocess.run(
+        [sys.executable, "-P", __file__],
+        input=data,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    if done.returncode == _REFUSED:
+        raise ValueError(done.stderr.decode())
+    if done.returncode:
+        raise ValueError(f"is damaged: reading its HDF5 ended with status {done.returncode}")
+    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def contents(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """Return all arrays of an HDF5 file by their paths, and texts in attributes by path@name."""
+    import h5py
+
+    with h5py.File(io.BytesIO(data), "r") as file:
+        return dict(_walked(file, "", _DEPTH))
+
+
+def _walked(group: Any, path: str, depth: int) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    import h5py
+
+    if not depth:
+        raise ValueError("is damaged: expected groups in groups to end")
+    for name in group.attrs:
+        if name.rstrip("0123456789") in _ATTRIBUTES:
+            texts = np.ravel(np.asarray(group.attrs[name], object)).tolist()
+            given = [t.decode() if isinstance(t, bytes) else str(t) for t in texts]
+            yield f"{path}@{name}", np.array(given, np.str_)
+    for name in group:
+        if not path and name in _LEFT_OUT:
+            continue
+        inner = f"{path}/{name}" if path else name
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"is damaged: expected {inner} itself, got a link")
+        member = group[name]
+        if isinstance(member, h5py.Group):
+            yield from _walked(member, inner, depth - 1)
+        elif isinstance(member, h5py.Dataset):
+            yield inner, _array(member, inner)
+
+
+def _array(dataset: Any, path: str) -> np.ndarray[Any, Any]:
+    """Return the numbers of a dataset, if the file itself holds them."""
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"is damaged: expected the numbers of {path}, got where others have them")
+    stored = dataset.id.get_storage_size()
+    if dataset.nbytes > stored * (1 if dataset.chunks is None else _DEFLATED):
+        raise ValueError(f"is damaged: {path} claims {dataset.nbytes} bytes, the file has {stored}")
+    values: np.ndarray[Any, Any] = np.asarray(dataset[()])
+    if values.dtype.kind == "V" and values.dtype.itemsize == 2:  # bfloat16, half of a float32
+        return (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if values.dtype.kind not in "fiub":
+        raise ValueError(f"is damaged: expected real numbers at {path}, got {values.dtype}")
+    return values
+
+
+def _main() -> None:
+    try:
+        arrays = contents(sys.stdin.buffer.read())
+    except Exception as error:
+        said = str(error) if isinstance(error, ValueError) else f"is damaged: {error}"
+        sys.stderr.write(said)
+        sys.exit(_REFUSED)
+    np.savez(sys.stdout.buffer, **arrays)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    _main()
