@@ -2,7 +2,9 @@
 
 cimport cython
 cimport numpy as cnp
-from functions cimport LAYER_NORM, LOG_SOFTMAX, SOFTMAX, STANDARDISE, function_of
+from functions cimport (
+    LAYER_NORM, LOG_SOFTMAX, RESTORE, SOFTMAX, STANDARDISE, function_of, restored, standardised,
+)
 from libc.math cimport INFINITY
 from libc.string cimport memcpy, memset
 from maths cimport larger, log_of, vexp, vlargest
@@ -26,6 +28,7 @@ cdef struct RowFunction:
     int which
     real a, b               # its parameters
     const real *table       # (2, F), or NULL
+    const double *scale     # (2, F): the table of STANDARDISE and RESTORE, in float64
     const real *x           # (n, F)
     const real *dy          # (n, F); NULL: forward
     real *y                 # (n, F): the result, or the gradient of x
@@ -70,7 +73,7 @@ cdef void map_row(const RowFunction *s, const real *x, real *y, real *row) noexc
     cdef vf v
     if s.which == LAYER_NORM:
         normalise_into(s, x, row)
-    elif s.which != STANDARDISE:
+    else:
         sum = exponentials(x, row, s.F, &largest)
         log_sum = <real>log_of(sum)
     for u in range(ceil_div(s.F, VL)):
@@ -79,9 +82,6 @@ cdef void map_row(const RowFunction *s, const real *x, real *y, real *row) noexc
             v = vload(row + i) / vset(sum)
         elif s.which == LOG_SOFTMAX:
             v = vload_first(x + i, left) - vset(largest) - vset(log_sum)
-        elif s.which == STANDARDISE:
-            v = vload_first(x + i, left) - vload_first(s.table + i, left)
-            v = v / vload_first(s.table + s.F + i, left)
         else:
             v = vload(row + i)
             if s.table is not NULL:
@@ -89,6 +89,18 @@ cdef void map_row(const RowFunction *s, const real *x, real *y, real *row) noexc
                     v, vload_first(s.table + i, left), vload_first(s.table + s.F + i, left)
                 )
         vstore_first(y + i, v, left)
+
+
+cdef void standardise(const RowFunction *s, const real *x, real *y) noexcept nogil:
+    cdef const double *mean = s.scale
+    cdef const double *deviation = s.scale + s.F
+    cdef ptrdiff_t i
+    if s.which == STANDARDISE:
+        for i in range(s.F):
+            y[i] = standardised(x[i], mean[i], deviation[i])
+    else:
+        for i in range(s.F):
+            y[i] = restored(x[i], mean[i], deviation[i])
 
 
 cdef void map_numbers(const RowFunction *s, ptrdiff_t i, ptrdiff_t end) noexcept nogil:
@@ -106,7 +118,13 @@ cdef void function_share(int index, int count, void *what) noexcept nogil:
     cdef ptrdiff_t begin = split_point(chunks, index, count) * CHUNK
     cdef ptrdiff_t end = min(s.n, split_point(chunks, index + 1, count) * CHUNK)
     cdef real *row = s.rows + 2 * index * ceil_div(s.F, VL) * VL
-    cdef float_mode mode = flush_subnormals()
+    cdef float_mode mode
+    if s.which >= STANDARDISE:
+        # As NumPy does, with the smallest numbers too.
+        for b in range(begin, end):
+            standardise(s, s.x + b * s.F, s.y + b * s.F)
+        return
+    mode = flush_subnormals()
     if s.which < SOFTMAX:
         map_numbers(s, begin * s.F, end * s.F)
     else:
@@ -117,14 +135,32 @@ cdef void function_share(int index, int count, void *what) noexcept nogil:
 
 cdef int check_function(RowFunction *s, table, int which, double a, double b) except -1:
     """Check which function it is, and the table (2, F) that some have."""
-    if not 0 <= which <= STANDARDISE:
-        raise ValueError(f"function: expected 0..{STANDARDISE}, got {which}")
+    if not 0 <= which <= RESTORE:
+        raise ValueError(f"function: expected 0..{RESTORE}, got {which}")
     s.which, s.a, s.b, s.table, s.dy, s.sums = which, <real>a, <real>b, NULL, NULL, NULL
     if s.F < 1 or (table is None) != (which < LAYER_NORM) and which != LAYER_NORM:
         raise ValueError(f"function, table, F: expected others, got {which}, {table}, {s.F}")
-    if table is not None:
-        s.table = matrix(table, "table", 2, s.F, IN)
+    if table is not None and not set_table(s, table):
+        refuse(table, "table", f"a C-contiguous {table_type(which)} array (2, {s.F})")
     return 0
+
+
+cdef inline str table_type(int which):
+    return "float64" if which >= STANDARDISE else real_name()
+
+
+cdef bint set_table(RowFunction *s, object table) noexcept:
+    """Take the data of a table; return whether it is one that the function reads."""
+    cdef bint wide = s.which >= STANDARDISE
+    if not (
+        is_flat(table, cnp.NPY_FLOAT64 if wide else NPY_REAL, 2 * s.F, IN)
+        and cnp.PyArray_NDIM(<cnp.ndarray>table) == 2
+        and cnp.PyArray_DIM(<cnp.ndarray>table, 1) == s.F
+    ):
+        return False
+    s.table = <const real *>cnp.PyArray_DATA(<cnp.ndarray>table)
+    s.scale = <const double *>cnp.PyArray_DATA(<cnp.ndarray>table)
+    return True
 
 
 cdef int check_rows(RowFunction *s, x) except -1:
@@ -180,20 +216,11 @@ cdef class RowStepper(Stage):
 
     cdef bint is_ready(self) except -1:
         # Its shape can be changed by way of a view's base.
-        if self.array is None:
-            return True
-        if not (
-            is_flat(self.array, NPY_REAL, 2 * self.P, IN)
-            and cnp.PyArray_NDIM(self.array) == 2
-            and cnp.PyArray_DIM(self.array, 1) == self.P
-        ):
-            return False
-        self.s.table = data(self.array)
-        return True
+        return self.array is None or set_table(&self.s, self.array)
 
     cdef int refresh(self) except -1:
         self.table.array  # raises if it was reshaped
-        refuse(self.array, "table", f"a C-contiguous {real_name()} array (2, {self.P})")
+        return check_function(&self.s, self.array, self.s.which, self.s.a, self.s.b)
 
     cdef void run(self, const void *x, real *y) noexcept nogil:
         cdef int threads = 1

@@ -1,7 +1,7 @@
 # Gradients of functions of each row. Included in kernels.pyx.
 
 cimport numpy as cnp
-from functions cimport LAYER_NORM, LOG_SOFTMAX, SOFTMAX, STANDARDISE, gradient_of
+from functions cimport LAYER_NORM, SOFTMAX, STANDARDISE, gradient_of
 from libc.string cimport memset
 from norm cimport normalise_row_back
 from panels cimport ceil_div, split_point
@@ -43,11 +43,10 @@ cdef void row_back(
     cdef ptrdiff_t u, i, left, part
     cdef real sum, largest, along = 0
     cdef vf v, y, total
-    if s.which == STANDARDISE:
-        for u in range(ceil_div(s.F, VL)):
-            i, left = u * VL, s.F - u * VL
-            v = vload_first(dy + i, left) / vload_first(s.table + s.F + i, left)
-            vstore_first(dx + i, v, left)
+    if s.which >= STANDARDISE:
+        for i in range(s.F):
+            along = <real>(1 / s.scale[s.F + i] if s.which == STANDARDISE else s.scale[s.F + i])
+            dx[i] = dy[i] * along
         return
     sum = exponentials(x, row, s.F, &largest)
     for part in range(SUM_VECTORS):

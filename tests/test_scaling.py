@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastrnn._core.scaling import mean_and_deviation
 from fastrnn.forecast.scale import Scale
-from fastrnn.models.scaling import mean_and_deviation
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

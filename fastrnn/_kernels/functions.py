@@ -22,7 +22,8 @@ FUNCTIONS = (
     "softmax",  # exp(x_i) / sum_j exp(x_j)
     "log_softmax",  # x_i - log(sum_j exp(x_j))
     "layer_norm",  # (x - mean) / sqrt(var + a) table[0] + table[1]; without a table, neither
-    "standardise",  # (x - table[0]) / table[1]
+    "standardise",  # (x - table[0]) / table[1], computed in float64, the dtype of the table
+    "restore",  # x table[1] + table[0], likewise
 )
 
 

@@ -237,6 +237,12 @@ class FrozenRows(Frozen):
     def __reduce__(self) -> tuple[Any, ...]:
         return FrozenRows, (self.arrays, self.array)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(2, F)."""
+        shape: tuple[int, ...] = self.array.shape
+        return shape
+
 
 class QuantizedTable(Frozen):
     """A table `weight` (V, D), and ``weight_scale`` (V,)."""

@@ -7,8 +7,9 @@ from typing import Self
 
 import numpy as np
 
+from fastrnn._core.scaling import mean_and_deviation
 from fastrnn._types import Array
-from fastrnn.models.scaling import mean_and_deviation
+from fastrnn.layers import Normalization
 
 #: Rounds of regression and estimation of the autocorrelation of what it leaves; Cochrane and Orcutt
 #: (1949) iterate until it is stationary, but three are enough for two digits.
@@ -24,8 +25,12 @@ class Scale:
 
     log: bool
     coefficients: Array
-    mean: Array
-    deviation: Array
+    norm: Normalization
+
+    @property
+    def deviation(self) -> Array:
+        """(K,), the deviations by which values are divided."""
+        return self.norm.deviation
 
     @classmethod
     def of(cls, values: Array, exog: Array, log: bool, season: Array | None = None) -> Self:
@@ -43,17 +48,16 @@ class Scale:
                 "series: expected numbers with a finite standard deviation, "
                 f"got some as large as {np.abs(values).max():.3g}"
             )
-        return cls(log, coefficients, *mean_and_deviation(z))
+        return cls(log, coefficients, Normalization(dtype=np.float64).adapt(z))
 
     def to(self, values: Array, exog: Array) -> Array:
         """Return what the network reads, (n, K)."""
         z = (np.log(values) if self.log else values) - exog @ self.coefficients
-        scaled: Array = (z - self.mean) / self.deviation
-        return scaled
+        return self.norm(z)
 
     def back(self, z: Array, exog: Array) -> Array:
         """Return the values for z (..., n, K) and exog (n, E)."""
-        values: Array = z * self.deviation + self.mean + exog @ self.coefficients
+        values: Array = self.norm.inverse(z) + exog @ self.coefficients
         return np.exp(values) if self.log else values
 
 

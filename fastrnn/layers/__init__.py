@@ -10,6 +10,7 @@ from fastrnn.layers.layer_norm import LayerNorm
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.lstm import LSTM, LSTMCell
 from fastrnn.layers.masking import Masking
+from fastrnn.layers.normalization import Normalization
 from fastrnn.layers.recurrent import RECURRENT as RECURRENT
 from fastrnn.layers.rnn import RNN, RNNCell
 from fastrnn.layers.single_step import SINGLE_STEPS as SINGLE_STEPS
@@ -30,6 +31,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Masking",
+    "Normalization",
     "RNNCell",
     "ReLU",
     "Sigmoid",

@@ -325,9 +325,20 @@ class Layer:
         """
         return {}
 
+    def buffers(self) -> dict[str, Array]:
+        """Return arrays that belong to the layer as its weights do, but are not trained, by name.
+
+        They are in ``state_dict`` and in files. Changes in place take effect at the next call.
+        """
+        return {}
+
+    def arrays(self) -> dict[str, Array]:
+        """Return :meth:`parameters` and :meth:`buffers`."""
+        return {**self.parameters(), **self.buffers()}
+
     def state_dict(self) -> dict[str, Array]:
-        """Return a copy of the weights, by name."""
-        return {name: array.copy() for name, array in self.parameters().items()}
+        """Return a copy of the weights and buffers, by name."""
+        return {name: array.copy() for name, array in self.arrays().items()}
 
     def load_state_dict(
         self, mapping: Mapping[str, Any], strict: bool = True, prefix: str = ""
@@ -359,7 +370,7 @@ class Layer:
             If a value does not hold real numbers.
         """
         given = with_prefix(expect_mapping(mapping), prefix)
-        own = self.parameters()
+        own = self.arrays()
         keys = LoadedKeys(sorted(own.keys() - given.keys()), sorted(given.keys() - own))
         if _checks.flag(strict, "strict") and any(keys):
             raise ValueError(
@@ -378,7 +389,7 @@ class Layer:
 
     def _prefix_hint(self, mapping: Mapping[str, Any]) -> str:
         """Return which prefixes the names of the weights have, if all of them are there."""
-        names = self.parameters().keys()
+        names = self.arrays().keys()
         found = [p for p in prefixes_of(mapping) if p and all(p + n in mapping for n in names)]
         return f"; they are there with prefix={' or '.join(map(repr, found))}" if found else ""
 

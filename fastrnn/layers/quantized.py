@@ -301,9 +301,12 @@ class QuantizedRowMap(Quantized, RowMap):
     """
 
     def __init__(self, layer: RowMap) -> None:
-        arrays = {name: array.astype(REAL) for name, array in layer.parameters().items()}
-        table = None if layer._table is None else layer._table.array
-        frozen = {} if table is None else {"": FrozenRows(arrays, table.astype(REAL))}
+        frozen = {}
+        if layer._table is not None:
+            table = layer._table.array
+            dtype = table.dtype if layer._wide else REAL
+            arrays = {name: array.astype(dtype) for name, array in layer.arrays().items()}
+            frozen = {"": FrozenRows(arrays, table.astype(dtype))}
         self._become(layer, frozen, _table=frozen.get(""))
 
     @classmethod

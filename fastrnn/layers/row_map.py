@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class RowMap(Layer):
 
     #: What the function reads beside x, (2, F).
     _table: Table | None = None
+    #: Whether that is in float64, whatever the dtype of x.
+    _wide: ClassVar[bool] = False
     #: Initial weights are not random.
     _drawn_by = 0
 
@@ -69,12 +71,15 @@ class RowMap(Layer):
 
     def _run(self, x: Array) -> Array:
         """Return the function of a checked array."""
+        return self._evaluated(x, self._function)
+
+    def _evaluated(self, x: Array, function: Function) -> Array:
+        """Return a function of an array, in its dtype."""
         y = np.empty(x.shape, x.dtype)
         if x.size:
             _pins = _checks.pinned(x)
             table = None if self._table is None else self._table.array
-            arguments = self._function.arguments
-            self._kernels(x.dtype).transform(_rows(x), table, _rows(y), **arguments)
+            self._kernels(x.dtype).transform(_rows(x), table, _rows(y), **function.arguments)
         return y
 
     def forward(self, x: Any) -> tuple[Array, RowTape]:
@@ -110,7 +115,8 @@ class RowMap(Layer):
         _pins = _checks.pinned(dy)
         dy = np.ascontiguousarray(_checks.shaped(dy, "dy", x.dtype, x.shape))
         dx = np.empty(x.shape, x.dtype)
-        dtable = None if table is None else np.zeros(table.shape, x.dtype)
+        trained = table is not None and not self._wide
+        dtable = np.zeros((2, x.shape[-1]), x.dtype) if trained else None
         if x.size:
             self._kernels(x.dtype).transform_back(
                 _rows(x), table, _rows(dy), _rows(dx), dtable, **function.arguments

@@ -56,7 +56,7 @@ def restore(model: Mapping[str, Any], tensors: Mapping[str, Array]) -> list[Laye
 
             layer = quantized.restored(layer, held)
         layers.append(layer)
-    own = Network(layers).parameters()
+    own = Network(layers).arrays()
     missing, unexpected = sorted(own.keys() - tensors), sorted(tensors.keys() - own)
     if missing or unexpected:
         raise ValueError(f"tensors: missing {missing}, unexpected {unexpected}")

@@ -54,6 +54,14 @@ class Chain(Layer):
         """
         return self._network.parameters()
 
+    def buffers(self) -> dict[str, Array]:
+        """Return the layers' arrays that are not trained, named likewise."""
+        return {
+            f"{i}.{name}": array
+            for i, layer in enumerate(self.layers)
+            for name, array in layer.buffers().items()
+        }
+
     def load_state_dict(
         self, mapping: Mapping[str, Any], strict: bool = True, prefix: str | Sequence[str] = ""
     ) -> LoadedKeys:
@@ -96,7 +104,7 @@ class Chain(Layer):
 
     def _holders(self) -> list[int]:
         """Return the indices of layers that have weights."""
-        return [i for i, layer in enumerate(self.layers) if layer.parameters()]
+        return [i for i, layer in enumerate(self.layers) if layer.arrays()]
 
     def _prefix_hint(self, mapping: Mapping[str, Any]) -> str:
         """Return prefixes for a net whose modules have these layers' weights, in their order."""
@@ -105,7 +113,7 @@ class Chain(Layer):
         fits = len(prefixes) == len(layers) and all(
             p + name in mapping
             for p, layer in zip(prefixes, layers, strict=True)
-            for name in layer.parameters()
+            for name in layer.arrays()
         )
         if fits and not all(p.rstrip(".").isdecimal() for p in prefixes):
             return f"; they may be there with prefix={prefixes}"
@@ -329,9 +337,9 @@ class Chain(Layer):
             size = layer.features_out or size
             if layer.per_sequence:
                 lead = "(B, "
-            count = sum(p.size for p in layer.parameters().values())
+            count = sum(p.size for p in layer.arrays().values())
             rows.append((f"{i}  {layer!r}", f"{lead}{size})", f"{count:,}"))
-        total = sum(p.size for p in self.parameters().values())
+        total = sum(p.size for p in self.arrays().values())
         rows.append(("", "", f"{total:,}"))
         first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
         for a, b, c in rows:

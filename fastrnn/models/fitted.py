@@ -13,6 +13,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._files import model_file
 from fastrnn._types import Array
+from fastrnn.layers import Normalization
 from fastrnn.models import architecture, class_labels, estimators, sequences
 from fastrnn.models.prediction_stream import PredictionStream
 from fastrnn.models.sequences import Inputs
@@ -185,8 +186,8 @@ class FittedModel(model_file.Model):
                 f"save: expected {self._KIND}, got {type(self).__name__}, a class derived from it, "
                 "which no file can hold"
             )
-        scale = {"mean": self._inputs.mean, "deviation": self._inputs.deviation}
-        tensors = {f"net.{name}": array for name, array in self.net_.parameters().items()} | scale
+        tensors = {f"net.{name}": array for name, array in self.net_.arrays().items()}
+        tensors |= self._inputs.norm.buffers()
         header = {
             "settings": _plain(self.get_params()),
             "net": architecture.describe(self.net_.layers),
@@ -208,7 +209,7 @@ class FittedModel(model_file.Model):
         if isinstance(settings.get("class_weight"), list):
             settings["class_weight"] = dict(settings["class_weight"])
         self = cls(**settings)
-        mean, deviation = (scale_from(tensors, name) for name in ("mean", "deviation"))
+        norm = {name: tensors.pop(name) for name in ("mean", "deviation")}
         weights = {n.removeprefix("net."): tensors.pop(n) for n in [*tensors] if n[:4] == "net."}
         self.net_ = net = Sequential(architecture.restore(model["net"], weights))
         F = net.features_in
@@ -218,9 +219,7 @@ class FittedModel(model_file.Model):
         names = model["feature_names_in"]
         if net.per_sequence is self._per_step or F is None or (1 if table else n) != F:
             raise ValueError(f"net: expected one of {n} features that fits the rest of the file")
-        for array, name in ((mean, "mean"), (deviation, "deviation")):
-            _checks.expect_shape(array, name, (F,))
-        self._inputs = Inputs(F, net.dtype, table, mean, deviation)
+        self._inputs = Inputs(table, norm_from(norm, F, net.dtype))
         if names is not None:
             if len(names) != n or not all(isinstance(name, str) for name in names):
                 raise ValueError(f"feature_names_in: expected {n} str, got {names!r}")
@@ -291,19 +290,18 @@ class FittedRegressor(FittedModel):
 
     _KIND = "SequenceRegressor"
 
-    _target_scale: tuple[Array, Array]
+    _target_norm: Normalization
     _single: bool
 
     def _streamed(self, outputs: Array) -> Array:
         return self._decoded(outputs)
 
     def _decoded(self, outputs: Array) -> Array:
-        mean, deviation = self._target_scale
-        y: Array = outputs * deviation + mean
+        y = self._target_norm.inverse(outputs)
         return y[..., 0] if self._single else y
 
     def _described(self, tensors: dict[str, Array]) -> dict[str, Any]:
-        tensors["target.mean"], tensors["target.deviation"] = self._target_scale
+        tensors |= {f"target.{n}": array for n, array in self._target_norm.buffers().items()}
         return {"single": self._single}
 
     def _restore_targets(self, described: dict[str, Any], tensors: dict[str, Array]) -> None:
@@ -311,18 +309,22 @@ class FittedRegressor(FittedModel):
         self._single = _checks.flag(described["single"], "single")
         if self._single and K > 1:
             raise ValueError(f"single: expected False where there are {K} targets")
-        mean, deviation = (scale_from(tensors, f"target.{n}") for n in ("mean", "deviation"))
-        for array, name in ((mean, "target.mean"), (deviation, "target.deviation")):
-            _checks.expect_shape(array, name, (K,))
-        self._target_scale = mean, deviation
+        norm = {name: tensors.pop(f"target.{name}") for name in ("mean", "deviation")}
+        self._target_norm = norm_from(norm, K, np.dtype(np.float64), "target.")
 
 
-def scale_from(tensors: dict[str, Array], name: str) -> Array:
-    """Take a mean or deviation out of the tensors of a file."""
-    array = _checks.expect_dtype(tensors.pop(name), name, np.dtype(np.float64)).copy()
-    if not np.isfinite(array).all() or (name.endswith("deviation") and not (array > 0).all()):
-        raise ValueError(f"{name}: expected finite numbers, and deviations above 0")
-    return array
+def norm_from(
+    arrays: Mapping[str, Array], features: int, dtype: np.dtype[Any], prefix: str = ""
+) -> Normalization:
+    """Return the normalization of a file, which holds `arrays` by these names, with a prefix."""
+    for name, array in arrays.items():
+        _checks.expect_dtype(array, prefix + name, np.dtype(np.float64))
+        _checks.expect_shape(array, prefix + name, (features,))
+        if not np.isfinite(array).all() or (name == "deviation" and not (array > 0).all()):
+            raise ValueError(f"{prefix + name}: expected finite numbers, and deviations above 0")
+    norm = Normalization(features, dtype=dtype)
+    norm.load_state_dict(arrays)
+    return norm
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -201,7 +201,7 @@ class EarlyStopping(Monitor):
         copies = {n: _checks.numeric(a, f"weights {n}").copy() for n, a in weights.items()}
         model = getattr(self, "model", None)
         if copies and model is not None:
-            own = model.parameters()
+            own = model.arrays()
             if copies.keys() != own.keys():
                 raise ValueError(f"weights: expected {sorted(own)}, got {sorted(copies)}")
             for name, a in own.items():

@@ -93,6 +93,14 @@ class Network:
             for name, array in layer.parameters().items()
         }
 
+    def arrays(self) -> dict[str, Array]:
+        """Return all arrays of the layers, also those that are not trained."""
+        return {
+            f"{i}.{name}": array
+            for i, layer in enumerate(self.layers)
+            for name, array in layer.arrays().items()
+        }
+
     def apply(
         self,
         x: Array,

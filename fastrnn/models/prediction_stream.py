@@ -59,7 +59,7 @@ class PredictionStream(Bound):
         _pins = _checks.pinned(x)
         if not np.logical_and.reduce(np.isfinite(x), axis=None):
             raise ValueError("x_t: expected finite numbers, got NaN or infinity")
-        return self._result(self._stream.step(self._inputs.scale(x)).astype(np.float64))
+        return self._result(self._stream.step(self._inputs.norm(x)).astype(np.float64))
 
     def _features(self, x_t: Any) -> Array:
         """Return features in their order, (B, F) or (F,)."""

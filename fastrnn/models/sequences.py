@@ -12,7 +12,7 @@ import numpy as np
 
 from fastrnn import _checks, _frames
 from fastrnn._types import Array
-from fastrnn.models.scaling import mean_and_deviation
+from fastrnn.layers.normalization import Normalization
 
 _SWAPPED = "these may be features by steps: pass {}"
 
@@ -25,29 +25,30 @@ class Inputs:
 
     Attributes
     ----------
-    features : int
-        F, over time.
-    dtype : dtype
     table : bool
         Whether they were given as a table (n, T).
-    mean, deviation : (F,) array
+    norm : Normalization
+        How features are scaled, in float64, to the dtype of the inputs.
     """
 
-    features: int
-    dtype: np.dtype[Any]
     table: bool
-    mean: Array
-    deviation: Array
+    norm: Normalization
 
     @classmethod
     def of(cls, sequences: Any, table: bool, standardize: bool, weight: Array | None) -> Self:
         """Return those of sequences; each of their steps has its sequence's weight, > 0."""
-        F = sequences[0].shape[1]
-        scale = np.zeros(F), np.ones(F)
-        if standardize:
-            weight = None if weight is None else weight.repeat(steps(sequences))
-            scale = mean_and_deviation(joined(sequences), weight)
-        return cls(F, sequences[0].dtype, table, *scale)
+        norm = Normalization(sequences[0].shape[1], dtype=sequences[0].dtype)
+        return cls(table, norm.adapt(sequences, sample_weight=weight) if standardize else norm)
+
+    @property
+    def features(self) -> int:
+        """F, the number of features over time."""
+        return self.norm.features or 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the inputs to `fit`, and of the network."""
+        return self.norm.dtype
 
     def scaled(self, sequences: Any) -> Any:
         """Return sequences as the network takes them."""
@@ -61,14 +62,7 @@ class Inputs:
                 f"X: expected {self.features} feature{'s' * (self.features > 1)} over time, as in "
                 f"fit, got {F}{hint}"
             )
-        return (
-            [*map(self.scale, sequences)] if isinstance(sequences, list) else self.scale(sequences)
-        )
-
-    def scale(self, x: Array) -> Array:
-        """Return features (..., F) scaled."""
-        scaled: Array = (x - self.mean) / self.deviation
-        return scaled.astype(self.dtype, copy=False)
+        return [*map(self.norm, sequences)] if isinstance(sequences, list) else self.norm(sequences)
 
 
 def steps(sequences: Any) -> Array:
@@ -76,13 +70,6 @@ def steps(sequences: Any) -> Array:
     if isinstance(sequences, np.ndarray):
         return np.full(len(sequences), sequences.shape[1])
     return np.array([len(x) for x in sequences])
-
-
-def joined(sequences: Any) -> Array:
-    """Return the steps of all sequences, one after the other."""
-    if isinstance(sequences, np.ndarray):
-        return sequences.reshape(-1, *sequences.shape[2:])
-    return np.concatenate(sequences)
 
 
 def taken(sequences: Any, rows: Array) -> Any:

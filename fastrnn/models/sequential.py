@@ -376,7 +376,7 @@ class Sequential(Chain):
         ``fastrnn.callbacks.Checkpoint`` saves the state of a training.
         """
         described = architecture.describe(self.layers)
-        model_file.write(path, "Sequential", described, self.parameters())
+        model_file.write(path, "Sequential", described, self.arrays())
 
     @classmethod
     def _from_file(cls, model: dict[str, Any], tensors: dict[str, Array]) -> Self:

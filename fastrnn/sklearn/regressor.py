@@ -10,8 +10,8 @@ from sklearn.utils import check_array
 
 from fastrnn import _checks
 from fastrnn._types import Array
+from fastrnn.layers import Normalization
 from fastrnn.models.fitted import FittedRegressor
-from fastrnn.models.scaling import mean_and_deviation
 from fastrnn.sklearn._estimator import SequenceEstimator
 
 
@@ -106,11 +106,12 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
         _pins = _checks.pinned(y)
         rows = y.reshape(len(y), -1)
         if fresh:
-            self._target_scale = mean_and_deviation(rows, weight)
+            norm = Normalization(dtype=np.float64)
+            self._target_norm = norm.adapt(rows, sample_weight=weight)
             self._single = y.ndim == 1
-        mean, deviation = self._target_scale
-        _checks.expect_shape(rows, "y", (len(y), len(mean)))
-        return ((rows - mean) / deviation).astype(self._inputs.dtype), len(mean), weight
+        K = self._target_norm.features or 0
+        _checks.expect_shape(rows, "y", (len(y), K))
+        return self._target_norm(rows).astype(self._inputs.dtype), K, weight
 
     def _score_of(self, outputs: Array, target: Array, weight: Array | None) -> float:
         from sklearn.metrics import r2_score

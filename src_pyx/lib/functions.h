@@ -6,12 +6,20 @@
 #include "maths.h"
 
 enum { AFFINE, RELU, CLIP, LEAKY_RELU, THRESHOLDED_RELU, ELU, TANH, SIGMOID, HARD_SIGMOID, SOFTPLUS,
-       SOFTSIGN, SILU, GELU_TANH, SOFTMAX, LOG_SOFTMAX, LAYER_NORM, STANDARDISE };
+       SOFTSIGN, SILU, GELU_TANH, SOFTMAX, LOG_SOFTMAX, LAYER_NORM, STANDARDISE, RESTORE };
 
 #define GELU_SCALE ((real)0.7978845608028654) /* sqrt(2 / pi): Hendrycks and Gimpel 2016, section 2 */
 #define GELU_CUBE ((real)0.044715)
 
 INLINE vf gelu_angle(vf x) { return vfma(x * x * vset(GELU_CUBE), x, x) * vset(GELU_SCALE); }
+
+/* In float64: the mean may be large, beside the deviation. */
+INLINE real standardised(real x, double mean, double deviation) {
+    return (real)(((double)x - mean) / deviation);
+}
+INLINE real restored(real x, double mean, double deviation) {
+    return (real)((double)x * deviation + mean);
+}
 
 NOINLINE vf function_of(int which, vf x, real a, real b) {
     switch (which) {

@@ -58,6 +58,7 @@ def value(o: Operations, name: str, x: Array, table: Array | None, a: Any, b: An
         "log_softmax": lambda: _log_softmax(o, x),
         "layer_norm": lambda: _scaled(o.normalise(x, a).hat, table),
         "standardise": lambda: (x - _rows(table)[0]) / _rows(table)[1],
+        "restore": lambda: x * _rows(table)[1] + _rows(table)[0],
     }
     return np.asarray(formulas[name](), x.dtype)
 
@@ -88,7 +89,8 @@ def gradient(
         "gelu_tanh": lambda: d / 2 * _gelu_slope(o.tanh(_angle(x)), x),
         "softmax": lambda: y * (d - o.sum(d * y)),
         "log_softmax": lambda: d - np.exp(y) * o.sum(d),
-        "standardise": lambda: d / _rows(table)[1],
+        "standardise": lambda: d * (1 / _rows(table)[1]).astype(x.dtype),
+        "restore": lambda: d * _rows(table)[1].astype(x.dtype),
     }
     return np.asarray(formulas[name](), x.dtype), None
 
@@ -142,11 +144,12 @@ def _checked(x: Any, table: Array | None, function: int) -> str:
     if not 0 <= function < len(FUNCTIONS):
         raise ValueError(f"function: expected 0..{len(FUNCTIONS) - 1}, got {function}")
     name = FUNCTIONS[function]
-    wants = {"layer_norm": (False, True), "standardise": (True,)}.get(name, (False,))
+    scales = name in ("standardise", "restore")
+    wants = (True,) if scales else (False, True) if name == "layer_norm" else (False,)
     if F < 1 or (table is not None) not in wants:
         raise ValueError(f"function, table, F: expected others, got {function}, {table}, {F}")
     if table is not None:
-        arrays.like(table, "table", (2, F), dtype)
+        arrays.like(table, "table", (2, F), np.dtype(np.float64) if scales else dtype)
     return name
 
 
