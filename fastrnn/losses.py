@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "MSE",
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "FunctionLoss",
     "Huber",
     "Loss",
     "binary_cross_entropy",
@@ -36,7 +38,8 @@ __all__ = [
 class Loss(ABC):
     """The mean of a loss over all elements, or a weighted mean.
 
-    A custom loss defines :meth:`target_shape`, :meth:`checked_target` and :meth:`compute`.
+    A custom loss defines :meth:`target_shape`, :meth:`checked_target` and :meth:`compute`; or is a
+    function, as :class:`FunctionLoss` describes.
 
     Examples
     --------
@@ -390,6 +393,134 @@ def _counting(where: Array, weight: Array | None) -> Array:
     return np.asarray(where & counts)
 
 
+class FunctionLoss(Loss):
+    """A loss as a function of one's own: ``f(y_true, y_pred) -> (value, dy)``.
+
+    ``compile`` and :func:`get` make one of a function.
+
+    Parameters
+    ----------
+    function : callable
+        It gets targets and outputs of a batch: (B, ...) and (B, O), or per step (B, T, ...) and
+        (B, T, O); where rows or steps have weight 0, as padding has, without these, side by side:
+        (n, ...) and (n, O). Where O is 1, targets have that axis too. It returns either
+
+        - a number, the mean of the loss, and its gradient with respect to the outputs, in their
+          shape; weights other than 0 then have to be equal; or
+        - the loss of each row or step, (B,), (B, T) or (n,), and for each the gradient of its own
+          loss, in the shape of the outputs; these are then weighted as other losses are.
+
+    Examples
+    --------
+    >>> def pinball(y_true, y_pred, q=0.9):  # Koenker and Bassett 1978
+    ...     error = y_true - y_pred
+    ...     loss = np.maximum(q * error, (q - 1) * error)
+    ...     return loss.mean(axis=-1), np.where(error > 0, -q, 1 - q) / y_pred.shape[-1]
+    >>> loss = fastrnn.losses.FunctionLoss(pinball)
+    >>> round(loss([[1.0], [2.0]], [[2.0], [1.0]]), 4)
+    0.5
+    >>> round(loss([[1.0], [2.0]], [[2.0], [1.0]], weight=[1, 0]), 4)
+    0.9
+    >>> model = fastrnn.Sequential([fastrnn.GRU(3, 5), fastrnn.Linear(5, 1)])
+    >>> model.compile("adam", pinball)
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[Array, Array], tuple[Any, Any]]) -> None:
+        if not callable(function) or isinstance(function, type):
+            raise TypeError(f"loss: expected a function, got {_checks.kind_of(function)}")
+        self._function = function
+
+    @property
+    def function(self) -> Callable[[Array, Array], tuple[Any, Any]]:
+        """The function."""
+        return self._function
+
+    def value_and_grad(self, output: Any, target: Any, weight: Any = None) -> tuple[float, Array]:
+        """Return the loss and its gradient, as of other losses: batch-first."""
+        _pins = _checks.pinned(output, target, weight)
+        z = _checks.floats(output, "output")
+        w = None
+        if weight is not None:
+            w = checked_weight(weight, self.target_shape(z.shape), z.dtype)
+        t = self.checked_target(target, z.shape, z.dtype, weight=w)
+        return self._evaluated(z, t, w) if z.size else (math.nan, np.empty_like(z))
+
+    def target_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the leading axes of targets of an output of `shape`."""
+        return shape[:-1] or shape
+
+    def checked_target(
+        self,
+        target: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str = "target",
+        weight: Array | None = None,
+    ) -> Array:
+        """Return targets as numbers; whole ones stay what they are."""
+        t = _checks.numeric(target, name)
+        lead = self.target_shape(shape)
+        _checks.expect_shape(t, name, (*lead, *t.shape[len(lead) :]))
+        if shape[-1:] == (1,) and t.shape == shape[:-1]:
+            t = t[..., None]
+        return t.astype(dtype) if t.dtype.kind == "f" else t
+
+    def compute(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
+        """Return the loss of outputs, which are time-first if they are (T, B, O)."""
+        if z.ndim < 3:
+            return self._evaluated(z, t, w)
+        w = w if w is None or w.ndim < 2 else w.swapaxes(0, 1)
+        value, dy = self._evaluated(z.swapaxes(0, 1), t.swapaxes(0, 1), w)
+        return value, dy.swapaxes(0, 1)
+
+    def _evaluated(self, z: Array, t: Array, w: Array | None) -> tuple[float, Array]:
+        lead = self.target_shape(z.shape)
+        counted: Any = ...
+        if w is not None:
+            w = np.broadcast_to(w.reshape(w.shape + (1,) * (len(lead) - w.ndim)), lead)
+            if not w.any():
+                return 0.0, np.zeros_like(z)
+            counted = w != 0 if not w.all() else ...
+            w = w[counted]
+        values, dy = self._called(z[counted], t[counted])
+        if values.ndim == 0:
+            if w is not None and not (w == w.flat[0]).all():
+                raise ValueError(
+                    "loss: expected a value for each row or step, shape "
+                    f"{_checks.shape_text(w.shape)}, as their weights differ, got a number"
+                )
+        else:
+            share = np.ones(values.shape) if w is None else w.astype(np.float64)
+            share = share / share.sum()
+            dy = dy * share.astype(z.dtype).reshape(share.shape + (1,) * (dy.ndim - share.ndim))
+            values = (values * share).sum()
+        grad = np.zeros_like(z)
+        grad[counted] = dy
+        return float(values), grad
+
+    def _called(self, z: Array, t: Array) -> tuple[Array, Array]:
+        """Return what the function returns, as float64 and in the dtype of the outputs."""
+        found = self._function(t, z)
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise TypeError(
+                "loss: expected a function f(y_true, y_pred) that returns (value, dy), got "
+                f"{_checks.kind_of(found)}"
+            )
+        values = _checks.numeric(found[0], "value of the loss").astype(np.float64)
+        lead = self.target_shape(z.shape)
+        if values.shape not in ((), lead):
+            wanted = f"() or {_checks.shape_text(lead)}"
+            got = _checks.shape_text(values.shape)
+            raise ValueError(f"value of the loss: expected shape {wanted}, got {got}")
+        return values, _checks.shaped(found[1], "dy of the loss", z.dtype, z.shape)
+
+    def __repr__(self) -> str:
+        name = getattr(self._function, "__qualname__", type(self._function).__name__)
+        return f"FunctionLoss({name})"
+
+
 mse = MSE()
 mae = MAE()
 huber = Huber()
@@ -405,10 +536,12 @@ NAMES: dict[str, Loss] = {
 }
 
 
-def get(loss: str | Loss) -> Loss:
-    """Return the loss of this name, or `loss` itself."""
+def get(loss: str | Loss | Callable[[Array, Array], tuple[Any, Any]]) -> Loss:
+    """Return the loss of this name, or `loss` itself; of a function, a :class:`FunctionLoss`."""
     if isinstance(loss, str):
         return NAMES[_checks.choice(loss, "loss", NAMES)]
-    if not isinstance(loss, Loss):
-        raise TypeError(f"loss: expected a name or a Loss, got {_checks.kind_of(loss)}")
-    return loss
+    if isinstance(loss, Loss):
+        return loss
+    if not callable(loss) or isinstance(loss, type):
+        raise TypeError(f"loss: expected a name, a Loss or a function, got {_checks.kind_of(loss)}")
+    return FunctionLoss(loss)

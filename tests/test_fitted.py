@@ -112,7 +112,9 @@ def test_an_estimator_comes_back(case: str, fitted: Any, tmp_path: Path) -> None
     assert clone(loaded).get_params() == model.get_params()
     expect_same(loaded, model, x)
     assert loaded.net_.quantized == model.net_.quantized
-    for name in set(vars(model)) - {"net_", "_inputs"}:
+    for name in {"_target_norm"} & set(vars(model)):
+        np.testing.assert_equal(getattr(loaded, name).buffers(), getattr(model, name).buffers())
+    for name in set(vars(model)) - {"net_", "_inputs", "_target_norm"}:
         np.testing.assert_equal(getattr(loaded, name), getattr(model, name))
     if isinstance(model, SequenceClassifier):
         assert loaded.classes_.dtype == model.classes_.dtype

@@ -90,7 +90,7 @@ def test_no_file_can_hold_a_class_of_ones_own(tmp_path: Path) -> None:
         pass
 
     with pytest.raises(
-        TypeError, match=r"layers\[0\]: expected one of .*, got Special, a class derived"
+        TypeError, match=r"layers\[0\]: expected one of .*, got Special, a class of your own"
     ):
         Sequential([Special(2, 2)]).save(tmp_path / "m")
 

@@ -15,8 +15,8 @@ from fastrnn._kernels import dispatch
 N, T, F, H, O = 10, 7, 3, 5, 2
 
 
-@pytest.fixture
-def X(dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
+@pytest.fixture(name="X")
+def inputs(dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
     """Return data far from 0, beside their deviation."""
     return rng.normal([1e4, -20, 0.5], [3, 0.1, 20], (N, T, F)).astype(dtype)
 

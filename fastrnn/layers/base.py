@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
@@ -54,7 +56,25 @@ class LoadedKeys(NamedTuple):
 
 
 class Layer:
-    """A layer: holds weights and modes, but nothing from any call.
+    """A layer: holds weights and modes, but nothing from any call. The base of layers of one's own.
+
+    A subclass defines `forward` and `backward`, and `parameters` if it has weights. A
+    :class:`Sequential` then trains it, predicts and streams with it; it pickles, and no file holds
+    it, as files hold no code.
+
+    - ``forward(x) -> (y, tape)``. Models pass x as (T, B, F), or (B, F) in a stream and after a
+      layer with one output per sequence, in their dtype, and y has the same leading axes. `tape`
+      is whatever `backward` needs. If `forward` has the keyword arguments `lengths` (B,) and
+      `reset` (T, B), it gets those of the call, or None.
+    - ``backward(tape, dy) -> (dx, grads)``, with the gradients of all `parameters` by name.
+    - ``parameters() -> {name: array}``, the arrays themselves, which training changes in place.
+    - ``__call__(x)``, if inference is to differ from `forward`.
+    - `features_in` and `features_out`, if the last axes of x and y have a fixed size;
+      `per_sequence`, if y is (B, F), one output per sequence; all as properties or attributes of
+      the class.
+    - `has_state`, if there is a state from step to step: an array (..., B, n), or a tuple of
+      such. Then ``forward(x, state) -> (y, state, tape)``, in which None stands for the first
+      state, ``backward(tape, dy) -> (dx, dstate, grads)``, and models take and return the state.
 
     Attributes
     ----------
@@ -72,12 +92,38 @@ class Layer:
     >>> twin = fastrnn.LSTM(3, 5, num_layers=2)
     >>> twin.load_state_dict(lstm.state_dict())
     <All keys matched successfully>
+
+    One's own: each feature times a weight.
+
+    >>> class Scale(fastrnn.Layer):
+    ...     def __init__(self, features):
+    ...         self.weight = np.ones(features, np.float32)
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.weight, x
+    ...
+    ...     def backward(self, tape, dy):
+    ...         of_rows = (dy * tape).reshape(-1, len(self.weight))
+    ...         return dy * self.weight, {"weight": of_rows.sum(axis=0)}
+    ...
+    ...     def parameters(self):
+    ...         return {"weight": self.weight}
+    >>> model = fastrnn.Sequential([fastrnn.GRU(3, 5), Scale(5), fastrnn.Linear(5, 1)], seed=0)
+    >>> model.compile("adam", "mse")
+    >>> X = np.random.default_rng(0).normal(size=(64, 7, 3))
+    >>> history = model.fit(X, X[..., :1], epochs=5, verbose=0)
+    >>> bool((model.layers[1].weight != 1).all())
+    True
+    >>> model.stream().step(X[0, 0]).shape
+    (1,)
     """
 
     #: Whether a model can hold the layer, which must then run over whole sequences.
     stackable: ClassVar[bool] = True
-    #: Whether only attributes that the class defines may be set.
+    #: Whether only attributes that the class defines may be set: on the library's own classes.
     _closed: ClassVar[bool] = False
+    #: Which of `lengths` and `reset` the `forward` of one's own layer takes.
+    _takes: ClassVar[tuple[str, ...]] = ()
     _training = True
     _trainable = True
     #: Whether the caller gave a seed for the initial weights.
@@ -89,6 +135,9 @@ class Layer:
         """Mark the library's own classes as closed to unknown attributes."""
         super().__init_subclass__(**more)
         cls._closed = cls.__module__.startswith("fastrnn.")
+        if not cls._closed and hasattr(cls, "forward"):
+            named = inspect.signature(cls.forward).parameters
+            cls._takes = tuple(name for name in ("lengths", "reset") if name in named)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Raise if an attribute is fixed or, on the library's own classes, unknown."""
@@ -207,8 +256,11 @@ class Layer:
         state
             The state after the last step; None for a layer without state.
         """
-        call: Any = self
-        return call(x), None
+        if self._closed:
+            return self(x), None
+        given = {n: v for n, v in (("lengths", lengths), ("reset", reset)) if n in self._takes}
+        y, end = self(x, state, **given) if self.has_state else (self(x, **given), None)
+        return self._own_output(y, x), end
 
     def apply_forward(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
@@ -223,8 +275,15 @@ class Layer:
             For :meth:`apply_backward`.
         """
         layer: Any = self
-        y, tape = layer.forward(x)
-        return y, None, tape
+        if self._closed:
+            y, tape = layer.forward(x)
+            return y, None, tape
+        given = {n: v for n, v in (("lengths", lengths), ("reset", reset)) if n in self._takes}
+        if self.has_state:
+            y, end, tape = layer.forward(x, state, **given)
+        else:
+            (y, tape), end = layer.forward(x, **given), None
+        return self._own_output(y, x), end, tape
 
     def apply_backward(
         self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True
@@ -249,8 +308,34 @@ class Layer:
             By the names of :meth:`parameters`.
         """
         layer: Any = self
-        dx, grads = layer.backward(tape, dy)
-        return dx, grads
+        dx, *_, grads = layer.backward(tape, dy)
+        return dx, grads if self._closed else self._own_gradients(grads)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run `forward` of a layer of one's own, without its tape."""
+        layer: Any = self
+        y, *state, _ = layer.forward(*args, **options)
+        return (y, *state) if state else y
+
+    def _own_output(self, y: Any, x: Array) -> Array:
+        """Return the output of a layer of one's own; raise if it is not what a model needs."""
+        name = f"output of {type(self).__name__}"
+        lead = x.shape if self.vocabulary else x.shape[:-1]
+        lead = lead[1:] if self.per_sequence and len(lead) > 1 else lead
+        size = self.features_out or (1 if self.vocabulary else x.shape[-1])
+        dtype = x.dtype if x.dtype.kind == "f" else np.asarray(y).dtype
+        return _checks.shaped(y, name, self.dtype or dtype, (*lead, size))
+
+    def _own_gradients(self, grads: Any) -> dict[str, Any]:
+        """Return the gradients of a layer of one's own; raise if they are not of its weights."""
+        own, kind = self.parameters(), type(self).__name__
+        if not isinstance(grads, Mapping) or grads.keys() != own.keys():
+            got = sorted(grads) if isinstance(grads, Mapping) else _checks.kind_of(grads)
+            raise ValueError(f"gradients of {kind}: expected those of {sorted(own)}, got {got}")
+        return {
+            name: _checks.shaped(grads[name], f"gradient of {kind}.{name}", w.dtype, w.shape)
+            for name, w in own.items()
+        }
 
     def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> Stage | None:
         """Return the layer's stage in a stream; None passes the input on.
@@ -263,7 +348,12 @@ class Layer:
         dtype : dtype
             Of the model.
         """
-        return CallStage(self)
+        if self.per_sequence:
+            raise ValueError(
+                f"stream: expected layers that give an output for each step, {self!r} needs whole "
+                "sequences"
+            )
+        return StateStage(self) if self.has_state else CallStage(self)
 
     # Weights.
 
@@ -291,9 +381,9 @@ class Layer:
             fresh seed.
         """
         rng = self._generator(seed)
-        drawn = self._draw(rng)
-        for name, array in self.parameters().items():
-            array[...] = drawn[name]
+        own = self.parameters()
+        for name, array in self._draw(rng).items():
+            own[name][...] = array
         self._start(rng)
 
     def _first_generator(self, seed: int | None) -> np.random.Generator:
@@ -467,6 +557,38 @@ class CallStage(Stateless):
     def step(self, x: Array, out: Array) -> None:
         """Write the layer's output for `x` to `out`."""
         out[...] = self._layer.apply(x)[0]
+
+
+class StateStage:
+    """The stage of a layer of one's own with a state."""
+
+    __slots__ = ("_layer", "_state")
+    parts = None
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer, self._state = layer, None
+
+    def step(self, x: Array, out: Array) -> None:
+        """Write the layer's output for one step `x` to `out`."""
+        y, self._state = self._layer.apply(x[None], self._state)
+        out[...] = y[0]
+
+    @property
+    def state(self) -> Any:
+        """A copy of the state; None for the first one."""
+        return copy.deepcopy(self._state)
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._state = copy.deepcopy(value)
+
+    def reset(self, rows: Any = None) -> None:
+        """Zero these rows of the state; None selects all, which then have the first state."""
+        if rows is None:
+            self._state = None
+        for array in self._state if isinstance(self._state, tuple) else (self._state,):
+            if array is not None:
+                array[..., _checks.rows(rows, array.shape[-2]), :] = 0
 
 
 def dtype_shown(dtype: np.dtype[Any]) -> str:

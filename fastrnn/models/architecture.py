@@ -20,8 +20,8 @@ def describe(layers: Sequence[Layer]) -> dict[str, Any]:
         name = type(like).__name__
         if type(like) is not KINDS.get(name):
             raise TypeError(
-                f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name}, a class derived "
-                "from one, which no file can hold"
+                f"layers[{i}]: expected one of {', '.join(KINDS)}, got {name}, a class of your "
+                "own, which no file can hold; pickle the model, or keep its state_dict()"
             )
         more = {"quantized": True} if layer.quantized else {}
         specs.append({"class": name, "config": like.get_config(), **more})

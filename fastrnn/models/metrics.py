@@ -10,7 +10,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._types import Array
-from fastrnn.losses import NAMES, BinaryCrossEntropy, CrossEntropy, Elementwise, Loss
+from fastrnn.losses import NAMES, BinaryCrossEntropy, CrossEntropy, Elementwise, FunctionLoss, Loss
 
 #: The mean over a batch of outputs, given targets and weights.
 Mean = Callable[[Array, Array, Array | None], float]
@@ -112,6 +112,8 @@ def get_metric(metric: Any, loss: Loss) -> tuple[str, Metric]:
     else:
         name = getattr(metric, "__name__", type(metric).__name__.lower())
     if isinstance(metric, Loss):
+        if isinstance(loss, FunctionLoss):
+            return name, partial(_of_any_targets, metric)
         if isinstance(metric, Elementwise) != isinstance(loss, Elementwise):
             raise ValueError(f"metrics: {name} takes other targets than {type(loss).__name__}")
         return name, partial(_of_loss, metric)
@@ -134,6 +136,10 @@ def _expect_targets_first(function: Any, name: str) -> None:
 
 def _of_loss(loss: Loss, z: Array, t: Array, w: Array | None) -> float:
     return loss.compute(z, t, w)[0]
+
+
+def _of_any_targets(loss: Loss, z: Array, t: Array, w: Array | None) -> float:
+    return _of_loss(loss, z, loss.checked_target(t, z.shape, z.dtype, "y", w), w)
 
 
 def _classes(z: Array, t: Array, w: Array | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -96,7 +96,7 @@ class Sequential(Chain):
     def compile(
         self,
         optimizer: str | optim.Optimizer = "adam",
-        loss: str | losses.Loss = "cross_entropy",
+        loss: str | losses.Loss | Callable[[Array, Array], Any] = "cross_entropy",
         metrics: Sequence[Any] | None = (),
     ) -> None:
         """Configure the model for training.
@@ -105,8 +105,10 @@ class Sequential(Chain):
         ----------
         optimizer : {"sgd", "adam", "adamw", "rmsprop", "adagrad"} or Optimizer
             A name stands for a new optimizer with default options.
-        loss : {"mse", "mae", "huber", "cross_entropy", "binary_cross_entropy"} or Loss
-            The last two take logits: the model needs no softmax or sigmoid.
+        loss : {"mse", "mae", "huber", "cross_entropy", "binary_cross_entropy"}, Loss or callable
+            The last two names take logits: the model needs no softmax or sigmoid. A function
+            ``f(y_true, y_pred) -> (value, dy)`` is described in
+            :class:`fastrnn.losses.FunctionLoss`.
         metrics : sequence of str or callable
             ``"accuracy"``, names of losses, which weigh as the loss does, or functions
             ``f(y_true, y_pred) -> float``, as in Keras and scikit-learn, which get no weights.
