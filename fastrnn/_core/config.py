@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from fastrnn._version import __version__
 _MOST_THREADS = 2**31 - 1
 
 #: Where Linux publishes the limits of control groups.
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
+_CONTROL_GROUP = "/sys/fs/cgroup"
 
 
 def _initial_threads() -> int:
@@ -41,11 +40,17 @@ def _quota(default: int) -> int:
     """Return the control group's quota in whole CPUs (cgroup v2: cpu.max; v1: cpu.cfs_*)."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
-            quota, period = " ".join((_CONTROL_GROUP / n).read_text() for n in names).split()
+            quota, period = " ".join(map(_read, names)).split()
             return int(quota) // int(period) if int(quota) > 0 else default
         except (OSError, ValueError):
             continue  # no such file, or "max", which means no quota
     return default
+
+
+def _read(name: str) -> str:
+    """Return the text of a control group's file."""
+    with open(os.path.join(_CONTROL_GROUP, name), encoding="utf-8") as file:
+        return file.read()
 
 
 _num_threads = _initial_threads()

@@ -20,7 +20,6 @@ from fastrnn.layers.base import Layer
 from fastrnn.models.history import History
 from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
-from fastrnn.schedules import CosineDecay
 
 #: The recurrent layers by family, in the order of the cells.
 CELLS: dict[str, Any] = {c.family: RECURRENT[c.family] for c in cells.CELLS.values()}
@@ -287,6 +286,9 @@ def _of_rows(function: Mapping[str, Any], logits: Array) -> Array:
 
 def adam(lr: float, clip_norm: float, examples: int, batch_size: int, epochs: int) -> Adam:
     """Return Adam with its learning rate decaying to 0 along a half cosine over all epochs."""
+    # Imported when it is first needed: inference starts faster without.
+    from fastrnn.schedules import CosineDecay
+
     steps = epochs * -(-examples // batch_size)
     return Adam(CosineDecay(_checks.positive(lr, "lr"), steps), clip_norm=clip_norm)
 
