@@ -16,6 +16,8 @@ from fastrnn.layers.activation import ACTIVATIONS
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from fastrnn.onnx.writing.graph import Graph  # noqa: E402 (needs onnx)
+
 B, T, I, H = 2, 7, 3, 5
 #: Rounding in float32, over T steps.
 CLOSE = 2e-6
@@ -420,3 +422,24 @@ def test_refusals(path: Path) -> None:
     with pytest.raises(OSError, match="no/such"):
         fastrnn.onnx.save(lstm, "no/such/folder.onnx")
     assert not path.exists()
+    fastrnn.onnx.save(lstm, path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match="got Own"):
+        fastrnn.onnx.save(Own(I, 2), path)
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_more_weights_than_a_file_can_hold() -> None:
+    graph = Graph()
+    graph.weight(np.broadcast_to(np.float32(0), (2**29,)), "weight")
+    with pytest.raises(ValueError, match=r"^model: expected weights of at most 2146435072 bytes"):
+        graph.serialized("model")
+
+
+def test_rounded_products_are_written_as_they_are_without_rounding(path: Path) -> None:
+    layer = fastrnn.GRU(I, H, matmul_precision="bfloat16", seed=0)
+    x = drawn(T, B, I)
+    (y, _) = Session(path, layer)(x=x)
+    layer.matmul_precision = "float32"
+    expect_close([y], [layer(x)[0]])
