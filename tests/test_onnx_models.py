@@ -1,38 +1,52 @@
-"""Whole models that torch exports, read by ``fastrnn.onnx.load``: benchmarks/onnx_models.py."""
+"""Whole models that others exported, read by ``fastrnn.onnx.load``: benchmarks/onnx_models.py."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-for package in ("torch", "onnx", "onnxruntime"):
-    pytest.importorskip(package)
+import fastrnn
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
 
 COMMAND = Path(__file__).parents[1] / "benchmarks" / "onnx_models.py"
+DATA = Path(__file__).parent / "data"
 
-pytestmark = pytest.mark.skipif(not COMMAND.exists(), reason="no benchmarks beside these tests")
 
-
-@pytest.mark.parametrize("name", ["script-language", "script-packed", "script-residual"])
-def test_models_of_torch(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def command() -> ModuleType:
+    if not COMMAND.exists():
+        pytest.skip("no benchmarks beside these tests")
     spec = importlib.util.spec_from_file_location("onnx_models", COMMAND)
     assert spec is not None
     assert spec.loader is not None
-    command = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["script-language", "script-packed", "script-residual"])
+def test_models_of_torch(
+    command: ModuleType, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
     command.write(tmp_path, name)
     assert command.read(tmp_path, name) == 0
     assert "1 passed, 0 failed" in capsys.readouterr().out
 
 
+def test_models_of_keras(command: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """As tf2onnx exported them, with what Keras computed for their inputs."""
+    assert command.read(DATA, "tf2onnx") == 0
+    assert "3 passed, 0 failed" in capsys.readouterr().out
+
+
 def test_optional_inputs_before_required_ones() -> None:
     """As tf2onnx leaves out how often a loop runs at most."""
-    import onnx
-
-    import fastrnn
-
     doubled = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 17]>
         doubled (float[n] x, bool go_on) => (float[n] y) {
