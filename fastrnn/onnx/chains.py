@@ -675,5 +675,5 @@ def chain_of(graph: Graph) -> Chain | None:
         if lead != ([_LEAD[time_first]] if last else [*_LEAD]):
             return None
         return Chain(y.links, time_first, walk.inputs, finals)
-    except (NoChain, ValueError, TypeError, IndexError, KeyError, StopIteration):
+    except (NoChain, ValueError, TypeError, IndexError, KeyError, RuntimeError, StopIteration):
         return None

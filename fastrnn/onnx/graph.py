@@ -18,6 +18,7 @@ from fastrnn.onnx.registry import OLDEST_OPSET, OPERATORS, Node, Operator, suppo
 #: What an operator raises for inputs that do not fit; the message then names its node.
 _ERRORS = (
     ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError,
+    RuntimeError,
 )  # fmt: skip
 
 #: Nodes of a graph with all that it calls, and how deep calls may be nested.

@@ -66,7 +66,7 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = Fals
         return layers if layers is not None else _model(reader, graph, defaults)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    except (TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{where}: is damaged: {error}") from None
 
 
