@@ -99,6 +99,20 @@ def test_a_model_with_states_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.parametrize("scaling", ["Div(c, s)", "Mul(c, r)"])
+def test_a_model_of_standardised_features(scaling: str) -> None:
+    m, s, w = np.arange(I, dtype="f"), np.arange(1, I + 1, dtype="f"), drawn(I, O)
+    text = (
+        opset(13)
+        + f"""g (float[b, t, 4] x) => (float[b, t, 2] y) {{
+        c = Sub(x, m) n = {scaling} y = MatMul(n, w) }}"""
+    )
+    model = load(model_of(text, m=m, s=s, r=1 / s, w=w))
+    assert [type(a).__name__ for a in model.layers] == ["Normalization", "Linear"]
+    x = drawn(B, T, I)
+    np.testing.assert_allclose(model(x), (x - m) / s @ w, atol=CLOSE)
+
+
 def test_a_reversed_layer_whose_last_output_is_used() -> None:
     W, R = drawn(1, 3 * H, I), drawn(1, 3 * H, H)
     text = (

@@ -531,12 +531,16 @@ def _scaled(step: Step, a: Any, b: Any) -> Any:
     if b.size == 1 and x.features != 1:
         alpha, beta = (1.0, float(b.item())) if name == "Add" else (float(b.item()), 0.0)
         return x.followed(Stateless("Activation", ("affine", alpha, beta)))
-    vector, link = _vector(b, x.features), x.links[-1] if x.links else None
-    if isinstance(link, Stateless):
-        more = link.with_vector("bias" if name == "Add" else "weight", vector)
-        if more is not None:
-            return replace(x, links=(*x.links[:-1], more))
-    raise NoChain
+    return _with_vector(x, "bias" if name == "Add" else "weight", _vector(b, x.features))
+
+
+def _with_vector(x: Signal, name: str, vector: Array) -> Signal:
+    """Return a signal whose last layer has one more weight."""
+    link = x.links[-1] if x.links else None
+    more = link.with_vector(name, vector) if isinstance(link, Stateless) else None
+    if more is None:
+        raise NoChain
+    return replace(x, links=(*x.links[:-1], more))
 
 
 # Layer normalisation, as one node and as nine.
@@ -582,7 +586,7 @@ def _normalising(step: Step, a: Any, b: Any = None) -> Any:
     if name == "Sub" and isinstance(b, Moment) and b.stage == "mean" and a is b.of:
         return replace(b, stage="centered")
     if not isinstance(a, Moment):
-        raise NoChain
+        return _standardised(name, _signal(a), b)
     if name == "Pow" and a.stage == "centered" and isinstance(b, np.ndarray) and np.all(b == 2):
         return replace(a, stage="square")
     if name == "Sqrt" and a.stage == "shifted":
@@ -591,6 +595,17 @@ def _normalising(step: Step, a: Any, b: Any = None) -> Any:
     if name == "Div" and centered and b.stage == "deviation":
         return a.of.followed(_norm(a.of, b.eps))
     raise NoChain
+
+
+def _standardised(name: str, x: Signal, b: Any) -> Signal:
+    """Subtract the mean of each feature, or divide by its deviation."""
+    vector = _vector(b, x.features)
+    if name == "Sub":
+        given = {"mean": vector, "variance": np.ones(x.features), "dtype": vector.dtype}
+        return x.followed(Stateless("Normalization", (), given))
+    if name != "Div":
+        raise NoChain
+    return _with_vector(x, "deviation", vector)
 
 
 # Recurrent layers.

@@ -38,6 +38,8 @@ class Stateless:
 
     def with_vector(self, name: str, vector: Array) -> Stateless | None:
         """Return the layer with one more weight; None if it has that, or can't have it."""
+        if self.kind == "Normalization":
+            return self._scaled(name, vector)
         if name in self.weights:
             return None
         weights = {**self.weights, name: vector}
@@ -47,6 +49,14 @@ class Stateless:
             more = {**self.options, "elementwise_affine": True, "bias": name == "bias"}
             return replace(self, options=more, weights=weights)
         return None
+
+    def _scaled(self, name: str, vector: Array) -> Stateless | None:
+        """Return a normalisation that divides by a deviation, or multiplies by its inverse."""
+        if name == "bias" or np.any(self.options["variance"] != 1):
+            return None
+        squares = np.square(vector.astype(np.float64))
+        variance = squares if name == "deviation" else 1 / squares
+        return replace(self, options={**self.options, "variance": variance})
 
     def layer(self) -> layers.Layer:
         """Return the layer."""
