@@ -221,6 +221,20 @@ def test_layer_norm(path: Path) -> None:
             expect_close(Session(path, norm)(x=x), [norm(x)], close)
 
 
+@pytest.mark.parametrize("invert", [False, True])
+def test_normalization(path: Path, invert: bool) -> None:
+    x = (1e4 + drawn(B, T, I)).astype(np.float32)
+    for dtype, close in ((np.float32, 1e-3 if invert else CLOSE), (np.float64, 1e-11)):
+        norm = fastrnn.Normalization(invert=invert, dtype=dtype).adapt(x)
+        for given in (norm, fastrnn.Sequential([norm])):
+            expect_close(Session(path, given)(x=x.astype(dtype)), [given(x)], close)
+    with pytest.raises(ValueError, match=r"^Normalization: expected adapt\(X\)"):
+        fastrnn.onnx.save(fastrnn.Normalization(), path)
+    norm = fastrnn.Normalization().adapt(x)
+    small = fastrnn.quantize(fastrnn.Sequential([norm, fastrnn.Linear(I, 4)], seed=0))
+    expect_close(Session(path, small)(x=x), [small(x)], 1e-3)
+
+
 def test_quantized_functions_of_rows(path: Path) -> None:
     layers = [fastrnn.Linear(I, 8), fastrnn.LayerNorm(8), fastrnn.Tanh(), fastrnn.Linear(8, 2)]
     model = fastrnn.Sequential([*layers, fastrnn.Softmax()], seed=0)

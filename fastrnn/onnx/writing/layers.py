@@ -17,11 +17,12 @@ from fastrnn.layers import (
     LayerNorm,
     Linear,
     Masking,
+    Normalization,
     ReLU,
     Sigmoid,
     Softmax,
     Tanh,
-)  # fmt: skip
+)
 from fastrnn.layers.activation import ACTIVATIONS
 from fastrnn.layers.quantized import QuantizedEmbedding, QuantizedLinear, QuantizedRowMap
 from fastrnn.onnx.writing.functions import applied
@@ -94,6 +95,19 @@ def layer_norm(graph: Graph, layer: Any, x: str, prefix: str, dtype: Any) -> str
     return graph.op("LayerNormalization", x, scale, *bias, axis=-1, epsilon=like.eps)
 
 
+def normalization(graph: Graph, layer: Any, x: str, prefix: str, dtype: Any) -> str:
+    """Add the scaling of features, which is computed in float64."""
+    like, op = _like(layer), graph.op
+    mean = graph.weight(like.mean, f"{prefix}mean")
+    deviation = graph.weight(like.deviation, f"{prefix}deviation")
+    wide = op("Cast", x, to=onnx.TensorProto.DOUBLE)
+    if like.invert:
+        y = op("Add", op("Mul", wide, deviation), mean)
+    else:
+        y = op("Div", op("Sub", wide, mean), deviation)
+    return op("Cast", y, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
 def quantized_row_map(graph: Graph, layer: Any, x: str, prefix: str, dtype: Any) -> str:
     """Add a function of each row, in float32 as it is in a float model."""
     return WRITERS[type(layer.like)](graph, layer, x, prefix, dtype)
@@ -108,6 +122,7 @@ def _like(layer: Any) -> Any:
 WRITERS: dict[type, Callable[[Graph, Any, str, str, Any], str]] = {
     Embedding: embedding,
     LayerNorm: layer_norm,
+    Normalization: normalization,
     **dict.fromkeys((Activation, ReLU, Tanh, Sigmoid, Softmax), activation),
     Linear: linear,
     Dropout: unchanged,
