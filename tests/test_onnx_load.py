@@ -113,6 +113,19 @@ def test_a_model_of_standardised_features(scaling: str) -> None:
     np.testing.assert_allclose(model(x), (x - m) / s @ w, atol=CLOSE)
 
 
+def test_a_model_that_scales_in_float64_again(tmp_path: Path) -> None:
+    x = 100 + drawn(B, T, I)
+    scaling = fastrnn.Normalization().adapt(x)
+    back = fastrnn.Normalization(mean=np.arange(1, O + 1), variance=[0.25] * O, invert=True)
+    model = fastrnn.Sequential([scaling, fastrnn.GRU(I, H), fastrnn.Linear(H, O), back], seed=0)
+    again = saved(model, tmp_path)
+    assert [type(a).__name__ for a in again.layers] == [type(a).__name__ for a in model.layers]
+    assert again.layers[-1].invert
+    np.testing.assert_array_equal(again(x), model(x))
+    alone = fastrnn.Normalization(mean=np.ones(I), variance=np.ones(I))
+    np.testing.assert_array_equal(saved(alone, tmp_path)(x), alone(x))
+
+
 def test_a_reversed_layer_whose_last_output_is_used() -> None:
     W, R = drawn(1, 3 * H, I), drawn(1, 3 * H, H)
     text = (

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from fastrnn import _checks
 from fastrnn._types import Array
@@ -112,6 +113,14 @@ class Moment:
     of: Signal
     stage: str
     eps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Widened:
+    """A signal in float64, to be standardised or restored: `of` before, and `now` after that."""
+
+    of: Signal
+    now: Signal
 
 
 class Walk:
@@ -259,6 +268,13 @@ def _cast(step: Step, x: Any) -> Any:
         return x  # tokens, as another type of integers
     if isinstance(x, Zeros):
         return x
+    if isinstance(x, Signal) and step.node["to"] == TensorProto.DOUBLE and x.features:
+        return Widened(x, x)
+    if isinstance(x, Widened) and step.node["to"] == TensorProto.FLOAT and x.now is not x.of:
+        *links, link = x.now.links
+        assert isinstance(link, Stateless)
+        link = replace(link, options={**link.options, "dtype": np.dtype(np.float32)})
+        return replace(x.now, links=(*links, link))
     raise NoChain
 
 
@@ -525,6 +541,8 @@ def _scaled(step: Step, a: Any, b: Any) -> Any:
     a, b = (b, a) if isinstance(a, np.ndarray) else (a, b)
     if isinstance(a, Moment):
         return _moment(name, a, b)
+    if isinstance(a, Widened):
+        return replace(a, now=_restored(name, a.now, b))
     x = _signal(a)
     if not isinstance(b, np.ndarray):
         raise NoChain
@@ -585,6 +603,8 @@ def _normalising(step: Step, a: Any, b: Any = None) -> Any:
     name = step.node.operator.name
     if name == "Sub" and isinstance(b, Moment) and b.stage == "mean" and a is b.of:
         return replace(b, stage="centered")
+    if isinstance(a, Widened):
+        return replace(a, now=_standardised(name, a.now, b))
     if not isinstance(a, Moment):
         return _standardised(name, _signal(a), b)
     if name == "Pow" and a.stage == "centered" and isinstance(b, np.ndarray) and np.all(b == 2):
@@ -606,6 +626,21 @@ def _standardised(name: str, x: Signal, b: Any) -> Signal:
     if name != "Div":
         raise NoChain
     return _with_vector(x, "deviation", vector)
+
+
+def _restored(name: str, x: Signal, b: Any) -> Signal:
+    """Multiply by the deviation of each feature, then add its mean."""
+    vector = _vector(b, x.features)
+    if name == "Mul":
+        given = {"mean": np.zeros(x.features), "variance": np.square(vector)}
+        return x.followed(Stateless("Normalization", (), {**given, "invert": True}))
+    link = x.links[-1] if x.links else None
+    if not isinstance(link, Stateless) or not link.options.get("invert"):
+        raise NoChain
+    if link.options["mean"].any():
+        raise NoChain
+    last = replace(link, options={**link.options, "mean": vector})
+    return replace(x, links=(*x.links[:-1], last))
 
 
 # Recurrent layers.
