@@ -154,6 +154,27 @@ def test_cells(path: Path, cell: Any) -> None:
         fastrnn.onnx.save(cell, path, lengths=True)
 
 
+@pytest.mark.parametrize(
+    ("cell", "kind", "chosen"), [*LAYERS, *NORMS], ids=[name for name, *_ in [*LAYERS, *NORMS]]
+)
+def test_layers_are_read_again(path: Path, cell: str, kind: Any, chosen: Any) -> None:
+    """Operators as layers, with the same bits; loops, and lengths, as graphs."""
+    layer = kind(I, H, 2, bidirectional=True, seed=0, **chosen)
+    x, lengths = drawn(T, B, I).astype(layer.dtype), np.array([4, 7])
+    loop = cell == "projection" or layer.dtype == np.float64
+    for given in (None, lengths):
+        fastrnn.onnx.save(layer, path, lengths=given is not None)
+        again = fastrnn.onnx.load(path)
+        assert isinstance(again, fastrnn.onnx.Model) == (loop or given is not None)
+        if isinstance(again, fastrnn.onnx.Model):
+            y, *end = again(x) if given is None else again(x, given)
+        else:
+            y, end = again(x)
+        expected, state = layer(x, lengths=given)
+        close = 1e-6 if "norm" in cell else 2e-7 if loop else 0
+        expect_close([y, *as_list(end)], [expected, *as_list(state)], close)
+
+
 @pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU])
 def test_layer_norm_in_float32(path: Path, kind: Any) -> None:
     layer, x = kind(I, 16, layer_norm=True, seed=0), drawn(T, B, I)

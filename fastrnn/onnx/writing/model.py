@@ -37,8 +37,9 @@ def save(
 
     Recurrent layers become RNN, LSTM and GRU, an IndRNN an RNN with a diagonal matrix. Projections
     and layer normalisation, which ONNX's operators lack, and float64, for which ONNX Runtime lacks
-    kernels, become loops (Scan), which are slower there. Dropout is left out; products are of the
-    layer's dtype, whatever its `matmul_precision`. ONNX Runtime's results differ by rounding alone.
+    kernels, become loops (Scan), which are slower there; :func:`load` reads them as a graph.
+    Dropout is left out; products are of the layer's dtype, whatever its `matmul_precision`. ONNX
+    Runtime's results differ by rounding alone.
 
     Of quantized models, the file holds the int8 weights. An LSTM becomes ONNX Runtime's
     DynamicQuantizeLSTM, which rounds the rows that it multiplies as well, but with one scale for
@@ -76,6 +77,8 @@ def save(
     --------
     >>> lstm = fastrnn.LSTM(3, 5, seed=0)
     >>> fastrnn.onnx.save(lstm, "lstm.onnx", states=True)
+    >>> fastrnn.onnx.load("lstm.onnx")
+    LSTM(3, 5)
     >>> import onnxruntime  # doctest: +SKIP
     >>> session = onnxruntime.InferenceSession("lstm.onnx")  # doctest: +SKIP
     >>> y, h, c = session.run(None, {"x": x_t, "h_0": h, "c_0": c})  # doctest: +SKIP
