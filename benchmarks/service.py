@@ -77,6 +77,12 @@ ENVIRONMENT = os.environ | {
 }  # fmt: skip
 
 
+def environment_of(python: str) -> dict[str, str]:
+    """Return the variables of a service: PYTHONPATH is for this Python alone."""
+    own = python == sys.executable
+    return {name: value for name, value in ENVIRONMENT.items() if own or name != "PYTHONPATH"}
+
+
 def write_models(folder: str, hidden: int) -> None:
     """Train and save a classifier, and write its arrays for the others."""
     rng = np.random.default_rng(0)
@@ -109,13 +115,14 @@ class Service:
     """A running service."""
 
     def __init__(self, python: str, name: str, folder: str) -> None:
+        environment = environment_of(python)
         start = time.perf_counter()
         said = Path(folder, "stderr")
         with said.open("w") as stderr:
             self.process = subprocess.Popen(
                 [python, "-P", str(SERVICES), "serve", name, folder],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
-                env=ENVIRONMENT, cwd=folder,
+                env=environment, cwd=folder,
             )  # fmt: skip
         if self._line() != "ready":
             raise SystemExit(f"{python}: {name} did not start:\n{said.read_text()}")
@@ -147,7 +154,7 @@ def prepare(pythons: dict[str, str], folder: str) -> None:
             continue
         done = subprocess.run(
             [python, "-P", str(SERVICES), "prepare", name, folder],
-            stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False,
+            stderr=subprocess.PIPE, text=True, env=environment_of(python), check=False,
         )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"{python}: {name} could not write its file:\n{done.stderr}")
@@ -216,7 +223,7 @@ def main() -> None:
             package = name.removesuffix("_int8")
             listed = subprocess.run(
                 [names[name], "-c", SIZE, *DISTRIBUTIONS[package]],
-                capture_output=True, text=True, check=True,
+                capture_output=True, text=True, check=True, env=environment_of(names[name]),
             )  # fmt: skip
             sizes = int(listed.stdout), service.ready["VmRSS"], memory[name]["VmHWM"]
             installed, resident, most = (f"{size / 1e6:.0f}" for size in sizes)

@@ -10,10 +10,10 @@ import numpy as np
 from fastrnn import _checks, _frames
 from fastrnn._core.scan import Bound
 from fastrnn._types import Array
+from fastrnn.layers import Normalization
 from fastrnn.models.sequences import Inputs, expect_names
 from fastrnn.models.sequential import Sequential
 
-#: As of sequences: float32 is kept, everything else becomes float64.
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -23,14 +23,18 @@ class PredictionStream(Bound):
     Made by ``estimator.stream()``. Use one stream from one thread at a time.
     """
 
-    __slots__ = ("_batch_size", "_inputs", "_names", "_result", "_stream")
+    __slots__ = ("_batch_size", "_dtype", "_features", "_names", "_result", "_scaled", "_stream")
 
     def __init__(
         self, net: Sequential, inputs: Inputs, batch_size: int, *, names: list[str] | None,
         result: Callable[[Array], Array],
     ) -> None:  # fmt: skip
-        self._stream, self._inputs, self._batch_size = net.stream(batch_size), inputs, batch_size
-        self._names, self._result = names, result
+        self._stream, self._dtype, self._result = net.stream(batch_size), net.dtype, result
+        self._features, self._names, self._batch_size = inputs.features, names, batch_size
+        # Inputs of either dtype are scaled in float64.
+        wide = Normalization(inputs.features, dtype=np.float64)
+        wide.load_state_dict(inputs.norm.state_dict())
+        self._scaled = Sequential([wide]).stream(batch_size).step
 
     def step(self, x_t: Any) -> Array:
         """Advance by one time step, and predict.
@@ -55,17 +59,22 @@ class PredictionStream(Bound):
         RuntimeError
             If another thread is using the stream.
         """
-        x = self._features(x_t)
+        x = self._checked(x_t)
         _pins = _checks.pinned(x)
         if not np.logical_and.reduce(np.isfinite(x), axis=None):
             raise ValueError("x_t: expected finite numbers, got NaN or infinity")
-        return self._result(self._stream.step(self._inputs.norm(x)).astype(np.float64))
+        y = self._stream.step(self._scaled(x).astype(self._dtype, copy=False))
+        return self._result(y.astype(_FLOAT64, copy=False))
 
-    def _features(self, x_t: Any) -> Array:
-        """Return features in their order, (B, F) or (F,)."""
-        B, F = self._batch_size, self._inputs.features
-        x = _checks.asarray(x_t if type(x_t) is np.ndarray else self._ordered(x_t), "x_t")
-        x = _checks.array(x, "x_t", _FLOAT32 if x.dtype == _FLOAT32 else _FLOAT64)
+    def _checked(self, x_t: Any) -> Array:
+        """Return features in their order as float64, (B, F) or (F,)."""
+        B, F = self._batch_size, self._features
+        if type(x_t) is not np.ndarray:
+            x_t = self._ordered(x_t)
+        elif x_t.dtype == _FLOAT32:  # the usual case, and quick
+            _pins = _checks.pinned(x_t)
+            x_t = x_t.astype(_FLOAT64, "C")
+        x = _checks.array(x_t, "x_t", _FLOAT64)
         if x.shape != (B, F):
             if F == 1 and x.shape == ((B,) if B > 1 else ()):
                 x = x[..., None]
