@@ -22,6 +22,7 @@ keras: Any = pytest.importorskip("keras")
 L = keras.layers
 B, T, F, V = 4, 7, 5, 11
 LENGTHS = np.array([7, 3, 1, 5])
+#: Rounding in float32, in which Keras multiplies matrices of float64 too, on torch.
 CLOSE = 2e-6
 
 pytestmark = pytest.mark.filterwarnings(  # of Keras on torch
@@ -73,9 +74,12 @@ def test_recurrent_layers_there_and_back(name: str, form: str, rng: np.random.Ge
     again.build((B, T, F))
     again.set_weights(weights)
 
-    x = rng.normal(size=(B, T, F)).astype(dtype)
+    def drawn(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(dtype)
+
+    x = drawn(B, T, F)
     states = 1 + (kind is L.LSTM)
-    start = [rng.normal(size=(B, 6)).astype(dtype) for _ in range(states * (1 + (form == "both")))]
+    start = [drawn(B, 6) for _ in range(states * (1 + (form == "both")))]
     mine: Any = tuple(np.stack(start[k::states]) for k in range(states))
     wanted = run(layer, x, initial_state=start)
     y, _ = ours(x, mine if states > 1 else mine[0])
@@ -95,6 +99,8 @@ def test_other_layers_there_and_back(rng: np.random.Generator) -> None:
         (L.Embedding(V, 3, mask_zero=True), rng.integers(0, V, (B, T))),
         (L.LayerNormalization(epsilon=0.01), rng.normal(size=(B, T, F))),
         (L.LayerNormalization(center=False), rng.normal(size=(B, T, F))),
+        (L.Normalization(mean=[0.1] * F, variance=[4.0] * F), rng.normal(size=(B, T, F))),
+        (L.Normalization(mean=[1.0] * F, variance=[0.1] * F, invert=True), np.ones((B, T, F))),
     ):
         layer.build(x.shape)
         filled(layer, rng)
@@ -133,7 +139,7 @@ def sensors() -> Any:
 def stacked() -> Any:
     x = given = L.Input((T, F))
     for layer in (
-        L.GaussianNoise(0.1),
+        L.Normalization(mean=[0.1] * F, variance=[4.0] * F), L.GaussianNoise(0.1),
         L.SimpleRNN(6, activation="relu", return_sequences=True), L.BatchNormalization(),
         L.LSTM(4, go_backwards=True, return_sequences=True),
         L.RNN(L.GRUCell(5, recurrent_activation="hard_sigmoid")), L.ReLU(6.0), L.Dense(2),

@@ -171,6 +171,31 @@ def test_layers_that_are_not_recurrent(rng: np.random.Generator) -> None:
     assert repr(from_weights("Dropout", [], rate=0.25)) == "Dropout(p=0.25)"
 
 
+def test_layers_that_become_others(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(B, T, 4)).astype("f")
+    gamma, beta, mean, variance = rng.uniform(0.5, 2, (4, 4))
+    norm = from_weights("BatchNormalization", [gamma, beta, mean, variance], epsilon=0.1)
+    wanted = (x - mean) / np.sqrt(variance + 0.1) * gamma + beta
+    np.testing.assert_allclose(norm(x), wanted, atol=1e-5)
+    assert not norm.trainable
+    scaling = from_weights("Normalization", [mean, variance, 3], axis=[2])
+    np.testing.assert_allclose(scaling(x), (x - mean) / np.sqrt(variance), atol=1e-5)
+    for name, options, wanted in [
+        ("ReLU", {}, np.maximum(x, 0)),
+        ("ReLU", {"max_value": 0.5}, np.clip(x, 0, 0.5)),
+        ("ReLU", {"negative_slope": 0.1}, np.where(x > 0, x, 0.1 * x)),
+        ("LeakyReLU", {}, np.where(x > 0, x, 0.3 * x)),
+        ("LeakyReLU", {"alpha": 0.2, "keras_version": 2}, np.where(x > 0, x, 0.2 * x)),
+        ("ELU", {"alpha": 0.5}, np.where(x > 0, x, 0.5 * np.expm1(x))),
+        ("ThresholdedReLU", {"theta": 0.5}, np.where(x > 0.5, x, 0)),
+        ("Softmax", {"axis": [-1]}, np.exp(x) / np.exp(x).sum(-1, keepdims=True)),
+        ("Activation", {"activation": "hard_sigmoid"}, np.clip(x / 6 + 0.5, 0, 1)),
+        ("TimeDistributed", {"layer": {"class_name": "ReLU", "config": {}}}, np.maximum(x, 0)),
+        ("Masking", {"mask_value": 1.0}, x),
+    ]:
+        np.testing.assert_allclose(from_weights(name, [], **options)(x), wanted, atol=1e-6)
+
+
 def test_what_is_refused(drawn: Any) -> None:
     lstm, table = drawn("LSTM"), np.ones((7, 4))
     own = {"class_name": "function", "config": "mine", "module": "builtins"}
@@ -211,6 +236,13 @@ def test_what_is_refused(drawn: Any) -> None:
         ("Dense", [table], {"use_bias": True}, "weights: expected 2, kernel, bias, got 1"),
         ("Dense", [table], {"activation": "relu"}, "Dense: expected options that one layer has"),
         ("Dropout", [], {"noise_shape": [1]}, r"noise_shape: expected None, got \[1\]"),
+        ("Normalization", [], {}, r"mean, variance: expected numbers for each feature, or adapt"),
+        ("LayerNormalization", [table[0]] * 2, {"axis": 1}, "axis: expected -1, the last axis, go"),
+        ("LayerNormalization", [table[0]] * 2, {"rms_scaling": True}, "rms_scaling: expected F"),
+        ("LayerNormalization", [], {"scale": False, "center": False}, "scale, center: expected"),
+        ("BatchNormalization", [table[0]] * 4, {"renorm": True}, "renorm: expected False, got"),
+        ("ReLU", [], {"threshold": 1.0}, "threshold: expected 0.0, got 1.0"),
+        ("Softmax", [], {"axis": 1}, "axis: expected -1, the last axis, got 1"),
         ("GaussianNoise", [], {}, "GaussianNoise: expected options that one layer has here, got"),
     ]:  # fmt: skip
         with pytest.raises((ValueError, TypeError), match=message):

@@ -45,13 +45,17 @@ class Config:
         Of Keras, 2 or 3, as it was given.
     version : int
         That, else as the names of options tell, else 3.
+    axes : int
+        Of the layer's input: 3 of sequences, 2 of one vector for each.
     """
 
-    def __init__(self, class_name: str, options: Mapping[str, Any], version: int | None) -> None:
+    def __init__(
+        self, class_name: str, options: Mapping[str, Any], version: int | None, axes: int = 3
+    ) -> None:
         if not isinstance(options, Mapping):
             raise TypeError(f"config: expected a dict, got {type(options).__name__}")
         self.class_name, self._left = class_name, dict(options)
-        self.given_version = version
+        self.given_version, self.axes = version, axes
         older = "time_major" in options or "implementation" in options
         self.version = version or (2 if older and "zero_output_for_mask" not in options else 3)
 
@@ -70,13 +74,10 @@ class Config:
             raise ValueError(f"{name}: expected {found}, the size of the weights, got {value!r}")
 
     def last_axis(self, name: str, usual: int) -> None:
-        """Raise if an option is not the last axis, of (B, T, F) unless it is counted from the end.
-
-        Keras may have it in a list.
-        """
+        """Raise if an option is not the last axis, which Keras may have in a list."""
         value = self.take(name, usual)
         axes = [*value] if isinstance(value, list | tuple) else [value]
-        if axes not in ([-1], [2]):
+        if axes not in ([-1], [self.axes - 1]):
             raise ValueError(f"{name}: expected -1, the last axis, got {value!r}")
 
     def only(self, name: str, supported: Any, usual: Any) -> None:

@@ -22,6 +22,7 @@ from fastrnn.layers import (
     LayerNorm,
     Linear,
     Masking,
+    Normalization,
 )
 
 #: Our recurrent layers by the names of Keras's, with Keras's option for each of their activations.
@@ -119,11 +120,18 @@ def from_weights(
 
 
 def read(
-    class_name: Any, options: Mapping[str, Any], weights: Sequence[Any], version: int | None
+    class_name: Any,
+    options: Mapping[str, Any],
+    weights: Sequence[Any],
+    version: int | None,
+    axes: int = 3,
 ) -> list[Layer]:
-    """Return the layers that do in inference what a layer of Keras does: none, one or more."""
+    """Return the layers that do in inference what a layer of Keras does: none, one or more.
+
+    `axes` is the number of axes of its input.
+    """
     reader = READERS[_checks.choice(class_name, "layer_class_name", READERS)]
-    config = Config(class_name, options, version)
+    config = Config(class_name, options, version, axes)
     arrays = [_checks.numeric(value, f"weights[{i}]") for i, value in enumerate(weights)]
     trainable = config.flag("trainable", True)
     layers = reader(config, arrays)
@@ -295,6 +303,19 @@ def _layer_norm(config: Config, weights: Sequence[Array]) -> list[Layer]:
     return [norm]
 
 
+def _normalization(config: Config, weights: Sequence[Array]) -> list[Layer]:
+    config.last_axis("axis", -1)
+    mean, variance = config.take("mean"), config.take("variance")
+    if weights:
+        mean, variance, _ = _expect(weights, "mean", "variance", "count")
+    if mean is None or np.size(mean) != np.size(variance):
+        raise ValueError("mean, variance: expected numbers for each feature, or adapt() before")
+    invert, dtype = config.flag("invert", False), config.dtype(_dtype_of(weights))
+    return [
+        Normalization(mean=np.ravel(mean), variance=np.ravel(variance), invert=invert, dtype=dtype)
+    ]
+
+
 def _batch_norm(config: Config, weights: Sequence[Array]) -> list[Layer]:
     """Read what is an affine map of each feature in inference, as a Linear of fixed weights."""
     config.last_axis("axis", -1)
@@ -404,7 +425,7 @@ def _time_distributed(config: Config, weights: Sequence[Array]) -> list[Layer]:
     if not isinstance(inner, Mapping):
         raise ValueError(f"layer: expected the configuration of a layer, got {inner!r}")
     name = _checks.choice(inner.get("class_name"), "layer", _EACH_STEP)
-    return read(name, inner["config"], weights, config.given_version)
+    return read(name, inner["config"], weights, config.given_version, config.axes - 1)
 
 
 #: What a TimeDistributed can wrap.
@@ -420,6 +441,7 @@ READERS: dict[str, Callable[[Config, Sequence[Array]], list[Layer]]] = {
     "Embedding": _embedding,
     "Dense": _dense,
     "LayerNormalization": _layer_norm,
+    "Normalization": _normalization,
     "BatchNormalization": _batch_norm,
     "TimeDistributed": _time_distributed,
     "Activation": _activation,
@@ -452,7 +474,7 @@ def to_weights(layer: Layer, *, keras_version: Any = 3) -> KerasLayer:
 
     Parameters
     ----------
-    layer : RNN, LSTM, GRU, Embedding, Linear, LayerNorm
+    layer : RNN, LSTM, GRU, Embedding, Linear, LayerNorm, Normalization
         One that :func:`from_weights` could have made: of one layer, and without what Keras does
         not have, such as projections, peepholes and layer normalisation.
     keras_version : int or str
@@ -552,6 +574,11 @@ def _layer_norm_written(layer: LayerNorm, version: int) -> KerasLayer:
     return KerasLayer("LayerNormalization", [*layer.state_dict().values()], _common(layer) | config)
 
 
+def _normalization_written(layer: Normalization, version: int) -> KerasLayer:
+    config = {"mean": layer.mean.tolist(), "variance": layer.variance.tolist()}
+    return KerasLayer("Normalization", [], _common(layer) | config | {"invert": layer.invert})
+
+
 _WRITERS: dict[type[Layer], Callable[[Any, int], KerasLayer]] = {
     RNN: _recurrent_written,
     LSTM: _recurrent_written,
@@ -559,4 +586,5 @@ _WRITERS: dict[type[Layer], Callable[[Any, int], KerasLayer]] = {
     Embedding: _embedding_written,
     Linear: _linear_written,
     LayerNorm: _layer_norm_written,
+    Normalization: _normalization_written,
 }

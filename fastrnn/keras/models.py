@@ -60,7 +60,8 @@ def load(path: str | os.PathLike[str]) -> Sequential:
 
     - SimpleRNN, LSTM, GRU, Bidirectional and RNN of one cell are read as `from_weights` does.
       The merge modes "sum" and "ave" become a `Linear` of fixed weights after the layer.
-    - LayerNormalization; BatchNormalization becomes a `Linear` of fixed weights.
+    - LayerNormalization and Normalization of the last axis; BatchNormalization becomes a `Linear`
+      of fixed weights.
     - Embedding with `mask_zero` and Masking leave out padding as in Keras, see
       :class:`fastrnn.Masking`; a Masking layer has to be the first.
     - Dense, Activation, ReLU, LeakyReLU, ELU, Softmax and Dropout, also in TimeDistributed.
@@ -111,7 +112,7 @@ def _layers(archive: files.Archive) -> list[Layer]:
                 if not any(layer.per_sequence for layer in found):
                     raise ValueError("expected one vector per sequence before it, not per step")
             else:
-                found += _read(archive, spec)
+                found += _read(archive, spec, 2 if any(a.per_sequence for a in found) else 3)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"layer {spec.name!r} ({spec.class_name}): {_told(error)}") from None
         turned = [layer for layer in found if getattr(layer, "go_backwards", False)]
@@ -124,7 +125,7 @@ def _layers(archive: files.Archive) -> list[Layer]:
     return found
 
 
-def _read(archive: files.Archive, spec: _Spec) -> list[Layer]:
+def _read(archive: files.Archive, spec: _Spec, axes: int) -> list[Layer]:
     if spec.class_name == "Lambda":
         raise ValueError("is Python code, which is never run")
     if spec.class_name not in layers.READERS:
@@ -132,7 +133,7 @@ def _read(archive: files.Archive, spec: _Spec) -> list[Layer]:
     if spec.config.get("time_major"):
         raise ValueError("time_major: expected False in a model, got True")
     weights = archive.weights(spec.place, spec.class_name, spec.name)
-    return layers.read(spec.class_name, spec.config, weights, archive.version)
+    return layers.read(spec.class_name, spec.config, weights, archive.version, axes)
 
 
 def _expect_sequences(config: Mapping[str, Any]) -> None:
