@@ -474,3 +474,15 @@ def test_backend() -> None:
     conv = helper.make_model(helper.make_graph([helper.make_node("Conv", ["x", "x"], ["y"])], "g",
                              [helper.make_empty_tensor_value_info("x")], []))  # fmt: skip
     assert not Backend.is_compatible(conv)
+
+
+def test_sizes_that_are_data_are_no_weights() -> None:
+    """A graph that adds its number of steps to its outputs is no chain of layers."""
+    text = (
+        opset(17)
+        + """g (float[b, t, 4] x) => (float[b, t, 4] y) {
+        z = MatMul(x, w) s = Shape<start = 1, end = 2>(x) n = Cast<to = 1>(s) y = Add(z, n) }"""
+    )
+    model = load(model_of(text, w=drawn(I, I)))
+    assert isinstance(model, fastrnn.onnx.Model)
+    np.testing.assert_allclose(model(drawn(B, T, I)), drawn(B, T, I) @ drawn(I, I) + T, atol=CLOSE)

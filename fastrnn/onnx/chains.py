@@ -134,6 +134,8 @@ class Walk:
 
     def __init__(self, graph: Graph) -> None:
         self.values: dict[str, Any] = dict(graph.constants)
+        #: Names of values that are computed from sizes, and so are no weights.
+        self._sizes: set[str] = set()
         if not graph.inputs:
             raise NoChain
         first, *others = graph.inputs
@@ -167,12 +169,17 @@ class Walk:
         name = step.node.operator.name
         inputs = [self.values[n] if n else None for n in step.inputs]
         given = [a for a in inputs if a is not None]
+        of_sizes = self._sizes.intersection(step.inputs)
         if all(isinstance(a, np.ndarray) for a in given):
             results: Any = self._known(step, given)
-        elif step.node.operator.domain or name not in _HANDLERS:
-            raise NoChain
         else:
+            if of_sizes and (name not in _TAKES_SIZES or step.inputs[0] in of_sizes):
+                raise NoChain
+            if step.node.operator.domain or name not in _HANDLERS:
+                raise NoChain
             results = _HANDLERS[name](step, *inputs)
+        if name == "Shape" or (of_sizes and results is _KNOWN):
+            self._sizes.update(step.node.outputs)
         if results is _KNOWN:
             return
         results = results if isinstance(results, tuple) else (results,)
@@ -201,6 +208,9 @@ class Walk:
             step.done_with = done_with
         return _KNOWN
 
+
+#: Operators of which inputs after the first may be computed from sizes.
+_TAKES_SIZES = ("Gather", "Reshape", "Slice", "Split")
 
 #: What stands for outputs that are among the values already.
 _KNOWN = object()
