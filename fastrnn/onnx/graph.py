@@ -322,7 +322,7 @@ class Reader:
                 f"{where}: expected at most {len(names)} inputs and {len(function.output)} outputs"
             )
         opsets = self.opsets
-        self.opsets = opsets | checked_opsets(function.opset_import, where)
+        self.opsets = opsets | checked_opsets(function.opset_import, f"{where}: ")
         self.depth += 1
         # Constants are passed on, so that its nodes can do what they do with constants.
         inputs = dict(zip(names, proto.input, strict=False))
@@ -384,14 +384,14 @@ class _FunctionCall:
         return tuple(self.graph.run(inputs))
 
 
-def checked_opsets(imports: Iterable[Any], where: str) -> dict[str, int]:
-    """Return the versions of the domains that a model or function imports."""
+def checked_opsets(imports: Iterable[Any], where: str = "") -> dict[str, int]:
+    """Return the versions of domains that a model, or a function `where`, imports."""
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in imports}
     newest = onnx.defs.onnx_opset_version()
     if "" in opsets and not OLDEST_OPSET <= opsets[""] <= newest:
         more = "; a newer onnx package may know it" if opsets[""] > newest else ""
         raise ValueError(
-            f"{where}: expected an opset of {OLDEST_OPSET} to {newest}, got {opsets['']}{more}"
+            f"{where}expected an opset of {OLDEST_OPSET} to {newest}, got {opsets['']}{more}"
         )
     return opsets
 

@@ -76,7 +76,7 @@ def model_of(proto: Any) -> Model:
 
 
 def _read(proto: Any, folder: str | None) -> tuple[Reader, Graph, dict[str, Any]]:
-    opsets = checked_opsets(proto.opset_import, "model")
+    opsets = checked_opsets(proto.opset_import)
     functions = {(f.domain, f.name, getattr(f, "overload", "")): f for f in proto.functions}
     reader = Reader(folder, opsets, functions)
     graph, defaults = reader.graph(proto.graph, {}, overridable=proto.ir_version >= 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import sys
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,8 @@ def array(tensor: Any, folder: str | None, what: str) -> Array:
             raise ValueError(f"{what}: expected no strings in a file of their own")
         count = math.prod(tensor.dims)
         data = _external(tensor, folder, what, count * dtype.itemsize)
-        tensor = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=data)
+        stored = np.frombuffer(data, dtype).reshape(tuple(tensor.dims))
+        return stored if sys.byteorder == "little" else stored.byteswap()
     try:
         values: Array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
