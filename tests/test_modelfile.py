@@ -310,6 +310,8 @@ def test_others_of_models_of_fastrnn(tmp_path: Path) -> None:
     assert others.described(path.read_bytes()) == (
         "is a model of fastrnn, which fastrnn.load(path) reads"
     )
+    assert others.described(ONNX, but="fastrnn.onnx.load") is None
+    assert others.described(ONNX, but="fastrnn.keras.load") == others.described(ONNX)
 
 
 # Files of version 0.1.0, and its predictions.

@@ -15,8 +15,16 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ONNX_VARINTS, _ONNX_BYTES, _ONNX_GRAPH = {1, 5}, {2, 3, 4, 6, 7, 8, 14, 20, 25, 26}, 7
 
 
-def described(data: bytes) -> str | None:
-    """Return what a file is and what reads it, after the name of the file; None if unknown."""
+def described(data: bytes, *, but: str = "") -> str | None:
+    """Return what a file is and what reads it, after the name of the file.
+
+    None if that is unknown, or is `but`, the function that can't read it.
+    """
+    found = _described(data)
+    return None if found is None or (but and but in found) else found
+
+
+def _described(data: bytes) -> str | None:
     if data.startswith(b"PK"):
         return _described_zip(data)
     if data.startswith(_TORCH_PICKLE):

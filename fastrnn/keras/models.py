@@ -266,9 +266,8 @@ def _told(error: Exception) -> str:
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:
     """Return why a file can't be read."""
-    known = data.startswith(files.HDF5) or (others.described(data) or "").startswith(
-        "is a model of K"
-    )
-    if not known:
-        return others.described(data) or "is not a file of Keras, or damaged"
+    other = others.described(data, but="fastrnn.keras.load")
+    own = data.startswith(files.HDF5) or others.described(data) != other
+    if not own:
+        return other or "is not a file of Keras, or damaged"
     return _told(error) if isinstance(error, KeyError | ValueError) else f"is damaged: {error}"

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from fastrnn import _checks
+from fastrnn._files import others
 from fastrnn._types import Array
 
 TensorProto = onnx.TensorProto
@@ -65,7 +66,8 @@ def read(source: Any) -> tuple[Any, str | None, str]:
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError:
-        raise ValueError(f"{where}: is not an ONNX model, or damaged") from None
+        other = others.described(data, but="fastrnn.onnx.load")
+        raise ValueError(f"{where}: {other or 'is not an ONNX model, or damaged'}") from None
     # Other files can have the form of a message, without any field of a model's.
     if not model.HasField("graph") or not model.opset_import:
         raise ValueError(f"{where}: is not an ONNX model, or damaged: it has no graph or no opset")
