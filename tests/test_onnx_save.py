@@ -158,21 +158,62 @@ def test_cells(path: Path, cell: Any) -> None:
     ("cell", "kind", "chosen"), [*LAYERS, *NORMS], ids=[name for name, *_ in [*LAYERS, *NORMS]]
 )
 def test_layers_are_read_again(path: Path, cell: str, kind: Any, chosen: Any) -> None:
-    """Operators as layers, with the same bits; loops, and lengths, as graphs."""
-    layer = kind(I, H, 2, bidirectional=True, seed=0, **chosen)
+    """As the same layers; with lengths, and where that is asked for, as graphs."""
+    layer = kind(I, H, 2, bidirectional=True, dropout=0.1, seed=0, **chosen)
     x, lengths = drawn(T, B, I).astype(layer.dtype), np.array([4, 7])
     loop = cell == "projection" or layer.dtype == np.float64
-    for given in (None, lengths):
-        fastrnn.onnx.save(layer, path, lengths=given is not None)
+    close = 1e-6 if "norm" in cell else 2e-7 if loop else 0
+    y, end = layer(x, lengths=lengths)
+    fastrnn.onnx.save(layer, path, lengths=True)
+    expect_close(fastrnn.onnx.load(path)(x, lengths), [y, *as_list(end)], close)
+
+    for states in (False, True):
+        fastrnn.onnx.save(layer, path, states=states)
         again = fastrnn.onnx.load(path)
-        assert isinstance(again, fastrnn.onnx.Model) == (loop or given is not None)
-        if isinstance(again, fastrnn.onnx.Model):
-            y, *end = again(x) if given is None else again(x, given)
-        else:
-            y, end = again(x)
-        expected, state = layer(x, lengths=given)
-        close = 1e-6 if "norm" in cell else 2e-7 if loop else 0
-        expect_close([y, *as_list(end)], [expected, *as_list(state)], close)
+        assert repr(again) == repr(layer)
+        for name, array in layer.parameters().items():
+            np.testing.assert_array_equal(again.parameters()[name], array)
+    y, end = layer(x)
+    zeros = [np.zeros_like(s) for s in as_list(end)]
+    graph = fastrnn.onnx.load(path, as_graph=True)
+    expect_close(graph(x, *zeros), [y, *as_list(end)], close)
+
+
+def test_models_are_read_again(path: Path) -> None:
+    x = drawn(B, T, I)
+    layers = [
+        fastrnn.Normalization().adapt(x), fastrnn.Linear(I, 6), fastrnn.LayerNorm(6, bias=False),
+        fastrnn.LayerNorm(6, elementwise_affine=False), fastrnn.Activation("elu", 0.3),
+        fastrnn.IndRNN(6, 5), fastrnn.LSTM(5, 6, proj_size=2), fastrnn.GRU(2, 4, go_backwards=True),
+        fastrnn.Dropout(0.3), fastrnn.Linear(4, 3, bias=False), fastrnn.Softmax(),
+    ]  # fmt: skip
+    for model in (fastrnn.Sequential(layers, seed=0), words()):
+        fastrnn.onnx.save(model, path)
+        again = fastrnn.onnx.load(path)
+        assert repr(again) == repr(model)
+        given = x if model.vocabulary is None else np.array([[1, 2, 10]])
+        np.testing.assert_array_equal(again(given), model(given))
+
+
+def test_a_description_of_other_layers_does_not_count(path: Path) -> None:
+    fastrnn.onnx.save(fastrnn.LSTM(I, H, peephole=True, seed=0), path)
+    proto = onnx.load(path)
+    entry = proto.metadata_props[0]
+    described = entry.value
+    x = drawn(T, B, I)
+    expected = fastrnn.onnx.load(path, as_graph=True)(x)
+    for old, new in (
+        ('"LSTM"', '"GRU"'), ('"num_layers": 1', '"num_layers": 1000000000000'),
+        ('"peephole": true', '"peephole": false'), (f'"hidden_size": {H}', '"hidden_size": 6'),
+        ('"alone": true', '"alone": false'), ('"layers": [', '"layers": [3, '), ("{", "["),
+        ('"states": false', '"states": true'), ('"batch_first": false', '"batch_first": true'),
+        ('"go_backwards": false', '"go_backwards": true'),
+    ):  # fmt: skip
+        assert old in described
+        entry.value = described.replace(old, new)
+        again = fastrnn.onnx.load(proto.SerializeToString())  # as a chain of nodes, or as a graph
+        y, (h, c) = again(x)
+        expect_close([y, h, c], expected)
 
 
 @pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU])

@@ -10,17 +10,20 @@ from fastrnn.onnx import reading
 from fastrnn.onnx.assembly import layers_of
 from fastrnn.onnx.graph import Graph, Reader, checked_opsets, prepared
 from fastrnn.onnx.model import Model
+from fastrnn.onnx.own import own_layers
 
 
 def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = False) -> Any:
     """Read an ONNX model: as layers, if it is a chain of them.
 
-    A chain of layers that we have becomes a ``Sequential`` or, where it is a recurrent layer alone
-    that is time-first or gives its final state, that layer; it can be trained, streamed, saved and
-    quantized. It takes the graph's inputs and returns its outputs, initial states in a list, as a
-    Sequential always does, and those of an LSTM in a pair. Recurrent nodes that follow each other
-    become one layer with a `num_layers`. All else becomes a :class:`Model`, which evaluates the
-    graph.
+    What :func:`save` wrote becomes the same layers again, unless it is quantized or has `lengths`.
+
+    Another chain of layers that we have becomes a ``Sequential`` or, where it is a recurrent layer
+    alone that is time-first or gives its final state, that layer; it can be trained, streamed,
+    saved and quantized. It takes the graph's inputs and returns its outputs, initial states in a
+    list, as a Sequential always does, and those of an LSTM in a pair. Recurrent nodes that follow
+    each other become one layer with a `num_layers`. All else becomes a :class:`Model`, which
+    evaluates the graph.
 
     Nothing in the file is code that is run, and it can name no file outside its own folder.
 
@@ -34,7 +37,7 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = Fals
 
     Returns
     -------
-    Sequential, recurrent layer or Model
+    Sequential, layer or Model
 
     Raises
     ------
@@ -51,7 +54,7 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = Fals
     >>> again = fastrnn.onnx.load("model.onnx")
     >>> again
     Sequential(
-      (0): LSTM(3, 5, batch_first=True)
+      (0): LSTM(3, 5)
       (1): Linear(5, 2)
     )
     >>> x = np.ones((4, 7, 3))
@@ -62,7 +65,10 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = Fals
     proto, folder, where = reading.read(path_or_bytes)
     try:
         reader, graph, defaults = _read(proto, folder)
-        layers = None if as_graph or defaults else layers_of(graph)
+        layers = None
+        if not (as_graph or defaults):
+            layers = own_layers(proto)
+            layers = layers_of(graph) if layers is None else layers
         return layers if layers is not None else _model(reader, graph, defaults)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,8 +97,8 @@ class Graph:
         """Return the graph as ONNX has it."""
         return helper.make_graph(self._nodes, name, self._inputs, self._outputs, initializers)
 
-    def serialized(self, name: str) -> bytes:
-        """Return the model.
+    def serialized(self, name: str, properties: Mapping[str, str] | None = None) -> bytes:
+        """Return the model, with these properties.
 
         Raises
         ------
@@ -120,6 +120,7 @@ class Graph:
             producer_name="fastrnn",
             producer_version=__version__,
         )
+        helper.set_model_props(model, dict(properties or {}))
         data: bytes = model.SerializeToString()
         return data
 

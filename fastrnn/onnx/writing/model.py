@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -11,12 +12,15 @@ from fastrnn import _checks
 from fastrnn._files import atomic
 from fastrnn.layers import RECURRENT, SINGLE_STEPS, Dropout, Layer, Masking
 from fastrnn.layers.quantized import Quantized, QuantizedRecurrent
+from fastrnn.models.architecture import describe
 from fastrnn.models.sequential import Sequential
 from fastrnn.onnx.writing.graph import Graph, Shape
 from fastrnn.onnx.writing.layers import WRITERS
 from fastrnn.onnx.writing.lengths import Lengths
 from fastrnn.onnx.writing.recurrent import recurrent, single_step
 
+#: The key of the description of the layers, among a file's properties.
+LAYERS = "fastrnn.layers"
 #: The names of axes whose size differs from call to call.
 BATCH, TIME = "batch", "time"
 
@@ -37,7 +41,7 @@ def save(
 
     Recurrent layers become RNN, LSTM and GRU, an IndRNN an RNN with a diagonal matrix. Projections
     and layer normalisation, which ONNX's operators lack, and float64, for which ONNX Runtime lacks
-    kernels, become loops (Scan), which are slower there; :func:`load` reads them as a graph.
+    kernels, become loops (Scan), which are slower there.
     Dropout is left out; products are of the layer's dtype, whatever its `matmul_precision`. ONNX
     Runtime's results differ by rounding alone.
 
@@ -86,17 +90,31 @@ def save(
     states = _checks.flag(states, "states")
     lengths = _checks.flag(lengths, "lengths")
     where = _checks.path(path)
-    graph = Graph()
+    atomic.write(where, serialized(model, states=states, lengths=lengths))
+
+
+def serialized(model: Sequential | Layer, *, states: bool, lengths: bool) -> bytes:
+    """Return what :func:`save` writes.
+
+    It says by which layers it was made, so that :func:`load` need not guess them, where their calls
+    take what the graph takes; the graph itself does not depend on that.
+    """
+    graph, described = Graph(), None
     if isinstance(model, Sequential):
         _sequential(graph, model, states, lengths)
+        described = describe(model.layers)
     elif isinstance(model, Layer):
         _layer(graph, model, states, lengths)
+        described = describe([model]) | {"alone": True} if model.stackable else None
     else:
         raise TypeError(
             f"model: expected a Sequential or a layer, got {_checks.kind_of(model)}"
             + ("; its net_ is one" if "net_" in dir(model) else "")
         )
-    atomic.write(where, graph.serialized(type(model).__name__))
+    if described is None or lengths or model.quantized:
+        return graph.serialized(type(model).__name__)
+    described["states"] = states
+    return graph.serialized(type(model).__name__, {LAYERS: json.dumps(described)})
 
 
 def _sequential(graph: Graph, model: Sequential, states: bool, lengths: bool) -> None:
