@@ -63,7 +63,15 @@ def _bind_matmul(node: Node, constants: Sequence[Any]) -> Any:
 
 @operator("MatMul", 13, growth="product", bind=_bind_matmul)
 def _matmul(node: Node, a: Array, b: Array) -> Any:
-    return np.matmul(a, b)
+    return _product(a, b)
+
+
+def _product(a: Array, b: Array) -> Array:
+    """Return the product of matrices; of float16 and bfloat16, as computed in float32."""
+    if a.dtype.kind in "iub" or a.dtype in _checks.DTYPES:
+        return np.asarray(np.matmul(a, b))
+    wide = np.matmul(a.astype(np.float32), b.astype(np.float32))
+    return np.asarray(wide).astype(a.dtype)
 
 
 def _bind_gemm(node: Node, constants: Sequence[Any]) -> Any:
@@ -84,7 +92,7 @@ def _bind_gemm(node: Node, constants: Sequence[Any]) -> Any:
 @operator("Gemm", 13, growth="product", bind=_bind_gemm)
 def _gemm(node: Node, a: Array, b: Array, c: Any = None) -> Any:
     a, b = a.T if node["transA"] else a, b.T if node["transB"] else b
-    product = node["alpha"] * np.matmul(a, b)
+    product = node["alpha"] * _product(a, b)
     product = product if c is None else product + node["beta"] * c
     return product.astype(a.dtype, copy=False)
 
@@ -95,7 +103,10 @@ def _einsum(node: Node, *arrays: Array) -> Any:
     letters = equation.split("->")[0].split(",")
     if len(letters) != len(arrays):
         raise ValueError(f"equation: expected {len(arrays)} terms, got {equation!r}")
-    return np.einsum(equation, *arrays)
+    if arrays[0].dtype.kind in "iuf":
+        return np.einsum(equation, *arrays)
+    wide = np.einsum(equation, *(a.astype(np.float32) for a in arrays))  # bfloat16
+    return np.asarray(wide).astype(arrays[0].dtype)
 
 
 # Quantized.
