@@ -22,7 +22,7 @@ def described(classes: Array, name: str) -> dict[str, Any]:
         If no file can hold them: they are other objects than str, or longer than float64.
     """
     dtype, kind = classes.dtype, classes.dtype.kind
-    of_str = kind == "O" and all(type(label) is str for label in classes)
+    of_str = kind == "O" and all(isinstance(label, str) for label in classes)
     if (not of_str and kind not in f"biufU{_TIMES}") or (kind == "f" and dtype.itemsize > 8):
         raise TypeError(f"{name}: expected str or numbers, which a file can hold, got {dtype}")
     values = classes.view(np.int64) if kind in _TIMES else classes

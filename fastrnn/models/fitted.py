@@ -166,7 +166,8 @@ class FittedModel(model_file.Model):
         The file is replaced atomically and holds no code: network, scaling, classes, number and
         names of features, and the settings, in which a ``RandomState`` becomes None. ``load``
         returns an estimator again, or, where scikit-learn is not installed, an object with all
-        methods but those that train or score. Predictions have the same bits.
+        methods but those that train or score. Predictions have the same bits. The steps of a
+        pipeline that come before the estimator are not in its file.
 
         Parameters
         ----------
