@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import subprocess
 import sys
@@ -393,6 +394,8 @@ def test_a_step_may_have_names(fitted: Any) -> None:
         (x[0][NAMES[::-1]].iloc[:1], ValueError, "must be in the same order"),
         (row | {"flow": "much"}, TypeError, r"x_t\['flow'\]: expected an array of real numbers"),
         (row | {"flow": None}, TypeError, r"x_t\['flow'\]: expected an array of real numbers"),
+        (row | {"flow": 10**400}, TypeError, r"x_t\['flow'\]: expected an array of real numbers"),
+        (row | {"flow": math.inf}, ValueError, "x_t: expected finite numbers"),
         (several, ValueError, r"x_t: expected shape \(1, 3\)"),
         (X[0, 0] * np.nan, ValueError, "x_t: expected finite numbers, got NaN or infinity"),
         (X[0, 0, :2], ValueError, r"x_t: expected shape \(3,\), got \(2,\)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,12 @@ class PredictionStream(Bound):
                 f"x_t: expected {self._names}, missing {sorted(missing)}, unknown "
                 f"{sorted(unknown, key=str)}"
             )
-        return np.stack([_checks.numeric(x_t[n], f"x_t[{n!r}]") for n in self._names], axis=-1)
+        values = [x_t[name] for name in self._names]
+        if {*map(type, values)} <= {float, int}:  # the usual case, and quick
+            with suppress(OverflowError):
+                return np.array(values, _FLOAT64)
+        named = zip(values, self._names, strict=True)
+        return np.stack([_checks.numeric(v, f"x_t[{name!r}]") for v, name in named], axis=-1)
 
     @property
     def state(self) -> list[Any]:
