@@ -156,6 +156,7 @@ LAMBDA = {
     "class_name": "Lambda",
     "config": {"name": "double", "function": ["4wEAAAAA", None, None]},
 }
+DENSE = specs()[3]
 BESIDE = {"class_name": "LSTM", "config": {"name": "b"}, "name": "b", "inbound_nodes": []}
 
 
@@ -166,6 +167,15 @@ def functional(**nodes: Any) -> dict[str, Any]:
 def beside() -> dict[str, Any]:
     made = chained([0, 1, 2, 3])
     made["config"]["layers"].append(BESIDE)
+    return made
+
+
+def masked(value: float) -> dict[str, Any]:
+    """Return a model with a mask that no layer made."""
+    made = chained([0, 1, 2, 3])
+    call = [{"args": [TENSOR, value], "kwargs": {}}]
+    spec = {"class_name": "NotEqual", "config": {"name": "mask"}, "name": "mask"}
+    made["config"]["layers"].append(spec | {"inbound_nodes": call})
     return made
 
 
@@ -186,6 +196,8 @@ REFUSED = {
     "time major": (model(time_major=True), r"layer 'lstm' \(LSTM\): time_major: expected False"),
     "shape": (model([{"class_name": "InputLayer", "config": {"batch_shape": [None, 8, 8, 3]}}]),
               r"\(InputLayer\): expected sequences, \(N, T, F\) or tokens \(N, T\), got the shape"),
+    "vectors": (model([{"class_name": "InputLayer", "config": {"batch_shape": [9, 8]}}, DENSE]),
+                r"expected sequences, .* or tokens \(N, T\) for an Embedding, got inputs \[9, 8\]"),
     "flatten": (model([*specs()[:2], {"class_name": "Flatten", "config": {"name": "f"}}]),
                 r"layer 'f' \(Flatten\): expected one vector per sequence before it"),
     "order": (model([specs()[3], specs()[1]]), r"layers\[1\]: expected an input size of 2, got"),
@@ -200,6 +212,7 @@ REFUSED = {
     "shared": (functional(_2=[{"args": [TENSOR]}] * 2), "layer 'bidirectional': expected one ca"),
     "second output": (functional(_2=[{"args": [SECOND]}]), r"is damaged: expected 'lstm\[1\]'"),
     "circle": (functional(_1=[[["dense", 0, 0, {}]]]), "expected one input, from before it in"),
+    "a mask": (masked(0), "expected a chain of layers, got others beside it: mask"),
     "beside": (beside(), "expected a chain of layers, got others beside it: b"),
 }  # fmt: skip
 
@@ -311,6 +324,21 @@ def test_compressed_weights(read: Any) -> None:
     np.testing.assert_array_equal(
         read(zipped(held=h5(write))).predict(x), read(zipped()).predict(x)
     )
+
+
+def test_groups_of_keras_2_12(read: Any) -> None:
+    """Named after an attribute, and with backslashes where Windows wrote them."""
+
+    arrays, wanted = hdf5.contents(h5()), read(zipped()).state_dict()
+    for separator in "/\\":
+
+        def write(file: Any, by: str = separator) -> None:
+            for path, array in arrays.items():
+                older = path.replace("layers/", "_layer_checkpoint_dependencies/", 1)
+                file[older.replace("/", by)] = array
+
+        found = read(zipped(held=h5(write), version="2.12.0")).state_dict()
+        assert all(map(np.array_equal, found.values(), wanted.values()))
 
 
 def test_files_that_are_no_models(read: Any, tmp_path: Path) -> None:

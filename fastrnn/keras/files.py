@@ -59,6 +59,8 @@ class _Zipped(Archive):
 
     def weights(self, place: str, class_name: str, name: str) -> list[Array]:
         found: list[Array] = []
+        if not any(path.startswith("layers/") for path in self._held):
+            place = place.replace("layers/", "_layer_checkpoint_dependencies/")  # of Keras 2.12
         for inner in _INNER.get(class_name, ("",)):
             paths = (f"{place}/{inner}vars/{i}" for i in itertools.count())
             found += [self._held[p] for p in itertools.takewhile(self._held.__contains__, paths)]
@@ -70,8 +72,14 @@ class _Hdf5(Archive):
 
     def weights(self, place: str, class_name: str, name: str) -> list[Array]:
         group = f"model_weights/{name}"
-        parts = [f"{group}@weight_names{part}" for part in ("", *range(len(self._held)))]
-        names = [n for part in parts if part in self._held for n in self._held[part].tolist()]
+        parts = (f"{group}@weight_names{part}" for part in ("", *range(len(self._held))))
+        listed = [self._held[part].tolist() for part in parts if part in self._held]
+        if not listed:
+            raise ValueError(
+                "has no weights by its name in the file; those of a model in a model are read from "
+                ".keras files"
+            )
+        names = itertools.chain(*listed)
         return [self._held[f"{group}/{n}"] for n in names]
 
 

@@ -77,7 +77,7 @@ def _walked(group: Any, path: str, depth: int) -> Iterator[tuple[str, np.ndarray
     for name in group:
         if not path and name in _LEFT_OUT:
             continue
-        inner = f"{path}/{name}" if path else name
+        inner = f"{path}/{name}".removeprefix("/").replace("\\", "/")  # of Keras 2.12 on Windows
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"is damaged: expected {inner} itself, got a link")
         member = group[name]

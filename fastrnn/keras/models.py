@@ -17,8 +17,6 @@ from fastrnn.models.sequential import Sequential
 
 #: Classes of models, which may be layers of others.
 _MODELS = ("Sequential", "Functional", "Model")
-#: Operations beside the chain by which Keras 3 notes how a mask is computed.
-_OF_MASKS = ("NotEqual", "Any")
 #: What a damaged file may raise; HDF5 raises RuntimeErrors.
 _ERRORS = (
     zipfile.BadZipFile, KeyError, IndexError, AttributeError, ValueError, TypeError, OSError,
@@ -104,10 +102,11 @@ class _Spec(NamedTuple):
 def _layers(archive: files.Archive) -> list[Layer]:
     """Return our layers."""
     found: list[Layer] = []
+    shape: Sequence[Any] = ()
     for spec in _specs(archive.model, ""):
         try:
             if spec.class_name == "InputLayer":
-                _expect_sequences(spec.config)
+                shape = shape or _shape(spec.config)
             elif spec.class_name == "Flatten":
                 if not any(layer.per_sequence for layer in found):
                     raise ValueError("expected one vector per sequence before it, not per step")
@@ -122,6 +121,10 @@ def _layers(archive: files.Archive) -> list[Layer]:
                 "return_sequences=False in a model that masks steps, where Keras does not turn the "
                 "mask with the steps"
             )
+    if len(shape) == 2 and found and found[0].vocabulary is None:
+        raise ValueError(
+            f"expected sequences, (N, T, F), or tokens (N, T) for an Embedding, got inputs {shape}"
+        )
     return found
 
 
@@ -136,13 +139,14 @@ def _read(archive: files.Archive, spec: _Spec, axes: int) -> list[Layer]:
     return layers.read(spec.class_name, spec.config, weights, archive.version, axes)
 
 
-def _expect_sequences(config: Mapping[str, Any]) -> None:
-    """Raise if the inputs of a model are no sequences: of vectors, or of tokens."""
-    shape = config.get("batch_shape") or config.get("batch_input_shape")
-    if shape is not None and len(shape) not in (2, 3):
+def _shape(config: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the shape of inputs, empty if unknown; raise if they are no sequences."""
+    shape = config.get("batch_shape") or config.get("batch_input_shape") or ()
+    if shape and len(shape) not in (2, 3):
         raise ValueError(f"expected sequences, (N, T, F) or tokens (N, T), got the shape {shape}")
     if config.get("sparse"):
         raise ValueError("sparse: expected False, got True")
+    return shape
 
 
 def _specs(model: Mapping[str, Any], place: str) -> Iterator[_Spec]:
@@ -214,7 +218,8 @@ def _chain(config: Mapping[str, Any]) -> list[int]:
                 f"layer {spec['name']!r}: expected one input, from before it in a chain, got "
                 f"{', '.join(sources)}"
             )
-    beside = [s["name"] for i, s in enumerate(given) if i not in chain and not _of_mask(s)]
+    masks = _mask_values([given[i] for i in chain])
+    beside = [s["name"] for i, s in enumerate(given) if i not in chain and not _of_mask(s, masks)]
     if beside:
         raise ValueError(f"expected a chain of layers, got others beside it: {', '.join(beside)}")
     return chain
@@ -225,8 +230,20 @@ def _ends(given: Sequence[Any]) -> list[str]:
     return [given[0]] if given and isinstance(given[0], str) else [one[0] for one in given]
 
 
-def _of_mask(spec: Mapping[str, Any]) -> bool:
-    return spec["class_name"] in _OF_MASKS and str(spec.get("module", "keras")).startswith("keras")
+def _mask_values(specs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return which values layers mask."""
+    zero = [0 for spec in specs if spec["config"].get("mask_zero")]
+    masking = [s["config"].get("mask_value", 0) for s in specs if s["class_name"] == "Masking"]
+    return zero + masking
+
+
+def _of_mask(spec: Mapping[str, Any], masks: Sequence[Any]) -> bool:
+    """Return whether it is one of the operations by which Keras 3 notes how it masks `masks`."""
+    if not str(spec.get("module", "keras")).startswith("keras"):
+        return False
+    if spec["class_name"] == "NotEqual":
+        return bool(masks) and spec["inbound_nodes"][0]["args"][1] in masks
+    return bool(masks) and spec["class_name"] == "Any"
 
 
 def _sources(spec: Mapping[str, Any]) -> list[str]:
