@@ -24,6 +24,7 @@ include "lib/memory.pxi"
 include "cells/table.pxi"
 include "lib/words.pxi"
 include "scan/scan.pxi"
+include "scan/direct.pxi"
 include "chain.pxi"
 include "scan/stepper.pxi"
 

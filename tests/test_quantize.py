@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._kernels.reference import int8
 from fastrnn.text import CharLM, TextClassifier
 
 T, B, I, H, L = 11, 3, 5, 19, 2
@@ -343,6 +344,46 @@ def test_stream(model, rng, backend):
     y = q(tokens)
     stream = q.stream(2)
     assert np.array_equal(np.stack([stream.step(t) for t in tokens.T], axis=1), y)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [fastrnn.LSTM(131, 333, seed=1), fastrnn.GRU(150, 390, seed=2), fastrnn.RNN(517, 1033, seed=3)],
+    ids=repr,
+)
+def test_stream_of_a_large_layer_in_parts(layer, rng, backend):
+    q = fastrnn.quantize(layer)
+    x = rng.normal(size=(5, 1, layer.input_size)).astype(np.float32)
+    y, state = q(x)
+    stream = q.stream()
+    assert np.array_equal(np.stack([stream.step(row) for row in x]), y)
+    for mine, whole in zip(states(stream.state), states(state), strict=True):
+        assert np.array_equal(mine, whole)
+
+
+def test_call_on_other_arrays(rng, backend):
+    q = fastrnn.quantize(fastrnn.LSTM(3, 5, seed=0))
+    x, h, c = (rng.normal(size=(1, 4, n)).astype(np.float32) for n in (3, 5, 5))
+    y, state_n = q(x, (h, c))
+    for same in (x.tolist(), x.astype(np.float64), np.asfortranarray(x)):
+        y_too, state_too = q(same, (h.tolist(), c))
+        assert np.array_equal(y_too, y)
+        assert all(map(np.array_equal, state_too, state_n))
+
+
+def test_activations_are_exact_to_1_in_100000():
+    x = np.linspace(-14, 14, 1_000_001, dtype=np.float32)
+    exact = np.tanh(x.astype(np.float64))
+    assert np.abs(int8.tanh(x) - exact).max() < 1.2e-5
+    assert np.abs(int8.sigmoid(2 * x) - (1 + exact) / 2).max() < 6e-6
+    far = np.array([-np.inf, -1e30, 1e30, np.inf], np.float32)
+    for y in (int8.tanh(x), int8.tanh(far)):
+        assert np.abs(y).max() < 1
+    for y in (int8.sigmoid(x), int8.sigmoid(far)):
+        assert y.min() > 0
+        assert y.max() < 1
+    assert np.isnan(int8.tanh(np.float32("nan")))
+    assert np.isnan(int8.sigmoid(np.float32("nan")))
 
 
 def test_files_are_small(tmp_path):

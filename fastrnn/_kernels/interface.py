@@ -591,6 +591,11 @@ class QuantizedKernels(Protocol):
     ) -> None:
         """Run a layer over a sequence, as the function of `Kernels`; `keep` has to be False."""
 
+    def run(
+        self, packed: PackedWeights, x: Any, state: Any, *, keep: bool = False
+    ) -> tuple[Array, Any, None] | None:
+        """Run a layer over a sequence, as the function of `Kernels`; `keep` has to be False."""
+
     def PackedLinear(  # noqa: N802
         self, weights: Sequence[Array | None], scale: Array, limit: float
     ) -> PackedAffine:

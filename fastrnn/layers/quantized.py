@@ -139,7 +139,6 @@ class QuantizedRecurrent(Quantized, Recurrent):
             layer, frozen, **without, _configs=configs, _config=first, _rng=None, _dtype=REAL
         )
         self._scan_weights: Any = list(weights)
-        self._direct = False
 
     @classmethod
     def of(cls, layer: Recurrent, largest_of: Array) -> Self:

@@ -125,10 +125,7 @@ NOINLINE void narrow_rows(gemm_args *p, ptrdiff_t rows) {
         to[words] = scale;
         memcpy(to + words + 1, &sum, sizeof sum);
     }
-    p->a = p->narrow;
-    p->a_row = row;
-    p->a_k = 1;
-    set_contiguous(p, words);
+    read_narrow(p, row, words);
 }
 
 /* A word in all lanes. */

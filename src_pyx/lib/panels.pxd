@@ -14,7 +14,8 @@ instead of VL, so several gates share a vector. Its panel is the tail.
 
 from libc.math cimport INFINITY
 from vec cimport (
-    MAX_GROUPS, REALS, VL, WIDEST, gemm_args, gemm_run, real, set_contiguous, tile_format,
+    FASTRNN_INT8, MAX_GROUPS, REALS, VL, WIDEST, gemm_args, gemm_run, read_narrow, real,
+    set_contiguous, tile_format,
 )
 
 cdef struct Panels:
@@ -33,6 +34,7 @@ cdef struct Panels:
     ptrdiff_t run_count
     real least          # of int8, what a row of the left operand is scaled by: its largest entry,
     real limit          # but at least `least`; or `limit`, if that is finite
+    bint rounded        # of int8, whether the only row is in `narrow` already: see `round_row`
 
 
 cdef inline ptrdiff_t ceil_div(ptrdiff_t n, ptrdiff_t most) noexcept nogil:
@@ -101,7 +103,7 @@ cdef inline Panels panels_for(
     cdef ptrdiff_t wider = vectors % groups
     return Panels(
         NULL, format, K, ceil_div(K, format.per_word) + format.extra, blocks, gates, first, lanes,
-        vectors // groups, groups - wider, wider, NULL, 0, 0, INFINITY,
+        vectors // groups, groups - wider, wider, NULL, 0, 0, INFINITY, False,
     )
 
 
@@ -113,6 +115,11 @@ cdef inline ptrdiff_t tail(const Panels *w) noexcept nogil:
 cdef inline ptrdiff_t vectors(const Panels *w) noexcept nogil:
     """Return the vectors per row of all panels."""
     return (w.blocks - (tail(w) > 0)) * w.gates + tail(w)
+
+
+cdef inline ptrdiff_t panels_size(const Panels *w) noexcept nogil:
+    """Return the bytes of all panels."""
+    return w.depth * vectors(w) * VL * <ptrdiff_t>sizeof(real)
 
 
 cdef inline ptrdiff_t split_point(ptrdiff_t n, int index, int count) noexcept nogil:
@@ -140,6 +147,14 @@ cdef inline Panels some_panels(const Panels *w, ptrdiff_t begin, ptrdiff_t end) 
     return found
 
 
+cdef inline void round_row(const Panels *w, const real *a, real *narrow) noexcept nogil:
+    """Round a row (K,) for products with int8 weights, whose panels may then be `rounded`."""
+    cdef gemm_args p
+    p.a, p.a_row, p.narrow, p.least, p.limit = a, 0, narrow, w.least, w.limit
+    set_contiguous(&p, w.K)
+    w.format.narrow_rows(&p, 1)
+
+
 cdef inline void multiply(
     const Panels *w, ptrdiff_t rows, gemm_args *p, ptrdiff_t init_panel, ptrdiff_t c_panel,
 ) noexcept nogil:
@@ -163,7 +178,10 @@ cdef inline void multiply(
         p.runs, p.run_count = w.runs, w.run_count
     if w.format.narrow_rows is not NULL:
         p.least, p.limit = w.least, w.limit
-        w.format.narrow_rows(p, rows)
+        if FASTRNN_INT8 and w.rounded:
+            read_narrow(p, 0, w.depth - w.format.extra)
+        else:
+            w.format.narrow_rows(p, rows)
     if w.gates > 1:
         p.w_vec = p.init_vec = p.c_vec = VL
         p.w_tail = weights + full * panel

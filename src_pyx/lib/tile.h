@@ -87,6 +87,14 @@ struct tile_format {
     ptrdiff_t a_width;
 };
 
+/* Make `a` the rows in `narrow`, `row` apart, of K words. */
+INLINE void read_narrow(gemm_args *p, ptrdiff_t row, ptrdiff_t K) {
+    p->a = p->narrow;
+    p->a_row = row;
+    p->a_k = 1;
+    set_contiguous(p, K);
+}
+
 /* Reals that a row of K numbers takes in `narrow`. */
 INLINE ptrdiff_t narrow_row(ptrdiff_t K) { return (K + 15) & ~(ptrdiff_t)15; }
 

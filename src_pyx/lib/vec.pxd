@@ -92,5 +92,6 @@ cdef extern from "tile.h" nogil:
     void use_dot(bint has_instruction)
     ptrdiff_t narrow_row(ptrdiff_t K)
     void set_contiguous(gemm_args *p, ptrdiff_t K)
+    void read_narrow(gemm_args *p, ptrdiff_t row, ptrdiff_t K)
     const ptrdiff_t WIDEST
     const ptrdiff_t MAX_GROUPS

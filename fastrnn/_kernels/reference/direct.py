@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,13 @@ def run(
     packed: PackedWeights, x: Any, state: Any, *, keep: bool = False
 ) -> tuple[Array, Any, Tape | None] | None:
     """Run a layer over a sequence, into new arrays; None if an array needs to be converted."""
-    packed = own(packed, Packed, "packed")
+    return run_by(forward, own(packed, Packed, "packed"), x, state, keep)
+
+
+def run_by(
+    forward: Callable[..., Any], packed: Any, x: Any, state: Any, keep: bool
+) -> tuple[Array, Any, Any] | None:
+    """Run a layer by one of the scans."""
     if not isinstance(x, np.ndarray) or x.ndim != 3 or not x.size:
         return None
     T, B, _ = x.shape

@@ -19,6 +19,7 @@ from fastrnn._kernels.quantized import INT8, MOST, REAL, TINY, Limits
 from fastrnn._kernels.reference import arrays
 from fastrnn._kernels.reference import functions as of_rows
 from fastrnn._kernels.reference.arithmetic import Arithmetic, functions
+from fastrnn._kernels.reference.direct import run_by
 from fastrnn._kernels.reference.product import Normed, Product, product
 from fastrnn._kernels.reference.rows import (
     checked_scan,
@@ -318,6 +319,11 @@ def forward(
         now = tuple(put(s, rows, n) for s, n in zip(now, new, strict=True))
     for out, s in zip(state_n, now, strict=True):
         out[...] = s
+
+
+def run(packed: Any, x: Any, state: Any, *, keep: bool = False) -> tuple[Array, Any, None] | None:
+    """Run a layer over a sequence, into new arrays; None if an array needs to be converted."""
+    return run_by(forward, arrays.own(packed, Packed, "packed"), x, state, keep)
 
 
 class Stepper(FloatStepper):
