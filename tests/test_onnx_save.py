@@ -510,7 +510,7 @@ def test_more_weights_than_a_file_can_hold() -> None:
     graph = Graph()
     graph.weight(np.broadcast_to(np.float32(0), (2**29,)), "weight")
     with pytest.raises(ValueError, match=r"^model: expected weights of at most 2146435072 bytes"):
-        graph.serialized("model")
+        graph.model("model")
 
 
 def test_rounded_products_are_written_as_they_are_without_rounding(path: Path) -> None:

@@ -64,11 +64,11 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = Fals
     as_graph = _checks.flag(as_graph, "as_graph")
     proto, folder, where = reading.read(path_or_bytes)
     try:
+        layers = None if as_graph else own_layers(proto)
+        if layers is not None:
+            return layers
         reader, graph, defaults = _read(proto, folder)
-        layers = None
-        if not (as_graph or defaults):
-            layers = own_layers(proto)
-            layers = layers_of(graph) if layers is None else layers
+        layers = None if as_graph or defaults else layers_of(graph)
         return layers if layers is not None else _model(reader, graph, defaults)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

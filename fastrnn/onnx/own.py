@@ -1,7 +1,7 @@
 """Files that :func:`fastrnn.onnx.save` wrote: the layers by which they were made.
 
 A file describes them. They are made again, with the weights of the graph, and written again: if the
-same file comes out, they compute what the graph does, whatever the description says.
+same comes out, they compute what the graph does, whatever the description says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx
 
 from fastrnn import layouts
 from fastrnn._kernels.cells import CELLS
@@ -21,7 +20,7 @@ from fastrnn.models import architecture
 from fastrnn.models.network import KINDS
 from fastrnn.models.sequential import Sequential
 from fastrnn.onnx import reading
-from fastrnn.onnx.writing.model import LAYERS, serialized
+from fastrnn.onnx.writing.model import LAYERS, proto_of
 from fastrnn.onnx.writing.recurrent import OPERATORS
 
 #: What descriptions and weights that do not fit raise.
@@ -46,10 +45,10 @@ def own_layers(proto: Any) -> Layer | None:
             tensors |= {f"{i}.{name}": a for name, a in _weights(spec, held).items()}
         layers = architecture.restore(described, tensors)
         model = layers[0] if alone else Sequential(layers)
-        again = serialized(model, states=bool(described["states"]), lengths=False)
+        same = proto_of(model, states=bool(described["states"]), lengths=False) == proto
     except _ERRORS:
         return None
-    return model if onnx.ModelProto.FromString(again) == proto else None
+    return model if same else None
 
 
 def _weights(spec: Mapping[str, Any], held: Mapping[str, Array]) -> dict[str, Array]:

@@ -97,8 +97,8 @@ class Graph:
         """Return the graph as ONNX has it."""
         return helper.make_graph(self._nodes, name, self._inputs, self._outputs, initializers)
 
-    def serialized(self, name: str, properties: Mapping[str, str] | None = None) -> bytes:
-        """Return the model, with these properties.
+    def model(self, name: str, properties: Mapping[str, str] | None = None) -> Any:
+        """Return the ModelProto, with these properties.
 
         Raises
         ------
@@ -121,8 +121,7 @@ class Graph:
             producer_version=__version__,
         )
         helper.set_model_props(model, dict(properties or {}))
-        data: bytes = model.SerializeToString()
-        return data
+        return model
 
 
 def _declared(name: str, dtype: Any, shape: Shape) -> Any:

@@ -90,11 +90,11 @@ def save(
     states = _checks.flag(states, "states")
     lengths = _checks.flag(lengths, "lengths")
     where = _checks.path(path)
-    atomic.write(where, serialized(model, states=states, lengths=lengths))
+    atomic.write(where, proto_of(model, states=states, lengths=lengths).SerializeToString())
 
 
-def serialized(model: Sequential | Layer, *, states: bool, lengths: bool) -> bytes:
-    """Return what :func:`save` writes.
+def proto_of(model: Sequential | Layer, *, states: bool, lengths: bool) -> Any:
+    """Return the ModelProto that :func:`save` writes.
 
     It says by which layers it was made, so that :func:`load` need not guess them, where their calls
     take what the graph takes; the graph itself does not depend on that.
@@ -112,9 +112,9 @@ def serialized(model: Sequential | Layer, *, states: bool, lengths: bool) -> byt
             + ("; its net_ is one" if "net_" in dir(model) else "")
         )
     if described is None or lengths or model.quantized:
-        return graph.serialized(type(model).__name__)
+        return graph.model(type(model).__name__)
     described["states"] = states
-    return graph.serialized(type(model).__name__, {LAYERS: json.dumps(described)})
+    return graph.model(type(model).__name__, {LAYERS: json.dumps(described)})
 
 
 def _sequential(graph: Graph, model: Sequential, states: bool, lengths: bool) -> None:
