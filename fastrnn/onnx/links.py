@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks, layers
+from fastrnn._core import generators
 from fastrnn._types import Array
 from fastrnn.onnx.operators.recurrent import cell_of, options, weights_of
 from fastrnn.onnx.registry import Node
@@ -62,7 +63,8 @@ class Stateless:
         """Return the layer."""
         dtypes = {a.dtype for a in self.weights.values()}
         more = {"dtype": dtypes.pop()} if dtypes else {}
-        made: layers.Layer = getattr(layers, self.kind)(*self.arguments, **self.options, **more)
+        with generators.undrawn():
+            made: layers.Layer = getattr(layers, self.kind)(*self.arguments, **self.options, **more)
         if self.weights:
             made.load_state_dict(self.weights)
         return made
@@ -170,15 +172,15 @@ def stacked(links: Sequence[Recurrent], *, batch_first: bool) -> layers.Layer:
     backwards = first.reverse == (True,)
     if backwards and (last.sequences or len(links) > 1):
         raise ValueError("expected the last output alone of a layer that runs from the end")
-    more = {"go_backwards": True} if backwards else {}
+    more: dict[str, Any] = {"go_backwards": True} if backwards else {}
     dtype: np.dtype[Any] = first.scans[0]["weight_ih"].dtype
     if dtype not in _checks.DTYPES:
         raise ValueError(f"expected float32 or float64, got {dtype}")
-    made: layers.Layer = getattr(layers, first.kind)(
-        first.input_size, first.hidden_size, num_layers=len(links), batch_first=batch_first,
-        bidirectional=len(first.reverse) > 1, return_sequences=last.sequences, dtype=dtype,
-        **first.options, **more,
-    )  # fmt: skip
+    more |= {"bidirectional": len(first.reverse) > 1, "return_sequences": last.sequences}
+    more |= {"num_layers": len(links), "batch_first": batch_first, "dtype": dtype}
+    make = getattr(layers, first.kind)
+    with generators.undrawn():
+        made: layers.Layer = make(first.input_size, first.hidden_size, **first.options, **more)
     made.load_state_dict(
         {
             f"{name}_l{k}{'_reverse' if d else ''}": array
