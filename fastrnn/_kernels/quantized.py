@@ -130,6 +130,9 @@ class Frozen:
         """Return the arrays, which can't be written to."""
         return list(self.arrays.values())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.arrays,)
+
     def packed(self, kernels: Kernels) -> Any:
         """Return the kernels' copy."""
         copy = self.copy
@@ -215,9 +218,6 @@ class QuantizedAffine(Frozen):
             arrays["bias"] = bias.astype(REAL)
         return cls(arrays | {"limit": np.array([limit], REAL)})
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return QuantizedAffine, (self.arrays,)
-
     def _pack(self, kernels: Any) -> Any:
         a = self.arrays
         limit = float(a["limit"][0])
@@ -262,6 +262,3 @@ class QuantizedTable(Frozen):
         """Quantize a table."""
         values, scale = rounded(table, "weight")
         return cls({"weight": values, "weight" + SCALE: scale})
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return QuantizedTable, (self.arrays,)

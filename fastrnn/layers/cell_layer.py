@@ -43,6 +43,7 @@ class CellLayer(Layer):
         "return_sequences": True,
         "go_backwards": False,
         "weight_dropout": 0,
+        "learn_initial_state": False,
         "matmul_precision": "float32",
     }
     #: Subclasses by the name of the family.

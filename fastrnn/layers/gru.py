@@ -43,7 +43,8 @@ class GRU(Recurrent, cells=CELLS):
         for four of a bidirectional layer, see :class:`fastrnn.RNN`.
     clip : float, optional
         As in :class:`fastrnn.RNN`, for r, z and n.
-    return_sequences, go_backwards, weight_dropout, matmul_precision, dtype, seed, init
+    return_sequences, go_backwards, weight_dropout, learn_initial_state, matmul_precision,
+    dtype, seed, init
         As in :class:`fastrnn.RNN`.
 
     Examples
@@ -72,6 +73,7 @@ class GRU(Recurrent, cells=CELLS):
         return_sequences: bool = True,
         go_backwards: bool = False,
         weight_dropout: float = 0.0,
+        learn_initial_state: bool = False,
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
@@ -97,6 +99,7 @@ class GRU(Recurrent, cells=CELLS):
             return_sequences=return_sequences,
             go_backwards=go_backwards,
             weight_dropout=weight_dropout,
+            learn_initial_state=learn_initial_state,
             dtype=dtype,
             seed=seed,
             init=init,

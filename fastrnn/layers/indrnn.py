@@ -30,7 +30,8 @@ class IndRNN(Recurrent, cells=CELLS):
         As in :class:`RNN`.
     bias, batch_first, dropout, bidirectional
         As in :class:`RNN`.
-    return_sequences, go_backwards, weight_dropout, matmul_precision, dtype, seed
+    return_sequences, go_backwards, weight_dropout, learn_initial_state, matmul_precision,
+    dtype, seed
         As in :class:`RNN`.
     init : {"uniform", "orthogonal", "identity"}
         As in :class:`RNN` for `weight_ih` and the biases. `weight_hh` is uniform in [0, 1], so that
@@ -67,6 +68,7 @@ class IndRNN(Recurrent, cells=CELLS):
         return_sequences: bool = True,
         go_backwards: bool = False,
         weight_dropout: float = 0.0,
+        learn_initial_state: bool = False,
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
@@ -91,6 +93,7 @@ class IndRNN(Recurrent, cells=CELLS):
             return_sequences=return_sequences,
             go_backwards=go_backwards,
             weight_dropout=weight_dropout,
+            learn_initial_state=learn_initial_state,
             dtype=dtype,
             seed=seed,
             init=init,

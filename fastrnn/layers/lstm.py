@@ -55,7 +55,8 @@ class LSTM(Recurrent, cells=CELLS):
         Whether input and forget gate are coupled, f = 1 - i (ONNX's `input_forget`; CIFG of Greff
         et al. 2017). All weights of f stay in place, but do not count, and their gradients are 0;
         only with `layer_norm` they take part in mean and variance.
-    return_sequences, go_backwards, weight_dropout, matmul_precision, dtype, seed, init
+    return_sequences, go_backwards, weight_dropout, learn_initial_state, matmul_precision,
+    dtype, seed, init
         As in :class:`fastrnn.RNN`.
     forget_bias : float, optional
         Initial bias of the forget gate, the sum of `bias_ih` and `bias_hh`; Jozefowicz et al.
@@ -93,6 +94,7 @@ class LSTM(Recurrent, cells=CELLS):
         return_sequences: bool = True,
         go_backwards: bool = False,
         weight_dropout: float = 0.0,
+        learn_initial_state: bool = False,
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         input_forget: bool = False,
@@ -128,6 +130,7 @@ class LSTM(Recurrent, cells=CELLS):
             return_sequences=return_sequences,
             go_backwards=go_backwards,
             weight_dropout=weight_dropout,
+            learn_initial_state=learn_initial_state,
             dtype=dtype,
             seed=seed,
             init=init,

@@ -16,7 +16,7 @@ from fastrnn._kernels.functions import Function
 from fastrnn._kernels.quantized import BY_ROW, INT8, REAL, Frozen, FrozenRows, Limits
 from fastrnn._types import Array
 from fastrnn.layers.base import Layer, Parts, Stateless
-from fastrnn.layers.embedding import Embedding
+from fastrnn.layers.embedding import Embedding, Table
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.recurrent import RECURRENT, Recurrent, backwards, in_order
 from fastrnn.layers.row_map import RowMap
@@ -131,13 +131,16 @@ class QuantizedRecurrent(Quantized, Recurrent):
     """
 
     def __init__(self, layer: Recurrent, weights: Sequence[quantized.QuantizedWeights]) -> None:
-        frozen = dict(zip(layer._weights, weights, strict=True))
+        frozen: dict[str, Frozen] = dict(zip(layer._weights, weights, strict=True))
+        began = {name: t.array.astype(REAL) for name, t in layer._first.items()}
+        frozen |= {"": Frozen(began)} if began else {}
         without: dict[str, Any] = {"_weights": {}, "_scan_weights": [], "_names": []}
         configs = {suffix: w.config for suffix, w in zip(layer._weights, weights, strict=True)}
         first = next(iter(configs.values()))
         self._become(
-            layer, frozen, **without, _configs=configs, _config=first, _rng=None, _dtype=REAL
-        )
+            layer, frozen, **without, _configs=configs, _config=first, _rng=None, _dtype=REAL,
+            _first={name: Table(array) for name, array in began.items()},
+        )  # fmt: skip
         self._scan_weights: Any = list(weights)
 
     @classmethod
@@ -162,7 +165,10 @@ class QuantizedRecurrent(Quantized, Recurrent):
             arrays = _checked(tensors, shapes, suffix)
             taken |= {name + suffix for name in shapes}
             weights.append(quantized.QuantizedWeights(w.cell, w.config, arrays))
-        _expect_no_more(tensors, taken)
+        shapes = {name: (t.shape, REAL) for name, t in layer._first.items()}
+        for name, array in _checked(tensors, shapes).items():
+            layer._first[name].array[...] = array
+        _expect_no_more(tensors, taken | shapes.keys())
         return cls(layer, weights)
 
     @staticmethod
@@ -176,8 +182,10 @@ class QuantizedRecurrent(Quantized, Recurrent):
             for d, weights in enumerate(layer._scan_weights[first : first + D]):
                 y = np.empty((*x.shape[:2], weights.config.output_size), x.dtype)
                 end = [np.empty((x.shape[1], n), x.dtype) for n in layer._sizes]
-                scan.forward(weights, x, [None] * len(end), y, end, reverse=d == 1, lengths=lengths)
-                found.append((largest(x), largest(y)))
+                began = [t.array[first + d].astype(x.dtype) for t in layer._first.values()]
+                start = [s[None].repeat(x.shape[1], axis=0) for s in began] or [None] * len(end)
+                scan.forward(weights, x, start, y, end, reverse=d == 1, lengths=lengths)
+                found.append((largest(x), max(map(largest, (y, *began[:1])))))
                 outputs.append(y)
             x = outputs[0] if D == 1 else np.concatenate(outputs, axis=-1)
         return np.array(found)

@@ -18,6 +18,8 @@ from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array, Fixed
 from fastrnn.layers.cell_layer import CellLayer
 from fastrnn.layers.dropout import drawn_factors
+from fastrnn.layers.embedding import Table
+from fastrnn.layers.initial_state import Segments, StartedTape
 from fastrnn.layers.stream import Stream
 
 #: The constructor's argument for each option of a cell.
@@ -77,6 +79,7 @@ class Recurrent(CellLayer):
         return_sequences: bool,
         go_backwards: bool,
         weight_dropout: float,
+        learn_initial_state: bool,
         dtype: Any,
         seed: int | None,
         init: str,
@@ -106,6 +109,14 @@ class Recurrent(CellLayer):
         self._whole: Sequence[Array | None] = (None,) * len(configs)
         #: Whether the kernels may read the caller's arrays and make the results.
         self._direct = len(configs) == 1 and self._return_sequences and not self._go_backwards
+        #: The learned initial states (L*D, n), by name, if there are some.
+        self._first: dict[str, Table] = {}
+        if _checks.flag(learn_initial_state, "learn_initial_state"):
+            self._direct = False
+            self._first = {
+                f"{name}_0": Table(np.zeros((L * D, n), dtype))
+                for name, n in zip(cell.states, self._sizes, strict=True)
+            }
         self._passed_on: Sequence[Array | None] = (None,) * (L - 1)
         super().__init__(cell, configs, dtype=dtype, seed=seed, init=init)
         if self.dropout > 0 and L == 1:
@@ -175,6 +186,25 @@ class Recurrent(CellLayer):
     def per_sequence(self) -> bool:
         """Whether y is the last step's output only."""
         return not self.return_sequences
+
+    @property
+    def learn_initial_state(self) -> bool:
+        """Whether the initial state is a weight."""
+        return bool(self._first)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the weights themselves, in torch's names, order, layouts and gate order.
+
+        Changes in place take effect at the next call. The arrays can't be reshaped or resized. As
+        long as one of them is held, each call, and each step of a stream, compares all weights
+        with the copy that the kernels read, which costs about as much as reading them once more;
+        so keep them no longer than needed.
+        """
+        return super().parameters() | {name: first.share() for name, first in self._first.items()}
+
+    def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
+        first = {name: np.zeros(first.shape, self._dtype) for name, first in self._first.items()}
+        return super()._draw(rng) | first
 
     # The three ways to run: plain, for training, and step by step. They read attributes and not
     # properties, which take time.
@@ -266,7 +296,8 @@ class Recurrent(CellLayer):
             batch = (B,) if x.ndim == 3 else ()
             lengths = _checks.lengths(lengths, T, batch)
             reset = _checks.reset(reset, T, batch)
-        return self._run_checked(x, batch_first, state, lengths, reset, keep, checkpoint_every)
+        run = self._run_from_learned if self._first else self._run_checked
+        return run(x, batch_first, state, lengths, reset, keep, checkpoint_every)
 
     def _run_directly(
         self, x: Any, state: Any, keep: bool
@@ -388,6 +419,8 @@ class Recurrent(CellLayer):
     def _backward(
         self, tape: Tape, dy: Any, dstate: Any, batch_first: bool, input_gradient: bool
     ) -> tuple[Array | None, Any, dict[str, Array]]:
+        if isinstance(tape, StartedTape):
+            return self._back_to_learned(tape, dy, dstate, batch_first, input_gradient)
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if (
@@ -448,6 +481,89 @@ class Recurrent(CellLayer):
         name = next(name for name, value in own.items() if made[name] != value)
         raise ValueError(f"tape: is from the forward of another layer, with {name}={made[name]}")
 
+    def _run_from_learned(
+        self, x: Array, batch_first: bool, state: Any, lengths: Array | None, reset: Array | None,
+        keep: bool, checkpoint_every: int | None = None,
+    ) -> tuple[Array, Any, Any]:  # fmt: skip
+        """Run from the learned initial state, unless one is given, and from it after resets."""
+        _pins = _checks.pinned(x)
+        steps, given = _time_first(x, batch_first), state is not None
+        T, B, _ = steps.shape
+        batch = (B,) if x.ndim == 3 else ()
+        learned = [first.array for first in self._first.values()]
+        if not given:
+            state = self._state([s[:, None].repeat(B, axis=1) for s in learned], batch)
+        if reset is None:
+            y, state_n, tape = self._run_checked(
+                x, batch_first, state, lengths, None, keep, checkpoint_every
+            )
+            return y, state_n, tape and StartedTape(tape, given, None, x.shape, batch_first)
+        if self.bidirectional or self.go_backwards:
+            raise ValueError(
+                "reset: expected None, as a layer with learn_initial_state does not start anew "
+                "within a sequence that it reads from the end"
+            )
+        parts = Segments.of(reset, lengths)
+        rows, _state_pins = self._rows(state, "state", batch)
+        begin = parts.starting(
+            [
+                np.zeros((len(first), B, first.shape[1]), self._dtype) if s is None else s
+                for s, first in zip(rows, learned, strict=True)
+            ],
+            learned,
+        )
+        y, state_n, tape = self._run_checked(
+            parts.taken(steps), False, self._state(begin, (B,)), parts.steps, None, keep,
+            checkpoint_every,
+        )  # fmt: skip
+        if self._return_sequences:
+            y = parts.put(y, T)
+            y = y.swapaxes(0, 1) if batch_first and batch else y
+        else:
+            y = y[parts.last]
+        ends = [s[:, parts.last] for s in (state_n if len(begin) > 1 else (state_n,))]
+        y = y if batch else (y[:, 0] if self._return_sequences else y[0])
+        started = tape and StartedTape(tape, given, parts, x.shape, batch_first)
+        return y, self._state(ends, batch), started
+
+    def _back_to_learned(
+        self, tape: StartedTape, dy: Any, dstate: Any, batch_first: bool, input_gradient: bool
+    ) -> tuple[Array | None, Any, dict[str, Array]]:
+        """Backpropagate; the gradients of the learned state are sums over where it started."""
+        parts = tape.segments
+        if not self._first or tape.batch_first != batch_first:
+            raise ValueError("tape: is from the forward of another layer")
+        batched = len(tape.x_shape) == 3
+        if parts is None:
+            dx, dbegin, grads = self._backward(tape.tape, dy, dstate, batch_first, input_gradient)
+            of_rows = [d if batched else d[:, None] for d in _each(dbegin)]
+            sums = [d.sum(axis=1) * (not tape.given) for d in of_rows]
+            return dx, dbegin, grads | dict(zip(self._first, sums, strict=True))
+        batch = (len(parts.last),) if batched else ()
+        given, _pins = self._rows(dstate, "dstate", batch)
+        T = tape.x_shape[batch_first and batched]
+        if dy is not None:
+            size = self._directions * self._sizes[0]
+            lead = tape.x_shape[:-1] if self._return_sequences else batch
+            dy = _checks.shaped(dy, "dy", self._dtype, (*lead, size))
+            if self._return_sequences:
+                dy = parts.taken(_time_first(dy, batch_first))
+            else:
+                (dy,) = parts.ending([dy.reshape(1, -1, size)])
+                dy = dy[0]
+        dends = parts.ending(given)
+        dx, dbegin, grads = self._backward(
+            tape.tape, dy, tuple(dends) if len(dends) > 1 else dends[0], False, input_gradient
+        )
+        of_segments = _each(dbegin)
+        own = ~parts.goes_on if tape.given else np.ones_like(parts.goes_on)
+        sums = [d[:, own].sum(axis=1) for d in of_segments]
+        if dx is not None:
+            dx = parts.put(dx, T)
+            dx = dx.swapaxes(0, 1) if batch_first and batched else dx if batched else dx[:, 0]
+        dbegin = self._state(parts.began(of_segments), batch)
+        return dx, dbegin, grads | dict(zip(self._first, sums, strict=True))
+
     def _rows(
         self, state: Any, name: str, batch: tuple[int, ...]
     ) -> tuple[Sequence[Array | None], Any]:
@@ -496,7 +612,8 @@ class Recurrent(CellLayer):
             done = self._run_directly(x, state, keep)
             if done is not None:
                 return done
-        return self._run_checked(x, False, state, lengths, reset, keep)
+        run = self._run_from_learned if self._first else self._run_checked
+        return run(x, False, state, lengths, reset, keep)
 
     def apply_backward(
         self, tape: Any, dy: Array, *, for_update: bool = False, input_gradient: bool = True
@@ -513,7 +630,8 @@ class Recurrent(CellLayer):
         """Return the constructor's arguments for such a layer, ready for JSON."""
         names = [
             "num_layers", "batch_first", "dropout", "bidirectional", "return_sequences",
-            "go_backwards", "weight_dropout", *(_OPTIONS[option] for option in self._cell.options),
+            "go_backwards", "weight_dropout", "learn_initial_state",
+            *(_OPTIONS[option] for option in self._cell.options),
         ]  # fmt: skip
         return super().get_config() | {name: getattr(self, name) for name in names}
 
@@ -551,7 +669,7 @@ class Recurrent(CellLayer):
                 "stream: expected go_backwards=False, got True, which starts at the end of the "
                 "sequence"
             )
-        return Stream(list(self._scan_weights), rows)
+        return Stream(list(self._scan_weights), rows, list(self._first.values()))
 
 
 # Infinity and NaN propagate without a warning, as in the kernels.
@@ -571,6 +689,11 @@ def backwards(T: int, lengths: Array | None) -> Array:
 def in_order(a: Array, order: Array) -> Array:
     """Return the steps of `a` (T, B, ...) in an order from :func:`backwards`, its own inverse."""
     return np.take_along_axis(a, order.reshape(*order.shape, *[1] * (a.ndim - 2)), axis=0)
+
+
+def _each(state: Any) -> tuple[Array, ...]:
+    """Return the states of a layer as a tuple."""
+    return state if isinstance(state, tuple) else (state,)
 
 
 def _time_first(a: Array, batch_first: bool) -> Array:

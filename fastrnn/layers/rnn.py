@@ -44,6 +44,10 @@ class RNN(Recurrent, cells=CELLS):
         Probability, 0 to 1, that an entry of the recurrent weights `weight_hh` is zeroed, the
         others being scaled by 1/(1-weight_dropout); drawn for each :meth:`forward` in training
         mode, and the same at all its steps (DropConnect: Merity et al. 2018).
+    learn_initial_state : bool
+        Whether the initial state is a weight: `h_0`, and `c_0` of an LSTM, (L*D, H), at first 0.
+        Sequences start from it where no state is given, and after each `reset`, which then has to
+        be None in a layer that is bidirectional or goes backwards.
     activations : str, tuple or sequence of them, optional
         An activation in place of `nonlinearity`, one of ONNX's operators RNN, GRU and LSTM: a name,
         or (name, alpha, beta), where missing or None stands for the default, that of ONNX:
@@ -116,6 +120,7 @@ class RNN(Recurrent, cells=CELLS):
         return_sequences: bool = True,
         go_backwards: bool = False,
         weight_dropout: float = 0.0,
+        learn_initial_state: bool = False,
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
@@ -140,6 +145,7 @@ class RNN(Recurrent, cells=CELLS):
             return_sequences=return_sequences,
             go_backwards=go_backwards,
             weight_dropout=weight_dropout,
+            learn_initial_state=learn_initial_state,
             dtype=dtype,
             seed=seed,
             init=init,

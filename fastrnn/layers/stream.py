@@ -14,6 +14,7 @@ from fastrnn._kernels.stepping import converter
 from fastrnn._kernels.weights import Weights
 from fastrnn._types import Array
 from fastrnn.layers.base import Parts
+from fastrnn.layers.embedding import Table
 
 
 class Stream(Bound):
@@ -36,6 +37,7 @@ class Stream(Bound):
     """
 
     __slots__ = {
+        "_learned": "",
         "_names": "",
         "_states": "",
         "parts": "The stages of a step.",
@@ -58,7 +60,9 @@ y_t : array
 """,
     }
 
-    def __init__(self, stack: Sequence[Weights], batch_size: int) -> None:
+    def __init__(
+        self, stack: Sequence[Weights], batch_size: int, learned: Sequence[Table] = ()
+    ) -> None:
         kernels = dispatch.kernels(stack[0].dtype)
         first, last = stack[0].config, stack[-1].config
         convert = converter(batch_size, first.input_size, last.output_size, stack[0].real)
@@ -67,6 +71,9 @@ y_t : array
         self._states = tuple(zip(*(stepper.state for stepper in steppers), strict=True))
         self.parts = Parts(kernels, steppers)
         self.step = kernels.Chain(steppers, convert).step
+        self._learned = learned
+        if learned:
+            self.reset()
 
     @property
     def state(self) -> Any:
@@ -88,7 +95,7 @@ y_t : array
                 mine[...] = 0 if values is None else values[layer]
 
     def reset(self, rows: int | Sequence[int] | Sequence[bool] | Array | None = None) -> None:
-        """Zero the state.
+        """Zero the state; that of a layer with a learned initial state becomes that.
 
         Parameters
         ----------
@@ -97,9 +104,9 @@ y_t : array
             0 or 1 may be flags as well, and are refused. Default: all.
         """
         chosen = _checks.rows(rows, len(self._states[0][0]))
-        for layers in self._states:
-            for s in layers:
-                s[chosen] = 0
+        for k, layers in enumerate(self._states):
+            for layer, s in enumerate(layers):
+                s[chosen] = self._learned[k].array[layer] if self._learned else 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_size={len(self._states[0][0])})"

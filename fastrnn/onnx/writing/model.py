@@ -211,6 +211,10 @@ def _recurrent(
 
     Names of weights begin with `prefix`, those of states with `of_layer`.
     """
+    if layer.learn_initial_state and not states:
+        raise ValueError(
+            f"states: expected True, as {layer!r} has a learned initial state, which is to be given"
+        )
     scans = layer.num_layers * (1 + layer.bidirectional)
     P = layer.features_out // (1 + layer.bidirectional)
     shapes = [(scans, BATCH, P if name == "h" else layer.hidden_size) for name in layer.cell.states]
