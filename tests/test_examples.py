@@ -32,6 +32,18 @@ def test_agrees_with_the_hand_written_loop(example: Path, tmp_path: Path) -> Non
     assert re.search(r"^time: by hand \S+ ms, fastrnn \S+ ms", process.stdout, re.MULTILINE)
 
 
+def test_an_actor_critic(tmp_path: Path) -> None:
+    """It learns to remember, and the steps it acted on have the bits of those it learns from."""
+    process = subprocess.run(
+        [sys.executable, "-W", "error", str(FOLDER / "actor_critic.py")],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (process.returncode, process.stderr) == (0, "")
+    earned = [float(e) for e in re.findall(r": +(\S+) an episode", process.stdout)]
+    assert earned[0] < 0.6
+    assert earned[-1] > 0.95
+
+
 def test_a_service(tmp_path: Path) -> None:
     """It streams a saved estimator, without scikit-learn."""
     sklearn = pytest.importorskip("fastrnn.sklearn", exc_type=ImportError)
