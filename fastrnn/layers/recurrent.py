@@ -419,9 +419,9 @@ class Recurrent(CellLayer):
     def _backward(
         self, tape: Tape, dy: Any, dstate: Any, batch_first: bool, input_gradient: bool
     ) -> tuple[Array | None, Any, dict[str, Array]]:
-        if isinstance(tape, StartedTape):
-            return self._back_to_learned(tape, dy, dstate, batch_first, input_gradient)
         if not isinstance(tape, Tape):
+            if isinstance(tape, StartedTape):
+                return self._back_to_learned(tape, dy, dstate, batch_first, input_gradient)
             raise TypeError(f"tape: expected what forward returned, got {type(tape).__name__}")
         if (
             tape.batch_first != batch_first
