@@ -38,6 +38,7 @@ import typing as _typing
 
 from fastrnn import losses as losses
 from fastrnn import optim as optim
+from fastrnn._core import threadpools as _threadpools
 from fastrnn._core.config import get_num_threads as get_num_threads
 from fastrnn._core.config import set_num_threads as set_num_threads
 from fastrnn._core.config import show_config as show_config
@@ -49,6 +50,8 @@ from fastrnn._quantize import quantize as quantize
 from fastrnn._version import __version__ as __version__
 from fastrnn.layers import *  # noqa: F403
 from fastrnn.models.sequential import Sequential as Sequential
+
+_threadpools.follow()
 
 if _typing.TYPE_CHECKING:  # for editors
     from fastrnn import callbacks as callbacks

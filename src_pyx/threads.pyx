@@ -6,6 +6,11 @@ cdef extern from * nogil:
     """
     #define FASTRNN_POOL
     #include "pool.h"
+    /* A symbol of its own, by which threadpoolctl tells this library from others of its name. */
+    #if defined(__GNUC__)
+    __attribute__((visibility("default")))
+    #endif
+    int fastrnn_thread_pool = 1;
     """
     ctypedef void (*work_function)(int index, int count, void *what) noexcept nogil
     ctypedef struct thread_pool:

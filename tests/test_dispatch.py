@@ -107,13 +107,25 @@ def test_without_extensions():
         ({"cpu.max": ""}, 8),
         ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
         ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"own": "0::/a/b\n", "a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ({"own": "0::/a/b\n", "a/cpu.max": "max 100000", "a/b/cpu.max": "400000 100000"}, 4),
+        (
+            {
+                "own": "3:cpu,cpuacct:/a\n0::/\n",
+                "cpu/a/cpu.cfs_quota_us": "500000",
+                "cpu/a/cpu.cfs_period_us": "100000",
+            },
+            5,
+        ),
+        ({"own": "nonsense", "cpu.max": "0 0"}, 8),
     ],
 )
 def test_cpus_of_a_control_group(files, cpus, tmp_path, monkeypatch):
-    (tmp_path / "cpu").mkdir()
     for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(config, "_CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(config, "_OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert config.available_cpus() == cpus
 

@@ -194,3 +194,49 @@ def test_signals_reach_the_interpreter(rng):
 
     with pytest.raises(KeyboardInterrupt):
         work()
+
+
+@pytest.mark.parametrize("first", ["fastrnn", "threadpoolctl"])
+def test_threadpoolctl_sees_and_limits_the_threads(first):
+    pytest.importorskip("threadpoolctl")
+    second = {"fastrnn": "threadpoolctl", "threadpoolctl": "fastrnn"}[first]
+    code = f"""
+import {first}, {second}, fastrnn.layers
+found = lambda: [i for i in threadpoolctl.threadpool_info() if i["user_api"] == "fastrnn"]
+(info,) = found()
+assert info["num_threads"] == fastrnn.get_num_threads() == 3, info
+assert info["version"] == fastrnn.__version__
+with threadpoolctl.threadpool_limits(1):
+    assert fastrnn.get_num_threads() == 1
+with threadpoolctl.threadpool_limits(2, user_api="fastrnn"):
+    assert found()[0]["num_threads"] == 2
+assert fastrnn.get_num_threads() == 3
+"""
+    environment = {**os.environ, "FASTRNN_NUM_THREADS": "3"}
+    subprocess.run([sys.executable, "-P", "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "5,2"}, 5),
+        ({"OMP_NUM_THREADS": "3", "FASTRNN_NUM_THREADS": "4"}, 4),
+        ({"OMP_NUM_THREADS": "0"}, 8),
+        ({"OMP_NUM_THREADS": "many"}, 8),
+        ({"MPI_LOCALNRANKS": "4"}, 2),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "16"}, 1),
+        ({"MPI_LOCALNRANKS": "4", "OMP_NUM_THREADS": "3"}, 3),
+    ],
+)
+def test_threads_of_the_environment(environment, threads, monkeypatch):
+    from fastrnn._core import config
+
+    for name in ("FASTRNN_NUM_THREADS", "OMP_NUM_THREADS", *config._LOCAL_RANKS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(config, "_control_groups", list)
+    assert config._initial_threads() == threads
