@@ -6,7 +6,8 @@ Six in ten calls are of RNN, GRU and LSTM, the others of the operators around th
 drawn: sizes, opset, attributes, which inputs there are, and which of them are constants of the
 model. The table shows how often each attribute was drawn, and the largest error: the largest
 difference, relative to the largest number of ONNX Runtime's output where that is above 1. A
-mismatch ends the run with its number; ``--only NUMBER`` runs that one again.
+mismatch ends the run with its number; ``--only NUMBER`` runs that one again. The backend is
+that of FASTRNN_BACKEND, or the best.
 """
 
 from __future__ import annotations
@@ -690,7 +691,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.only is None and not options.some and missing:
         print(f"never drawn: {', '.join(missing)}", file=sys.stderr)
         return 1
-    print(f"{sum(calls.values())} calls, none skipped, error {max(largest.values()):.1e}")
+    print(
+        f"{fastrnn.backend()}: {sum(calls.values())} calls, none skipped, "
+        f"error {max(largest.values()):.1e}"
+    )
     return 0
 
 
