@@ -101,6 +101,25 @@ def test_a_model_with_states_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.parametrize("repeat", ["Expand(h, size)", "Tile(h, size)"])
+def test_initial_states_that_are_weights(repeat: str) -> None:
+    W, R, h = drawn(1, 3 * H, I), drawn(1, 3 * H, H), drawn(1, 1, H)
+    text = (
+        opset(17)
+        + f"""g (float[t, b, 4] x) => (float[t, b, 5] y) {{
+        n = Shape<start = 1, end = 2>(x)
+        one = Constant<value_ints = [1]>() size = Concat<axis = 0>(one, n, one)
+        start = {repeat}
+        all = GRU<hidden_size = 5, linear_before_reset = 1>(x, W, R, "", "", start)
+        y = Squeeze(all, one) }}"""
+    )
+    data, x = model_of(text, W=W, R=R, h=h), drawn(T, B, I)
+    layer = load(data)
+    assert layer.learn_initial_state
+    np.testing.assert_array_equal(layer.parameters()["h_0"], h[0])
+    np.testing.assert_allclose(layer(x)[0], load(data, as_graph=True)(x), atol=CLOSE)
+
+
 @pytest.mark.parametrize("scaling", ["Div(c, s)", "Mul(c, r)"])
 def test_a_model_of_standardised_features(scaling: str) -> None:
     m, s, w = np.arange(I, dtype="f"), np.arange(1, I + 1, dtype="f"), drawn(I, O)

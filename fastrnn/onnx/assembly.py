@@ -77,14 +77,16 @@ def _states(groups: Sequence[Group]) -> list[tuple[str, list[tuple[int, Recurren
 
 
 def _inputs_fit(chain: Chain, groups: Sequence[Group]) -> bool:
-    """Return whether the initial states are inputs in the order of the layers, or all zeros."""
+    """Return whether the initial states are inputs in the order of the layers, or none is."""
     names = iter(chain.inputs)
     for state, links in _states(groups):
         name = next(names, None)
         for k, (_, link) in enumerate(links):
             D = len(link.reverse)
-            wanted = None if name is None else Initial(name, k * D, (k + 1) * D)
-            if link.initial[state] != wanted:
+            given = link.initial[state]
+            if name is None and isinstance(given, Initial):
+                return False
+            if name is not None and given != Initial(name, k * D, (k + 1) * D):
                 return False
     return next(names, None) is None
 

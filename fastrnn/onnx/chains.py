@@ -93,6 +93,13 @@ class Initial:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """An initial state that is the same for all rows of a batch: (L*D, H)."""
+
+    rows: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Finals:
     """Final states, one after another along the first axis: of each, layer, name and direction.
 
@@ -195,10 +202,8 @@ class Walk:
             if value is not None and value.any():
                 raise NoChain
             return Zeros()
-        if name == "Expand":
-            if given[0].any():
-                raise NoChain
-            return Zeros()
+        if name in ("Expand", "Tile"):
+            return _same_for_all(given[0])
         if step.node.operator.growth == "data" or sum(a.size for a in given) > _LARGEST:
             raise NoChain
         done_with, step.done_with = step.done_with, ()
@@ -211,6 +216,16 @@ class Walk:
 
 #: Operators of which inputs after the first may be computed from sizes.
 _TAKES_SIZES = ("Gather", "Reshape", "Slice", "Split")
+
+
+def _same_for_all(a: Array) -> Zeros | Learned:
+    """Return what an array (L*D, 1, H) is that is repeated along the batch, an initial state."""
+    if not a.any():
+        return Zeros()
+    if a.ndim != 3 or a.shape[1] != 1:
+        raise NoChain
+    return Learned(a[:, 0])
+
 
 #: What stands for outputs that are among the values already.
 _KNOWN = object()
@@ -387,10 +402,10 @@ def _split(step: Step, x: Any, sizes: Any = None) -> Any:
     count = len(step.node.outputs)
     if isinstance(x, Zeros):
         return (x,) * count
-    if not isinstance(x, Initial | Finals) or _axis(step.node, "axis", 3, 0) != 0:
+    if not isinstance(x, Initial | Learned | Finals) or _axis(step.node, "axis", 3, 0) != 0:
         raise NoChain
     given = step.node.get("split") if sizes is None else sizes
-    total = x.last - x.first if isinstance(x, Initial) else len(x.slots)
+    total = _count(x)
     each = [total // count] * count if given is None else _integers(given)
     if sum(each) != total:
         raise NoChain
@@ -398,7 +413,16 @@ def _split(step: Step, x: Any, sizes: Any = None) -> Any:
     return tuple(_rows(x, a, b) for a, b in pairwise(ends))
 
 
-def _rows(x: Initial | Finals, first: int, last: int) -> Any:
+def _count(x: Initial | Learned | Finals) -> int:
+    """Return the size of the first axis."""
+    if isinstance(x, Initial):
+        return x.last - x.first
+    return len(x.rows if isinstance(x, Learned) else x.slots)
+
+
+def _rows(x: Initial | Learned | Finals, first: int, last: int) -> Any:
+    if isinstance(x, Learned):
+        return Learned(x.rows[first:last])
     if isinstance(x, Initial):
         return replace(x, first=x.first + first, last=x.first + last)
     return replace(x, slots=x.slots[first:last])
@@ -417,9 +441,8 @@ def _slice(
     along = [*range(len(first))] if axes is None else _integers(axes)
     if len(first) != 1 or (steps is not None and _integers(steps) != [1]):
         raise NoChain
-    if isinstance(x, Initial | Finals):
-        total = x.last - x.first if isinstance(x, Initial) else len(x.slots)
-        a, b, _ = slice(first[0], last[0]).indices(total)
+    if isinstance(x, Initial | Learned | Finals):
+        a, b, _ = slice(first[0], last[0]).indices(_count(x))
         if along[0] != 0 or b <= a or (isinstance(x, Finals) and x.single):
             raise NoChain
         return _rows(x, a, b)
@@ -687,13 +710,13 @@ def _recurrent(
     return (Signal(links, axes, sizes), *ends)
 
 
-def _initial(value: Any) -> Initial | None:
-    """Return which input an initial state is; None for zeros."""
+def _initial(value: Any) -> Initial | Learned | None:
+    """Return which input an initial state is, or which it always is; None for zeros."""
     if value is None or isinstance(value, Zeros):
         return None
     if isinstance(value, np.ndarray) and not value.any():
         return None
-    return value if isinstance(value, Initial) else _no_chain()
+    return value if isinstance(value, Initial | Learned) else _no_chain()
 
 
 @dataclass(slots=True)

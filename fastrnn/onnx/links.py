@@ -87,7 +87,7 @@ class Recurrent:
     time : str
         The axis of the graph's input that is time.
     initial : mapping
-        Of each state, the input that it is; None for zeros.
+        Of each state, the input that it is, or the rows (D, H) that it always is; None for zeros.
     sequences : bool
         Whether every step's output is used.
     """
@@ -178,11 +178,15 @@ def stacked(links: Sequence[Recurrent], *, batch_first: bool) -> layers.Layer:
         raise ValueError(f"expected float32 or float64, got {dtype}")
     more |= {"bidirectional": len(first.reverse) > 1, "return_sequences": last.sequences}
     more |= {"num_layers": len(links), "batch_first": batch_first, "dtype": dtype}
+    learned = _learned(links)
+    if learned:
+        more["learn_initial_state"] = True
     make = getattr(layers, first.kind)
     with generators.undrawn():
         made: layers.Layer = make(first.input_size, first.hidden_size, **first.options, **more)
     made.load_state_dict(
-        {
+        learned
+        | {
             f"{name}_l{k}{'_reverse' if d else ''}": array
             for k, link in enumerate(links)
             for d, scan in enumerate(link.scans)
@@ -190,3 +194,15 @@ def stacked(links: Sequence[Recurrent], *, batch_first: bool) -> layers.Layer:
         }
     )
     return made
+
+
+def _learned(links: Sequence[Recurrent]) -> dict[str, Array]:
+    """Return the initial states that are part of a layer, by the names of its parameters."""
+    found = {}
+    for state in links[0].states:
+        rows = [getattr(link.initial[state], "rows", None) for link in links]
+        none = [np.zeros((len(link.reverse), link.hidden_size)) for link in links]
+        found[f"{state}_0"] = np.concatenate(
+            [zeros if given is None else given for given, zeros in zip(rows, none, strict=True)]
+        )
+    return found if any(a.any() for a in found.values()) else {}
