@@ -12,6 +12,7 @@ import pytest
 
 import fastrnn
 from fastrnn.keras import from_weights, to_weights
+from fastrnn.keras.layers import NOT_IN_KERAS
 
 T, B, I, H = 7, 2, 3, 5
 GATES = {"SimpleRNN": 1, "LSTM": 4, "GRU": 3}
@@ -256,6 +257,7 @@ def test_what_keras_does_not_have() -> None:
         (fastrnn.LSTM(I, H, peephole=True), "peephole: expected False"),
         (fastrnn.GRU(I, H, layer_norm=True), "layer_norm: expected False"),
         (fastrnn.GRU(I, H, clip=3.0), "clip: expected None"),
+        (fastrnn.GRU(I, H, learn_initial_state=True), "learn_initial_state: expected False"),
         (fastrnn.LSTM(I, H, input_forget=True), "input_forget: expected False"),
         (
             fastrnn.LSTM(I, H, activations=["sigmoid", "relu", "tanh"]),
@@ -270,6 +272,19 @@ def test_what_keras_does_not_have() -> None:
             TypeError, match="layer: expected one of RNN, LSTM, GRU, Embedding, Lin"
         ):
             to_weights(other)
+
+
+#: Options of our layers that Keras has too, or that matter in training alone.
+TOLD = {
+    "input_size", "hidden_size", "bias", "activations", "dtype", "nonlinearity", "reset_after",
+    "batch_first", "bidirectional", "return_sequences", "go_backwards",
+    "dropout", "weight_dropout", "matmul_precision",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_no_option_is_forgotten(kind: Any) -> None:
+    assert {*kind(I, H).get_config()} - TOLD <= {*NOT_IN_KERAS}
 
 
 def test_weights_of_torch_have_one_bias_in_keras() -> None:

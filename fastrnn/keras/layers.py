@@ -506,9 +506,10 @@ def _common(layer: Any) -> dict[str, Any]:
 
 
 #: What Keras does not have: our option, and its value there.
-_NOT_IN_KERAS: dict[str, Any] = {
+NOT_IN_KERAS: dict[str, Any] = {
     "num_layers": 1, "proj_size": 0, "peephole": False, "layer_norm": False, "input_forget": False,
     "clip": None,
+    "learn_initial_state": False,
 }  # fmt: skip
 
 
@@ -526,7 +527,7 @@ def _activations_written(layer: Any, named: Sequence[str], version: int) -> dict
 
 
 def _recurrent_written(layer: Any, version: int) -> KerasLayer:
-    for option, only in _NOT_IN_KERAS.items():
+    for option, only in NOT_IN_KERAS.items():
         value = getattr(layer, option, only)
         if value != only:
             raise ValueError(f"{option}: expected {only!r}, as Keras's layers have, got {value!r}")
