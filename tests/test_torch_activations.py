@@ -32,16 +32,21 @@ THEIRS = {
 }
 
 
+def ours_is_hard(layer):
+    return getattr(layer, "function", None) == "hard_sigmoid"
+
+
 def expect_same(theirs, ours, dtype, rng):
     x = (3 * rng.normal(size=(T, B, F))).astype(dtype)
-    x[0, 0, :7] = [0, 1, -1, 3, -3, 6, 30]  # where some have corners
+    x[0, 0, :6] = [0, 1, -1, 6, -6, 30]  # where some have corners
     dy = rng.normal(size=x.shape).astype(dtype)
     given = torch.tensor(x, requires_grad=True)
     expected = theirs(given)
     expected.backward(torch.tensor(dy))
     y, tape = ours.forward(x)
     dx, grads = ours.backward(tape, dy)
-    eps = float(np.finfo(dtype).eps)
+    # torch's Hardsigmoid has 1 / 6 in float32.
+    eps = max(float(np.finfo(dtype).eps), 2e-9 if ours_is_hard(ours) else 0)
     np.testing.assert_allclose(y, expected.detach(), rtol=8 * eps, atol=16 * eps)
     np.testing.assert_allclose(dx, given.grad, rtol=32 * eps, atol=64 * eps)
     for name, grad in grads.items():
@@ -64,5 +69,4 @@ def test_layer_norm(options, backend, dtype, rng):
     ours = fastrnn.LayerNorm(F, **options, dtype=dtype)
     ours.load_state_dict(theirs.state_dict())
     expect_same(theirs, ours, dtype, rng)
-    shown = repr(fastrnn.LayerNorm(F, **options))
-    assert shown.replace(", bias=False", "") == repr(theirs).replace(", bias=False", "")
+    assert repr(fastrnn.LayerNorm(F, **options)) == repr(nn.LayerNorm(F, **options))

@@ -139,6 +139,5 @@ class LayerNorm(RowMap):
 
     def __repr__(self) -> str:
         options = f"({self._features},), eps={self._eps}"
-        options += f", elementwise_affine={self.elementwise_affine}"
-        options += ", bias=False" if self._names == ("weight",) else ""
+        options += f", elementwise_affine={self.elementwise_affine}, bias={self.bias}"
         return f"LayerNorm({options}{dtype_shown(self._dtype)})"
