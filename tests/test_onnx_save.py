@@ -93,6 +93,13 @@ def changed(layer: Any) -> None:
             array += drawn(*array.shape, seed=len(name)) / 4
 
 
+def flat(results: Any) -> list[Any]:
+    """Return what a layer gives: y, and its states."""
+    if not isinstance(results, tuple):
+        return [results]
+    return [results[0], *as_list(results[1])]
+
+
 def expect_close(found: Any, expected: Any, by: float = CLOSE) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape
@@ -372,6 +379,28 @@ def test_backwards(path: Path, bidirectional: bool) -> None:
     expect_close(Session(path, gru, lengths=True)(x=x, lengths=lengths), [*gru(x, lengths=lengths)])
     model = fastrnn.Sequential([gru, fastrnn.LSTM(gru.features_out, 6, **kind)])
     expect_close(Session(path, model)(x=x), [model(x)])
+
+
+@pytest.mark.parametrize("chosen", [{}, {"proj_size": 2, "dtype": np.float64}])
+def test_learned_initial_states(path: Path, chosen: Any) -> None:
+    kind = {"num_layers": 2, "bidirectional": True, "learn_initial_state": True, **chosen}
+    layer = fastrnn.LSTM(I, H, **kind, seed=0)
+    changed(layer)
+    x, lengths = drawn(T, B, I).astype(layer.dtype), np.array([4, 7])
+    y, (h, c) = layer(x, lengths=lengths)
+    close = CLOSE if layer.dtype == np.float32 else 1e-13
+    expect_close(Session(path, layer, lengths=True)(x=x, lengths=lengths), [y, h, c], close)
+    expect_close(
+        Session(path, layer, states=True)(x=x, h_0=h, c_0=c), flat(layer(x, (h, c))), close
+    )
+    for model in (layer, fastrnn.Sequential([layer])):
+        fastrnn.onnx.save(model, path)
+        again = fastrnn.onnx.load(path)
+        assert repr(again) == repr(model)
+        np.testing.assert_array_equal(flat(again(x))[0], flat(model(x))[0])
+    if not chosen:
+        small = fastrnn.quantize(layer)
+        expect_close(Session(path, small)(x=x), flat(small(x)), 0.02)
 
 
 def test_layers_without_a_state(path: Path) -> None:

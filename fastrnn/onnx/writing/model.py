@@ -211,20 +211,28 @@ def _recurrent(
 
     Names of weights begin with `prefix`, those of states with `of_layer`.
     """
-    if layer.learn_initial_state and not states:
-        raise ValueError(
-            f"states: expected True, as {layer!r} has a learned initial state, which is to be given"
-        )
     scans = layer.num_layers * (1 + layer.bidirectional)
     P = layer.features_out // (1 + layer.bidirectional)
     shapes = [(scans, BATCH, P if name == "h" else layer.hidden_size) for name in layer.cell.states]
     named = list(zip((of_layer + s for s in layer.cell.states), shapes, strict=True))
     start = [graph.input(f"{name}_0", layer.dtype, shape) for name, shape in named if states]
+    if layer.learn_initial_state and not states:
+        start = _learned(graph, layer, x, prefix)
     x = lengths.reversed(x) if layer.go_backwards else x
     y, ends = recurrent(graph, layer, x, prefix=prefix, lengths=lengths, state=start)
     return y, [
         (end, f"{name}_n", layer.dtype, shape)
         for end, (name, shape) in zip(ends, named, strict=True)
+    ]
+
+
+def _learned(graph: Graph, layer: Any, x: str, prefix: str) -> list[str]:
+    """Add the learned initial states (L*D, n), for each row of x (T, B, I)."""
+    weights, one = layer.parameters(), graph.integers(1)
+    shape = graph.op("Concat", one, graph.op("Shape", x, start=1, end=2), one, axis=0)
+    return [
+        graph.op("Expand", graph.weight(weights[name][:, None], prefix + name), shape)
+        for name in (f"{state}_0" for state in layer.cell.states)
     ]
 
 
