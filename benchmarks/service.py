@@ -4,9 +4,8 @@ python benchmarks/service.py [--fastrnn PYTHON] [--torch PYTHON] [--onnxruntime 
                              [--keras PYTHON] [--hidden H] [--quick]        needs scikit-learn
 
 Each PYTHON is that of an environment in which the library is installed; those not given are left
-out. fastrnn's is this one by default, but should be one without scikit-learn, as that of a service
-is: where it is installed, ``fastrnn.load`` imports it. ONNX Runtime's needs onnx too, to write its
-file with.
+out. fastrnn's is this one by default; its service runs as where scikit-learn is not installed. ONNX
+Runtime's needs onnx too, to write its file with.
 
 A GRU with a linear layer, softmax and the scaling of its features, of the same weights in all: ours
 is saved by ``SequenceClassifier.save``, the others' by ``torch.save``, ``onnx.save`` and

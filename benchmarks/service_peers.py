@@ -17,20 +17,19 @@ from typing import Any
 Step = Callable[[Any], Any]
 
 
-def fastrnn(folder: str) -> list[Step]:
+def fastrnn(folder: str, file: str = "model.safetensors") -> list[Step]:
     """Return a step of a saved ``SequenceClassifier``."""
     import fastrnn
 
+    hidden: Any = sys.modules
+    hidden["sklearn"] = None  # as where scikit-learn is not installed
     fastrnn.set_num_threads(1)
-    return [fastrnn.load(f"{folder}/model.safetensors").stream().step]
+    return [fastrnn.load(f"{folder}/{file}").stream().step]
 
 
 def fastrnn_int8(folder: str) -> list[Step]:
     """Return a step of the same, quantized."""
-    import fastrnn
-
-    fastrnn.set_num_threads(1)
-    return [fastrnn.load(f"{folder}/int8.safetensors").stream().step]
+    return fastrnn(folder, "int8.safetensors")
 
 
 def numpy(folder: str) -> list[Step]:
