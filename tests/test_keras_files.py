@@ -364,6 +364,10 @@ def test_files_that_are_no_models(read: Any, tmp_path: Path) -> None:
             read(data)
     with pytest.raises(OSError, match="no such"):
         load(tmp_path / "no such")
+    with zipfile.ZipFile(bomb := io.BytesIO(zipped()), "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("zeros", bytes(1 << 27))
+    with pytest.raises(ValueError, match="is damaged: zeros claims 134217728 bytes, in a file of"):
+        read(bomb.getvalue())
     deep = zipped()
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(deep)) as given, zipfile.ZipFile(made, "w") as file:

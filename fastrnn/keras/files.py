@@ -24,6 +24,11 @@ _INNER = {
 }
 
 
+#: Keras packs nothing; others may, and what is packed is at most this many times as large, plus
+#: a few bytes to spare.
+_PACKED, _SPARE = 64, 1 << 26
+
+
 class Archive:
     """A model's description, and its weights by layer.
 
@@ -103,8 +108,14 @@ def read(data: bytes) -> Archive:
         version = str(held["@keras_version"][0]) if "@keras_version" in held else "2"
         return _Hdf5(version, json.loads(str(held["@model_config"][0])), held)
     with zipfile.ZipFile(io.BytesIO(data)) as file:
-        model, about = (json.loads(file.read(f"{n}.json")) for n in ("config", "metadata"))
         if "model.weights.h5" not in file.namelist():
             raise ValueError("holds no model.weights.h5: weights in several files are not read")
+        for member in file.infolist():
+            if member.file_size > _SPARE + _PACKED * len(data):
+                raise ValueError(
+                    f"is damaged: {member.filename} claims {member.file_size} bytes, in a file of "
+                    f"{len(data)}"
+                )
+        model, about = (json.loads(file.read(f"{n}.json")) for n in ("config", "metadata"))
         weights = file.read("model.weights.h5")
     return _Zipped(about["keras_version"], model, hdf5.read(weights))
