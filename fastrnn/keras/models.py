@@ -38,8 +38,9 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     Returns
     -------
     Sequential
-        Computes in inference what the model of Keras does. It can be trained on, after
-        ``compile``: optimizer and loss are not read.
+        Computes in inference what the model of Keras does. It can be trained further, after
+        ``compile``: optimizer and loss are not read. Losses of classes take logits here, so a last
+        softmax or sigmoid is left out then: ``Sequential(model.layers[:-1])``.
 
     Raises
     ------
