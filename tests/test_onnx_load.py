@@ -101,6 +101,21 @@ def test_a_model_with_states_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mine, other)
 
 
+def test_layers_that_are_time_first() -> None:
+    W, R, w, b = drawn(1, H, I), drawn(1, H, H), drawn(H, O), drawn(O)
+    text = (
+        opset(13)
+        + """g (float[t, b, 4] x) => (float[t, b, 2] y) {
+        all = RNN<hidden_size = 5>(x, W, R) one = Constant<value_ints = [1]>()
+        h = Squeeze(all, one) z = MatMul(h, w) y = Add(z, c) }"""
+    )
+    data, x = model_of(text, W=W, R=R, w=w, c=b), drawn(T, B, I)
+    model, graph = load(data, batch_first=True), load(data)
+    assert [type(a).__name__ for a in model.layers] == ["RNN", "Linear"]
+    assert isinstance(graph, fastrnn.onnx.Model)
+    np.testing.assert_allclose(model(x.swapaxes(0, 1)).swapaxes(0, 1), graph(x), atol=CLOSE)
+
+
 @pytest.mark.parametrize("repeat", ["Expand(h, size)", "Tile(h, size)"])
 def test_initial_states_that_are_weights(repeat: str) -> None:
     W, R, h = drawn(1, 3 * H, I), drawn(1, 3 * H, H), drawn(1, 1, H)

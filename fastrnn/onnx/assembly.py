@@ -15,11 +15,12 @@ from fastrnn.onnx.links import Link, Recurrent, stacked
 Group = list[tuple[int, Link]]
 
 
-def layers_of(graph: Graph) -> Layer | None:
+def layers_of(graph: Graph, *, batch_first: bool = False) -> Layer | None:
     """Return the layer or Sequential that computes what a graph does; None if there is none.
 
     Its call has the graph's inputs, in their order and layout, and its outputs: a Sequential is
-    batch-first, and gives states only where it is given some.
+    batch-first, and gives states only where it is given some. With `batch_first` it may also be the
+    Sequential of a graph that is time-first.
     """
     chain = chain_of(graph)
     if chain is None:
@@ -28,18 +29,18 @@ def layers_of(graph: Graph) -> Layer | None:
         groups = _grouped(chain.links, merged)
         if _inputs_fit(chain, groups) and _finals_fit(chain, groups):
             try:
-                return _made(chain, groups)
+                return _made(chain, groups, batch_first)
             except (ValueError, TypeError):
                 return None  # layers of other options or dtypes than we have
     return None
 
 
-def _made(chain: Chain, groups: Sequence[Group]) -> Layer | None:
+def _made(chain: Chain, groups: Sequence[Group], batch_first: bool) -> Layer | None:
     states = bool(chain.inputs or chain.finals)
     alone = len(groups) == 1 and isinstance(chain.links[0], Recurrent)
     if alone and (states or chain.time_first):
         return _layer(groups[0], batch_first=not chain.time_first)
-    if chain.time_first or (states and not (chain.inputs and chain.finals)):
+    if (chain.time_first and not batch_first) or (states and not (chain.inputs and chain.finals)):
         return None
     return Sequential([_layer(group, batch_first=True) for group in groups])
 

@@ -13,7 +13,12 @@ from fastrnn.onnx.model import Model
 from fastrnn.onnx.own import own_layers
 
 
-def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = False) -> Any:
+def load(
+    path_or_bytes: str | os.PathLike[str] | bytes,
+    *,
+    as_graph: bool = False,
+    batch_first: bool = False,
+) -> Any:
     """Read an ONNX model: as layers, if it is a chain of them.
 
     What :func:`save` wrote becomes the same layers again, unless it is quantized or has `lengths`.
@@ -34,6 +39,9 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = Fals
         files in the folder of the model; they need its path.
     as_graph : bool
         Whether to return a :class:`Model` whatever the graph is. Default: False.
+    batch_first : bool
+        Whether several layers that are time-first in the graph become a Sequential too, whose
+        inputs and outputs are batch-first. Default: False, a Model, which is as the graph.
 
     Returns
     -------
@@ -62,13 +70,14 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, *, as_graph: bool = Fals
     True
     """
     as_graph = _checks.flag(as_graph, "as_graph")
+    batch_first = _checks.flag(batch_first, "batch_first")
     proto, folder, where = reading.read(path_or_bytes)
     try:
         layers = None if as_graph else own_layers(proto)
         if layers is not None:
             return layers
         reader, graph, defaults = _read(proto, folder)
-        layers = None if as_graph or defaults else layers_of(graph)
+        layers = None if as_graph or defaults else layers_of(graph, batch_first=batch_first)
         return layers if layers is not None else _model(reader, graph, defaults)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
