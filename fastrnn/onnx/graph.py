@@ -12,7 +12,8 @@ import onnx
 
 from fastrnn import _checks
 from fastrnn._types import Array
-from fastrnn.onnx import operators, reading
+from fastrnn.onnx import operators as operators  # fills OPERATORS
+from fastrnn.onnx import reading
 from fastrnn.onnx.registry import OLDEST_OPSET, OPERATORS, Node, Operator, supported
 
 #: What an operator raises for inputs that do not fit; the message then names its node.
@@ -493,6 +494,3 @@ def _text(value: bytes, where: str) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise ValueError(f"{where}: expected text, got {value[:20]!r}") from None
-
-
-assert operators  # whose import fills the registry
