@@ -27,6 +27,9 @@ FUNCTIONS = (
 )
 
 
+_PLACES = {name: i for i, name in enumerate(FUNCTIONS)}
+
+
 class Function(NamedTuple):
     """One of `FUNCTIONS`, and its parameters."""
 
@@ -36,5 +39,5 @@ class Function(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Return it as the arguments of a kernel."""
-        return {"function": FUNCTIONS.index(self.name), "a": self.a, "b": self.b}
+        """It as the arguments of a kernel."""
+        return {"function": _PLACES[self.name], "a": self.a, "b": self.b}

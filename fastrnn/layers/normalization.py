@@ -18,6 +18,7 @@ from fastrnn.layers.row_map import RowMap
 #: What a deviation is at least where `variance` is given: ``keras.backend.epsilon()``.
 _LEAST = 1e-7
 _FLOAT64 = np.dtype(np.float64)
+_STANDARDISE, _RESTORE = Function("standardise"), Function("restore")
 
 
 class Normalization(RowMap):
@@ -124,7 +125,7 @@ class Normalization(RowMap):
 
     @property
     def _function(self) -> Function:
-        return Function("restore" if self._invert else "standardise")
+        return _RESTORE if self._invert else _STANDARDISE
 
     def _expect_adapted(self) -> Table:
         if self._table is None:
@@ -184,9 +185,7 @@ class Normalization(RowMap):
         -------
         x : array
         """
-        return self._mapped(
-            self._checked(y), Function("standardise" if self._invert else "restore")
-        )
+        return self._mapped(self._checked(y), _STANDARDISE if self._invert else _RESTORE)
 
     def buffers(self) -> dict[str, Array]:
         """Return `mean` and `deviation` themselves, in float64; empty before :meth:`adapt`."""
@@ -199,9 +198,10 @@ class Normalization(RowMap):
 
     def _mapped(self, x: Array, function: Function) -> Array:
         """Return a function of a checked array, in the layer's dtype."""
-        # Where dtypes differ, x is not rounded before.
-        wide = x if x.dtype == self._dtype else x.astype(_FLOAT64)
-        return self._evaluated(wide, function).astype(self._dtype, copy=False)
+        if x.dtype == self._dtype:
+            return self._evaluated(x, function)
+        # x is not rounded before.
+        return self._evaluated(x.astype(_FLOAT64), function).astype(self._dtype, copy=False)
 
     def _checked(self, x: Any) -> Array:
         F = self._expect_adapted().shape[1]

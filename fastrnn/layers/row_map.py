@@ -77,7 +77,8 @@ class RowMap(Layer):
         """Return a function of an array, in its dtype."""
         y = np.empty(x.shape, x.dtype)
         if x.size:
-            _pins = _checks.pinned(x)
+            # The kernels pin x itself.
+            _pins = None if _are_rows(x) else _checks.pinned(x)
             table = None if self._table is None else self._table.array
             self._kernels(x.dtype).transform(_rows(x), table, _rows(y), **function.arguments)
         return y
@@ -148,6 +149,12 @@ class RowMap(Layer):
         return RowStage(self._kernels(dtype), self._function, self._table, x)
 
 
+def _are_rows(a: Array) -> bool:
+    return a.ndim == 2 and a.flags.c_contiguous
+
+
 def _rows(a: Array) -> Array:
     """Return an array as rows (n, F)."""
+    if _are_rows(a):
+        return a
     return np.ascontiguousarray(a).reshape(-1, a.shape[-1] if a.ndim else 1)
