@@ -35,6 +35,7 @@ import fastrnn
 from fastrnn import callbacks, forecast, functional, layers, losses, optim, text
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.row_gradient import RowGradient
+from fastrnn.layers.activation import ACTIVATIONS
 
 try:
     from fastrnn import sklearn
@@ -575,7 +576,12 @@ class World(Numbers):
         """Make a model of new or existing layers."""
         I, H = self.size(), self.size()
         recurrent = self.pick(layers.RECURRENT.values())
-        chosen = [recurrent(I, H, return_sequences=self.chance(0.5)), fastrnn.Linear(H, 3)]
+        options = {"return_sequences": self.chance(0.5), "learn_initial_state": self.chance(0.2)}
+        chosen = [recurrent(I, H, **options), fastrnn.Linear(H, 3)]
+        if self.chance(0.4):
+            others = [fastrnn.LayerNorm(H), fastrnn.Normalization(H), fastrnn.Softmax()]
+            others.append(fastrnn.Activation(self.pick(list(ACTIVATIONS))))
+            chosen.insert(1, self.pick(others))
         if self.chance(0.5):
             chosen = [fastrnn.Embedding(5, I), fastrnn.Dropout(0.3), *chosen]
         if self.chance(0.3):
