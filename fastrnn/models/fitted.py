@@ -13,8 +13,9 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._files import model_file
 from fastrnn._types import Array
-from fastrnn.layers import Normalization
-from fastrnn.models import architecture, class_labels, estimators, sequences
+from fastrnn.layers import Normalization, Sigmoid, Softmax
+from fastrnn.layers.row_map import RowMap
+from fastrnn.models import architecture, class_labels, sequences
 from fastrnn.models.prediction_stream import PredictionStream
 from fastrnn.models.sequences import Inputs
 from fastrnn.models.sequential import Sequential
@@ -44,6 +45,8 @@ class FittedModel(model_file.Model):
     best_validation_score_: float | None
     _inputs: Inputs
     _per_step: bool = False
+    #: Whether predictions are numbers, without an axis.
+    _single: bool = False
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
@@ -60,8 +63,8 @@ class FittedModel(model_file.Model):
         """Return the predictions that the network's outputs (n, outputs) stand for."""
 
     @abstractmethod
-    def _streamed(self, outputs: Array) -> Array:
-        """Return what a stream gives for the network's outputs (..., outputs)."""
+    def _head(self) -> RowMap:
+        """Return the layer that makes what a stream gives of the network's outputs, in float64."""
 
     @abstractmethod
     def _described(self, tensors: dict[str, Array]) -> dict[str, Any]:
@@ -113,7 +116,8 @@ class FittedModel(model_file.Model):
         self._expect_fitted()
         return PredictionStream(
             self.net_, self._inputs, _checks.size(batch_size, "batch_size"),
-            names=None if self._inputs.table else self._names(), result=self._streamed,
+            names=None if self._inputs.table else self._names(), head=self._head(),
+            single=self._single,
         )  # fmt: skip
 
     def _names(self) -> list[str] | None:
@@ -265,10 +269,10 @@ class FittedClassifier(FittedModel):
             (n, T, C), or, for a list, a list of (T_i, C).
         """
         outputs, x = self._outputs(X)
-        return self._apart(self._streamed(outputs), x)
+        return self._apart(self._head()(outputs), x)
 
-    def _streamed(self, outputs: Array) -> Array:
-        return (estimators.sigmoid if self._several else estimators.softmax)(outputs)
+    def _head(self) -> RowMap:
+        return Sigmoid() if self._several else Softmax()
 
     def _decoded(self, outputs: Array) -> Array:
         decoded = (outputs > 0).astype(int) if self._several else self.classes_[outputs.argmax(1)]
@@ -292,10 +296,11 @@ class FittedRegressor(FittedModel):
     _KIND = "SequenceRegressor"
 
     _target_norm: Normalization
-    _single: bool
 
-    def _streamed(self, outputs: Array) -> Array:
-        return self._decoded(outputs)
+    def _head(self) -> RowMap:
+        norm = Normalization(self._target_norm.features, invert=True, dtype=np.float64)
+        norm.load_state_dict(self._target_norm.state_dict())
+        return norm
 
     def _decoded(self, outputs: Array) -> Array:
         y = self._target_norm.inverse(outputs)

@@ -10,12 +10,20 @@ import numpy as np
 
 from fastrnn import _checks, _frames
 from fastrnn._core.scan import Bound
+from fastrnn._kernels.stepping import converter
 from fastrnn._types import Array
 from fastrnn.layers import Normalization
+from fastrnn.layers.row_map import RowMap
 from fastrnn.models.sequences import Inputs, expect_names
 from fastrnn.models.sequential import Sequential
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def _stepped(layer: RowMap, batch_size: int, features: int) -> Callable[[Array], Array]:
+    """Return a function of the rows of a step, in float64."""
+    kernels, stages = layer.stage(batch_size, features, _FLOAT64).parts
+    return kernels.Chain(stages, converter(batch_size, features, features, _FLOAT64)).step
 
 
 class PredictionStream(Bound):
@@ -24,18 +32,21 @@ class PredictionStream(Bound):
     Made by ``estimator.stream()``. Use one stream from one thread at a time.
     """
 
-    __slots__ = ("_batch_size", "_dtype", "_features", "_names", "_result", "_scaled", "_stream")
+    __slots__ = (
+        "_batch_size", "_dtype", "_features", "_head", "_names", "_scaled", "_single", "_stream"
+    )  # fmt: skip
 
     def __init__(
         self, net: Sequential, inputs: Inputs, batch_size: int, *, names: list[str] | None,
-        result: Callable[[Array], Array],
+        head: RowMap, single: bool,
     ) -> None:  # fmt: skip
-        self._stream, self._dtype, self._result = net.stream(batch_size), net.dtype, result
+        self._stream, self._dtype, self._single = net.stream(batch_size), net.dtype, single
         self._features, self._names, self._batch_size = inputs.features, names, batch_size
         # Inputs of either dtype are scaled in float64.
         wide = Normalization(inputs.features, dtype=np.float64)
         wide.load_state_dict(inputs.norm.state_dict())
-        self._scaled = Sequential([wide]).stream(batch_size).step
+        self._scaled = _stepped(wide, batch_size, inputs.features)
+        self._head = _stepped(head, batch_size, net.features_out)
 
     def step(self, x_t: Any) -> Array:
         """Advance by one time step, and predict.
@@ -65,7 +76,8 @@ class PredictionStream(Bound):
         if not np.logical_and.reduce(np.isfinite(x), axis=None):
             raise ValueError("x_t: expected finite numbers, got NaN or infinity")
         y = self._stream.step(self._scaled(x).astype(self._dtype, copy=False))
-        return self._result(y.astype(_FLOAT64, copy=False))
+        result = self._head(y.astype(_FLOAT64, copy=False))
+        return result[..., 0] if self._single else result
 
     def _checked(self, x_t: Any) -> Array:
         """Return features in their order as float64, (B, F) or (F,)."""
