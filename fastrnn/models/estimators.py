@@ -11,11 +11,10 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._kernels import cells, dispatch
-from fastrnn._kernels.functions import Function
+from fastrnn._kernels import cells
 from fastrnn._kernels.quantized import INT8, REAL, SCALE, QuantizedWeights
 from fastrnn._types import Array
-from fastrnn.layers import RECURRENT, Dropout, Linear
+from fastrnn.layers import RECURRENT, Dropout, Linear, Softmax
 from fastrnn.layers.base import Layer
 from fastrnn.models.history import History
 from fastrnn.models.sequential import Sequential
@@ -23,9 +22,6 @@ from fastrnn.optim import Adam
 
 #: The recurrent layers by family, in the order of the cells.
 CELLS: dict[str, Any] = {c.family: RECURRENT[c.family] for c in cells.CELLS.values()}
-
-_FLOAT64 = np.dtype(np.float64)
-_SOFTMAX, _SIGMOID = (Function(name).arguments for name in ("softmax", "sigmoid"))
 
 #: Checks a setting, and raises an error that names it.
 Check = Callable[[Any, str], Any]
@@ -265,23 +261,7 @@ def to_the_end(history: History) -> History:
 
 def softmax(logits: Array) -> Array:
     """Return exp(z) / sum exp(z) over the last axis, in float64."""
-    return _of_rows(_SOFTMAX, logits)
-
-
-def sigmoid(logits: Array) -> Array:
-    """Return 1 / (1 + exp(-z)), in float64."""
-    return _of_rows(_SIGMOID, logits)
-
-
-def _of_rows(function: Mapping[str, Any], logits: Array) -> Array:
-    """Return a function of each row in float64, of which a row gives the same bits alone."""
-    z = np.ascontiguousarray(logits, _FLOAT64)
-    p = np.empty(z.shape)
-    if z.size:
-        rows = (-1, z.shape[-1])
-        kernels = dispatch.kernels(_FLOAT64)
-        kernels.transform(z.reshape(rows), None, p.reshape(rows), **function)
-    return p
+    return Softmax()(logits.astype(np.float64, copy=False))
 
 
 def adam(lr: float, clip_norm: float, examples: int, batch_size: int, epochs: int) -> Adam:
