@@ -20,11 +20,11 @@ def listed(value: Any) -> Any:
     return value.tolist()
 
 
-@pytest.fixture(params=[(T, B), (1, 1), (300, 1), (2, 70)])
+@pytest.fixture(params=[(T, B), (1, 1), (300, 1), (2, 70), (T, B, "last"), (1, 1, "last")], ids=str)
 def case(request, cell, dtype, make_layer, rng) -> tuple[Any, np.ndarray, Any]:
     """A layer, an input and a state."""
-    steps, rows = request.param
-    layer = make_layer(cell, I, H, dtype=dtype)
+    steps, rows, *last = request.param
+    layer = make_layer(cell, I, H, dtype=dtype, return_sequences=not last)
     x = rng.normal(size=(steps, rows, I)).astype(dtype)
     return layer, x, layer(x[:1])[1]
 
@@ -119,6 +119,11 @@ def test_errors_are_those_of_conversion(backend, cell, make_layer):
         with pytest.raises((ValueError, TypeError), match=text):
             call()
     assert layer(x[:, :0])[0].shape == (T, 0, H)
+    last = make_layer(cell, I, H, return_sequences=False)
+    _, _, tape = last.forward(x)
+    for wrong in (y, y[0, 1:]):
+        with pytest.raises(ValueError, match=r"^dy: expected shape \(3, 7\)"):
+            last.backward(tape, wrong)
 
 
 def test_a_precision(backend, rng, same_bits):

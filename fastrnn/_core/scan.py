@@ -148,15 +148,16 @@ def forward(
 
 
 def run(
-    weights: ScanWeights, x: Any, state: Any, *, keep: bool = False
-) -> tuple[Array, Any, ScanTape | None] | None:
+    weights: ScanWeights, x: Any, state: Any, *, keep: bool = False, outputs: bool = True
+) -> tuple[Array | None, Any, ScanTape | None] | None:
     """Run the current kernels as a layer's only scan, into new arrays.
 
-    Returns y, the final state and the tape; or None if an array needs to be converted first.
+    Returns y, if its `outputs` are wanted, the final state and the tape; or None if an array needs
+    to be converted first.
     """
     kernels = dispatch.kernels(weights.kind[2])
     packed = weights.packed(kernels)
-    done = kernels.run(packed, x, state, keep=keep)
+    done = kernels.run(packed, x, state, keep=keep, outputs=outputs)
     if done is None or not keep:
         return done  # type: ignore[return-value]
     y, state_n, kept = done

@@ -232,8 +232,9 @@ class Kernels(Protocol):
         """
 
     def run(
-        self, packed: PackedWeights, x: Any, state: Any, *, keep: bool = False
-    ) -> tuple[Array, Any, KernelTape | None] | None:
+        self, packed: PackedWeights, x: Any, state: Any, *, keep: bool = False,
+        outputs: bool = True,
+    ) -> tuple[Array | None, Any, KernelTape | None] | None:  # fmt: skip
         """Run a layer over a sequence, into new arrays; None if an array needs to be converted.
 
         Parameters
@@ -245,10 +246,12 @@ class Kernels(Protocol):
             As a layer of ``fastrnn.layers`` takes it: (1, B, P) for h, (1, B, H) for others.
         keep : bool
             Whether to return a tape for `backward` or `run_back`.
+        outputs : bool
+            Whether y is wanted.
 
         Returns
         -------
-        y : (T, B, P) array
+        y : (T, B, P) array or None
         state_n
             As `state`.
         tape : KernelTape or None
@@ -592,8 +595,9 @@ class QuantizedKernels(Protocol):
         """Run a layer over a sequence, as the function of `Kernels`; `keep` has to be False."""
 
     def run(
-        self, packed: PackedWeights, x: Any, state: Any, *, keep: bool = False
-    ) -> tuple[Array, Any, None] | None:
+        self, packed: PackedWeights, x: Any, state: Any, *, keep: bool = False,
+        outputs: bool = True,
+    ) -> tuple[Array | None, Any, None] | None:  # fmt: skip
         """Run a layer over a sequence, as the function of `Kernels`; `keep` has to be False."""
 
     def PackedLinear(  # noqa: N802

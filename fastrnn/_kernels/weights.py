@@ -142,11 +142,13 @@ class Watched(ABC, Generic[P]):
         packed = copy.packed if fits else None
         if packed is not None and copy.exclusive:
             return packed
-        # Counted before comparing: a view that is released in between could have changed them.
-        sole = _references(self._arrays) == _SOLE
         if packed is not None and packed.matches(self._arrays):
-            copy.exclusive = sole
-            return packed
+            if _references(self._arrays) != _SOLE:
+                return packed
+            # Compared again: a view that was released since could have changed them before.
+            if packed.matches(self._arrays):
+                copy.exclusive = True
+                return packed
         self._expect_whole()
         # Free the old copy first, so that the new one can reuse its memory.
         self.copy = Copy(precision)

@@ -108,7 +108,7 @@ class Recurrent(CellLayer):
         #: Factors without dropout: of each scan's weights, and of the output of each lower layer.
         self._whole: Sequence[Array | None] = (None,) * len(configs)
         #: Whether the kernels may read the caller's arrays and make the results.
-        self._direct = len(configs) == 1 and self._return_sequences and not self._go_backwards
+        self._direct = len(configs) == 1 and not self._go_backwards
         #: The learned initial states (L*D, n), by name, if there are some.
         self._first: dict[str, Table] = {}
         if _checks.flag(learn_initial_state, "learn_initial_state"):
@@ -305,12 +305,17 @@ class Recurrent(CellLayer):
         """Run a layer of one scan on arrays that need no conversion; None for other calls."""
         if not self._direct or (keep and self._weight_dropout and self._training):
             return None
-        done = scan.run(self._scan_weights[0], x, state, keep=keep)
-        if done is None or not keep:
-            return done  # type: ignore[return-value]
+        sequences = self._return_sequences
+        done: Any = scan.run(self._scan_weights[0], x, state, keep=keep, outputs=sequences)
+        if done is None or (sequences and not keep):
+            return done  # type: ignore[no-any-return]
         y, state_n, kept = done
-        stack: Any = stacks.StackTape([kept], self._passed_on)  # type: ignore[list-item]
-        tape: Any = _NewTape(stack, x.shape, False, True, self._whole, None)
+        if not sequences:
+            y = (state_n if len(self._sizes) == 1 else state_n[0])[0].copy()
+            if not keep:
+                return y, state_n, None
+        stack: Any = stacks.StackTape([kept], self._passed_on)
+        tape: Any = _NewTape(stack, x.shape, False, sequences, self._whole, None)
         return y, state_n, tape
 
     def _run_checked(
@@ -430,9 +435,8 @@ class Recurrent(CellLayer):
         ):
             self._refuse_tape(tape, batch_first)
         self._expect_own(tape.stack.scans)
-        if self._direct and tape.weight_factors is self._whole and not batch_first:
-            wanted = _checks.flag(input_gradient, "input_gradient")
-            done = scan.run_back(tape.stack.scans[0], tape.x_shape, dy, dstate, wanted)
+        if not batch_first:
+            done = self._run_back_directly(tape, dy, dstate, input_gradient)
             if done is not None:
                 return done[0], done[1], self._named([done[2]])
         _, B, _ = tape.stack.scans[0].shape
@@ -472,6 +476,21 @@ class Recurrent(CellLayer):
                     k = self._cell.weights.index("weight_hh")
                     of_scan[k] = _times(of_scan[k], factors)
         return dx, self._state(dstate_0, batch), self._named(grads)
+
+    def _run_back_directly(
+        self, tape: Tape, dy: Any, dstate: Any, input_gradient: bool
+    ) -> tuple[Array | None, Any, list[Array | None]] | None:
+        """Backpropagate through what `_run_directly` ran; None for other calls."""
+        if not self._direct or tape.weight_factors is not self._whole:
+            return None
+        if dy is not None and not self._return_sequences:
+            # The gradient of the last output is that of the final h.
+            if dstate is not None or type(dy) is not np.ndarray:
+                return None
+            rest = [None] * (len(self._sizes) - 1)
+            dy, dstate = None, (dy[None], *rest) if rest else dy[None]
+        wanted = _checks.flag(input_gradient, "input_gradient")
+        return scan.run_back(tape.stack.scans[0], tape.x_shape, dy, dstate, wanted)
 
     def _refuse_tape(self, tape: Tape, batch_first: bool) -> NoReturn:
         """Raise for the tape of a layer with other options, and name one."""

@@ -82,5 +82,14 @@ class Adagrad(Optimizer):
         return (np.full(p.shape, self.initial_accumulator_value, p.dtype),)
 
     def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
-        scale["lr"] /= 1 + (t - 1) * self.lr_decay
-        kernels.adagrad(*arrays, **scale, weight_decay=self.weight_decay, eps=self.eps)
+        (params, grads, states), (limit, factor, lr) = arrays, scale
+        kernels.adagrad(
+            params,
+            grads,
+            states,
+            limit=limit,
+            factor=factor,
+            lr=lr / (1 + (t - 1) * self.lr_decay),
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+        )

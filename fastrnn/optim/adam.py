@@ -76,9 +76,14 @@ class Adam(Optimizer):
 
     def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
         b1, b2 = self.betas
+        (params, grads, states), (limit, factor, lr) = arrays, scale
         kernels.adam(
-            *arrays,
-            **scale,
+            params,
+            grads,
+            states,
+            limit=limit,
+            factor=factor,
+            lr=lr,
             weight_decay=self.weight_decay,
             b1=b1,
             b2=b2,

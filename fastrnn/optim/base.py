@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,14 +21,8 @@ Options = dict[str, Callable[[Any, str], Any]]
 
 #: Parameters, their gradients and their states, entry by entry.
 Arrays = tuple[list[Array], list[Gradient], list[tuple[Array, ...]]]
-
-
-class Scale(TypedDict):
-    """Arguments of every optimizer's kernel."""
-
-    limit: float
-    factor: float
-    lr: float
+#: Arguments of every kernel: the limit of each entry of the gradient, its factor, and the rate.
+Scale = tuple[float, float, float]
 
 
 def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
@@ -252,6 +246,9 @@ class Optimizer(ABC):
         ValueError
             If a gradient is missing, unexpected or of another shape. Nothing is changed then.
         """
+        if self._are_usual(params, grads):
+            self.apply(params, grads)
+            return
         checked = self._checked(params, grads)
         own = {name: _contiguous(p) for name, p in params.items()}
         self.apply(own, checked)
@@ -310,21 +307,22 @@ class Optimizer(ABC):
         if len(groups) > 1:  # raise before any group is changed
             for group in groups:
                 group.expect_gradients(grads)
-        of_groups = [[grads[name] for name in group.names] for group in groups]
+        chosen = []
+        for group in groups:
+            p, g = map(params.__getitem__, group.names), map(grads.__getitem__, group.names)
+            chosen.append((group, dispatch.kernels(group.dtype), [*p], [*g]))
         factor = 1.0
         if self.clip_norm is not None:
             squares: dict[str, float] = {}
-            for group, g in zip(groups, of_groups, strict=True):
-                sums = dispatch.kernels(group.dtype).squares(g, limit=limit)
+            for group, kernels, _, of_group in chosen:
+                sums = kernels.squares(of_group, limit=limit)
                 squares.update(zip(group.names, sums, strict=True))
             # Summed in the order of `params`, so that grouping does not change the result.
-            norm = math.sqrt(sum(squares[name] for name in params))
+            norm = math.sqrt(sum(map(squares.__getitem__, params)))
             factor = _clip_factor(norm, self.clip_norm)
-        for group, g in zip(groups, of_groups, strict=True):
-            p = [params[name] for name in group.names]
-            scale = Scale(limit=limit, factor=factor, lr=lr)
-            kernels = dispatch.kernels(group.dtype)
-            self._update(kernels, (p, g, group.states), scale, group.steps + 1)
+        scale = limit, factor, lr
+        for group, kernels, of_params, of_group in chosen:
+            self._update(kernels, (of_params, of_group, group.states), scale, group.steps + 1)
 
     def state_dict(self) -> dict[str, Array]:
         """Return a copy of the state, on which the next steps depend besides the options.
@@ -442,6 +440,27 @@ class Optimizer(ABC):
         for s in self._state.get(name, ()):
             _checks.expect_shape(p, f"params {name}", s.shape)
             _checks.expect_dtype(p, f"params {name}", s.dtype)
+
+    def _are_usual(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> bool:
+        """Return whether arrays are those of the step before, or like them: most are, quickly."""
+        if len(self._groups) != 1 or type(params) is not dict or type(grads) is not dict:
+            return False
+        if [*params] != self._names or not (params.keys() == grads.keys() == self._state.keys()):
+            return False
+        (group,) = self._groups
+        dtype = group.dtype
+        for name, shape in zip(group.names, group.shapes, strict=True):
+            p, g = params[name], grads[name]
+            if not (
+                type(p) is type(g) is np.ndarray
+                and p.dtype is g.dtype is dtype
+                and p.shape == g.shape == shape
+                and p.flags.carray  # aligned, C-contiguous and writeable
+                and g.flags.c_contiguous
+                and g.flags.aligned
+            ):
+                return False
+        return True
 
     def _checked(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> dict[str, Array]:
         """Return the gradients as arrays for kernels; raise if names or shapes do not fit."""

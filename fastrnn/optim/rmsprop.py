@@ -82,9 +82,14 @@ class RMSprop(Optimizer):
         return ("square_avg", *(name for name, used in more.items() if used))
 
     def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
+        (params, grads, states), (limit, factor, lr) = arrays, scale
         kernels.rmsprop(
-            *arrays,
-            **scale,
+            params,
+            grads,
+            states,
+            limit=limit,
+            factor=factor,
+            lr=lr,
             weight_decay=self.weight_decay,
             alpha=self.alpha,
             eps=self.eps,

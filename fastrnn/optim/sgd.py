@@ -76,9 +76,14 @@ class SGD(Optimizer):
         return ("momentum_buffer",) if options["momentum"] else ()
 
     def _update(self, kernels: Kernels, arrays: Arrays, scale: Scale, t: int) -> None:
+        (params, grads, states), (limit, factor, lr) = arrays, scale
         kernels.sgd(
-            *arrays,
-            **scale,
+            params,
+            grads,
+            states,
+            limit=limit,
+            factor=factor,
+            lr=lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             nesterov=self.nesterov,

@@ -41,7 +41,7 @@ cdef tuple stacked_states(const Weights *w, state, ptrdiff_t B):
     return given
 
 
-def run(Packed packed not None, x, state, *, bint keep=False):
+def run(Packed packed not None, x, state, *, bint keep=False, bint outputs=True):
     """Run a layer over a sequence, into new arrays; None if an array needs to be converted."""
     cdef const Weights *w = &packed.w
     cdef ptrdiff_t T, B
@@ -54,6 +54,6 @@ def run(Packed packed not None, x, state, *, bint keep=False):
     given = stacked_states(w, state, B)
     if given is None:
         return None
-    y, ends = new_array(T, B, w.P), new_states(w, B)
+    y, ends = new_array(T, B, w.P) if outputs else None, new_states(w, B)
     tape = run_scan(packed, x, given, y, ends, keep, None, None, True)
     return y, (ends[0] if w.layout.states == 1 else ends), tape

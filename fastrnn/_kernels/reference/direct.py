@@ -47,15 +47,15 @@ def _shown(packed: Any, states: list[Array]) -> Any:
 
 
 def run(
-    packed: PackedWeights, x: Any, state: Any, *, keep: bool = False
-) -> tuple[Array, Any, Tape | None] | None:
+    packed: PackedWeights, x: Any, state: Any, *, keep: bool = False, outputs: bool = True
+) -> tuple[Array | None, Any, Tape | None] | None:
     """Run a layer over a sequence, into new arrays; None if an array needs to be converted."""
-    return run_by(forward, own(packed, Packed, "packed"), x, state, keep)
+    return run_by(forward, own(packed, Packed, "packed"), x, state, keep, outputs)
 
 
 def run_by(
-    forward: Callable[..., Any], packed: Any, x: Any, state: Any, keep: bool
-) -> tuple[Array, Any, Any] | None:
+    forward: Callable[..., Any], packed: Any, x: Any, state: Any, keep: bool, outputs: bool
+) -> tuple[Array | None, Any, Any] | None:
     """Run a layer by one of the scans."""
     if not isinstance(x, np.ndarray) or x.ndim != 3 or not x.size:
         return None
@@ -63,7 +63,7 @@ def run_by(
     given = _stacked(packed, state, B)
     if given is None or not _is_sequence(x, (T, B, packed.config.input_size), packed.dtype):
         return None
-    y = np.empty((T, B, packed.config.output_size), packed.dtype)
+    y = np.empty((T, B, packed.config.output_size), packed.dtype) if outputs else None
     ends = [np.empty(shape, packed.dtype) for shape in packed.state_shapes(B)]
     tape = forward(packed, x, given, y, ends, keep=keep)
     return y, _shown(packed, ends), tape

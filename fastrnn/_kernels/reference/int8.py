@@ -321,9 +321,11 @@ def forward(
         out[...] = s
 
 
-def run(packed: Any, x: Any, state: Any, *, keep: bool = False) -> tuple[Array, Any, None] | None:
+def run(
+    packed: Any, x: Any, state: Any, *, keep: bool = False, outputs: bool = True
+) -> tuple[Array | None, Any, None] | None:
     """Run a layer over a sequence, into new arrays; None if an array needs to be converted."""
-    return run_by(forward, arrays.own(packed, Packed, "packed"), x, state, keep)
+    return run_by(forward, arrays.own(packed, Packed, "packed"), x, state, keep, outputs)
 
 
 class Stepper(FloatStepper):
