@@ -146,6 +146,7 @@ def options_of() -> Callable[..., list[dict[str, Any]]]:
 
     def combinations(cell: Cell, P: int) -> list[dict[str, Any]]:
         values = {"projection": ("proj_size", P)}
+        # Coupled gates are among those of `general`.
         each = [
             dict([values.get(name, (name, True))])
             for name in cell.options
@@ -155,6 +156,32 @@ def options_of() -> Callable[..., list[dict[str, Any]]]:
         return [{k: v for option in some for k, v in option.items()} for some in chosen]
 
     return combinations
+
+
+#: Activations of gates, of a candidate, and of a cell state: one set without, one with kinks.
+ACTIVATIONS: dict[str, list[Any]] = {
+    "smooth": ["softsign", ("scaled_tanh", 0.9, 0.7), "sigmoid"],
+    "kinked": [("hard_sigmoid", 0.2, 0.5), ("leaky_relu", 0.2), ("elu", 0.6)],
+}
+
+
+@pytest.fixture
+def general() -> Callable[..., dict[str, Any]]:
+    """``general(cell, kind)``: options for other gates than the cell's own, "smooth" or "kinked".
+
+    The latter are clipped too, and coupled.
+    """
+    usual = {"rnn": {"nonlinearity": "tanh"}, "indrnn": {"nonlinearity": "relu"}}
+
+    def options(cell: Cell, kind: str) -> dict[str, Any]:
+        more: dict[str, Any] = {"activations": ACTIVATIONS[kind][: len(cell.activations)]}
+        if kind == "kinked":
+            more["clip"] = 1.25
+            if "input_forget" in cell.options:
+                more["input_forget"] = True
+        return usual.get(cell.family, {}) | more
+
+    return options
 
 
 @pytest.fixture

@@ -278,6 +278,8 @@ class Numbers:
             "nonlinearity": ("tanh", "relu"), "init": ("uniform", "orthogonal"), "seed": (0,),
             "forget_bias": (1.0,), "momentum": (0, 0.9), "weight_decay": (0, 0.1),
             "clip_norm": (1.0,), "clip_value": (1.0,), "monitor": ("loss",), "patience": (0,),
+            "activations": (None, "elu", ["affine", "relu"], ["softplus", "tanh", ("elu", 2)]),
+            "clip": (None, 0.5),
         }  # fmt: skip
         arguments: dict[str, Any] = {}
         for name, parameter in inspect.signature(kind).parameters.items():

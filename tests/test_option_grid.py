@@ -37,6 +37,7 @@ class Case:
     P: int
     peephole: bool
     layer_norm: bool
+    general: str | None  # other activations, if not None
     dtype: str
     state: bool
     lengths: bool
@@ -57,7 +58,7 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
         "B": st.integers(1, 9) | st.just(37), "num_layers": st.integers(1, 3),
         "bidirectional": flag, "bias": flag, "batch_first": flag, "return_sequences": flag,
         "dropout": st.sampled_from([0.0, 0.4, 1.0]), "P": st.just(0) | size, "peephole": flag,
-        "layer_norm": flag,
+        "layer_norm": flag, "general": st.sampled_from([None, "smooth", "kinked"]),
         "dtype": st.sampled_from(["float32", "float64"]),
         "state": flag, "lengths": flag, "reset": flag,
         "used": st.tuples(flag, flag, flag).filter(any), "seed": st.integers(0, 2**32 - 1),
@@ -66,7 +67,7 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
 
 
 @pytest.fixture
-def build(cell, options_of, make_layer):
+def build(cell, options_of, general, make_layer):
     """``build(case)``: a new layer, the same for each call."""
 
     def make(case):
@@ -74,6 +75,7 @@ def build(cell, options_of, make_layer):
         drawn = {"proj_size": c.P if c.P < c.H else 0}
         drawn |= {"peephole": c.peephole, "layer_norm": c.layer_norm}
         options = {name: drawn[name] for name in options_of(cell, c.P)[-1]}  # all that it supports
+        options |= {} if c.general is None else general(cell, c.general)
         return make_layer(
             cell, c.I, c.H, num_layers=c.num_layers, bidirectional=c.bidirectional, bias=c.bias,
             batch_first=c.batch_first, return_sequences=c.return_sequences, dtype=c.dtype,
@@ -207,7 +209,8 @@ def assert_close(got, want, tolerance):
 @settings(max_examples=25)
 @given(case=cases(layer_norm=False))
 def test_matches_the_reference(cell, compiled, build, case):
-    if cell.name.endswith("_relu"):  # in float32, rounding errors cross its kink
+    # In float32, rounding errors cross kinks, and some activations amplify them.
+    if cell.name.endswith("_relu") or case.general:
         case = replace(case, dtype="float64")
     layer = build(case)
     given_call = call(case, cell, layer)

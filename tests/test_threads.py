@@ -42,8 +42,10 @@ def everything(layer, x, state, **options):
 
 # H of one block, and of several groups of blocks, which split the work if there are few rows.
 @pytest.mark.parametrize(("H", "B"), [(7, 3), (35, 37), (131, 1), (99, 2), (67, 11)])
-def test_same_bits(cell, compiled, precision, options_of, make_layer, same_bits, rng, H, B):
-    for options in options_of(cell, 5):
+def test_same_bits(
+    cell, compiled, precision, options_of, general, make_layer, same_bits, rng, H, B
+):
+    for options in [*options_of(cell, 5), general(cell, "kinked")]:
         T, I, dtype = 40, 9, precision["dtype"]
         layer = make_layer(cell, I, H, **precision, **options)
         P = getattr(layer, "proj_size", 0) or H
@@ -88,11 +90,15 @@ def test_same_bits_of_an_optimizer(make, compiled, dtype, same_bits, rng):
     assert all(same_bits(f, results[0]) for f in results)
 
 
-@pytest.mark.parametrize("peephole", [False, True])
+@pytest.mark.parametrize("options", ["none", "peephole", "general"])
 @pytest.mark.parametrize("B", [1, 3])
-def test_steps_of_streams(cell, compiled, precision, make_layer, same_bits, rng, B, peephole):
-    options = {"peephole": peephole} if "peephole" in cell.options else {}
-    layer = make_layer(cell, 9, 131, **precision, **options)
+def test_steps_of_streams(
+    cell, compiled, precision, general, make_layer, same_bits, rng, B, options
+):
+    if options == "peephole" and options not in cell.options:
+        pytest.skip("has no peepholes")
+    chosen: dict = {"none": {}, "peephole": {"peephole": True}, "general": general(cell, "kinked")}
+    layer = make_layer(cell, 9, 131, **precision, **chosen[options])
     x = rng.normal(size=(6, B, 9)).astype(layer.dtype)
     fastrnn.set_num_threads(1)
     y, state_n = layer(x)

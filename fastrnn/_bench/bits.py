@@ -24,7 +24,9 @@ import fastrnn
 from fastrnn._core.initializers import uniform
 from fastrnn._files import atomic
 from fastrnn._kernels import dispatch, extensions
+from fastrnn._kernels.activations import ACTIVATIONS
 from fastrnn._kernels.cells import CELLS, Cell
+from fastrnn._kernels.quantized import least
 from fastrnn._types import Array
 from fastrnn.layers import RECURRENT
 from fastrnn.models.progress import Display
@@ -110,11 +112,20 @@ def drawn_layer(draw: Draw, cell: Cell, I: int, H: int, dtype: str, options: Opt
     }
     if "projection" in cell.options and H > 1 and draw.chance(0.3):
         chosen["proj_size"] = draw.number(1, H - 1)
-    for option in ("peephole", "layer_norm"):
+    for option in ("peephole", "layer_norm", "input_forget"):
         if option in cell.options:
             chosen[option] = draw.chance(0.3)
+    usual = dict(family.cells[cell.name])
+    if draw.chance(0.3):
+        usual.pop("nonlinearity", None)  # in the place of which activations are
+        drawn = [draw.one_of(*ACTIVATIONS) for _ in cell.activations]
+        chosen["activations"] = [
+            (name, *(0.25 * draw.number(1, 5) for _ in ACTIVATIONS[name])) for name in drawn
+        ]
+    if draw.chance(0.2):
+        chosen["clip"] = 0.25 * draw.number(1, 9)
     chosen |= {"dtype": dtype, "seed": draw.number(0, 99)}
-    return filled(draw, family(I, H, **family.cells[cell.name], **chosen, **options))
+    return filled(draw, family(I, H, **usual, **chosen, **options))
 
 
 def recurrent(draw: Draw, dtype: str, options: Options) -> Told:
@@ -241,7 +252,7 @@ def quantized_recurrent(draw: Draw, dtype: str, options: Options) -> Told:
     layer.batch_first = False
     x = draw.array((T, B, I), dtype) * np.float32(draw.one_of(1e-3, 1, 1, 30))
     # Limits of other inputs than the first depend on what floats give.
-    known = layer.num_layers == 1 and cell.bounded and not getattr(layer, "proj_size", 0)
+    known = layer.num_layers == 1 and least(cell, layer._config) > 0
     small = fastrnn.quantize(layer, x / 2 if known and draw.chance(0.5) else None)
     h, *rest = (
         draw.array((layer.num_layers * (1 + layer.bidirectional), B, n), "float32") * np.float32(2)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastrnn import _checks
+from fastrnn._kernels.functions import Function
 
 #: The defaults of alpha and beta, of each that has them: those of ONNX's operators of these names.
 #: Its ScaledTanh has none, as it is no operator by itself.
@@ -41,6 +42,15 @@ class Activation(NamedTuple):
         """The name, or a tuple of it, alpha and beta."""
         count = len(ACTIVATIONS[self.name])
         return self[: 1 + count] if count else self.name
+
+    @property
+    def function(self) -> Function:
+        """The function of the kernels that it is."""
+        if self.name == "tanh":
+            return Function("tanh", 1.0, 1.0)
+        if self.name == "scaled_tanh":
+            return Function("tanh", self.alpha, self.beta)
+        return Function(self.name, self.alpha, 1.0 if self.name == "elu" else self.beta)
 
 
 def activation(value: Any, name: str = "activations") -> Activation:

@@ -6,12 +6,16 @@ All other modules iterate over :data:`CELLS`. A new cell is an entry here and on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from fastrnn import _checks
 from fastrnn._kernels.activations import Activation, activation
+from fastrnn._types import Array
 
 #: The weights of a cell without options, in the order in which the twins take them.
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -22,6 +26,8 @@ PEEPHOLES = ("weight_ci", "weight_cf", "weight_co")
 #: `bias_hh`; gain and bias of the cell state, in cells that have one.
 GAINS = ("gain_ih", "gain_hh")
 STATE_NORM = ("gain_c", "bias_c")
+#: Most activations of a cell.
+MAX_ACTIVATIONS = 3
 #: Added to the variance, as in torch.nn.LayerNorm.
 NORM_EPS = 1e-5
 
@@ -94,6 +100,24 @@ class CellConfig:
     def general(self) -> bool:
         """Whether gates are computed in another way than the cell's own."""
         return self.activations is not None or self.clip is not None or self.input_forget
+
+    def applied(self, cell: Cell) -> list[tuple[Activation, float]]:
+        """Return the activations of a cell, and the bound of what each is applied to."""
+        chosen = self.activations or tuple(map(Activation, cell.activations))
+        bounds = [math.inf if self.clip is None else self.clip] * len(chosen)
+        if "c" in cell.states:
+            # As in ONNX Runtime: the last one is applied to the cell state, which is not clipped.
+            bounds[-1] = math.inf
+        return list(zip(chosen, bounds, strict=True))
+
+    def gating(self, cell: Cell, itemsize: int) -> Array:
+        """Return the same as floats of this size: of each the function, bound, and parameters."""
+        numbers = np.zeros((MAX_ACTIVATIONS, 4), f"f{itemsize}")
+        with np.errstate(over="ignore"):  # too large for float32: infinite
+            for row, (one, bound) in zip(numbers, self.applied(cell), strict=False):
+                how = one.function.arguments
+                row[:] = how["function"], bound, how["a"], how["b"]
+        return numbers
 
     @property
     def output_size(self) -> int:

@@ -67,7 +67,7 @@ def least(cell: Cell, config: CellConfig) -> float:
     A state that is 1 at most by its definition always has the same scale, unless the caller's
     initial state is larger; others have 0.
     """
-    return 1.0 if cell.bounded and not config.proj_size else 0.0
+    return 1.0 if cell.bounded and not config.proj_size and not config.general else 0.0
 
 
 def rounded(matrix: Array, name: str) -> tuple[Array, Array]:

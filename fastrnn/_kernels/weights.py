@@ -225,11 +225,6 @@ class Weights(Watched[PackedWeights]):
         return Weights, (self.cell, self.config, self.share())
 
     def _pack(self, kernels: Kernels) -> PackedWeights:
-        if self.config.general and not getattr(kernels, "__name__", "").endswith("reference"):
-            raise ValueError(
-                "activations, clip and input_forget: the compiled kernels have only the usual "
-                "ones so far; use fastrnn.use_backend('reference')"
-            )
         return kernels.Packed(self.cell, self.config, self._arrays)
 
 

@@ -146,7 +146,6 @@ class QuantizedRecurrent(Quantized, Recurrent):
     @classmethod
     def of(cls, layer: Recurrent, largest_of: Array) -> Self:
         """Quantize a layer, given the largest inputs and states of each scan, (scans, 2)."""
-        _expect_own_activations(layer)
         weights = []
         for w, (x, h) in zip(layer._scan_weights, largest_of.tolist(), strict=True):
             bounded = quantized.least(w.cell, w.config) > 0
@@ -157,7 +156,6 @@ class QuantizedRecurrent(Quantized, Recurrent):
     @classmethod
     def restored(cls, layer: Recurrent, tensors: Mapping[str, Array]) -> Self:
         """Return a layer with the weights of a file."""
-        _expect_own_activations(layer)
         weights = []
         taken: set[str] = set()
         for suffix, w in layer._weights.items():
@@ -345,15 +343,6 @@ class QuantizedRowMap(Quantized, RowMap):
 
     def _kernels(self, dtype: Any) -> Any:
         return dispatch.kernels(INT8)
-
-
-def _expect_own_activations(layer: Recurrent) -> None:
-    """Raise if a layer has gates that the kernels of quantized weights can't compute."""
-    if any(w.config.general for w in layer._scan_weights):
-        raise ValueError(
-            f"{layer!r}: has no quantized form, which have neither activations, clip nor "
-            "input_forget"
-        )
 
 
 def largest(x: Array) -> float:

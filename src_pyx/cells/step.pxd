@@ -4,6 +4,7 @@ If threads share a step, each has some of the blocks: pointers are to the first 
 counts the units from there on. Only operands of products (h, dz_all) are complete.
 """
 
+from gating cimport gating
 from norm cimport Norm, normalise, normalise_back
 from panels cimport Panels, multiply
 from vec cimport VL, gemm_args, real, vf, vfirst, vfma, vload, vload_first, vset, vstore
@@ -53,6 +54,7 @@ cdef struct Step:
     const real *u           # of an elementwise recurrence (blocks, slots * VL), or NULL
     int threads             # sharing the step
     barrier *others         # between these
+    const gating *gating    # of general steps
 
 cdef struct StepBack:
     ptrdiff_t B
@@ -92,6 +94,7 @@ cdef struct StepBack:
     const real *u           # as in Step
     int threads
     barrier *others
+    const gating *gating
 
 cdef struct ChunkSums:
     # Arguments of a sum of the gradients of a cell's vectors, over some rows, for some blocks.
@@ -108,6 +111,7 @@ cdef struct ChunkSums:
     ptrdiff_t kept_size
     ptrdiff_t kept_panel
     real *sums[MAX_VECTORS]     # to add to, laid out as the vectors, or NULL
+    const gating *gating
 
 cdef struct CellKernels:
     # The functions of a cell, called once per step, or per chunk of steps.
@@ -116,6 +120,9 @@ cdef struct CellKernels:
     void (*sum_gradients)(const ChunkSums *) noexcept nogil     # of its vectors; NULL for none
     Workspace (*workspace)(bint *given) noexcept nogil  # with these vectors; NULL for none
 
+
+# A cell has its steps twice: with its own activations, and in general, with those of a gating. The
+# latter leave in z, rather than gates, what activations are applied to, as gradients depend on it.
 
 cdef inline ptrdiff_t slot_lanes(ptrdiff_t units, ptrdiff_t lanes) noexcept nogil:
     """Return the distance of slots in a block, with `units` units from its first one on."""

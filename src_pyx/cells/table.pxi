@@ -1,15 +1,22 @@
 # Table of cells: their compiled functions by name. Included in kernels.pyx.
 
 from gru cimport (
-    gru_backward, gru_forward, gru_reset_before_backward, gru_reset_before_forward,
-    gru_reset_before_workspace,
+    gru_backward, gru_forward, gru_general_backward, gru_general_forward,
+    gru_reset_before_backward, gru_reset_before_forward, gru_reset_before_general_backward,
+    gru_reset_before_general_forward, gru_reset_before_workspace,
 )
 from indrnn cimport (
     indrnn_relu_backward, indrnn_relu_forward, indrnn_tanh_backward, indrnn_tanh_forward,
 )
-from lstm cimport lstm_backward, lstm_forward, lstm_sum_gradients, lstm_workspace
+from lstm cimport (
+    lstm_backward, lstm_forward, lstm_general_backward, lstm_general_forward, lstm_sum_gradients,
+    lstm_workspace,
+)
 from packing cimport Gates, Layout
-from rnn cimport rnn_relu_backward, rnn_relu_forward, rnn_tanh_backward, rnn_tanh_forward
+from rnn cimport (
+    rnn_general_backward, rnn_general_forward, rnn_relu_backward, rnn_relu_forward,
+    rnn_tanh_backward, rnn_tanh_forward,
+)
 from step cimport MAX_GATES, MAX_STATES, MAX_VECTORS, CellKernels, ChunkSums, StepBack
 from vec cimport FASTRNN_INT8
 
@@ -22,6 +29,8 @@ ctypedef void (*step_back)(const StepBack *) noexcept nogil
 ctypedef void (*chunk_sums)(const ChunkSums *) noexcept nogil
 
 cdef Layout[MAX_CELLS] layouts
+# The functions of each cell with a gating.
+cdef CellKernels[MAX_CELLS] GATED
 # The index of each cell in `layouts`, and the names of its vectors (H,), in optional groups.
 cdef dict LAYOUTS = {}
 cdef dict VECTORS = {}
@@ -35,8 +44,8 @@ cdef Gates gates_of(cell, ptrdiff_t first, tuple names):
     return gates
 
 
-cdef int enter(str name, CellKernels run, dict data) except -1:
-    """Enter a cell: its functions, and as data:
+cdef int enter(str name, CellKernels run, CellKernels with_gating, dict data) except -1:
+    """Enter a cell: its functions, those with a gating, and as data:
 
     x, h, late : tuple of str
         Gates of the products with x and with h, and of the late one, which depends on gates
@@ -71,7 +80,7 @@ cdef int enter(str name, CellKernels run, dict data) except -1:
             layout.groups[slot] = group.get(gate, 0)
     for i, names in enumerate(vectors):
         layout.vectors[i] = len(names)
-    layout.run = run
+    layout.run, GATED[len(LAYOUTS)] = run, with_gating
     index = len(LAYOUTS)
     LAYOUTS[name], VECTORS[name] = index, vectors
     return 0
@@ -87,12 +96,17 @@ cdef inline chunk_sums trained_sums(chunk_sums function) noexcept:
     return NULL if FASTRNN_INT8 else function
 
 
+cdef CellKernels ELMAN = CellKernels(
+    forward=rnn_general_forward, backward=trained(rnn_general_backward),
+    sum_gradients=NULL, workspace=NULL,
+)
 enter(
     "rnn_tanh",
     CellKernels(
         forward=rnn_tanh_forward, backward=trained(rnn_tanh_backward),
         sum_gradients=NULL, workspace=NULL
     ),
+    ELMAN,
     {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
 enter(
@@ -101,12 +115,17 @@ enter(
         forward=rnn_relu_forward, backward=trained(rnn_relu_backward),
         sum_gradients=NULL, workspace=NULL
     ),
+    ELMAN,
     {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
 enter(
     "lstm",
     CellKernels(
         forward=lstm_forward, backward=trained(lstm_backward),
+        sum_gradients=trained_sums(lstm_sum_gradients), workspace=lstm_workspace,
+    ),
+    CellKernels(
+        forward=lstm_general_forward, backward=trained(lstm_general_backward),
         sum_gradients=trained_sums(lstm_sum_gradients), workspace=lstm_workspace,
     ),
     {
@@ -120,6 +139,10 @@ enter(
         forward=gru_forward, backward=trained(gru_backward),
         sum_gradients=NULL, workspace=NULL
     ),
+    CellKernels(
+        forward=gru_general_forward, backward=trained(gru_general_backward),
+        sum_gradients=NULL, workspace=NULL,
+    ),
     {"x": ("n", "r", "z"), "h": ("r", "z", "n"), "h_first": 1},
 )
 enter(
@@ -127,6 +150,11 @@ enter(
     CellKernels(
         forward=gru_reset_before_forward, backward=trained(gru_reset_before_backward),
         sum_gradients=NULL, workspace=gru_reset_before_workspace,
+    ),
+    CellKernels(
+        forward=gru_reset_before_general_forward,
+        backward=trained(gru_reset_before_general_backward), sum_gradients=NULL,
+        workspace=gru_reset_before_workspace,
     ),
     {"x": ("n", "r", "z"), "h": ("r", "z"), "h_first": 1, "late": ("n",)},
 )
@@ -136,6 +164,7 @@ enter(
         forward=indrnn_tanh_forward, backward=trained(indrnn_tanh_backward),
         sum_gradients=NULL, workspace=NULL,
     ),
+    ELMAN,
     {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
 enter(
@@ -144,6 +173,7 @@ enter(
         forward=indrnn_relu_forward, backward=trained(indrnn_relu_backward),
         sum_gradients=NULL, workspace=NULL,
     ),
+    ELMAN,
     {"x": ("h",), "h": ("h",), "out_is_z": True},
 )
 if CELLS.keys() != LAYOUTS.keys():

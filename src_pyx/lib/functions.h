@@ -39,7 +39,6 @@ NOINLINE vf function_of(int which, vf x, real a, real b) {
     }
 }
 
-#if !FASTRNN_INT8
 /* The gradient of x, from that of the function, d. */
 NOINLINE vf gradient_of(int which, vf x, vf d, real a, real b) {
     vf y;
@@ -64,6 +63,5 @@ NOINLINE vf gradient_of(int which, vf x, vf d, real a, real b) {
         return d * (real)0.5 * (vfma(x, vfnma(y, y, vset(1)), y) + (real)1);
     }
 }
-#endif
 
 #endif

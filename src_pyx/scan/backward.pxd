@@ -103,7 +103,7 @@ cdef inline void enter_backward(
     s.dh = f.dh + (u0 * B + mine.b0) * VL
     s.dh_blocks = u1 - u0 if f.by_blocks else ceil_div(w.P, VL)
     s.d_out = f.d_out + (u0 * B + mine.b0) * VL
-    s.w_hh, s.w_late = &mine.w_h, &w.late_back
+    s.w_hh, s.w_late, s.gating = &mine.w_h, &w.late_back, &w.gating
     if w.u is not NULL:
         s.u = w.u + u0 * w.size
     for i in range(MAX_VECTORS):
@@ -416,7 +416,7 @@ cdef inline void sum_vectors(
     cdef ptrdiff_t N = f.schedule.N, most = f.chunk * f.schedule.B, i
     cdef ChunkSums s
     memset(&s, 0, sizeof(ChunkSums))
-    s.rows, s.blocks = rows, u1 - u0
+    s.rows, s.blocks, s.gating = rows, u1 - u0, &w.gating
     s.lanes = w.lanes if u1 == w.blocks else VL
     s.dz_panel, s.z_panel = most * w.size, N * w.size
     s.dz = f.dz + u0 * s.dz_panel

@@ -1,6 +1,7 @@
 """The packed weights of a layer: matrices in panels, vectors in slots; packing and unpacking."""
 
 from libc.string cimport memcpy, memset
+from gating cimport gating
 from norm cimport Norm
 from panels cimport Panels, ceil_div, tail
 from step cimport MAX_GATES, MAX_VECTORS, CellKernels, Step, Workspace
@@ -34,6 +35,7 @@ cdef struct Layout:
 cdef struct Weights:
     # The weights as the kernels read them: matrices in panels, vectors in slots.
     Layout layout
+    gating gating           # of cells with other gates than their own
     ptrdiff_t I, H, P, blocks, size     # size: slots * VL
     ptrdiff_t lanes         # distance of slots in the last block
     bint projects           # the output is projected from (H,) to (P,)
@@ -291,6 +293,7 @@ cdef inline Step new_step(const Weights *w, ptrdiff_t block) noexcept nogil:
     s.H, s.blocks = w.H - block * VL, w.blocks - block
     s.slots, s.lanes = w.layout.slots, w.lanes
     s.w_hh, s.w_late = &w.h, &w.late
+    s.gating = &w.gating
     if w.u is not NULL:
         s.u = w.u + block * w.size
     for i in range(MAX_VECTORS):

@@ -3,6 +3,8 @@
 cimport numpy as cnp
 from backward cimport Backward, backward_share, begin_backward
 from forward cimport Forward, begin_forward, forward_share
+from functions cimport SOFTMAX
+from gating cimport MAX_ACTIVATIONS
 from libc.string cimport memcmp, memset
 from norm cimport Norm
 from packing cimport (
@@ -64,6 +66,8 @@ cdef class Packed:
         }
         check_shapes(shapes, self.named)
         w.layout = layouts[<int>LAYOUTS[self.cell.name]]
+        if config.general:
+            self._set_gating()
         w.I, w.H, w.P = config.input_size, config.hidden_size, config.output_size
         w.blocks, w.size = ceil_div(w.H, VL), w.layout.slots * VL
         # The last block is narrow if its gates are computed together and this saves a vector.
@@ -77,6 +81,22 @@ cdef class Packed:
             self._set_scales(limits)
         self._pack_vectors()
         w.splits = not w.projects and w.gain_x is NULL and w.late.w is NULL
+
+    cdef int _set_gating(self) except -1:
+        """Compute gates as the configuration says, not in the cell's own way."""
+        cdef Weights *w = &self.w
+        cdef ptrdiff_t i
+        numbers = self.config.gating(self.cell, sizeof(real))
+        cdef const real *of = matrix(numbers, "config", MAX_ACTIVATIONS, 4, IN)
+        for i in range(MAX_ACTIVATIONS):
+            if not 0 <= of[4 * i] < SOFTMAX:
+                raise ValueError("config: expected activations of single numbers")
+            w.gating.of[i].which, w.gating.of[i].clip = <int>of[4 * i], of[4 * i + 1]
+            w.gating.of[i].a, w.gating.of[i].b = of[4 * i + 2], of[4 * i + 3]
+        w.gating.given, w.gating.coupled = True, self.config.input_forget
+        w.layout.run = GATED[<int>LAYOUTS[self.cell.name]]
+        w.layout.out_is_z = False
+        return 0
 
     cdef int _pack_all(self) except -1:
         """Pack the matrices."""

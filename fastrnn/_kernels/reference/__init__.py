@@ -7,7 +7,6 @@ from fastrnn._kernels.reference.direct import run as run
 from fastrnn._kernels.reference.direct import run_back as run_back
 from fastrnn._kernels.reference.embedding import add_rows as add_rows
 from fastrnn._kernels.reference.embedding import take_rows as take_rows
-from fastrnn._kernels.reference.functions import RowStepper as RowStepper
 from fastrnn._kernels.reference.functions import transform as transform
 from fastrnn._kernels.reference.functions import transform_back as transform_back
 from fastrnn._kernels.reference.linear import PackedLinear as PackedLinear
@@ -31,5 +30,6 @@ from fastrnn._kernels.reference.scan import forward as forward
 from fastrnn._kernels.reference.scan import segment_steps as segment_steps
 from fastrnn._kernels.reference.stream import Chain as Chain
 from fastrnn._kernels.reference.stream import LinearStepper as LinearStepper
+from fastrnn._kernels.reference.stream import RowStepper as RowStepper
 from fastrnn._kernels.reference.stream import Stepper as Stepper
 from fastrnn._kernels.reference.stream import TableStepper as TableStepper

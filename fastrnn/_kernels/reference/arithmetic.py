@@ -9,34 +9,57 @@ import numpy as np
 
 from fastrnn._kernels.activations import Activation
 from fastrnn._kernels.cells import Cell, CellConfig
-from fastrnn._kernels.reference import activations
+from fastrnn._kernels.reference import functions
+from fastrnn._kernels.reference.activations import d_relu, d_sigmoid, d_tanh
+from fastrnn._kernels.reference.functions import Operations
 from fastrnn._kernels.reference.product import Normed, Product, normalise, product
 from fastrnn._types import Array
 
 
 class Arithmetic(NamedTuple):
-    """Activations, the product with a state, layer normalisation, and what a new state becomes."""
+    """Of activations, of the product with a state, of layer normalisation, and of a new state."""
 
-    sigmoid: Callable[[Array], Array]
-    tanh: Callable[[Array], Array]
+    operations: Operations
     product: Callable[..., Product]
     normalise: Callable[[Array], Normed]
     settled: Callable[[Array], Array]
 
 
-FLOAT = Arithmetic(activations.sigmoid, np.tanh, product, normalise, lambda state: state)
+FLOAT = Arithmetic(functions.FLOAT, product, normalise, lambda state: state)
 
 
-def functions(
+class Activated(NamedTuple):
+    """The values of an activation, and its derivatives there."""
+
+    value: Array
+    slope: Array
+
+
+#: Of the usual activations, the derivatives in terms of their values.
+_SLOPES = {"sigmoid": d_sigmoid, "tanh": d_tanh, "relu": d_relu}
+
+
+def activated(
+    one: Activation, z: Array, bound: float = np.inf, by: Arithmetic = FLOAT
+) -> Activated:
+    """Return an activation of z, which is clipped to +-`bound` first."""
+    name, a, b = one.function
+    a, b = z.dtype.type(a), z.dtype.type(b)
+    x = z if bound == np.inf else np.clip(z, -bound, bound)
+    value = functions.value(by.operations, name, x, None, a, b)
+    if one.name in _SLOPES:
+        slope = _SLOPES[one.name](value)
+    else:
+        slope, _ = functions.gradient(name, x, None, np.ones_like(x), a, b)
+    # As torch.clamp: the derivative is 1 at the bounds themselves.
+    return Activated(value, slope if x is z else np.where(np.abs(z) > bound, 0, slope))
+
+
+def activations(
     cell: Cell, config: CellConfig, by: Arithmetic = FLOAT
-) -> tuple[activations.Function, ...]:
-    """Return the activations of a cell, in its order; those of gates clip their arguments."""
-    simple = {"sigmoid": by.sigmoid, "tanh": by.tanh, "relu": activations.relu}
-    chosen = config.activations or [Activation(name) for name in cell.activations]
-    clips = [config.clip] * len(chosen)
-    if "c" in cell.states:
-        # As in ONNX Runtime: the argument of the last one is the cell state, which is not clipped.
-        clips[-1] = None
+) -> tuple[Callable[[Array], Activated], ...]:
+    """Return the activations of a cell, in its order."""
     return tuple(
-        activations.function(one, simple, clip) for one, clip in zip(chosen, clips, strict=True)
+        lambda z, one=one, bound=bound: activated(one, z, bound, by)
+        for one, bound in config.applied(cell)
     )

@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn._kernels.functions import FUNCTIONS
-from fastrnn._kernels.interface import TableCache
 from fastrnn._kernels.reference import activations, arrays
 from fastrnn._kernels.reference.product import Normed, normalise, normalise_back
-from fastrnn._kernels.reference.stream import Stage
 from fastrnn._types import Array
 
 #: sqrt(2 / pi), and the cubic term: Hendrycks and Gimpel 2016, section 2.
@@ -135,7 +133,7 @@ def _rows(table: Array | None) -> Array:
     return table
 
 
-def _checked(x: Any, table: Array | None, function: int) -> str:
+def checked(x: Any, table: Array | None, function: int) -> str:
     """Return the name of the function; raise unless x (n, F) and the table are what it reads."""
     dtype = arrays.real_type(x, "x")
     if x.ndim != 2:
@@ -157,7 +155,7 @@ def run(
     o: Operations, x: Array, table: Array | None, y: Array, function: int, a: float, b: float
 ) -> None:
     """Write a function of each row of x (n, F) to y, made of these operations."""
-    name = _checked(x, table, function)
+    name = checked(x, table, function)
     arrays.like(y, "y", x.shape, x.dtype, out=True)
     y[...] = value(o, name, x, table, x.dtype.type(a), x.dtype.type(b))
 
@@ -186,7 +184,7 @@ def transform_back(
     b: float,
 ) -> None:
     """Write the gradients of a :func:`transform`."""
-    name = _checked(x, table, function)
+    name = checked(x, table, function)
     arrays.like(dy, "dy", x.shape, x.dtype)
     arrays.like(dx, "dx", x.shape, x.dtype, out=True)
     if dtable is not None:
@@ -195,21 +193,3 @@ def transform_back(
     dx[...] = of_x
     if dtable is not None:
         dtable[...] = 0 if of_table is None else of_table
-
-
-class RowStepper(Stage):
-    """A function of each row of one time step."""
-
-    _transform: Any = staticmethod(transform)
-
-    def __init__(
-        self, table: TableCache | None, x: Array, *, function: int, a: float, b: float
-    ) -> None:
-        _checked(x, None if table is None else table.array, function)
-        self._table, self._how = table, {"function": function, "a": a, "b": b}
-        super().__init__(len(x), (x.shape[1], x.shape[1]), x.dtype)
-
-    def run(self, x: Array, y: Array) -> None:
-        """Map x (B, F) to y."""
-        table = None if self._table is None else self._table.array
-        self._transform(x, table, y, **self._how)

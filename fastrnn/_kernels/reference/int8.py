@@ -18,7 +18,7 @@ from fastrnn._kernels.cells import CELLS, NORM_EPS, Cell, CellConfig, MatmulPrec
 from fastrnn._kernels.quantized import INT8, MOST, REAL, TINY, Limits
 from fastrnn._kernels.reference import arrays
 from fastrnn._kernels.reference import functions as of_rows
-from fastrnn._kernels.reference.arithmetic import Arithmetic, functions
+from fastrnn._kernels.reference.arithmetic import Arithmetic, activations
 from fastrnn._kernels.reference.direct import run_by
 from fastrnn._kernels.reference.product import Normed, Product, product
 from fastrnn._kernels.reference.rows import (
@@ -30,6 +30,7 @@ from fastrnn._kernels.reference.scan import STEPS
 from fastrnn._kernels.reference.step import CellWeights
 from fastrnn._kernels.reference.stream import Chain as Chain
 from fastrnn._kernels.reference.stream import LinearStepper as FloatLinearStepper
+from fastrnn._kernels.reference.stream import RowStepper as FloatRowStepper
 from fastrnn._kernels.reference.stream import Stage
 from fastrnn._kernels.reference.stream import Stepper as FloatStepper
 from fastrnn._types import Array
@@ -222,7 +223,11 @@ def int8_product(
     return Product(np.concatenate([g.hat for g in groups], axis=-1) * gain, a, (), precision)
 
 
-INT8_ARITHMETIC = Arithmetic(sigmoid, tanh, int8_product, normalise, settled)
+FUNCTIONS = of_rows.Operations(
+    exp, expm1, log1p, log, tanh, sigmoid, lambda x: _sum(x, 1),
+    lambda x, eps: normalise(x, eps=eps),
+)  # fmt: skip
+INT8_ARITHMETIC = Arithmetic(FUNCTIONS, int8_product, normalise, settled)
 
 
 class Packed:
@@ -259,7 +264,8 @@ class Packed:
         how = {"weight_ih": (limits.x, 0.0), "weight_hh": (limits.h, within)}
         how["weight_hr"] = (quantized.BY_ROW, 1.0)
         w: Any = CellWeights(copies)
-        w.functions = functions(self.cell, self.config, INT8_ARITHMETIC)
+        w.functions = activations(self.cell, self.config, INT8_ARITHMETIC)
+        w.input_forget = self.config.input_forget
         for name in quantized.matrices(self.cell):
             if name in copies:
                 scale = w.pop(name + quantized.SCALE)
@@ -370,12 +376,6 @@ class LinearStepper(FloatLinearStepper):
     _linear = staticmethod(linear)
 
 
-FUNCTIONS = of_rows.Operations(
-    exp, expm1, log1p, log, tanh, sigmoid, lambda x: _sum(x, 1),
-    lambda x, eps: normalise(x, eps=eps),
-)  # fmt: skip
-
-
 # Infinity and NaN raise no warning, as in the compiled twin.
 @arrays.pinning
 @np.errstate(all="ignore")
@@ -386,7 +386,7 @@ def transform(
     of_rows.run(FUNCTIONS, x, table, y, function, a, b)
 
 
-class RowStepper(of_rows.RowStepper):
+class RowStepper(FloatRowStepper):
     """A function of each row of one time step."""
 
     _transform = staticmethod(transform)

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._kernels.reference.activations import Activated
-from fastrnn._kernels.reference.arithmetic import FLOAT, Arithmetic
+from fastrnn._kernels.reference.arithmetic import FLOAT, Activated, Arithmetic
 from fastrnn._kernels.reference.product import normalise_back, product_back
 from fastrnn._kernels.reference.step import Backward, CellWeights, Forward, StepPair
 from fastrnn._types import Array

@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.interface import KernelTape, PackedWeights, WeightGradients
-from fastrnn._kernels.reference.arithmetic import functions
+from fastrnn._kernels.reference.arithmetic import activations
 from fastrnn._kernels.reference.arrays import REALS, is_plain, own, pinning, refuse, same_bits
 from fastrnn._kernels.reference.product import Product, product, product_back
 from fastrnn._kernels.reference.rows import (
@@ -68,7 +68,7 @@ class Packed:
         _checks.matmul_precision(config.matmul_precision, dtype)
         self.w = CellWeights({"bias_ih": zero, "bias_hh": zero} | named)
         self.w.matmul_precision = config.matmul_precision
-        self.w.functions = functions(cell, config)
+        self.w.functions = activations(cell, config)
         self.w.input_forget = config.input_forget
 
     def matches(self, weights: Sequence[Array | None]) -> bool:

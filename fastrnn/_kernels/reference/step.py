@@ -8,12 +8,11 @@ projection. Everything else is done by the cell. Weights are passed by name. A f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from fastrnn._kernels.cells import MatmulPrecision
-from fastrnn._kernels.reference.activations import Function
-from fastrnn._kernels.reference.arithmetic import FLOAT, Arithmetic
+from fastrnn._kernels.reference.arithmetic import FLOAT, Activated, Arithmetic
 from fastrnn._types import Array
 
 
@@ -31,7 +30,7 @@ class CellWeights(dict[str, Array]):
     """
 
     matmul_precision: MatmulPrecision = "float32"
-    functions: tuple[Function, ...] = ()
+    functions: tuple[Callable[[Array], Activated], ...] = ()
     input_forget: bool = False
 
 

@@ -18,6 +18,7 @@ from fastrnn._kernels.interface import (
 )
 from fastrnn._kernels.reference.arrays import like, own
 from fastrnn._kernels.reference.embedding import take_rows
+from fastrnn._kernels.reference.functions import checked, transform
 from fastrnn._kernels.reference.linear import PackedLinear, linear
 from fastrnn._kernels.reference.scan import Packed, forward
 from fastrnn._kernels.stepping import Sampling
@@ -90,6 +91,24 @@ class TableStepper(Stage):
     def run(self, x: Array, y: Array) -> None:
         """Look up the rows of x (B,)."""
         take_rows(self._table.array, x, y)
+
+
+class RowStepper(Stage):
+    """A function of each row of one time step."""
+
+    _transform: ClassVar[Callable[..., Any]] = staticmethod(transform)
+
+    def __init__(
+        self, table: TableCache | None, x: Array, *, function: int, a: float, b: float
+    ) -> None:
+        checked(x, None if table is None else table.array, function)
+        self._table, self._how = table, {"function": function, "a": a, "b": b}
+        super().__init__(len(x), (x.shape[1], x.shape[1]), x.dtype)
+
+    def run(self, x: Array, y: Array) -> None:
+        """Map x (B, F) to y."""
+        table = None if self._table is None else self._table.array
+        self._transform(x, table, y, **self._how)
 
 
 class Chain(Sampling):
