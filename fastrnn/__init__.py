@@ -31,6 +31,7 @@ modules:
 - `losses`, `optim`, `schedules`, `callbacks`: how to train;
 - `text`, `forecast`, `sklearn`: models of texts and of time series, and scikit-learn estimators;
 - `torch`, `onnx`, `keras`: the layers as PyTorch modules, ONNX models, and models of Keras;
+- `dask`: predictions and forecasts of data that are in Dask;
 - `functional`, `layouts`: forward and backward on one's own arrays, and weights of tutorials.
 """
 
@@ -55,6 +56,7 @@ _threadpools.follow()
 
 if _typing.TYPE_CHECKING:  # for editors
     from fastrnn import callbacks as callbacks
+    from fastrnn import dask as dask
     from fastrnn import forecast as forecast
     from fastrnn import functional as functional
     from fastrnn import keras as keras
@@ -69,7 +71,7 @@ if _typing.TYPE_CHECKING:  # for editors
 _LAZY = frozenset({"callbacks", "forecast", "functional", "layouts", "schedules", "text"})
 
 #: Likewise, each with the name of a package: a star import must neither need nor hide that.
-_EXTRAS = frozenset({"keras", "onnx", "sklearn", "torch"})
+_EXTRAS = frozenset({"dask", "keras", "onnx", "sklearn", "torch"})
 
 #: All public names, save `models`, which holds none of its own.
 __all__ = sorted({*(n for n in globals() if n[0] != "_"), *_LAZY} - {"models"})

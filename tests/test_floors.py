@@ -24,7 +24,7 @@ FLOORS = (
     "layers losses optim schedules functional layouts _files",
     "models",
     "callbacks text forecast sklearn torch onnx keras",
-    "__init__ __main__ _load _quantize cli _bench",
+    "__init__ __main__ _load _quantize cli dask _bench",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
