@@ -37,6 +37,8 @@ SOURCES = ["src_pyx", "src_pyx/lib", "src_pyx/cells", "src_pyx/scan"]
 FLOATS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 # A wheel has nine modules: C code needs no tables for unwinding the stack.
 OPTIMIZE = [] if MSVC else [*FLOATS, "-O3", "-g0", "-fno-asynchronous-unwind-tables"]
+# Less inlining of Cython's glue: a tenth smaller and as fast; vec.h inlines always.
+OPTIMIZE += [] if MSVC else ["--param", "inline-unit-growth=10"]
 # float64 and int8 are within 3 % as fast as with -O3, and a fifth smaller.
 SMALLER = [] if MSVC else ["-O2"]
 DEBUGGABLE = ["-O1", "-g", "-fasynchronous-unwind-tables"] if DEBUG and not MSVC else []
