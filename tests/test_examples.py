@@ -57,7 +57,7 @@ def test_a_service(tmp_path: Path) -> None:
         f"runpy.run_path({str(FOLDER / 'service.py')!r}, run_name='__main__')"
     )
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-P", "-c", code],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -93,7 +93,7 @@ def test_without_matplotlib_the_picture_is_text(tmp_path: Path) -> None:
         f"runpy.run_path({str(FOLDER / '7_vanishing_gradients.py')!r})"
     )
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-P", "-c", code],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (process.returncode, process.stderr) == (0, "")

@@ -152,7 +152,7 @@ for case in sys.argv[2:]:
 assert not [name for name in sys.modules if name.startswith(("sklearn.", "scipy"))]
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path, *fitted], capture_output=True, text=True
+        [sys.executable, "-P", "-c", code, tmp_path, *fitted], capture_output=True, text=True
     )
     assert not done.returncode, done.stderr
     for case, (model, x) in fitted.items():
@@ -315,7 +315,7 @@ assert "fastrnn.models.fitted" in sys.modules
 seen = {"numpy.random", "numpy.ma", "fastrnn.models.trainer"} & sys.modules.keys()
 assert not seen, seen
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd=tmp_path)
     fastrnn.Sequential([fastrnn.Dropout(0.5), fastrnn.LSTM(2, 3)]).save(tmp_path / "m")
     drops, ones = [fastrnn.load(tmp_path / "m").layers[0] for _ in range(2)], np.ones((4, 50))
     more = pickle.loads(pickle.dumps(drops[0])), copy.deepcopy(drops[1])

@@ -429,7 +429,7 @@ assert not {"keras", "tensorflow", "tf_keras", "torch"} & {*sys.modules}
     for data in (zipped(), h5(legacy)):
         (tmp_path / "m").write_bytes(data)
         done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "m")],
+            [sys.executable, "-P", "-c", code, str(tmp_path / "m")],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stdout == "fastrnn.keras.load needs h5py: pip install 'fastrnn[keras]'\n"
