@@ -3,7 +3,7 @@
 PYTHON service_peers.py prepare|serve PEER FOLDER
 
 `prepare` writes the peer's own file from the arrays in FOLDER. `serve` prints a line of JSON with
-the first prediction, and for each number that it reads runs so many steps, and prints a line more.
+the first prediction; then it reads numbers, runs that many steps for each, and prints a line.
 Nothing is imported here but what a service needs.
 """
 

@@ -1,4 +1,4 @@
-"""Training by several processes of MPI: equal bits, and no rank that waits for ever."""
+"""Training by several processes of MPI: equal bits, and no rank waits forever."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def tokens():
     return x, (x + 1) % 9
 
 
-def network(kind, **options):
+def network(kind, optimizer=None, **options):
     if kind is tokens:
         layers = [
             fastrnn.Embedding(9, F), fastrnn.LSTM(F, H), fastrnn.Dropout(0.3), fastrnn.Linear(H, 9)
@@ -85,7 +85,7 @@ def network(kind, **options):
         ]
     model = fastrnn.Sequential(layers, seed=2)
     loss = "cross_entropy" if kind is tokens else "mse"
-    model.compile(fastrnn.optim.Adam(0.01, clip_norm=1.0), loss, **options)
+    model.compile(optimizer or fastrnn.optim.Adam(0.01, clip_norm=1.0), loss, **options)
     return model
 
 
@@ -105,9 +105,9 @@ TRAININGS = {
 }
 
 
-def train(name, ranks, shards, **more):
+def train(name, ranks, shards, optimizer=None, **more):
     kind, options = TRAININGS[name]
-    model = network(kind)
+    model = network(kind, optimizer)
     x, y = kind()
     arguments = {"epochs": 2, "batch_size": 13, "verbose": 0} | options | more
     history = model.fit(x, y, comm=ranks, shards=shards, **arguments)
@@ -127,7 +127,10 @@ def test_same_bits(name, shards):
 def test_near_a_training_without_shards(name, monkeypatch):
     monkeypatch.setattr("fastrnn.layers.dropout.drawn_factors", lambda *_: np.float32(1))
     monkeypatch.setattr("fastrnn.layers.recurrent.drawn_factors", lambda *_: None)
-    plain, cut = train(name, None, None, shuffle=False), train(name, None, 4, shuffle=False)
+    # SGD, as Adam would hide a gradient of another scale.
+    plain, cut = (
+        train(name, None, shards, fastrnn.optim.SGD(0.5), shuffle=False) for shards in (None, 4)
+    )
     assert plain[1].keys() == cut[1].keys()
     for key, values in plain[1].items():
         np.testing.assert_allclose(cut[1][key], values, rtol=1e-5)

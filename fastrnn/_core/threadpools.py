@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn._core import config
 from fastrnn._version import __version__
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 _NAME = "threadpoolctl"
 
@@ -48,6 +49,8 @@ class _Finder:
         """Return the spec of threadpoolctl; None for other modules."""
         if name != _NAME or self not in sys.meta_path:
             return None
+        from importlib.util import find_spec
+
         sys.meta_path.remove(self)
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:

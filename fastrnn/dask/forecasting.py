@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._files import atomic
 from fastrnn._types import Array
+from fastrnn._version import __version__
 from fastrnn.dask.tasks import dask_module, one_thread
 from fastrnn.forecast import Forecaster
 
@@ -122,10 +124,8 @@ def _of_series(forecaster: Forecaster, name: Any, values: Any, horizon: int) -> 
 
 def _path(folder: str, forecaster: Forecaster, name: Any, values: Any, horizon: int) -> str:
     """Return the file of a forecast, named after all that it depends on."""
-    about = hashlib.sha256(f"{forecaster.get_params()} {name!r} {horizon}".encode())
-    array = np.ascontiguousarray(values)
-    about.update(f"{array.dtype} {array.shape}".encode())
-    about.update(array.tobytes())
+    about = hashlib.sha256(f"{__version__} {forecaster.get_params()} {name!r} {horizon}".encode())
+    about.update(pickle.dumps(values, protocol=5))  # an index of dates included
     return os.path.join(folder, f"{about.hexdigest()}.json")
 
 

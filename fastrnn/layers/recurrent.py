@@ -519,7 +519,7 @@ class Recurrent(CellLayer):
             return y, state_n, tape and StartedTape(tape, given, None, x.shape, batch_first)
         if self.bidirectional or self.go_backwards:
             raise ValueError(
-                "reset: expected None, as a layer with learn_initial_state does not start anew "
+                "reset: expected None, as a layer with learn_initial_state does not restart "
                 "within a sequence that it reads from the end"
             )
         parts = Segments.of(reset, lengths)

@@ -328,7 +328,7 @@ class CharLM(estimators.Settings):
                 "max_seconds: expected None with comm, as the clocks of processes differ, got "
                 f"{self.max_seconds}"
             )
-        if comm is not None and comm.rank:
+        if getattr(comm, "rank", 0):
             verbose = 0
         together = {"comm": comm, "shards": shards}
         by = self._unfitted()

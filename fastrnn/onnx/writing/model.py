@@ -123,7 +123,7 @@ def _sequential(graph: Graph, model: Sequential, states: bool, lengths: bool) ->
     if model.layers[0].mask_value is not None and not lengths:
         raise ValueError(
             f"lengths: expected True for a model that leaves out steps, as {model.layers[0]!r} "
-            "does: what it leaves out is told by lengths in ONNX"
+            "does: an ONNX model takes them from the lengths of rows"
         )
     x = y = _input(graph, model)
     steps = Lengths(graph, BATCH, lengths)
