@@ -23,8 +23,9 @@ def quantize(model: Any, calibration: Any = None) -> Any:
         multiply with no weights, and layers of your own, are copied as they are.
     calibration : optional
         Typical inputs: what ``predict`` takes, (N, T, F), tokens, or a list of sequences; of a
-        layer, what it takes; of text models, texts. They run through the float model, and the
-        largest input of each product becomes its fixed limit; larger ones are clipped later.
+        layer, what it takes; of text models, texts. They run through the model with int8 weights,
+        and the largest input of each product becomes its fixed limit; larger ones are clipped
+        later.
         Default: each row is scaled by its own largest entry.
 
     Returns

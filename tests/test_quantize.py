@@ -106,6 +106,11 @@ def test_backends_agree(kind, x, same_bits):
             continued, _ = q(x * 3, given)
         for name in fastrnn.backends():
             with fastrnn.use_backend(name):
+                made = fastrnn.quantize(kind(bidirectional=True), calibration)
+                for array, wanted in zip(
+                    made.state_dict().values(), q.state_dict().values(), strict=True
+                ):
+                    assert same_bits(array, wanted)
                 assert same_bits(q(x)[0], y)
                 assert same_bits(q(x, lengths=[4, T, 7])[0], lengthy)
                 assert same_bits(q(x * 3, given)[0], continued)
@@ -334,6 +339,24 @@ def test_calibration_ignores_padding(rng):
     x = [rng.uniform(-1, 1, (n, 3)) + np.array([0, 0, 50]) for n in (3, 8)]
     q = fastrnn.quantize(model, x)
     assert q.state_dict()["1.limits_l0"][0] <= 1.01
+
+
+def test_calibration_by_any_backend(rng, same_bits):
+    """The limits of unbounded states, and of layers above them, are the same."""
+    layers = [
+        fastrnn.IndRNN(5, 19, 2),
+        fastrnn.RNN(19, 7, nonlinearity="relu"),
+        fastrnn.Linear(7, 3),
+    ]
+    model = fastrnn.Sequential(layers, seed=0)
+    x = rng.normal(size=(6, 40, 5))
+    found = []
+    for name in fastrnn.backends():
+        with fastrnn.use_backend(name):
+            found.append(fastrnn.quantize(model, x).state_dict())
+    for others in found[1:]:
+        for name, array in found[0].items():
+            assert same_bits(array, others[name])
 
 
 def test_stream(model, rng, backend):

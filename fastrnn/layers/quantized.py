@@ -169,18 +169,17 @@ class QuantizedRecurrent(Quantized, Recurrent):
         _expect_no_more(tensors, taken | shapes.keys())
         return cls(layer, weights)
 
-    @staticmethod
-    def largest(layer: Recurrent, x: Array, lengths: Array | None) -> Array:
+    def largest(self, x: Array, lengths: Array | None) -> Array:
         """Return the largest inputs and states of each scan over `x` (T, B, I), (scans, 2)."""
         found = []
-        D = layer._directions
-        x = in_order(x, backwards(len(x), lengths)) if layer.go_backwards else x
-        for first in range(0, len(layer._scan_weights), D):
+        D = self._directions
+        x = in_order(x, backwards(len(x), lengths)) if self.go_backwards else x
+        for first in range(0, len(self._scan_weights), D):
             outputs = []
-            for d, weights in enumerate(layer._scan_weights[first : first + D]):
-                y = np.empty((*x.shape[:2], weights.config.output_size), x.dtype)
-                end = [np.empty((x.shape[1], n), x.dtype) for n in layer._sizes]
-                began = [t.array[first + d].astype(x.dtype) for t in layer._first.values()]
+            for d, weights in enumerate(self._scan_weights[first : first + D]):
+                y = np.empty((*x.shape[:2], weights.config.output_size), REAL)
+                end = [np.empty((x.shape[1], n), REAL) for n in self._sizes]
+                began = [t.array[first + d] for t in self._first.values()]
                 start = [s[None].repeat(x.shape[1], axis=0) for s in began] or [None] * len(end)
                 scan.forward(weights, x, start, y, end, reverse=d == 1, lengths=lengths)
                 found.append((largest(x), max(map(largest, (y, *began[:1])))))
@@ -355,10 +354,9 @@ def largest(x: Array) -> float:
 
 def largest_of(layer: Layer, x: Array, lengths: Array | None = None) -> Array:
     """Return the largest numbers that a layer multiplies over `x`: (scans, 2), or one, or none."""
-    if type(layer) in RECURRENT.values():
-        recurrent: Any = layer
-        return QuantizedRecurrent.largest(recurrent, x, lengths)
-    return np.array([largest(x)] if type(layer) is Linear else [])
+    if isinstance(layer, QuantizedRecurrent):
+        return layer.largest(x, lengths)
+    return np.array([largest(x)] if isinstance(layer, QuantizedLinear) else [])
 
 
 def _checked(

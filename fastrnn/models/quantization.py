@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,34 +25,33 @@ _BATCH = 256
 def quantize_layer(layer: Layer, calibration: Any) -> Layer:
     """Return a layer with int8 weights; `calibration` is what the layer takes."""
     expect_float(layer)
-    found = None
-    if calibration is not None:
-        if type(layer) is Embedding:
-            raise ValueError("calibration: expected None, an Embedding multiplies nothing")
-        x = _checks.array(calibration, "calibration", layer.dtype or np.dtype(np.float32))
-        if type(layer) in RECURRENT.values():
-            recurrent: Any = layer
-            _checks.expect_shape(x, "calibration", ("T", "B", recurrent.input_size)[3 - x.ndim :])
-            x = x[:, None] if x.ndim == 2 else x.swapaxes(0, 1) if recurrent.batch_first else x
-        found = quantized.largest_of(layer, x)
-    result = quantized.quantize(layer, found)
-    if result is None or isinstance(layer, RowMap):
+    small = quantized.quantize(layer)
+    if small is None or isinstance(layer, RowMap):
         raise TypeError(f"model: expected a layer that multiplies with weights, got {layer!r}")
-    return result
+    if calibration is None:
+        return small
+    if type(layer) is Embedding:
+        raise ValueError("calibration: expected None, an Embedding multiplies nothing")
+    x = _checks.array(calibration, "calibration", np.dtype(np.float32))
+    if type(layer) in RECURRENT.values():
+        recurrent: Any = layer
+        _checks.expect_shape(x, "calibration", ("T", "B", recurrent.input_size)[3 - x.ndim :])
+        x = x[:, None] if x.ndim == 2 else x.swapaxes(0, 1) if recurrent.batch_first else x
+    calibrated = quantized.quantize(layer, quantized.largest_of(small, x))
+    assert calibrated is not None
+    return calibrated
 
 
 def quantize_sequential(model: Sequential, calibration: Any) -> Sequential:
     """Return a model with int8 weights; `calibration` is what ``model.predict`` takes."""
     expect_float(model)
-    found = [None] * len(model.layers)
-    if calibration is not None:
-        found = _largest(model, calibration)
-    layers = []
-    for layer, of_layer in zip(model.layers, found, strict=True):
-        small = quantized.quantize(layer, of_layer)
-        layers.append(copy.deepcopy(layer).eval() if small is None else small)
+    layers = [quantized.quantize(layer) or copy.deepcopy(layer).eval() for layer in model.layers]
     if not any(layer.quantized and not isinstance(layer, RowMap) for layer in layers):
         raise TypeError("model: expected a layer that multiplies with weights")
+    if calibration is not None:
+        found = _largest(layers, calibration)
+        calibrated = map(quantized.quantize, model.layers, found)
+        layers = [a or b for a, b in zip(calibrated, layers, strict=True)]
     return model.with_layers(layers)
 
 
@@ -73,11 +72,14 @@ def expect_float(model: Any) -> None:
         raise ValueError("model: expected one in floats, this one is quantized already")
 
 
-def _largest(model: Sequential, calibration: Any) -> list[Any]:
-    """Return the largest numbers that each layer multiplies, over calibration data."""
-    network = Network(model.layers)
+def _largest(layers: Sequence[Layer], calibration: Any) -> list[Any]:
+    """Return the largest numbers that each layer multiplies, over calibration data.
+
+    The layers have int8 weights: every backend finds the same.
+    """
+    network = Network(layers)
     given = inputs(network.signature, calibration, None, None)
-    found: list[Any] = [None] * len(model.layers)
+    found: list[Any] = [None] * len(layers)
     for data in [given] if isinstance(given, Data) else given.data():
         for rows in data.by_length(_BATCH):
             x, lengths, valid = data.inputs(rows)
