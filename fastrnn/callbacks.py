@@ -1,4 +1,4 @@
-"""Callbacks of ``Sequential.fit``: early stopping, learning rates, progress and checkpoints."""
+"""Callbacks of ``fit``: early stopping, learning rates, progress, checkpoints and pruning."""
 
 from fastrnn.models.callback import Callback as Callback
 from fastrnn.models.callback import Logs as Logs
@@ -7,6 +7,7 @@ from fastrnn.models.history import History as History
 from fastrnn.models.monitor import EarlyStopping as EarlyStopping
 from fastrnn.models.monitor import ReduceLROnPlateau as ReduceLROnPlateau
 from fastrnn.models.progress import ProgressBar as ProgressBar
+from fastrnn.models.pruning import OptunaPruning as OptunaPruning
 
 __all__ = [
     "Callback",
@@ -14,6 +15,7 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Logs",
+    "OptunaPruning",
     "ProgressBar",
     "ReduceLROnPlateau",
 ]

@@ -146,6 +146,7 @@ def test_a_failing_callback(data: Any) -> None:
         assert not model.training
         assert not any(layer.training for layer in model.layers)
         assert (weights(model) == before) is begin
+        assert stop._weights == {}  # its end was called, although the one before failed
 
 
 @pytest.mark.parametrize(

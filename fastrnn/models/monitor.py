@@ -38,12 +38,17 @@ def worst(monitor: str, mode: str) -> float:
     return -math.inf if more else math.inf
 
 
-def improvement(logs: Logs, monitor: str, mode: str, best: float) -> float:
-    """Return by how much the quantity is better than `best`."""
+def value_of(logs: Logs, monitor: str) -> float:
+    """Return the quantity; raise if it is not in the logs."""
     if monitor not in logs:
         hint = _checks.near(monitor, logs)
         raise ValueError(f"monitor: expected one of {sorted(logs)}, got {monitor!r}{hint}")
-    gained = logs[monitor] - best
+    return logs[monitor]
+
+
+def improvement(logs: Logs, monitor: str, mode: str, best: float) -> float:
+    """Return by how much the quantity is better than `best`."""
+    gained = value_of(logs, monitor) - best
     return gained if worst(monitor, mode) < 0 else -gained
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -180,13 +180,12 @@ class Trainer:
 
     def _end(self, begun: Sequence[Callback]) -> None:
         """Call ``on_train_end``, and drop the callbacks' references to the training."""
-        try:
-            for callback in begun:
-                callback.on_train_end(self.history.last)
-        finally:
+        with ExitStack() as ends:  # calls all, in reverse, even if one raises
             for callback in self.callbacks:
                 if isinstance(callback, Keeper):
-                    callback.training = None
+                    ends.callback(setattr, callback, "training", None)
+            for callback in reversed(begun):
+                ends.callback(callback.on_train_end, self.history.last)
 
     def _publish(self) -> None:
         """Update the progress that callbacks see."""

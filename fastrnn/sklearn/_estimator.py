@@ -19,6 +19,7 @@ from fastrnn import _checks, _frames
 from fastrnn._types import Array
 from fastrnn.models import estimators, sequences
 from fastrnn.models.callback import Callback, Logs
+from fastrnn.models.chain import expect_sequence
 from fastrnn.models.fitted import FittedModel
 from fastrnn.models.sequences import Inputs
 from fastrnn.models.sequential import Sequential
@@ -54,6 +55,7 @@ class BestEpoch(Callback):
         """Keep the weights of an epoch that improved, or stop training if due."""
         score = self.score()
         self.scores.append(score)
+        logs["validation_score"] = score
         self._waited = self._waited + 1 if score < self.best + self.tol else 0
         if score > self.best:
             self.best, self._weights = score, self.model.state_dict()
@@ -145,7 +147,10 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
     def _score_of(self, outputs: Array, target: Array, weight: Array | None) -> float:
         """Return the score of the network's outputs (n, outputs)."""
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, *, partly: bool, **options: Any) -> Self:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, *, partly: bool, callbacks: Any = None,
+        **options: Any,
+    ) -> Self:  # fmt: skip
         """Train; `partly` for one epoch more."""
         if hasattr(self, "net_"):
             self.net_.expect_trainable()
@@ -176,7 +181,7 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
                 self._inputs = Inputs.of(x, table, self._flag("standardize"), of_sequence)
             x = self._inputs.scaled(x)
             target, outputs, weight = self._encoded(y, weight, fresh, **options)
-            self._train(x, target, outputs, weight, partly, fresh)
+            self._train(x, target, outputs, weight, partly, fresh, callbacks)
         return self
 
     @contextmanager
@@ -202,14 +207,16 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
         return w
 
     def _train(
-        self, x: Any, target: Array, outputs: int, weight: Array | None, partly: bool, fresh: bool
-    ) -> None:
+        self, x: Any, target: Array, outputs: int, weight: Array | None, partly: bool, fresh: bool,
+        callbacks: Any,
+    ) -> None:  # fmt: skip
         """Train a new network, or, without `fresh`, that of the fit before.
 
         `target` and `weight` are of sequences, or of all steps, one after the other.
         """
         batch_size = _checks.size(self.batch_size, "batch_size")
         epochs = 1 if partly else _checks.size(self.max_epochs, "max_epochs")
+        own = expect_sequence([] if callbacks is None else callbacks, "callbacks")
         constant = Adam(self.lr, clip_norm=self.clip_norm)  # for partial_fit
         if self._flag("early_stopping") and partly:
             raise ValueError("early_stopping: partial_fit does not support early_stopping=True")
@@ -236,7 +243,7 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
         history = net.fit(
             x, self._apart(target, x), epochs=epochs, batch_size=batch_size, verbose=self.verbose,
             sample_weight=None if weight is None else self._apart(weight, x),
-            callbacks=[stop] if stop else [],
+            callbacks=[*([stop] if stop else []), *own],
         )  # fmt: skip
         losses = estimators.to_the_end(history).history["loss"]
         if not partly:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils.validation import column_or_1d
 
 from fastrnn import _checks
 from fastrnn._types import Array
+from fastrnn.models.callback import Callback
 from fastrnn.models.fitted import FittedClassifier
 from fastrnn.sklearn._estimator import SequenceEstimator
 
@@ -158,7 +160,14 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
     def _loss(self) -> str:
         return "binary_cross_entropy" if self._several else "cross_entropy"
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> Self:
         """Train from scratch; with `warm_start`, from the weights of the fit before.
 
         Parameters
@@ -174,6 +183,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
         sample_weight : (n,) array-like, optional
             Of each sequence, in scaling and loss: where all fit into one batch, as good as so many
             repetitions. Sequences of weight 0 are left out.
+        callbacks : sequence of Callback, optional
+            As in :meth:`fastrnn.Sequential.fit`. The logs hold ``"loss"`` and, with
+            `early_stopping`, ``"validation_score"``.
 
         Returns
         -------
@@ -185,7 +197,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
         ValueError, TypeError
             If settings or data do not fit; nothing is changed then.
         """
-        return self._fit(X, y, sample_weight, partly=False, classes=None)
+        return self._fit(X, y, sample_weight, callbacks=callbacks, partly=False, classes=None)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train for one more epoch, on these sequences; otherwise as :meth:`fit`.

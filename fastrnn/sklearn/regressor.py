@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.utils import check_array
 from fastrnn import _checks
 from fastrnn._types import Array
 from fastrnn.layers import Normalization
+from fastrnn.models.callback import Callback
 from fastrnn.models.fitted import FittedRegressor
 from fastrnn.sklearn._estimator import SequenceEstimator
 
@@ -56,7 +58,14 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
     _KIND = "SequenceRegressor"
     _loss = "mse"
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> Self:
         """Train from scratch; with `warm_start`, from the weights of the fit before.
 
         Parameters
@@ -71,6 +80,9 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
         sample_weight : (n,) array-like, optional
             Of each sequence, in scaling and loss: where all fit into one batch, as good as so many
             repetitions. Sequences of weight 0 are left out.
+        callbacks : sequence of Callback, optional
+            As in :meth:`fastrnn.Sequential.fit`. The logs hold ``"loss"`` and, with
+            `early_stopping`, ``"validation_score"``.
 
         Returns
         -------
@@ -82,7 +94,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
         ValueError, TypeError
             If settings or data do not fit; nothing is changed then.
         """
-        return self._fit(X, y, sample_weight, partly=False)
+        return self._fit(X, y, sample_weight, callbacks=callbacks, partly=False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one more epoch, on these sequences; otherwise as :meth:`fit`.
