@@ -166,7 +166,7 @@ class Trainer:
                     begun.append(callback)
                 self._publish()
                 # A resumed training that was stopped within an epoch still has to end that epoch.
-                while self.epoch < self.plan.epochs and (self.batch or not self._stopped()):
+                while (self.batch or not self._stopped()) and self.epoch < self.plan.epochs:
                     self._train_epoch()
                 self.history.interrupted = False
         finally:

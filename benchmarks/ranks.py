@@ -1,0 +1,275 @@
+"""Training by several processes: time of a step, what the exchange of gradients costs, and a model.
+
+python benchmarks/ranks.py                      with the mpiexec on PATH and this Python's mpi4py
+python benchmarks/ranks.py --ranks 1,2,4 --shards 4
+python benchmarks/ranks.py --network            as root: ranks in network namespaces of their own,
+                                                joined by a bridge of 10 Gb/s and 50 us
+
+The network is emulated by netem. A kernel without it limits the rate (tbf), and each rank waits for
+50 us after each transfer, as no transfer here begins before the one before has ended.
+
+A step is forward, BPTT and Adam for LSTM(I, H) with Linear(H, I), sequences of 20 steps, one thread
+a rank. "alone" is `fit` without shards on one thread, as a yardstick. The exchange alone is timed
+with buffers of the same size and nothing computed.
+
+The model of a step with R = 2^k ranks: compute / R + k (2 latency + 2 overhead) + 2 (1 - 1/R) bytes
+/ bandwidth + (1 - 1/R) bytes / additions (Rabenseifner 2004), with latency, bandwidth and additions
+fitted to exchanges of several sizes by two ranks. It is compared with what 2 and 4 ranks take, and
+tells what more would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn.callbacks import Callback
+from fastrnn.models.ranks import MPIRanks, Ranks
+from fastrnn.models.shards import Total
+
+#: I, H and the batch.
+WORK = [(64, 128, 64), (64, 128, 256), (512, 512, 64), (512, 512, 256)]
+STEPS = 20
+#: Of the emulated network: seconds.
+LATENCY = 50e-6
+#: Bytes of the exchanges that the model is fitted to.
+SIZES = [0, 1 << 12, 1 << 16, 1 << 20, 1 << 22, 1 << 24]
+
+
+class Clock(Callback):
+    """Notes when each step ends."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        """Note the time."""
+        self.times.append(time.perf_counter())
+
+
+class DelayedRanks(MPIRanks):
+    """Ranks that wait after each transfer, as if it had taken so many seconds longer."""
+
+    def __init__(self, comm: Any, delay: float) -> None:
+        super().__init__(comm)
+        self._delay = delay
+
+    def transfer(self, sends: Any, receives: Any) -> None:
+        """Send and receive arrays of bytes at once."""
+        super().transfer(sends, receives)
+        end = time.perf_counter() + self._delay
+        while time.perf_counter() < end:
+            os.sched_yield()
+
+
+def step(I: int, H: int, B: int, ranks: Ranks | None, shards: int | None) -> float:
+    """Return the median time of a training step, in seconds."""
+    steps = max(5, min(40, 60_000_000 // (B * H * (I + H))))
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(B * steps, STEPS, I)).astype(np.float32)
+    model = fastrnn.Sequential([fastrnn.LSTM(I, H), fastrnn.Linear(H, I)], seed=0)
+    model.compile("adam", "mse")
+    clock = Clock()
+    model.fit(X, X, 2, B, callbacks=[clock], verbose=0, comm=ranks, shards=shards)
+    return statistics.median(np.diff(clock.times))
+
+
+def exchange(size: int, ranks: Ranks) -> float:
+    """Return the median time in which ranks add up `size` bytes each, in seconds."""
+    total = Total(ranks, ranks.size, size // 4, 5, np.dtype(np.float32))
+    times = []
+    for _ in range(max(20, min(2000, (1 << 26) // (size + 1)))):
+        start = time.perf_counter()
+        total.sum(lambda shard, part: None)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def measure(task: dict[str, Any]) -> None:
+    """Print what a task asks for, as rank 0 of the processes that mpiexec has started."""
+    from mpi4py import MPI
+
+    fastrnn.set_num_threads(task["threads"])
+    ranks = DelayedRanks(MPI.COMM_WORLD, task["delay"])
+    if "bytes" in task:
+        found = [exchange(size, ranks) for size in task["bytes"]]
+    else:
+        cut = task["shards"]
+        found = [step(*of, None if cut is None else ranks, cut) for of in task["work"]]
+    if ranks.rank == 0:
+        sys.stdout.write(json.dumps(found) + "\n")
+
+
+class Launcher:
+    """Starts ranks on this machine, or, with `network`, each in a network namespace of its own."""
+
+    def __init__(self, network: bool) -> None:
+        self.mpiexec = shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or "mpiexec"
+        self.network = network
+        self._spaces = 0
+        self._delay = 0.0
+
+    def run(self, ranks: int, **task: Any) -> Any:
+        """Return what rank 0 of so many prints."""
+        if self.network:
+            self._prepare(ranks)
+        task = {"threads": 1, "delay": self._delay, **task}
+        child = [sys.executable, "-P", __file__, "--task", json.dumps(task)]
+        command, environment = [self.mpiexec], dict(os.environ)
+        if self.network:
+            environment |= {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self", "FI_PROVIDER": "tcp"}
+            for rank in range(ranks):
+                command += [":"] * (rank > 0) + ["-n", "1", "ip", "netns", "exec", _space(rank)]
+                command += child
+        else:
+            command += ["-n", str(ranks), *child]
+        ended = subprocess.run(
+            command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return json.loads(ended.stdout)
+
+    def _prepare(self, ranks: int) -> None:
+        """Make the namespaces, and the bridge that joins them."""
+        if not self._spaces:
+            _ip("link add fastrnn0 type bridge", "link set fastrnn0 up")
+        for i in range(self._spaces, ranks):
+            space, inner, outer = _space(i), f"frn{i}", f"fro{i}"
+            _ip(
+                f"netns add {space}",
+                f"link add {inner} type veth peer name {outer}",
+                f"link set {inner} netns {space}",
+                f"link set {outer} master fastrnn0",
+                f"link set {outer} up",
+                f"-n {space} addr add 10.77.0.{i + 1}/24 dev {inner}",
+                f"-n {space} link set {inner} up",
+                f"-n {space} link set lo up",
+            )
+            self._spaces += 1
+            self._slow(space, inner)
+
+    def _slow(self, space: str, device: str) -> None:
+        """Make a device as slow as the emulated network."""
+        add = f"tc -n {space} qdisc add dev {device} root"
+        netem = f"{add} netem rate 10gbit delay {LATENCY * 1e6:.0f}us".split()
+        if subprocess.run(netem, check=False, stderr=subprocess.DEVNULL).returncode:
+            self._delay = LATENCY
+            limit = f"{add} tbf rate 10gbit burst 256kb latency 10ms"
+            subprocess.run(limit.split(), check=True)
+
+    def close(self) -> None:
+        """Remove what was made."""
+        for i in range(self._spaces):
+            _ip(f"netns del {_space(i)}")
+        if self._spaces:
+            _ip("link del fastrnn0")
+
+
+def _space(rank: int) -> str:
+    return f"fastrnn-rank-{rank}"
+
+
+def _ip(*commands: str) -> None:
+    for command in commands:
+        subprocess.run(["ip", *command.split()], check=True)
+
+
+def weights(I: int, H: int) -> int:
+    """Return the bytes of the gradients of LSTM(I, H) and Linear(H, I)."""
+    return 4 * (4 * H * (I + H + 2) + I * (H + 1))
+
+
+def fitted(sizes: list[int], times: list[float]) -> tuple[float, float]:
+    """Return seconds of an empty exchange of two ranks, and per byte, by relative least squares."""
+    a = np.array([np.ones(len(sizes)), sizes]).T / np.array(times)[:, None]
+    empty, per_byte = np.linalg.lstsq(a, np.ones(len(sizes)), rcond=None)[0]
+    return float(empty), float(per_byte)
+
+
+def predicted(size: int, ranks: int, empty: float, per_byte: float) -> float:
+    """Return the seconds of an exchange by 2^k ranks."""
+    return math.log2(ranks) * empty + 2 * (1 - 1 / ranks) * per_byte * size
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ranks", default="1,2", help="numbers of ranks, powers of two")
+    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--network", action="store_true")
+    parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.task is not None:
+        measure(given.task)
+        return
+    ranks = [int(text) for text in given.ranks.split(",")]
+    launcher = Launcher(given.network)
+    try:
+        tables(launcher, ranks, given.shards)
+    finally:
+        launcher.close()
+
+
+def tables(launcher: Launcher, ranks: list[int], shards: int) -> None:
+    """Print the times of exchanges, the model fitted to them, and the times of steps."""
+    pair = launcher.run(2, bytes=SIZES)
+    empty, per_byte = fitted(SIZES, pair)
+    print(f"exchange of two ranks: {empty * 1e6:.1f} us and {1e-9 / per_byte:.2f} GB/s")
+    for n in (2, 4):
+        times = pair if n == 2 else launcher.run(n, bytes=SIZES)
+        for size, seconds in zip(SIZES, times, strict=True):
+            ratio = predicted(size, n, empty, per_byte) / seconds
+            told = f"{size:>10,} bytes {seconds * 1e6:>10.1f} us, model / measured {ratio:.2f}"
+            print(f"  {n} ranks {told}")
+    alone = launcher.run(1, work=WORK, shards=None)
+    found = {n: launcher.run(n, work=WORK, shards=shards) for n in ranks}
+    print(f"ms per step: alone; {shards} shards by {', '.join(map(str, ranks))} ranks")
+    cores = len(os.sched_getaffinity(0))
+    one = ranks[0]
+    for i, (I, H, B) in enumerate(WORK):
+        times = " ".join(f"{found[n][i] * 1e3:>8.2f}" for n in ranks)
+        told = []
+        for n in ranks[1:]:
+            exchanged = predicted(weights(I, H), n, empty, per_byte)
+            model = found[one][i] / min(n, cores) + exchanged
+            told.append(
+                f"{n} ranks: speedup {found[one][i] / found[n][i]:.2f}, exchange "
+                f"{exchanged * 1e3:.2f} ms, model / measured {model / found[n][i]:.2f}"
+            )
+        print(f"  {I},{H} batch {B:>4} {alone[i] * 1e3:>8.2f} {times}   {'; '.join(told)}")
+    outlook(found[one], empty, per_byte)
+
+
+def outlook(compute: list[float], empty: float, per_byte: float) -> None:
+    """Print what more ranks would give, each on a core of its own, by the model."""
+    many = (2, 4, 16, 128, 1024)
+    for grows in (True, False):
+        batch = "one that grows with the ranks" if grows else "the same batch"
+        print(f"model: speedup over one rank by {', '.join(map(str, many))} ranks, with {batch}")
+        for (I, H, B), alone in zip(WORK, compute, strict=True):
+            ranks = [1 << k for k in range(21)]
+            exchanged = [predicted(weights(I, H), n, empty, per_byte) for n in ranks]
+            speedups = {
+                n: n * alone / (alone + seconds * (1 if grows else n))
+                for n, seconds in zip(ranks, exchanged, strict=True)
+            }
+            text = " ".join(f"{speedups[n]:>7.1f}" for n in many)
+            pays = max(n for n in ranks if speedups[n] >= n / 2)
+            print(f"  {I},{H} batch {B:>4} {text}   half of each core is used up to {pays:,} ranks")
+
+
+if __name__ == "__main__":
+    main()
