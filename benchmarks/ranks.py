@@ -145,7 +145,7 @@ class Launcher:
         if not self._spaces:
             _ip("link add fastrnn0 type bridge", "link set fastrnn0 up")
         for i in range(self._spaces, ranks):
-            space, inner, outer = _space(i), f"frn{i}", f"fro{i}"
+            space, inner, outer = _space(i), f"inner{i}", f"outer{i}"
             _ip(
                 f"netns add {space}",
                 f"link add {inner} type veth peer name {outer}",
