@@ -8,11 +8,11 @@ from typing import Any
 def quantize(model: Any, calibration: Any = None) -> Any:
     """Return a copy of a model or layer with int8 weights, for inference: smaller and faster.
 
-    Weight matrices become int8, with one scale for each row, max|w| / 127, and are a quarter as
-    large, in memory and in files. Biases, peepholes, gains, recurrent vectors and states stay
+    Weight matrices become int8, with one scale for each row, max(abs(w)) / 127, and are a quarter
+    as large, in memory and in files. Biases, peepholes, gains, recurrent vectors and states stay
     float32. Rows that are multiplied with a matrix are rounded to int8 too, with a scale of their
-    own at each step: max|x| / 127. A hidden state that is in -1..1 by its definition, as in LSTM
-    without projection, GRU, and RNN with tanh, always has the scale 1/127. tanh is computed to
+    own at each step: max(abs(x)) / 127. A hidden state that is in -1..1 by its definition, as in
+    LSTM without projection, GRU, and RNN with tanh, always has the scale 1/127. tanh is computed to
     1.2e-5 and the sigmoid to 6e-6, a hundredth of what rounding to int8 costs. Sums are exact and
     all else is computed in one order: every backend, the reference included, gives the same bits.
 

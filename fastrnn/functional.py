@@ -131,6 +131,15 @@ def rnn_backward(
         If the tape is from another function, or a shape does not fit.
     TypeError
         If an argument does not hold real numbers, or `tape` is not a tape.
+
+    Examples
+    --------
+    >>> from fastrnn import functional as F
+    >>> W, R = np.full((2, 1), 0.5), np.eye(2)
+    >>> y, h_n, tape = F.rnn(np.ones((3, 1, 1)), None, W, R)
+    >>> dx, dh0, grads = F.rnn_backward(tape, dh_n=np.ones((1, 2)))  # of the loss sum(h_n)
+    >>> dh0.shape, sorted(grads)
+    ((1, 2), ['weight_hh', 'weight_ih'])
     """
     dx, (dh0,), grads = _backward(("rnn_tanh", "rnn_relu"), tape, dy, "dh_n", dh_n)
     return dx, dh0, grads
@@ -150,7 +159,7 @@ def lstm(
     """Run an LSTM with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
     i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
-    h' = o tanh(c'). Errors are those of :func:`rnn`.
+    h' = o tanh(c').
 
     Parameters
     ----------
@@ -173,6 +182,11 @@ def lstm(
     tape : ScanTape
         For :func:`lstm_backward`.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`rnn` does.
+
     Examples
     --------
     >>> from fastrnn import functional as F
@@ -190,10 +204,38 @@ def lstm(
 def lstm_backward(
     tape: ScanTape, dy: Any = None, dstate: Any = None
 ) -> tuple[Array, State, dict[str, Array]]:
-    """Backpropagate through :func:`lstm`; otherwise as :func:`rnn_backward`.
+    """Backpropagate through time through :func:`lstm`.
 
-    `dstate` is (dh_n, dc_n), each (B, H) or None, with respect to the final state. In place of dh0,
-    (dh0, dc0) is returned, with respect to the initial state.
+    Parameters
+    ----------
+    tape : ScanTape
+        From :func:`lstm`.
+    dy : (T, B, H) array-like, optional
+        Gradient of the loss with respect to y. Default: zeros.
+    dstate : (dh_n, dc_n), each (B, H) array-like or None, optional
+        Gradient with respect to the final state. Default: zeros.
+
+    Returns
+    -------
+    dx : (T, B, I) array
+    dstate : (dh0, dc0), each (B, H) array
+        Gradient with respect to the initial state.
+    grads : dict of str to array
+        Gradients with respect to the weights that were passed, by argument name.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`rnn_backward` does.
+
+    Examples
+    --------
+    >>> from fastrnn import functional as F
+    >>> W, R = np.full((8, 1), 0.5), np.zeros((8, 2))
+    >>> y, (h_n, c_n), tape = F.lstm(np.ones((3, 1, 1)), None, W, R)
+    >>> dx, (dh0, dc0), grads = F.lstm_backward(tape, dy=2 * y)  # of the loss sum(y**2)
+    >>> dx.shape, dc0.shape, grads["weight_hh"].shape
+    ((3, 1, 1), (1, 2), (8, 2))
     """
     return _backward(("lstm",), tape, dy, "dstate", dstate)
 
@@ -215,7 +257,6 @@ def gru(
     r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh); h' = (1 - z) n + z h; the candidate n is
     tanh(W_in x + b_in + r (W_hn h + b_hn)) with `reset_after` (torch, cuDNN, Keras), and
     tanh(W_in x + b_in + W_hn (r h) + b_hn) without (Cho et al. 2014, eq. 8; ONNX's default).
-    Errors are those of :func:`rnn`.
 
     Parameters
     ----------
@@ -240,6 +281,11 @@ def gru(
     tape : ScanTape
         For :func:`gru_backward`.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`rnn` does.
+
     Examples
     --------
     >>> from fastrnn import functional as F
@@ -259,7 +305,34 @@ def gru(
 def gru_backward(
     tape: ScanTape, dy: Any = None, dh_n: Any = None
 ) -> tuple[Array, Array, dict[str, Array]]:
-    """Backpropagate through :func:`gru`; otherwise as :func:`rnn_backward`."""
+    """Backpropagate through time through :func:`gru`.
+
+    Parameters
+    ----------
+    tape : ScanTape
+        From :func:`gru`.
+    dy, dh_n : array-like, optional
+        As in :func:`rnn_backward`.
+
+    Returns
+    -------
+    dx, dh0, grads
+        As of :func:`rnn_backward`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`rnn_backward` does.
+
+    Examples
+    --------
+    >>> from fastrnn import functional as F
+    >>> W, R = np.full((6, 1), 0.5), np.zeros((6, 2))
+    >>> y, h_n, tape = F.gru(np.ones((3, 1, 1)), None, W, R)
+    >>> dx, dh0, grads = F.gru_backward(tape, dh_n=np.ones_like(h_n))
+    >>> dx.shape, dh0.shape
+    ((3, 1, 1), (1, 2))
+    """
     dx, (dh0,), grads = _backward(("gru", "gru_reset_before"), tape, dy, "dh_n", dh_n)
     return dx, dh0, grads
 

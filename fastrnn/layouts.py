@@ -121,6 +121,13 @@ def unpack_rnn(
         not one of these.
     TypeError
         If `grads` is not a mapping of arrays of real numbers.
+
+    Examples
+    --------
+    >>> weights = fastrnn.layouts.pack_rnn(np.ones((2, 3)), np.eye(2), [5.0, 6.0])
+    >>> W_xh, W_hh, b_h = fastrnn.layouts.unpack_rnn(weights, layout="rows", keepdims=True)
+    >>> W_xh.shape, b_h
+    ((3, 2), array([[5., 6.]]))
     """
     weight_ih, weight_hh, bias = _unpacked(grads, gates=1)
     matrices = [_laid_out(weight_ih, layout), _laid_out(weight_hh, layout)]
@@ -221,6 +228,14 @@ def unpack_lstm(
     ------
     ValueError, TypeError
         As :func:`unpack_rnn` does.
+
+    Examples
+    --------
+    >>> weights = {"weight_ih": np.ones((8, 3)), "weight_hh": np.zeros((8, 2))}
+    >>> W_f, W_i, W_C, W_o = fastrnn.layouts.unpack_lstm(weights)
+    >>> W_f  # over [h, x]
+    array([[0., 0., 1., 1., 1.],
+           [0., 0., 1., 1., 1.]])
     """
     weight_ih, weight_hh, bias = _unpacked(grads, gates=4)
     i, f, C, o = np.split(np.concatenate([weight_hh, weight_ih], axis=1), 4)
@@ -307,6 +322,14 @@ def unpack_onnx(
     ------
     ValueError, TypeError
         As :func:`pack_onnx` does.
+
+    Examples
+    --------
+    >>> gru = fastrnn.GRU(1, 2, seed=0)
+    >>> weights = {name[:-3]: w for name, w in gru.state_dict().items()}  # without "_l0"
+    >>> W, R, B, P = fastrnn.layouts.unpack_onnx("GRU", weights)
+    >>> W.shape, R.shape, B.shape, P is None
+    ((6, 1), (6, 2), (12,), True)
     """
     order = _ONNX_GATES[_checks.choice(operator, "operator", _ONNX_GATES)]
     G = len(order)
@@ -410,6 +433,13 @@ def unpack_keras(
     ------
     ValueError, TypeError
         As :func:`pack_keras` does.
+
+    Examples
+    --------
+    >>> gru = fastrnn.GRU(1, 2, seed=0)
+    >>> weights = {name[:-3]: w for name, w in gru.state_dict().items()}  # without "_l0"
+    >>> [w.shape for w in fastrnn.layouts.unpack_keras("GRU", weights)]
+    [(1, 6), (2, 6), (2, 6)]
     """
     order = _KERAS_GATES[_checks.choice(layer, "layer", _KERAS_GATES)]
     given = {name: _checks.numeric(value, name) for name, value in weights.items()}

@@ -229,7 +229,7 @@ class MSE(Elementwise):
 
 
 class MAE(Elementwise):
-    """Mean absolute error |z - t|, as ``torch.nn.L1Loss``. `target` has the shape of `output`.
+    """Mean absolute error abs(z - t), as ``torch.nn.L1Loss``. `target` has the shape of `output`.
 
     The gradient is 0 where both are equal.
 
@@ -246,13 +246,18 @@ class MAE(Elementwise):
 
 
 class Huber(Elementwise):
-    """(z - t)^2 / 2 up to `delta`, delta (|z - t| - delta / 2) beyond (Huber 1964).
+    """(z - t)^2 / 2 up to `delta`, delta (abs(z - t) - delta / 2) beyond (Huber 1964).
 
     As ``torch.nn.HuberLoss``. `target` has the shape of `output`.
 
     Parameters
     ----------
     delta : float
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `delta` is not a number above 0.
 
     Examples
     --------
@@ -409,6 +414,11 @@ class FunctionLoss(Loss):
           shape; weights other than 0 then have to be equal; or
         - the loss of each row or step, (B,), (B, T) or (n,), and for each the gradient of its own
           loss, in the shape of the outputs; these are then weighted as other losses are.
+
+    Raises
+    ------
+    TypeError
+        If it is not a function.
 
     Examples
     --------

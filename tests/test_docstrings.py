@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import os
 import pkgutil
 import pydoc
 import re
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 import fastrnn
+
+os.environ.setdefault("KERAS_BACKEND", "torch")  # as in test_keras.py
 
 #: Modules for users.
 PUBLIC = [
@@ -37,6 +40,7 @@ def imported(name: str) -> Any:
     return importlib.import_module(name)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras on torch
 @pytest.mark.parametrize("name", ["fastrnn", *MODULES])
 def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     module = imported(name)
@@ -45,6 +49,8 @@ def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     said: list[str] = []
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, name, globs=names):
+        for package in re.findall(r"^import (\w+)", "".join(e.source for e in test.examples), re.M):
+            pytest.importorskip(package)
         runner.run(test, out=said.append)
     assert not runner.failures, "".join(said)
 

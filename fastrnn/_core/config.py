@@ -100,7 +100,19 @@ dispatch.set_num_threads(_num_threads)
 
 
 def get_num_threads() -> int:
-    """Return the maximum number of threads that a call uses."""
+    """Return the maximum number of threads that a call uses.
+
+    Returns
+    -------
+    int
+        As :func:`set_num_threads` set it. Before that, FASTRNN_NUM_THREADS, else OMP_NUM_THREADS,
+        else the number of CPUs that this process may use.
+
+    Examples
+    --------
+    >>> fastrnn.get_num_threads() >= 1
+    True
+    """
     return _num_threads
 
 
@@ -111,6 +123,19 @@ def set_num_threads(n: int) -> None:
     ----------
     n : int
         At least 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> before = fastrnn.get_num_threads()
+    >>> fastrnn.set_num_threads(1)
+    >>> fastrnn.get_num_threads()
+    1
+    >>> fastrnn.set_num_threads(before)
     """
     global _num_threads
     _num_threads = _checks.size(n, "n", most=_MOST_THREADS)
@@ -131,6 +156,15 @@ def config() -> dict[str, str]:
 
 
 def show_config() -> None:
-    """Print version, backend, CPU features and threads."""
+    """Print version, backend, CPU features and threads.
+
+    Examples
+    --------
+    >>> fastrnn.show_config()
+    fastrnn:...
+    numpy:...
+    backend:...
+    threads:...
+    """
     for name, value in config().items():
         print(f"{name + ':':14}{value}")

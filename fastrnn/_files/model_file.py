@@ -135,7 +135,7 @@ class Model:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a model that :meth:`save` wrote.
+        """Return the model that :meth:`save` wrote to `path`.
 
         Raises
         ------

@@ -47,6 +47,11 @@ def backends() -> tuple[str, ...]:
     -------
     tuple of str
         Some of ``"avx512"``, ``"avx2"``, ``"neon"``, ``"baseline"``, and always ``"reference"``.
+
+    Examples
+    --------
+    >>> fastrnn.backends()[-1]
+    'reference'
     """
     features = cpu_features()
     built = (n for n in COMPILED if all(_exists(f"fastrnn._kernels.{n}_{d}") for d in DTYPES))
@@ -73,7 +78,18 @@ _current: ContextVar[str] = ContextVar("fastrnn_backend", default=_default())  #
 
 
 def backend() -> str:
-    """Return the name of the current kernel set."""
+    """Return the name of the current kernel set.
+
+    Returns
+    -------
+    str
+        One of :func:`backends`.
+
+    Examples
+    --------
+    >>> fastrnn.backend() in fastrnn.backends()
+    True
+    """
     return _current.get()
 
 
@@ -92,6 +108,12 @@ def use_backend(name: str) -> Iterator[None]:
     ------
     ValueError
         If there is no such backend, or this machine can't run it.
+
+    Examples
+    --------
+    >>> with fastrnn.use_backend("reference"):
+    ...     fastrnn.backend()
+    'reference'
     """
     token = _current.set(_checked(name, "use_backend"))
     try:

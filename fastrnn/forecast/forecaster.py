@@ -449,7 +449,7 @@ class Forecaster(estimators.Settings):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write settings, series, names, times and networks to a file, for ``fastrnn.load``.
 
-        It is a safetensors file, replaced atomically; it holds no code.
+        At `path` is a safetensors file then, replaced atomically; it holds no code.
         """
         header, tensors = files.described(self._fitted())
         model_file.write(path, "Forecaster", header, tensors)

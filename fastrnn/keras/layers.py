@@ -491,6 +491,12 @@ def to_weights(layer: Layer, *, keras_version: Any = 3) -> KerasLayer:
         If Keras does not have such a layer.
     TypeError
         If it is not a layer, or one of another kind.
+
+    Examples
+    --------
+    >>> class_name, weights, config = fastrnn.keras.to_weights(fastrnn.Linear(3, 2))
+    >>> class_name, [w.shape for w in weights]
+    ('Dense', [(3, 2), (2,)])
     """
     version = major_version(keras_version)
     if isinstance(layer, Layer):

@@ -71,6 +71,15 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     - Models of half precision, also mixed, are computed in float32.
 
     HDF5 is read by h5py in a process of its own, as the library may crash on damaged files.
+
+    Examples
+    --------
+    >>> import keras
+    >>> trained = keras.Sequential([keras.Input((None, 3)), keras.layers.GRU(5)])
+    >>> trained.save("model.keras")
+    >>> model = fastrnn.keras.load("model.keras")
+    >>> model.predict(np.ones((2, 7, 3))).shape
+    (2, 5)
     """
     where = _checks.path(path)
     with open(where, "rb") as file:

@@ -71,6 +71,11 @@ class Activation(RowMap):
     alpha, beta : float, optional
         Parameters of the functions that have them. Default: as above.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such function, or it has no `alpha` or `beta`.
+
     Examples
     --------
     >>> fastrnn.Activation("leaky_relu", alpha=0.25)([-4.0, 2.0])

@@ -265,7 +265,12 @@ class Layer:
     def apply_forward(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset: Any = None
     ) -> tuple[Array, Any, Any]:
-        """Run for training as part of a model, with the parameters of :meth:`apply`.
+        """Run for training as part of a model.
+
+        Parameters
+        ----------
+        x, state, lengths, reset
+            As in :meth:`apply`.
 
         Returns
         -------
@@ -489,7 +494,7 @@ class Layer:
 
     @classmethod
     def least_weights(cls, config: Mapping[str, Any]) -> int:
-        """Return the least number of weights in a file with a layer of this configuration."""
+        """Return the least number of weights in a file with a layer of this `config`."""
         return 0
 
 

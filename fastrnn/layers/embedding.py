@@ -94,6 +94,11 @@ class Embedding(Layer):
         For the initial `weight` (num_embeddings, embedding_dim), which is N(0, 1). Default: a fresh
         seed.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If a size is not a whole number above 0.
+
     Examples
     --------
     >>> embedding = fastrnn.Embedding(10, 3, seed=0)
@@ -185,7 +190,7 @@ class Embedding(Layer):
 
         Returns
         -------
-        y : (*x.shape, embedding_dim) array
+        y : (..., embedding_dim) array
         """
         return self._rows(_checks.whole_numbers(x, "x"))
 
@@ -194,7 +199,7 @@ class Embedding(Layer):
 
         Returns
         -------
-        y : (*x.shape, embedding_dim) array
+        y : (..., embedding_dim) array
         tape : EmbeddingTape
         """
         x = _checks.copied(_checks.whole_numbers(x, "x"))
@@ -215,7 +220,7 @@ class Embedding(Layer):
         ----------
         tape : EmbeddingTape
             From :meth:`forward` of this layer.
-        dy : (*x.shape, embedding_dim) array-like
+        dy : (..., embedding_dim) array-like
 
         Returns
         -------

@@ -31,7 +31,7 @@ class GRU(Recurrent, cells=CELLS):
         Whether the reset gate is applied after the recurrent product rather than before it.
     layer_norm : bool
         Whether to normalise both products (Ba et al. 2016, eq. 29 to 31), with LN as in
-        :class:`fastrnn.LSTM` and gains `gain_ih` and `gain_hh`, (3*H,):
+        :class:`fastrnn.LSTM` and gains `gain_ih` and `gain_hh`, (3*H,)::
 
             (r, z) = sigmoid(gain LN(W_ih x) + b_ih + gain LN(W_hh h) + b_hh), over both gates,
             n = tanh(gain LN(W_in x) + b_in + r (gain LN(W_hn h) + b_hn)), over n alone;
@@ -43,9 +43,15 @@ class GRU(Recurrent, cells=CELLS):
         for four of a bidirectional layer, see :class:`fastrnn.RNN`.
     clip : float, optional
         As in :class:`fastrnn.RNN`, for r, z and n.
-    return_sequences, go_backwards, weight_dropout, learn_initial_state, matmul_precision,
-    dtype, seed, init
+    return_sequences, go_backwards, weight_dropout, learn_initial_state
         As in :class:`fastrnn.RNN`.
+    matmul_precision, dtype, seed, init
+        Likewise.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`fastrnn.RNN` does.
 
     Examples
     --------
@@ -125,6 +131,11 @@ class GRUCell(SingleStep, cells=CELLS):
         As in :class:`fastrnn.RNNCell`.
     reset_after, activations, clip
         As in :class:`GRU`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`fastrnn.RNNCell` does.
 
     Examples
     --------

@@ -30,9 +30,10 @@ class IndRNN(Recurrent, cells=CELLS):
         As in :class:`RNN`.
     bias, batch_first, dropout, bidirectional
         As in :class:`RNN`.
-    return_sequences, go_backwards, weight_dropout, learn_initial_state, matmul_precision,
-    dtype, seed
-        As in :class:`RNN`.
+    return_sequences, go_backwards, weight_dropout, learn_initial_state
+        As in :class:`fastrnn.RNN`.
+    matmul_precision, dtype, seed
+        Likewise.
     init : {"uniform", "orthogonal", "identity"}
         As in :class:`RNN` for `weight_ih` and the biases. `weight_hh` is uniform in [0, 1], so that
         units remember over times of different lengths, or with "identity" 1.

@@ -32,6 +32,11 @@ class LayerNorm(RowMap):
         Whether there is a `bias`, if there is a `weight`.
     dtype : float32 or float64
 
+    Raises
+    ------
+    ValueError, TypeError
+        If a size is not a whole number above 0, or `eps` is negative.
+
     Examples
     --------
     >>> norm = fastrnn.LayerNorm(4)

@@ -68,6 +68,11 @@ class Linear(Layer):
         For the initial `weight` (out_features, in_features) and `bias` (out_features,), which are
         uniform in +-1/sqrt(in_features). Default: a fresh seed.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If a size is not a whole number above 0, or `matmul_precision` does not fit the dtype.
+
     Examples
     --------
     >>> linear = fastrnn.Linear(3, 2, seed=0)

@@ -36,11 +36,11 @@ class LSTM(Recurrent, cells=CELLS):
     layer_norm : bool
         Whether to normalise both products and the cell state (Ba et al. 2016, eq. 20 to 22): with
         LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5), mean and variance over all units of one row at
-        one step,
+        one step::
 
             (i, f, g, o) before sigmoid and tanh =
                 gain_ih LN(W_ih x) + b_ih + gain_hh LN(W_hh h) + b_hh, over all four gates,
-            c' = f c + i g, and h' = o tanh(gain_c LN(c') + bias_c).
+            c' = f c + i g,  h' = o tanh(gain_c LN(c') + bias_c).
 
         The state c' itself is not normalised. Gains are (4*H,), that of the cell state (H,); there
         is no `bias_c` without `bias`.
@@ -55,12 +55,18 @@ class LSTM(Recurrent, cells=CELLS):
         Whether input and forget gate are coupled, f = 1 - i (ONNX's `input_forget`; CIFG of Greff
         et al. 2017). All weights of f stay in place, but do not count, and their gradients are 0;
         only with `layer_norm` they take part in mean and variance.
-    return_sequences, go_backwards, weight_dropout, learn_initial_state, matmul_precision,
-    dtype, seed, init
+    return_sequences, go_backwards, weight_dropout, learn_initial_state
         As in :class:`fastrnn.RNN`.
+    matmul_precision, dtype, seed, init
+        Likewise.
     forget_bias : float, optional
         Initial bias of the forget gate, the sum of `bias_ih` and `bias_hh`; Jozefowicz et al.
         (2015) recommend 1. Default: as drawn by `init`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`fastrnn.RNN` does; and if there is `forget_bias` without `bias`.
 
     Examples
     --------

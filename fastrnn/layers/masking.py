@@ -23,6 +23,11 @@ class Masking(Layer):
     ----------
     mask_value : float
 
+    Raises
+    ------
+    ValueError, TypeError
+        If `mask_value` is not a finite number.
+
     Examples
     --------
     >>> model = fastrnn.Sequential(

@@ -41,6 +41,11 @@ class Normalization(RowMap):
         are values of these features. Default: False.
     dtype : float32 or float64
 
+    Raises
+    ------
+    ValueError, TypeError
+        If the statistics are not finite, or only one of them is given.
+
     Examples
     --------
     >>> X = np.random.default_rng(0).normal(20, 3, size=(100, 8, 2))

@@ -157,10 +157,10 @@ class Callback:
         """Called after an epoch and its validation."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
-        """Called before an optimizer step; the first of an epoch is 0."""
+        """Called before optimizer step `batch`; the first of an epoch is 0."""
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Called after an optimizer step."""
+        """Called after optimizer step `batch`."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to resume from: numbers, strings, arrays, and dicts of them."""

@@ -57,7 +57,7 @@ class History:
         return {name: values[-1] for name, values in self.history.items()}
 
     def add(self, epoch: int, logs: dict[str, float]) -> None:
-        """Add an epoch; a quantity is NaN in epochs that lack it."""
+        """Add the `logs` of an epoch; a quantity is NaN in epochs that lack it."""
         for name in {**self.history, **logs}:
             values = self.history.setdefault(name, [math.nan] * len(self.epoch))
             values.append(logs.get(name, math.nan))

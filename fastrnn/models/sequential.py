@@ -374,7 +374,7 @@ class Sequential(Chain):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write architecture and weights to a safetensors file, for ``fastrnn.load``.
 
-        The file is replaced atomically. It holds no code, and nothing of :meth:`compile`;
+        The file at `path` is replaced atomically. It holds no code, and nothing of :meth:`compile`;
         ``fastrnn.callbacks.Checkpoint`` saves the state of a training.
         """
         described = architecture.describe(self.layers)

@@ -41,6 +41,11 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     norm : float
         The joint norm before clipping.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If `max_norm` is not a number above 0, or `grads` not arrays that can be written to.
+
     Examples
     --------
     >>> grads = {"w": np.array([3.0, 4.0])}
@@ -149,10 +154,14 @@ class Optimizer(ABC):
     Options that determine which state is kept for each parameter can't be changed; others are
     checked when they are set.
 
-    Attributes
+    Parameters
     ----------
+    **options
+        Those of the subclass, and these:
     lr : float or callable
+        The learning rate, or a schedule: a function of the number of steps taken so far.
     clip_norm, clip_value : float or None
+        Bounds of the joint norm of all gradients, and of the absolute value of each element.
 
     Examples
     --------

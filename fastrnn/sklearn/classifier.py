@@ -82,7 +82,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
         That of the weights that were kept.
     n_features_in_ : int
         F; for a two-dimensional X its columns, T.
-    feature_names_in_ : (n_features_in_,) array of str
+    feature_names_in_ : array of str
         Where X had columns with names.
 
     Examples
@@ -200,7 +200,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
         return self._fit(X, y, sample_weight, callbacks=callbacks, partly=False, classes=None)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train for one more epoch, on these sequences; otherwise as :meth:`fit`.
+        """Train for one more epoch, on these sequences; return the estimator.
 
         Data are scaled as in the first call.
 

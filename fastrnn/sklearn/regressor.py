@@ -22,8 +22,16 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
 
     The loss is the mean squared error of standardised targets; the optimizer is Adam.
 
-    Parameters are those of :class:`SequenceClassifier`, except `class_weight`. Early stopping goes
-    by R^2.
+    Parameters
+    ----------
+    cell, hidden_size, num_layers, bidirectional, dropout, return_sequences
+        As in :class:`SequenceClassifier`.
+    max_epochs, batch_size, lr, clip_norm, standardize, validation_fraction, n_iter_no_change, tol
+        Likewise.
+    warm_start, matmul_precision, random_state, verbose
+        Likewise.
+    early_stopping : bool
+        Likewise; the score is R^2.
 
     Attributes
     ----------
@@ -38,7 +46,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
         That of the weights that were kept.
     n_features_in_ : int
         F; for a two-dimensional X its columns, T.
-    feature_names_in_ : (n_features_in_,) array of str
+    feature_names_in_ : array of str
         Where X had columns with names.
 
     Examples
@@ -97,9 +105,9 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
         return self._fit(X, y, sample_weight, callbacks=callbacks, partly=False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one more epoch, on these sequences; otherwise as :meth:`fit`.
+        """Train for one more epoch, on these sequences; return the estimator.
 
-        Data are scaled as in the first call.
+        X, y and `sample_weight` are as in :meth:`fit`; data are scaled as in the first call.
         """
         return self._fit(X, y, sample_weight, partly=True)
 

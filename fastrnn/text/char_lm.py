@@ -545,7 +545,7 @@ class CharLM(estimators.Settings):
     # Files.
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file, atomically.
+        """Write the model to `path`, a safetensors file, atomically.
 
         The metadata hold format, version, and, as JSON, the vocabulary and the constructor's
         arguments. The file holds no code.

@@ -522,7 +522,7 @@ class TextClassifier(estimators.Settings):
     # Files.
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file, atomically.
+        """Write the model to `path`, a safetensors file, atomically.
 
         The metadata hold, as JSON, the vocabulary, the classes and the constructor's arguments. The
         file holds no code.

@@ -1,4 +1,4 @@
-"""Recurrent layers as ``torch.nn.Module``s: torch's modules, run by these kernels on CPUs.
+"""Recurrent layers of torch, modules as they are there, run by these kernels on CPUs.
 
 `RNN`, `LSTM`, `GRU` and their cells are subclasses of torch's own, with the same arguments,
 parameters and initial weights; `accelerate` turns every such layer of a model into one, and

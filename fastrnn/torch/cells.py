@@ -65,6 +65,11 @@ class SingleStep(torch.nn.RNNCellBase):
 class RNNCell(SingleStep, torch.nn.RNNCell):
     """``torch.nn.RNNCell``, run by these kernels; arguments and parameters are the same.
 
+    Parameters
+    ----------
+    input_size, hidden_size, bias, nonlinearity, device, dtype
+        As of ``torch.nn.RNNCell``.
+
     Examples
     --------
     >>> import torch
@@ -82,6 +87,11 @@ class RNNCell(SingleStep, torch.nn.RNNCell):
 
 class LSTMCell(SingleStep, torch.nn.LSTMCell):
     """``torch.nn.LSTMCell``, run by these kernels; arguments and parameters are the same.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, device, dtype
+        As of ``torch.nn.LSTMCell``.
 
     Examples
     --------
@@ -103,6 +113,11 @@ class LSTMCell(SingleStep, torch.nn.LSTMCell):
 
 class GRUCell(SingleStep, torch.nn.GRUCell):
     """``torch.nn.GRUCell``, run by these kernels; arguments and parameters are the same.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, device, dtype
+        As of ``torch.nn.GRUCell``.
 
     Examples
     --------

@@ -150,6 +150,16 @@ class RNN(Layer, torch.nn.RNN):
     Arguments, attributes, parameters and initial weights are those of ``torch.nn.RNN``, and calls
     that the kernels don't cover are made by it; :meth:`forward` also takes `lengths` and `reset`.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        As of ``torch.nn.RNN``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``torch.nn.RNN`` does.
+
     Examples
     --------
     >>> import torch
@@ -172,6 +182,16 @@ class LSTM(Layer, torch.nn.LSTM):
 
     Arguments, attributes, parameters and initial weights are those of ``torch.nn.LSTM``, and calls
     that the kernels don't cover are made by it; :meth:`forward` also takes `lengths` and `reset`.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of ``torch.nn.LSTM``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``torch.nn.LSTM`` does.
 
     Examples
     --------
@@ -196,6 +216,16 @@ class GRU(Layer, torch.nn.GRU):
 
     Arguments, attributes, parameters and initial weights are those of ``torch.nn.GRU``, and calls
     that the kernels don't cover are made by it; :meth:`forward` also takes `lengths` and `reset`.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of ``torch.nn.GRU``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``torch.nn.GRU`` does.
 
     Examples
     --------
