@@ -130,21 +130,24 @@ class FittedModel(model_file.Model):
 
         self._expect_fitted()
         if calibration is not None:
-            calibration, _ = self._scaled(calibration)
+            calibration = self._inputs.scaled(self._checked(calibration))
         other = copy.copy(self)
         other.net_ = quantization.quantize_sequential(self.net_, calibration)
         return other
 
-    def _scaled(self, X: Any) -> tuple[Any, Any]:
-        """Return sequences as the network takes them, and unscaled."""
+    def _checked(self, X: Any) -> Any:
+        """Return sequences, unscaled, as the estimator that was fitted takes them."""
         x, _ = sequences.checked(X, self, reset=False, as_table=self._inputs.table)
-        return self._inputs.scaled(x), x
+        return x
 
     def _outputs(self, X: Any) -> tuple[Array, Any]:
         """Return the network's outputs, as :meth:`_outputs_of`, and the inputs."""
         self._expect_fitted()
-        scaled, x = self._scaled(X)
-        return self._outputs_of(self.net_, scaled), x
+        x = self._checked(X)
+        # An array may be mapped from a file: it is scaled part by part.
+        parts = sequences.parts(x)
+        outputs = [self._outputs_of(self.net_, self._inputs.scaled(part)) for part in parts]
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs), x
 
     @staticmethod
     def _outputs_of(net: Sequential, x: Any) -> Array:

@@ -19,6 +19,10 @@ _SWAPPED = "these may be features by steps: pass {}"
 _FROM_FRAME = "fastrnn.sklearn.from_frame(df, group=..., features=[...], target=...)"
 
 
+#: Sequences of an array that are scaled at a time: a multiple of the batches of ``predict``.
+_PART = 512
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Properties of the inputs to `fit`.
@@ -62,7 +66,11 @@ class Inputs:
                 f"X: expected {self.features} feature{'s' * (self.features > 1)} over time, as in "
                 f"fit, got {F}{hint}"
             )
-        return [*map(self.norm, sequences)] if isinstance(sequences, list) else self.norm(sequences)
+        if isinstance(sequences, list):
+            return [*map(self.norm, sequences)]
+        # As it is, an array may be mapped from a file that memory would not hold.
+        changed = self.norm.mean.any() or (self.norm.deviation != 1).any()
+        return self.norm(sequences) if changed or sequences.dtype != self.dtype else sequences
 
 
 def steps(sequences: Any) -> Array:
@@ -70,6 +78,13 @@ def steps(sequences: Any) -> Array:
     if isinstance(sequences, np.ndarray):
         return np.full(len(sequences), sequences.shape[1])
     return np.array([len(x) for x in sequences])
+
+
+def parts(sequences: Any) -> list[Any]:
+    """Return the sequences in parts, of which each is a view; a list as one part."""
+    if isinstance(sequences, list) or len(sequences) <= _PART:
+        return [sequences]
+    return [sequences[i : i + _PART] for i in range(0, len(sequences), _PART)]
 
 
 def taken(sequences: Any, rows: Array) -> Any:
