@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fastrnn
-from fastrnn.cli import main, prose
+from fastrnn.cli import files, main, prose
 from fastrnn.models.estimators import CELLS
 from fastrnn.text import CharLM, TextClassifier
 
@@ -257,7 +260,7 @@ a whole sentence of the English language"""
         (["lm", "train", "text.txt", "-o", "text.txt/m"], "text.txt/m: Not a directory"),
         (["lm", "generate", "nowhere"], "nowhere: No such file"),
         (["lm", "generate", "text.txt"], "text.txt: is not a safetensors file"),
-        (["lm", "generate", "broken"], "broken: is not a safetensors file, or damaged"),
+        (["lm", "generate", "broken"], "broken: is damaged: its tensors have"),
         (["lm", "generate", "model.safetensors", "--prompt", "ß"], "got 'ß' at position 0"),
         (["lm", "generate", "model.safetensors", "--length", "0"], "length: expected"),
         (["lm", "generate", "model.safetensors", "--temperature", "-1"], "temperature: expected"),
@@ -405,6 +408,127 @@ def test_ctrl_c_keeps_the_model_so_far(text_file: Path, tmp_path: Path) -> None:
     assert len(CharLM.load(path).generate("", 10)) == 10
 
 
+SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", SIGNALS[1:])
+def test_other_signals_keep_it_too(
+    number: signal.Signals, text_file: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Several may come at once, as from a terminal that is closed and its shell."""
+
+    class Kill(fastrnn.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+            if batch == 3:
+                os.kill(os.getpid(), number)
+
+        def on_train_end(self, logs: Any) -> None:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    usual = CharLM.fit
+    monkeypatch.setattr(
+        CharLM, "fit", lambda *args, **options: usual(*args, callbacks=[Kill()], **options)
+    )
+    path = tmp_path / "m"
+    command = ["lm", "train", str(text_file), "-o", str(path), *SMALL, "--epochs=1e9", "-q"]
+    assert main(command) == 0
+    assert "interrupted; this is the model so far" in capsys.readouterr().out
+    assert len(CharLM.load(path).generate("", 10)) == 10
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_wait_for_a_save(
+    number: signal.Signals, text_file: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    usual, handlers = os.replace, [signal.getsignal(n) for n in SIGNALS]
+
+    def replace(*paths: Any) -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        usual(*paths)
+
+    monkeypatch.setattr(os, "replace", replace)
+    path = tmp_path / "m"
+    command = ["lm", "train", str(text_file), "-o", str(path), *SMALL, "--epochs=1", "-q"]
+    assert main(command) == 128 + number
+    assert capsys.readouterr().err == "fastrnn: interrupted\n"
+    assert len(CharLM.load(path).generate("", 10)) == 10
+    assert [signal.getsignal(n) for n in SIGNALS] == handlers
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_signal_that_is_ignored_stays_so(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As nohup does it; one that the program around handles is its own."""
+    came: list[int] = []
+
+    def generate(*_: Any) -> str:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "text"
+
+    monkeypatch.setattr(CharLM, "generate", generate)
+    before = [signal.getsignal(n) for n in (signal.SIGHUP, signal.SIGTERM)]
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+        assert main(["lm", "generate", str(model_file)]) == 0
+    finally:
+        for number, handler in zip((signal.SIGHUP, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    assert came == [signal.SIGTERM]
+    assert capsys.readouterr().out.endswith("text\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", SIGNALS[1:])
+def test_fit_leaves_signals_alone(number: signal.Signals, tmp_path: Path) -> None:
+    """A script that handles none is ended by them; its checkpoint is whole."""
+    script = """if True:
+        import os, signal, sys
+        import numpy as np, fastrnn
+        class Kill(fastrnn.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs):
+                if epoch == 2:
+                    os.kill(os.getpid(), int(sys.argv[1]))
+        model = fastrnn.Sequential([fastrnn.GRU(1, 2), fastrnn.Linear(2, 1)], seed=0)
+        model.compile("adam", "mse")
+        X = np.ones((4, 3, 1))
+        keep = fastrnn.callbacks.Checkpoint(sys.argv[2])
+        model.fit(X, X, epochs=5, callbacks=[keep, Kill()], verbose=0)"""
+    command = [sys.executable, "-P", "-c", script, str(int(number)), str(tmp_path / "t")]
+    assert subprocess.run(command).returncode == -number
+    assert type(fastrnn.load(tmp_path / "t")) is fastrnn.Sequential
+    assert os.listdir(tmp_path) == ["t"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_closed_terminal_does_not_stop_a_save(text_file: Path, tmp_path: Path) -> None:
+    """A terminal that is gone takes nothing that is written: neither progress nor what was done."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = ["lm", "train", str(text_file), "-o", str(tmp_path / "m"), *SMALL, "--epochs=1e9"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fastrnn", *command],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # its terminal
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        os.read(ours, 1000)
+        time.sleep(0.5)
+        os.close(ours)  # sends SIGHUP
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert len(CharLM.load(tmp_path / "m").generate("", 10)) == 10
+
+
 def test_ctrl_c_elsewhere(
     model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -423,8 +547,61 @@ def test_nobody_reads_on(model_file: Path) -> None:
     assert process.stderr is not None
     process.stdout.close()
     err = process.stderr.read()
-    assert (process.wait(timeout=60), err) == (1, "")
+    assert (process.wait(timeout=60), err) == (141, "")
     process.stderr.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+@pytest.mark.parametrize("command", [["info"], ["lm", "generate", "m"]])
+def test_output_to_a_full_disk(
+    command: list[str], model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One clear line, and no second error at the interpreter's end."""
+    command = [str(model_file) if word == "m" else word for word in command]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "fastrnn", *command],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "fastrnn: error: No space left on device\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_a_text_from_a_pipe(text_file: Path, tmp_path: Path, capsys: Any) -> None:
+    """One that is open, as the shell gives it for <(command), and none that has to be opened."""
+    read, write = os.pipe()
+    os.write(write, TEXT.encode())
+    os.close(write)
+    options = ["-o", str(tmp_path / "m"), *SMALL, "--epochs=1", "-q"]
+    try:
+        assert main(["lm", "train", f"/dev/fd/{read}", *options]) == 0
+    finally:
+        os.close(read)
+    os.mkfifo(tmp_path / "pipe")
+    capsys.readouterr()
+    for no_file in (str(tmp_path / "pipe"), "/dev/zero"):
+        assert main(["lm", "train", no_file, *options]) == 2
+        said = capsys.readouterr().err
+        assert said == f"fastrnn: error: '{no_file}' is not a regular file\n"
+        assert main(["lm", "generate", no_file]) == 2
+        assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bz2", "lzma", "zip"])
+def test_what_is_small_only_when_packed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Zeros that are a thousand times as large and more."""
+    monkeypatch.setattr(files, "_SPARE", 1000)
+    zeros = bytes(10_000_000)
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "t", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("t", zeros)
+    else:
+        packed: bytes = {"gzip": gzip, "bz2": bz2, "lzma": lzma}[kind].compress(zeros)  # type: ignore[attr-defined]
+        (tmp_path / "t").write_bytes(packed)
+    assert main(["lm", "train", str(tmp_path / "t"), "-o", str(tmp_path / "m")]) == 2
+    assert "t: can't be decompressed: expected " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes")

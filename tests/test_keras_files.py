@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._files import reading
 from fastrnn.keras import hdf5, load, to_weights
 
 h5py = pytest.importorskip("h5py")
@@ -279,6 +281,20 @@ def in_a_circle(h5: Any) -> None:
     h5["layers/lstm/again"] = h5["layers"]
 
 
+def on_many_paths(h5: Any) -> None:
+    """Two ways down at each of 14 levels."""
+    weights(h5)
+    for level in range(14):
+        h5[f"{level + 1}/a"] = h5[f"{level + 1}/b"] = h5.require_group(str(level))
+
+
+def packed(h5: Any) -> None:
+    weights(h5)
+    del h5["layers/dense/vars/0"]
+    zeros = np.zeros((1 << 12, 1 << 13), np.float32)
+    h5.create_dataset("layers/dense/vars/0", data=zeros, compression="gzip")
+
+
 HOSTILE = {
     linked: "is damaged: expected layers/dense/vars/0 itself, got a link",
     soft: "is damaged: expected layers/lstm itself, got a link",
@@ -289,6 +305,8 @@ HOSTILE = {
     without: r"layer 'dense' \(Dense\): weights: expected 2, kernel, bias, got 0",
     a_group: r"layer 'dense' \(Dense\): weights: expected 2, kernel, bias, got 0",
     in_a_circle: "is damaged: expected groups in groups to end",
+    on_many_paths: "is damaged: expected 8192 groups and arrays or less",
+    packed: "is damaged: layers/dense/vars/0 claims 134217728 bytes, the file has",
 }
 
 
@@ -368,13 +386,39 @@ def test_files_that_are_no_models(read: Any, tmp_path: Path) -> None:
         file.writestr("zeros", bytes(1 << 27))
     with pytest.raises(ValueError, match="is damaged: zeros claims 134217728 bytes, in a file of"):
         read(bomb.getvalue())
-    deep = zipped()
-    made = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(deep)) as given, zipfile.ZipFile(made, "w") as file:
-        for name in given.namelist():
-            file.writestr(name, b"[" * 200_000 if name == "config.json" else given.read(name))
-    with pytest.raises(ValueError, match="is damaged"):
-        read(made.getvalue())
+    for text, message in ((b"[" * 200_000, "nested less"), (b'{"a":1,"a":2}', "got 'a' again")):
+        made = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(zipped())) as given, zipfile.ZipFile(made, "w") as file:
+            for name in given.namelist():
+                file.writestr(name, text if name == "config.json" else given.read(name))
+        with pytest.raises(ValueError, match=f"is damaged: .*{message}"):
+            read(made.getvalue())
+
+
+def test_zips_that_are_something_else_too(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zip may begin anywhere in a file, and zipfile reads a table of contents of any size."""
+    with pytest.raises(ValueError, match="is not a file of Keras, or damaged"):
+        read(b"#!/bin/sh" + zipped())
+    monkeypatch.setattr(reading, "_MOST_CONTENTS", 40)
+    with pytest.raises(ValueError, match="is not a file of Keras, or damaged"):
+        read(zipped())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such pipes here")
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe' is not a regular file"):
+        load(tmp_path / "pipe")
+
+
+def test_a_process_that_does_not_end(
+    read_apart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "wait.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(hdf5, "__file__", str(tmp_path / "wait.py"))
+    monkeypatch.setattr(hdf5, "_SECONDS", 0.3)
+    with pytest.raises(ValueError, match="m: is damaged: reading its HDF5 does not end"):
+        read_apart(zipped())
 
 
 @pytest.mark.parametrize("whole", [zipped, lambda: h5(legacy)], ids=["keras", "h5"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -448,6 +449,19 @@ def test_data_outside_the_folder_are_not_read(tmp_path: Path) -> None:
             load(external(path, **entries))
     with pytest.raises(FileNotFoundError):
         load(external(path, location="none"))
+    (folder / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        load(external(path, location="folder"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such pipes here")
+def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for no_file in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="is not a regular file"):
+            load(no_file)
+    with pytest.raises(OSError, match="pipe' is not a regular file"):
+        load(external(tmp_path / "m.onnx", location="pipe"))
 
 
 def test_damaged_files_raise_value_errors(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_zstandard(file: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "backports.zstd", None)
     with pytest.raises(ValueError, match=r"can't be decompressed: .*pip install backports.zstd"):
         read(path)
-    module = argparse.Namespace(decompress=lambda data: b"a,b\n1,2\n")
+    module = argparse.Namespace(open=lambda file: io.BytesIO(b"a,b\n1,2\n"))
     monkeypatch.setitem(sys.modules, "backports.zstd", module)
     assert values(read(path)) == [[1], [2]]
 

@@ -15,14 +15,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fastrnn
 from fastrnn._core.initializers import uniform
-from fastrnn._files import atomic
+from fastrnn._files import atomic, reading
 from fastrnn._kernels import dispatch, extensions
 from fastrnn._kernels.activations import ACTIVATIONS
 from fastrnn._kernels.cells import CELLS, Cell
@@ -490,7 +489,7 @@ def compare(
 
 def _written(path: str) -> dict[str, dict[str, str]]:
     """Return the hashes in a file."""
-    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    found = reading.from_json(reading.whole(path))
     if not isinstance(found, dict) or not all(
         name in PRECISIONS and isinstance(hashes, dict) and all(map(str.isdecimal, hashes))
         for name, hashes in found.items()

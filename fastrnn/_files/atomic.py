@@ -21,6 +21,9 @@ _NEW = (
     | getattr(os, "O_BINARY", 0)
 )
 
+#: Create a file that has no name.
+_UNNAMED = os.O_WRONLY | os.O_CLOEXEC | os.O_TMPFILE if hasattr(os, "O_TMPFILE") else 0
+
 #: Temporary names show at most this many bytes of the file's own: they have to fit wherever it does
 #: (names may have 255 bytes, on encrypted file systems 143).
 _SHOWN = 100
@@ -127,17 +130,36 @@ def _written(path: str, write: Callable[[str], object], like: str | None = None)
 
 
 def _write_new(path: str, data: bytes, like: str) -> None:
-    """Write a new file, with owner, group and mode of the file `like`, if that exists."""
-    with os.fdopen(os.open(path, _NEW, 0o666), "wb") as file:
+    """Write a new file, with owner, group and mode of the file `like`, if that exists.
+
+    On Linux it has no name before it is whole, so that nothing is left if the process is killed.
+    """
+    if _UNNAMED:
+        # Not every kernel, file system and sandbox has such files.
+        with suppress(OSError), _filled(os.path.dirname(path), _UNNAMED, data, like) as file:
+            # An absolute path makes nothing of src_dir_fd; but without, Python calls link(2).
+            own = f"/proc/self/fd/{file}"
+            os.link(own, path, src_dir_fd=file, follow_symlinks=True)
+            return
+    with _filled(path, _NEW, data, like):
+        pass
+
+
+@contextmanager
+def _filled(path: str, flags: int, data: bytes, like: str) -> Iterator[int]:
+    """Open a new file, fill it, and yield its descriptor."""
+    with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+        opened = file.fileno() if os.chmod in os.supports_fd else path
         with suppress(FileNotFoundError):
             of = os.stat(like)
             if hasattr(os, "chown"):
                 with suppress(OSError):
-                    os.chown(path, of.st_uid, of.st_gid)
-            os.chmod(path, stat.S_IMODE(of.st_mode))
+                    os.chown(opened, of.st_uid, of.st_gid)
+            os.chmod(opened, stat.S_IMODE(of.st_mode))
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+        yield file.fileno()
 
 
 def remove_left_over(path: str | os.PathLike[str]) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn._files import atomic
+from fastrnn._files import atomic, reading, tensor_file
 from fastrnn._types import Array
 
 FORMAT, VERSION = "fastrnn", "1"
+
+#: What descriptions raise that are not those of a model, though their checksum is right.
+MISFITS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 def write(
@@ -37,7 +40,14 @@ def write(
         "model": text,
         "crc32": checksum(kind, text, contiguous),
     }
-    atomic.write(path, save(contiguous, metadata))
+    data = save(contiguous, metadata)
+    if (
+        len(tensors) > tensor_file.MOST_TENSORS
+        or reading.items(text) > reading.MOST_ITEMS
+        or int.from_bytes(data[:8], "little") > tensor_file.MOST_HEADER
+    ):
+        raise ValueError(f"{os.fspath(path)}: the model has more parts than a file may have")
+    atomic.write(path, data)
 
 
 def _plain(value: Any) -> Any:
@@ -57,47 +67,36 @@ def read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Array]]:
     OSError
         If the file does not exist or can't be read.
     """
-    import json
-
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     where = _checks.path(path)
-    with open(where, "rb") as file:
-        data = file.read()
-    try:
-        tensors = load(data)
-        # safetensors has validated the header, but returns only the tensors.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{where}: {_what_else(data, error)}") from None
-    metadata = header.get("__metadata__", {})
-    if metadata.get("format") != FORMAT:
-        from fastrnn._files import others
+    with reading.opened(path) as file:
+        try:
+            head = tensor_file.header(file)
+        except ValueError as error:
+            raise ValueError(f"{where}: {_what_else(file, error)}") from None
+        if head.metadata.get("format") != FORMAT:
+            from fastrnn._files import others
 
-        raise ValueError(f"{where}: {others.weights('safetensors.numpy.load_file(path)')}")
-    if metadata.get("version") != VERSION:
-        raise ValueError(
-            f"{where}: expected format version {VERSION}, got {metadata.get('version')!r}"
-        )
-    kind, text = metadata.get("kind", ""), metadata.get("model", "")
-    if metadata.get("crc32") != checksum(kind, text, tensors):
-        raise ValueError(f"{where}: is damaged: the checksum differs")
-    try:
-        return kind, json.loads(text), tensors
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: is damaged: {error}") from None
+            raise ValueError(f"{where}: {others.safetensors(head)}")
+        version, kind, text = map(head.metadata.get, ("version", "kind", "model"))
+        if version != VERSION:
+            raise ValueError(f"{where}: expected format version {VERSION}, got {version!r}")
+        try:
+            tensors = tensor_file.read(file, head)
+            if head.metadata.get("crc32") != checksum(kind or "", text or "", tensors):
+                raise ValueError("the checksum differs")
+            return kind or "", reading.from_json(text or ""), tensors
+        except ValueError as error:
+            raise ValueError(f"{where}: is damaged: {error}") from None
 
 
-def _what_else(data: bytes, error: Exception) -> str:
-    """Return what a file is that safetensors can't read as arrays, and what reads it."""
+def _what_else(file: BinaryIO, error: Exception) -> str:
+    """Return what a file is that is none of safetensors, and what reads it."""
     # Imported when it is needed: import fastrnn is to stay light.
     from fastrnn._files import others
 
-    if isinstance(error, KeyError) and error.args[0] in ("BF16", "F8_E4M3", "F8_E5M2"):
-        return others.weights("safetensors.torch.load_file(path)")
-    own = data[8:9] == b"{"  # a header of safetensors
-    found = None if own else others.described(data)
+    file.seek(8)
+    own = file.read(1) == b"{"  # a header of safetensors
+    found = None if own else others.described(file)
     return found or f"is not a safetensors file, or damaged: {error}"
 
 
@@ -105,7 +104,7 @@ def build(path: str | os.PathLike[str], cls: Any, model: Any, tensors: dict[str,
     """Return what ``cls._from_file`` returns; errors name the file."""
     try:
         return cls._from_file(model, tensors)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except MISFITS as error:
         raise ValueError(f"{os.fspath(path)}: is damaged: {error}") from None
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 import fastrnn
-from fastrnn.cli import bench, classify, demo, forecast, lm
+from fastrnn.cli import bench, classify, demo, forecast, lm, signals
 from fastrnn.cli.parser import Parser, add_command, one_line
 from fastrnn.models.progress import tell
+
+#: What a shell says of a program that SIGPIPE ended.
+_SIGPIPE = 128 + 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, 1 if the output's pipe was closed, 2 for bad input, 130 for Ctrl-C.
+        The exit code: 0; 2 for bad input; where a signal ends programs, 128 and its number: 130 for
+        Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 if the pipe of the output was closed.
     """
     if sys.stdout is None:  # closed by the shell
         sys.stdout = io.StringIO()
@@ -33,20 +38,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A character that the terminal can't show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        args = _parser().parse_args(argv)
-        args.run(args)
-        sys.stdout.flush()
+        with signals.like_ctrl_c():
+            args = _parser().parse_args(argv)
+            args.run(args)
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Python would flush what is left at exit, and fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        _drop_output()
+        return _SIGPIPE
     except (ImportError, OSError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, OSError):
+            _drop_output()
         tell(f"fastrnn: error: {one_line(error)}")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         tell("fastrnn: interrupted")
-        return 130
+        return 128 + (error.number if isinstance(error, signals.Ended) else signal.SIGINT)
     return 0
+
+
+def _drop_output() -> None:
+    """Drop what standard output does not take: Python would flush it at exit, and fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._files import atomic
 from fastrnn._types import Array
 from fastrnn.cli import tables
 from fastrnn.cli.files import (
@@ -20,6 +19,7 @@ from fastrnn.cli.files import (
     lines_of,
     read_lines,
     read_text,
+    save,
     shown,
 )
 from fastrnn.cli.parser import CELL, add_command, add_options, given
@@ -119,7 +119,7 @@ def _train(args: argparse.Namespace) -> None:
         tell(f"{name}: {len(texts):,} texts, {len({*of})} labels: {counts}")
     rest, held = _split(labels, args.holdout, model.seed)
     model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
-    atomic.save(args.output, model.save, "the model")
+    save(args.output, model.save, "the model")
     if model.history is not None and model.history.interrupted:
         print("interrupted; this is the model so far")
     if len(held):

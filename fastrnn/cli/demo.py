@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import fastrnn
 from fastrnn._files import atomic
-from fastrnn.cli.files import add_encoding, read_text, shown
+from fastrnn.cli.files import add_encoding, read_text, save, shown
 from fastrnn.cli.parser import add_command
 from fastrnn.cli.prose import standard_library
 from fastrnn.models import pictures
@@ -63,7 +64,7 @@ def _run(args: argparse.Namespace) -> None:
         flush=True,
     )
     model.fit(text)
-    atomic.save(str(model_file), model.save, "the model")
+    save(str(model_file), model.save, "the model")
     if model.interrupted:
         print("interrupted; continuing with the model so far")
 
@@ -125,5 +126,7 @@ def _draw(history: Sequence[Record], baselines: dict[str, float], path: Path) ->
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path, format="png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    atomic.write(path, drawn.getvalue())
     return True

@@ -7,15 +7,21 @@ import codecs
 import importlib
 import io
 import os
+import re
+import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from fastrnn._files import atomic
+from fastrnn._files import atomic, reading
+from fastrnn.cli import signals
 
 #: The path that means standard input.
 STANDARD_INPUT = "-"
+
+#: Names of files that a process has open.
+_OPEN = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
 
 #: Byte-order marks, the longer before those that they begin with.
 _MARKS = (
@@ -47,7 +53,7 @@ def read_text(path: str | None, encoding: str | None = None) -> str:
     Compressed files are recognised by their content. Lines end with a newline.
     """
     name = shown(path)
-    data = _standard_input() if name != path else Path(path).read_bytes()
+    data = _standard_input() if name != path else _bytes_of(path)
     text = data if isinstance(data, str) else _decoded(_decompressed(data, name), name, encoding)
     if "\0" in text:
         raise ValueError(
@@ -57,6 +63,19 @@ def read_text(path: str | None, encoding: str | None = None) -> str:
         raise ValueError(f"{name}: is empty")
     text = text.replace("\r\n", "\n")
     return text if "\n" in text else text.replace("\r", "\n")
+
+
+def _bytes_of(path: str) -> bytes:
+    """Return the bytes of a file, or of a pipe that this process holds open, as in <(command)."""
+    if _OPEN.fullmatch(path) and stat.S_ISFIFO(os.stat(path).st_mode):
+        return Path(path).read_bytes()
+    return reading.whole(path)
+
+
+def save(path: str, write: Callable[[str], object], what: str) -> None:
+    """Write a file as ``atomic.save`` does; Ctrl-C and its kin wait for that."""
+    with signals.later():
+        atomic.save(path, write, what)
 
 
 def _standard_input() -> bytes | str:
@@ -92,6 +111,9 @@ _FORMATS = {
     b"\x28\xb5\x2f\xfd": "compression.zstd",
 }
 _ZIP = b"PK\x03\x04"
+#: What is compressed is at most this many times as large, plus bytes to spare: tables of zeros are
+#: some hundred times as large, and files made to fill a memory a thousand times and more.
+_PACKED, _SPARE = 256, 1 << 26
 
 
 def _decompressed(data: bytes, name: str) -> bytes:
@@ -99,9 +121,21 @@ def _decompressed(data: bytes, name: str) -> bytes:
     try:
         if data.startswith(_ZIP):
             return _unzipped(data)
-        return data if module is None else _module(module).decompress(data)
+        if module is None:
+            return data
+        with _module(module).open(io.BytesIO(data)) as file:
+            return _unpacked(file, data)
     except Exception as error:  # each module has its own
         raise ValueError(f"{name}: can't be decompressed: {error}") from None
+
+
+def _unpacked(file: Any, data: bytes) -> bytes:
+    """Return what a file holds, `data` when packed."""
+    most = _SPARE + _PACKED * len(data)
+    unpacked: bytes = file.read(most + 1)
+    if len(unpacked) > most:
+        raise ValueError(f"expected {most} bytes or less in {len(data)} that are compressed")
+    return unpacked
 
 
 def _module(name: str) -> Any:
@@ -117,12 +151,11 @@ def _module(name: str) -> Any:
 
 
 def _unzipped(data: bytes) -> bytes:
-    from zipfile import ZipFile
-
-    with ZipFile(io.BytesIO(data)) as archive:
+    with reading.zipped(io.BytesIO(data)) as archive:
         names = archive.namelist()
         if len(names) == 1:
-            return archive.read(names[0])
+            with archive.open(names[0]) as file:
+                return _unpacked(file, data)
     said = "an Excel workbook: save it as CSV" if "xl/workbook.xml" in names else f"{len(names)}"
     raise ValueError(f"expected a ZIP archive of one file, got {said}")
 

@@ -11,7 +11,7 @@ from typing import Any
 from fastrnn import _checks
 from fastrnn._files import atomic
 from fastrnn.cli import series, tables
-from fastrnn.cli.files import check_outputs
+from fastrnn.cli.files import check_outputs, save
 from fastrnn.cli.parser import CELL, add_command, add_options, given, number, one_line
 from fastrnn.forecast import Forecaster
 from fastrnn.models.progress import tell
@@ -135,7 +135,7 @@ class _Outputs:
 
     def save(self, path: str, write: Callable[[str], Any], what: str) -> None:
         try:
-            atomic.save(path, write, what)
+            save(path, write, what)
             self._written.append(path)
         except OSError as error:
             self._errors.append(one_line(error))

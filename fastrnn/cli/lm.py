@@ -6,9 +6,8 @@ import argparse
 import os
 from typing import Any
 
-from fastrnn._files import atomic
 from fastrnn._quantize import quantize
-from fastrnn.cli.files import add_encoding, check_outputs, read_text
+from fastrnn.cli.files import add_encoding, check_outputs, read_text, save
 from fastrnn.cli.parser import CELL, add_command, add_options, given
 from fastrnn.text import CharLM
 
@@ -91,7 +90,7 @@ def _quantize(args: argparse.Namespace) -> None:
     check_outputs([args.output], [args.model, *([args.text] if args.text else [])])
     text = read_text(args.text, args.encoding) if args.text else None
     small = quantize(model)
-    atomic.save(args.output, small.save, "the model")
+    save(args.output, small.save, "the model")
     if text is not None:
         before, after = model.bits_per_char(text), small.bits_per_char(text)
         change = after / before - 1
@@ -108,7 +107,7 @@ def _train(args: argparse.Namespace) -> None:
     check_outputs([args.output], [args.text])
     more: Any = {"resume": True} if args.resume else {}
     model.fit(read_text(args.text, args.encoding), verbose=not args.quiet, **more)
-    atomic.save(args.output, model.save, "the model")
+    save(args.output, model.save, "the model")
     if model.interrupted:
         print("interrupted; this is the model so far")
     if model.history and model.validation_fraction:

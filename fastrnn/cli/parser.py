@@ -31,7 +31,8 @@ def one_line(error: Exception) -> str:
     """Return what an error says, in one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split())
 
 
 def number(text: str, expected: str = "a number") -> float:

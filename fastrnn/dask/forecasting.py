@@ -13,6 +13,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import atomic
+from fastrnn._files.reading import from_json, whole
 from fastrnn._types import Array
 from fastrnn._version import __version__
 from fastrnn.dask.tasks import dask_module, one_thread
@@ -132,9 +133,8 @@ def _path(folder: str, forecaster: Forecaster, name: Any, values: Any, horizon: 
 def _read(path: str, name: Any) -> SeriesForecast | None:
     """Return the forecast in a file; None if there is none that can be read."""
     try:
-        with open(path, encoding="utf-8") as file:
-            values = np.array(json.load(file)["values"], np.float64)
-    except (OSError, ValueError, KeyError, TypeError):
+        values = np.array(from_json(whole(path))["values"], np.float64)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return SeriesForecast(name, values, None)
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+from fastrnn._files import others, reading
 from fastrnn._types import Array
 from fastrnn.keras import hdf5
 from fastrnn.keras.configs import major_version
-
-#: Begins an HDF5 file.
-HDF5 = b"\x89HDF\r\n\x1a\n"
 
 #: Of a class whose weights are not in `vars` itself: where they are.
 _INNER = {
@@ -22,11 +18,6 @@ _INNER = {
     "Bidirectional": ("forward_layer/cell/", "backward_layer/cell/"),
     "TimeDistributed": ("layer/",),
 }
-
-
-#: Keras packs nothing; others may, and what is packed is at most this many times as large, plus
-#: a few bytes to spare.
-_PACKED, _SPARE = 64, 1 << 26
 
 
 class Archive:
@@ -98,7 +89,7 @@ def read(data: bytes) -> Archive:
     ImportError
         If h5py is not installed.
     """
-    if data.startswith(HDF5):
+    if data.startswith(others.HDF5):
         held = hdf5.read(data)
         if "@model_config" not in held:
             raise ValueError(
@@ -106,16 +97,25 @@ def read(data: bytes) -> Archive:
                 "model.save('name.keras'), or give a layer's weights to fastrnn.keras.from_weights"
             )
         version = str(held["@keras_version"][0]) if "@keras_version" in held else "2"
-        return _Hdf5(version, json.loads(str(held["@model_config"][0])), held)
-    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        return _Hdf5(version, _json(str(held["@model_config"][0])), held)
+    if not data.startswith(others.ZIP):  # zipfile would read one that begins anywhere
+        raise ValueError("is not a file of Keras, or damaged")
+    with reading.zipped(io.BytesIO(data)) as file:
         if "model.weights.h5" not in file.namelist():
             raise ValueError("holds no model.weights.h5: weights in several files are not read")
         for member in file.infolist():
-            if member.file_size > _SPARE + _PACKED * len(data):
+            if member.file_size > hdf5.SPARE + hdf5.PACKED * len(data):
                 raise ValueError(
                     f"is damaged: {member.filename} claims {member.file_size} bytes, in a file of "
                     f"{len(data)}"
                 )
-        model, about = (json.loads(file.read(f"{n}.json")) for n in ("config", "metadata"))
+        model, about = (_json(file.read(f"{n}.json")) for n in ("config", "metadata"))
         weights = file.read("model.weights.h5")
     return _Zipped(about["keras_version"], model, hdf5.read(weights))
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return reading.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"is damaged: {error}") from None

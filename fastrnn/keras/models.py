@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import zipfile
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastrnn import _checks
-from fastrnn._files import others
+from fastrnn._files import others, reading
 from fastrnn.keras import files, layers
 from fastrnn.layers import Layer
 from fastrnn.models.sequential import Sequential
@@ -82,8 +83,7 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     (2, 5)
     """
     where = _checks.path(path)
-    with open(where, "rb") as file:
-        data = file.read()
+    data = reading.whole(where)
     try:
         archive = files.read(data)
         model = Sequential(_layers(archive))
@@ -293,8 +293,9 @@ def _told(error: Exception) -> str:
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:
     """Return why a file can't be read."""
-    other = others.described(data, but="fastrnn.keras.load")
-    own = data.startswith(files.HDF5) or others.described(data) != other
+    file = io.BytesIO(data)
+    other = others.described(file, but="fastrnn.keras.load")
+    own = data.startswith(others.HDF5) or others.described(file) != other
     if not own:
         return other or "is not a file of Keras, or damaged"
     return _told(error) if isinstance(error, KeyError | ValueError) else f"is damaged: {error}"

@@ -35,7 +35,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{os.fspath(path)}: is not a checkpoint but a {kind}")
     try:
         unpacked: dict[str, Any] = _unpacked(tree, tensors)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except model_file.MISFITS as error:
         raise ValueError(f"{os.fspath(path)}: is damaged: {error}") from None
     return unpacked
 
@@ -68,6 +68,15 @@ def _unpacked(value: Any, tensors: dict[str, Array]) -> Any:
     return {k: _unpacked(v, tensors) for k, v in inner.items()}
 
 
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Return what tells a file from another that replaces it; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 class Checkpoint(Keeper):
     """Save the state of the training to a file, and resume from the file if it exists.
 
@@ -86,7 +95,8 @@ class Checkpoint(Keeper):
 
     A file that can't be written before the training is an error. If that happens later (the disk is
     full, the folder is gone), the training goes on: a warning says once where the state is kept
-    instead, and every later write tries `path` again.
+    instead, and every later write tries `path` again. Two trainings must not share a file: the last
+    write stays, whole, and a warning says so.
 
     Parameters
     ----------
@@ -144,6 +154,10 @@ class Checkpoint(Keeper):
     mode: str
     best: float
 
+    #: Which file was there when this training last looked; and whether it has told of another.
+    _seen: tuple[int, ...] | None = None
+    _told: bool = False
+
     #: Where the state is kept after a write that failed: "" before that, None if nowhere.
     _kept: str | None = ""
 
@@ -167,6 +181,7 @@ class Checkpoint(Keeper):
             where = "with save_best_only" if self.save_best_only else "where X gives batches"
             raise ValueError(f"every: expected None {where}, got {self.every}")
         self.best = worst(self.monitor, self.mode)
+        self._seen, self._told = _identity(self.path), False
         found = training.share(self._found)
         if found is not None:
             self._resume(found)
@@ -192,7 +207,7 @@ class Checkpoint(Keeper):
                 training.load_state_dict(state)
             if self.save_best_only and "best" in state:
                 self.best = _checks.real(state["best"], "best", "a number", lambda v: True)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except model_file.MISFITS as error:
             raise ValueError(f"{self.path}: does not fit this training: {error}") from None
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
@@ -215,8 +230,13 @@ class Checkpoint(Keeper):
             return
         if self.save_best_only:
             state["best"] = self.best
+        if not self._told and _identity(self.path) not in (None, self._seen):
+            self._told = True
+            said = "was written by another training meanwhile; the last write stays"
+            warnings.warn(f"{self.path}: {said}", RuntimeWarning, stacklevel=2)
         try:
             write(self.path, state)
+            self._seen = _identity(self.path)
         except OSError as error:
             kept = atomic.kept(self.path, lambda path: write(path, state), self._kept)
             if kept != self._kept:

@@ -6,13 +6,13 @@ same comes out, they compute what the graph does, whatever the description says.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastrnn import layouts
+from fastrnn._files.reading import from_json
 from fastrnn._kernels.cells import CELLS
 from fastrnn._types import Array
 from fastrnn.layers import RECURRENT, Layer
@@ -35,7 +35,7 @@ def own_layers(proto: Any) -> Layer | None:
     if LAYERS not in properties:
         return None
     try:
-        described = json.loads(properties[LAYERS])
+        described = from_json(properties[LAYERS])
         arrays = {t.name: reading.array(t, None, t.name) for t in proto.graph.initializer}
         alone = bool(described.get("alone"))
         tensors: dict[str, Array] = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
-import stat
 import sys
 from typing import Any
 
@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from fastrnn import _checks
 from fastrnn._files import others
+from fastrnn._files import reading as regular
 from fastrnn._types import Array
 
 TensorProto = onnx.TensorProto
@@ -29,15 +30,6 @@ DTYPES: dict[int, np.dtype[Any]] = {
         *(TensorProto.BOOL, TensorProto.STRING),
     )
 }
-
-#: A link is not followed, and nothing is waited for.
-_READ = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 def read(source: Any) -> tuple[Any, str | None, str]:
@@ -61,12 +53,11 @@ def read(source: Any) -> tuple[Any, str | None, str]:
     else:
         where = _checks.path(source, "path_or_bytes")
         folder = os.path.dirname(os.path.realpath(where))
-        with open(where, "rb") as file:
-            data = file.read()
+        data = regular.whole(where)
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError:
-        other = others.described(data, but="fastrnn.onnx.load")
+        other = others.described(io.BytesIO(data), but="fastrnn.onnx.load")
         raise ValueError(f"{where}: {other or 'is not an ONNX model, or damaged'}") from None
     # Other files can have the form of a message, without any field of a model's.
     if not model.HasField("graph") or not model.opset_import:
@@ -137,14 +128,11 @@ def _external(tensor: Any, folder: str | None, what: str, size: int) -> bytes:
             f"{what}: expected its data in a file in the model's folder, not behind a link, got "
             f"{location!r}"
         )
-    with os.fdopen(os.open(path, _READ), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{what}: expected its data in a regular file, got {location!r}")
-        if offset + length > status.st_size:
+    with regular.opened(path, links=False) as file:
+        held = regular.size(file)
+        if offset + length > held:
             raise ValueError(
-                f"{what}: expected {length} bytes at {offset} of {location!r}, which has "
-                f"{status.st_size}"
+                f"{what}: expected {length} bytes at {offset} of {location!r}, which has {held}"
             )
         file.seek(offset)
         return file.read(length)

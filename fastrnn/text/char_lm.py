@@ -527,6 +527,10 @@ class CharLM(estimators.Settings):
             written += stream.sample(
                 y, draws, temperature=temperature, top_k=k, never=never
             ).tolist()
+            if np.isnan(y).any():  # and so is the state, from the first such step on
+                raise ValueError(
+                    "CharLM: expected finite weights, got a model whose logits are NaN"
+                )
         return "".join(alphabet[i] for i in written)
 
     def _quantized(self, calibration: Any) -> CharLM:

@@ -1,0 +1,73 @@
+"""Signals of the commands: what asks a process to end acts like Ctrl-C, and waits for a save."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+#: What ends a process by default: a service's manager, a closed terminal. Windows lacks the second.
+_ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked the process to end.
+
+    Attributes
+    ----------
+    number : int
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def like_ctrl_c() -> Iterator[None]:
+    """Let the first of the other signals act like Ctrl-C; those after it do nothing.
+
+    Managers and terminals may send several, and what follows the first may be the saving of a
+    model. A signal that is ignored, as by nohup, or handled by the program around, stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        for one in handled:
+            signal.signal(one, signal.SIG_IGN)
+        raise Ended(number)
+
+    handled = [number for number in _ENDS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def later() -> Iterator[None]:
+    """Hold back Ctrl-C and its kin until the end, where the first of them then acts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    before: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, *_ENDS):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                before[number] = handler
+                signal.signal(number, lambda *signal: came.append(signal))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number, frame in came[:1]:
+        before[number](number, frame)
