@@ -23,9 +23,12 @@ extensions = [
     "myst_parser",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "pictures",
     "reference",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "gallery/*.md5"]
+suppress_warnings = ["config.cache", "toc.empty_glob"]
 nitpicky = False
 default_role = "code"  # docstrings put names in single backticks
 
@@ -36,9 +39,23 @@ myst_substitutions = {"version": version}
 #: The reference is built without the largest packages, too.
 autodoc_mock_imports = [name for name in ("torch", "onnx", "dask") if not find_spec(name)]
 autodoc_typehints = "none"  # numpydoc's sections say more than ``Any``
-autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/(\d_|actor_critic)",  # those that run by themselves
+    "ignore_pattern": "side_by_side",
+    "within_subsection_order": "FileNameSortKey",
+    "copyfile_regex": "",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1000,
+    "plot_gallery": True,
+}
 
 intersphinx_mapping: dict[str, tuple[str, None]] = {}  # builds read nothing from the network
 
@@ -60,4 +77,5 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": []}
+#: Pages without others beside them have no navigation at their left.
+html_sidebars = {name: [] for name in ("index", "start", "speed", "guarantees", "reproduction")}

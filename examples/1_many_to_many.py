@@ -1,15 +1,18 @@
-"""Vanilla RNN, many to many: an output at every step, and a gradient from the following chunk.
+"""Many to many: an output at every step
+=====================================
+
+A vanilla RNN, and a gradient that comes back from the following chunk::
 
     h_t = tanh(W_xh x_t + W_hh h_{t-1} + b_h)
     y_t = W_hy h_t + b_y
-    loss = sum_t |y_t - target_t|^2 / 2
+    loss = sum_t (y_t - target_t)^2 / 2
 
 The network reads three sines and predicts the next value of each. The sequence comes in two chunks:
 the backward pass of the second gives the gradient dh_next, an input to that of the first.
 """
 
 import numpy as np
-from side_by_side import agree, times
+from side_by_side import agree, draw, times
 
 from fastrnn import functional as F
 
@@ -91,4 +94,15 @@ for step in range(1001):
         print(f"step {step}: loss {0.5 * np.sum((ys - targets) ** 2):.4f}")
     for w, dw in zip([W_xh, W_hh, W_hy, b_h, b_y], grads, strict=True):
         w -= 0.002 * dw
-agree("trained outputs", [by_hand()[0]], [ours()[0]])
+trained = ours()[0]
+agree("trained outputs", [by_hand()[0]], [trained])
+
+
+def plot(axes):
+    axes.plot(targets[:, 2, 0], label="the next value of the fastest sine")
+    axes.plot(trained[:, 2, 0], "--", label="predicted")
+    axes.axvline(T, color="grey", lw=1, label="the second chunk begins")
+
+
+draw("many_to_many", plot, xlabel="step")
+print("Look at the second chunk's first steps: they continue the first's state, so nothing jumps.")

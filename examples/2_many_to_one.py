@@ -1,15 +1,18 @@
-"""Vanilla RNN, many to one: an output after the last step, clipped gradients, plain SGD.
+"""Many to one: an output after the last step
+==========================================
+
+A vanilla RNN, clipped gradients and plain SGD::
 
     h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h)
     y = h_T W_hy + b_y
-    loss = sum of |y - target|^2 / 2
+    loss = sum of (y - target)^2 / 2
 
 With row vectors, in a batch. The network reads ten numbers and predicts their sum. Every entry of
 the gradients is clipped to [-5, 5] before the step.
 """
 
 import numpy as np
-from side_by_side import agree, times
+from side_by_side import agree, draw, times
 
 from fastrnn import functional as F
 from fastrnn import optim
@@ -94,6 +97,20 @@ print(f"largest entry of the first gradients: {largest:.1f}, clipped to {CLIP:g}
 trained = our_train()
 agree(f"weights after {STEPS} steps", train_by_hand().values(), trained.values())
 times(train_by_hand, our_train, repeats=3)
-for name, w in (("before", initial), ("after", trained)):
-    error = np.abs(our_gradients(w, xs[-1], targets[-1])[0] - targets[-1]).mean()
-    print(f"mean error of the sum, {name}: {error:.3f}")
+found = {
+    name: our_gradients(w, xs[-1], targets[-1])[0]
+    for name, w in (("before", initial), ("after", trained))
+}
+for name, y in found.items():
+    print(f"mean error of the sum, {name}: {np.abs(y - targets[-1]).mean():.3f}")
+
+
+def plot(axes):
+    for name, y in found.items():
+        axes.plot(targets[-1], y, "o", label=f"{name} training")
+    ends = [targets[-1].min(), targets[-1].max()]
+    axes.plot(ends, ends, color="grey", lw=1)
+
+
+draw("many_to_one", plot, xlabel="sum of ten numbers", ylabel="predicted")
+print("Look at the ends: large sums are rare in training, and so predicted too near to 0.")

@@ -1,4 +1,7 @@
-"""A network whose output comes from its final state, used for text, sentiment and forecasts.
+"""One network for text, sentiment and forecasts
+=============================================
+
+Its output comes from the final state::
 
     h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
     y = W h_T + b
@@ -11,7 +14,7 @@ Each compares outputs and gradients of a hand-written loop and a `fastrnn.Sequen
 """
 
 import numpy as np
-from side_by_side import agree, times
+from side_by_side import agree, draw, times
 
 import fastrnn
 
@@ -158,6 +161,17 @@ model = new_model(1, 1, "mse")
 compare("\ntime-series forecasting", model, X, targets, "mse")
 train = len(X) - 48
 model.fit(X[:train], targets[:train], epochs=40, batch_size=16, verbose=0)
-error = np.abs(model.predict(X[train:]) - targets[train:]).mean()
+changes = model.predict(X[train:])
+error = np.abs(changes - targets[train:]).mean()
 print(f"  mean error over the last 48 months: {error:.3f}")
 print(f"  of the naive forecast, the last month: {np.abs(targets[train:]).mean():.3f}")
+
+
+def plot(axes):
+    last = months[window + train :]
+    axes.plot(last, series[last], label="series")
+    axes.plot(last, series[last - 1] + changes[:, 0], "--", label="forecast, one month ahead")
+
+
+draw("final_state", plot, xlabel="month")
+print("Look at the turning points: the naive forecast lags there by a month, the network does not.")

@@ -1,6 +1,9 @@
-"""Classify the four binary sequences of length 2 by whether their bits differ.
+"""Two bits: a toy classification
+==============================
 
-Once with an RNN and once with an LSTM over the concatenation [h, x],
+The four binary sequences of length 2, with two kinds of labels: the last bit (01 and 11 are 1, 10
+and 00 are 0), as in the tutorial, for which no memory is needed; and whether the bits differ, for
+which it is. Once with an RNN and once with an LSTM over the concatenation [h, x]::
 
     f, i, o = sigmoid(W_f [h, x] + b_f), sigmoid(W_i [h, x] + b_i), sigmoid(W_o [h, x] + b_o)
     C_t = f * C_{t-1} + i * tanh(W_C [h, x] + b_C)
@@ -10,12 +13,12 @@ both with p = sigmoid(W_y h_2 + b_y) and binary cross-entropy, summed over the s
 """
 
 import numpy as np
-from side_by_side import agree, times
+from side_by_side import agree, draw, times
 
 from fastrnn import functional as F
 
 X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=float)
-TARGETS = np.array([0, 1, 1, 0], dtype=float)
+LABELS = {"the last bit": [0, 1, 0, 1], "whether the bits differ": [0, 1, 1, 0]}
 H, STEPS, LR = 8, 500, 0.5
 GATES = "fiCo"
 
@@ -40,10 +43,10 @@ LSTM = initial(
 # By hand: sequence by sequence, step by step, in column vectors.
 
 
-def rnn_by_hand(w):
+def rnn_by_hand(w, targets):
     grads = {name: np.zeros_like(array) for name, array in w.items()}
     ps = []
-    for bits, target in zip(X, TARGETS, strict=True):
+    for bits, target in zip(X, targets, strict=True):
         hs = [np.zeros((H, 1))]
         for bit in bits:
             hs.append(np.tanh(w["W_xh"] * bit + w["W_hh"] @ hs[-1] + w["b_h"]))
@@ -63,10 +66,10 @@ def rnn_by_hand(w):
     return ps, grads
 
 
-def lstm_by_hand(w):
+def lstm_by_hand(w, targets):
     grads = {name: np.zeros_like(array) for name, array in w.items()}
     ps = []
-    for bits, target in zip(X, TARGETS, strict=True):
+    for bits, target in zip(X, targets, strict=True):
         h, C = np.zeros((H, 1)), np.zeros((H, 1))
         memory = []
         for bit in bits:
@@ -104,50 +107,67 @@ def lstm_by_hand(w):
 x = X.T[:, :, None]
 
 
-def our_rnn(w):
+def our_rnn(w, targets):
     _, h_n, tape = F.rnn(x, None, **F.pack_rnn(w["W_xh"], w["W_hh"], w["b_h"]))
-    p, dh_n, grads = our_output(w, h_n)
+    p, dh_n, grads = our_output(w, h_n, targets)
     _, _, packed = F.rnn_backward(tape, dh_n=dh_n)
     names = ("W_xh", "W_hh", "b_h")
     return p, dict(zip(names, F.unpack_rnn(packed, keepdims=True), strict=True)) | grads
 
 
-def our_lstm(w):
+def our_lstm(w, targets):
     names = [f"W_{g}" for g in GATES] + [f"b_{g}" for g in GATES]
     _, (h_n, _), tape = F.lstm(x, None, **F.pack_lstm(*(w[name] for name in names)))
-    p, dh_n, grads = our_output(w, h_n)
+    p, dh_n, grads = our_output(w, h_n, targets)
     _, _, packed = F.lstm_backward(tape, dstate=(dh_n, None))
     return p, dict(zip(names, F.unpack_lstm(packed, keepdims=True), strict=True)) | grads
 
 
-def our_output(w, h_n):
+def our_output(w, h_n, targets):
     p = sigmoid(h_n @ w["W_y"].T + w["b_y"])[:, 0]
-    dy = (p - TARGETS)[:, None]
+    dy = (p - targets)[:, None]
     return p, dy @ w["W_y"], {"W_y": dy.T @ h_n, "b_y": dy.sum(axis=0, keepdims=True)}
 
 
 # The same training loop and update code for all.
 
 
-def train(gradients, weights):
-    w = {name: array.copy() for name, array in weights.items()}
+def train(gradients, weights, targets):
+    w, losses = {name: array.copy() for name, array in weights.items()}, []
     for _ in range(STEPS):
-        _, grads = gradients(w)
+        p, grads = gradients(w, targets)
+        losses.append(-np.log(np.where(targets, p, 1 - np.array(p))).sum())
         for name in w:
             w[name] -= LR * grads[name]
-    return w
+    return w, losses
 
 
-for title, weights, by_hand, ours in (
-    ("RNN", RNN, rnn_by_hand, our_rnn),
-    ("LSTM", LSTM, lstm_by_hand, our_lstm),
-):
-    print(title)
-    (p, grads), (our_p, our_grads) = by_hand(weights), ours(weights)
-    agree("outputs", [p], [our_p])
-    agree("gradients", [grads[n] for n in weights], [our_grads[n] for n in weights])
-    times(lambda f=by_hand, w=weights: f(w), lambda f=ours, w=weights: f(w), repeats=20)
-    trained = train(ours, weights)
-    agree(f"weights after {STEPS} steps", train(by_hand, weights).values(), trained.values())
-    for bits, p in zip(X, ours(trained)[0], strict=True):
-        print(f"  {bits.astype(int)}: p = {p:.3f}")
+NETWORKS = {"RNN": (RNN, rnn_by_hand, our_rnn), "LSTM": (LSTM, lstm_by_hand, our_lstm)}
+curves = {}
+for label, labels in LABELS.items():
+    targets = np.array(labels, dtype=float)
+    for network, (weights, by_hand, ours) in NETWORKS.items():
+        title = f"{network}, {label}"
+        print(title)
+        (p, grads), (our_p, our_grads) = by_hand(weights, targets), ours(weights, targets)
+        agree("outputs", [p], [our_p])
+        agree("gradients", [grads[n] for n in weights], [our_grads[n] for n in weights])
+        times(
+            lambda f=by_hand, w=weights, t=targets: f(w, t),
+            lambda f=ours, w=weights, t=targets: f(w, t),
+            repeats=20,
+        )
+        trained, curves[title] = train(ours, weights, targets)
+        hand_trained, _ = train(by_hand, weights, targets)
+        agree(f"weights after {STEPS} steps", hand_trained.values(), trained.values())
+        for bits, p, target in zip(X, ours(trained, targets)[0], labels, strict=True):
+            print(f"  {bits[0]:.0f}{bits[1]:.0f}: p = {p:.3f} ({target})")
+
+
+def plot(axes):
+    for (title, losses), style in zip(curves.items(), ("C0", "C1", "C0--", "C1--"), strict=True):
+        axes.plot(losses, style, label=title)
+
+
+draw("toy_classification", plot, xlabel="step", ylabel="loss, nats", yscale="log")
+print("Look at where curves of a colour fall: the last bit first, as it needs no memory.")

@@ -1,4 +1,7 @@
-"""Word-level language model: after each word, the probability of every word to come next.
+"""A language model of words
+=========================
+
+After each word, the probability of every word to come next::
 
     s_t = tanh(U x_t + W s_{t-1})       x_t one-hot
     p_t = softmax(V s_t)
@@ -14,7 +17,7 @@ starts from the state before those.
 """
 
 import numpy as np
-from side_by_side import agree, times
+from side_by_side import agree, draw, times
 
 from fastrnn import functional as F
 from fastrnn.losses import cross_entropy
@@ -114,3 +117,13 @@ print("\nthe likeliest word after each:")
 p, _ = our_gradients(trained, sentence)
 for i, j in zip(sentence, p.argmax(axis=1), strict=False):
     print(f"  {words[i]:8}-> {words[j]}")
+
+
+def plot(axes):
+    axes.imshow(p.T, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(len(p)), [words[i] for i in sentence[:-1]], rotation=60)
+    axes.set_yticks(range(N), words, fontsize=7)
+
+
+draw("word_model", plot, xlabel="word read", ylabel="next word")
+print("Look at 'the': what follows it is open at its first place, and nearly certain at its last.")

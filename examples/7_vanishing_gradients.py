@@ -1,12 +1,14 @@
-"""Vanishing gradients: how the gradient of the last step's loss decays towards earlier inputs.
+"""Vanishing gradients
+===================
 
-|d loss / d x_t| over t, for a vanilla RNN, a GRU and an LSTM with orthogonal weights. A bias of 3
-on the LSTM's forget gate and the GRU's update gate keeps the state at first, as is usual for long
-dependencies. A plot if matplotlib is installed, else text.
+How the gradient of the last step's loss decays towards earlier inputs: the norm of d loss / d x_t
+over t, for a vanilla RNN, a GRU and an LSTM with orthogonal weights. A bias of 3 on the LSTM's
+forget gate and the GRU's update gate keeps the state at first, as is usual for long dependencies. A
+plot if matplotlib is installed, else text.
 """
 
 import numpy as np
-from side_by_side import agree, times
+from side_by_side import agree, draw, times
 
 from fastrnn import functional as F
 
@@ -126,20 +128,17 @@ for name, by_hand, ours in (
     times(by_hand, ours)
     norms[name] = np.linalg.norm(our_dx, axis=1)
 
-try:
-    from matplotlib.figure import Figure
-except ImportError:
+
+def plot(axes):
+    for name, n in norms.items():
+        axes.plot(n, label=name)
+
+
+if not draw("vanishing_gradients", plot, xlabel="step t", ylabel="|d loss / d x_t|", yscale="log"):
     print("\n|d loss / d x_t|, one # for each factor of 10 above 1e-12")
     for t in range(0, T, 11):
         bars = (f"{name:5}{'#' * round(12 + np.log10(n[t])):14}" for name, n in norms.items())
         print(f"t = {t:2}  {' '.join(bars)}")
-else:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="step t", ylabel="|d loss / d x_t|", yscale="log")
-    for name, n in norms.items():
-        axes.plot(n, label=name)
-    axes.legend()
-    figure.savefig("vanishing_gradients.png")
-    print("\nwrote vanishing_gradients.png")
 for name, n in norms.items():
     print(f"{name:5} first step / last step: {n[0] / n[-1]:.1e}")
+print("Look at the first step: the RNN's gradient is gone, the gates keep those of the others.")

@@ -1,4 +1,7 @@
-"""A service that streams a saved estimator, with the standard library and fastrnn alone.
+"""A service over HTTP
+===================
+
+It streams a saved estimator, with the standard library and fastrnn alone::
 
     model.save("model.safetensors")                 # in the notebook: a SequenceClassifier, say
     python examples/service.py model.safetensors    # where there is no scikit-learn

@@ -1,7 +1,8 @@
-"""Helpers of the examples: compare and time a hand-written loop and fastrnn."""
+"""Helpers of the examples: compare and time a hand-written loop and fastrnn, and draw."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -36,3 +37,23 @@ def times(by_hand: Callable[[], Any], ours: Callable[[], Any], repeats: int = 5)
     print(
         f"time: by hand {hand * 1e3:.2f} ms, fastrnn {fast * 1e3:.2f} ms, ratio {hand / fast:.1f}"
     )
+
+
+def draw(name: str, plot: Callable[[Any], Any], **options: Any) -> bool:
+    """Draw a picture and write it to `name`.png; without matplotlib, return False.
+
+    `plot` takes matplotlib's axes, `options` are theirs. The site shows pictures where they are
+    drawn, and no files are written then.
+    """
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        return False
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained", subplot_kw=options)
+    plot(axes)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
+    if "sphinx_gallery" not in sys.modules:
+        figure.savefig(f"{name}.png")
+        print(f"wrote {name}.png")
+    return True

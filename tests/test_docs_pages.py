@@ -101,6 +101,14 @@ def required(page: str) -> list[str]:
     return front[1].split() if front else []
 
 
+def test_guarantees_name_tests_that_exist() -> None:
+    page = (DOCS / "guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py|benchmarks/\w+\.(?:py|sh))`", page)
+    assert len(named) > 20
+    missing = [n for n in named if not ((HERE / "tests" / n).exists() or (HERE / n).exists())]
+    assert not missing
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
 def test_page(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = path.read_text(encoding="utf-8")

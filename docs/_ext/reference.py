@@ -32,10 +32,13 @@ MODULES = (
 )
 
 #: What a `Sequential` asks of its layers: shown on the page of `Layer` alone.
-OF_MODELS = frozenset(vars(fastrnn.Layer)) - {
-    "dtype", "eval", "load_state_dict", "parameters", "reset_parameters", "state_dict", "train",
-    "trainable", "training",
+OF_MODELS = {
+    "apply", "apply_backward", "apply_forward", "arrays", "buffers", "cell", "expect_trainable",
+    "features_in", "features_out", "generator", "has_state", "least_weights", "per_sequence",
+    "quantized", "seeded", "stackable", "stage", "touched", "vocabulary", "with_layers",
 }  # fmt: skip
+#: The order of the methods that are met first.
+FIRST = ("__call__", "forward", "backward", "stream", "compile", "fit", "predict", "evaluate")
 
 
 def write(path: Path, text: str) -> None:
@@ -52,11 +55,12 @@ def heading(text: str) -> str:
 def members(kind: type) -> Iterator[tuple[str, str]]:
     """Yield the members of a class that this package documents: directives and names."""
     seen = set()
+    is_layer = issubclass(kind, fastrnn.Layer)
     for base in kind.__mro__:
         if not base.__module__.startswith("fastrnn"):
             continue
         for name, value in vars(base).items():
-            shared = base is fastrnn.Layer and kind is not fastrnn.Layer and name in OF_MODELS
+            shared = name in OF_MODELS and kind is not fastrnn.Layer and is_layer
             hidden = (name[0] == "_" and name != "__call__") or name.endswith("_request")
             if hidden or name in seen or shared:
                 continue
@@ -79,7 +83,8 @@ def page(module: str, name: str, value: Any) -> str:
         is_function = inspect.isroutine(value) or hasattr(value, "__wrapped__")
         return text + f".. {'autofunction' if is_function else 'autodata'}:: {full}\n"
     text += f".. autoclass:: {full}\n"
-    found = list(members(value))
+    order = {name: at for at, name in enumerate(FIRST)}
+    found = sorted(members(value), key=lambda member: order.get(member[1], len(order)))
     for title, directives in (
         ("Methods", ("automethod",)),
         ("Attributes", ("autoproperty", "autoattribute")),
