@@ -57,6 +57,13 @@ def test_a_service() -> None:
     assert [line.split()[0] for line in table[2:]] == ["fastrnn", "fastrnn_int8", "numpy"]
 
 
+def test_searches() -> None:
+    pytest.importorskip("sklearn")
+    table = run("searches.py", "--engines=loky").splitlines()[-3:]
+    assert all("True" in line for line in table), table
+    assert table[2].split()[:3] == ["loky", "2", str(max(1, available_cpus() // 2))]
+
+
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize(
     "name",
