@@ -430,10 +430,16 @@ def test_other_signals_keep_it_too(
     monkeypatch.setattr(
         CharLM, "fit", lambda *args, **options: usual(*args, callbacks=[Kill()], **options)
     )
-    path = tmp_path / "m"
+    path = tmp_path / "charlm.safetensors"
     command = ["lm", "train", str(text_file), "-o", str(path), *SMALL, "--epochs=1e9", "-q"]
     assert main(command) == 0
     assert "interrupted; this is the model so far" in capsys.readouterr().out
+    assert len(CharLM.load(path).generate("", 10)) == 10
+    # What follows a training is not begun; after Ctrl-C, it is.
+    path.unlink()
+    command = ["demo", f"--text={text_file}", "--seconds=60", f"--out={tmp_path}"]
+    assert main(command) == 128 + number
+    assert "bits per character" not in capsys.readouterr().out
     assert len(CharLM.load(path).generate("", 10)) == 10
 
 

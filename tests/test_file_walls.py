@@ -306,11 +306,17 @@ def test_weights_that_are_not_finite_write_no_text(tmp_path: Path) -> None:
 # Files that are written.
 
 
-@pytest.fixture(params=[True, False], ids=["unnamed", "named"])
+@pytest.fixture(params=["unnamed", "named", "unlinked"])
 def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write with files that have no name until they are whole, and without."""
-    if not request.param:
+    """Write with files that have no name until they are whole, without, and where none is given."""
+    if request.param == "named":
         monkeypatch.setattr(atomic, "_UNNAMED", 0)
+    if request.param == "unlinked":
+
+        def link(*_: Any, **options: Any) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "link", link)
 
 
 def test_modes_owners_and_links(tmp_path: Path, ways: None) -> None:
@@ -332,6 +338,21 @@ def test_modes_owners_and_links(tmp_path: Path, ways: None) -> None:
     assert target.read_bytes() == b"two"
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (*owner, 0o604)
     assert sorted(os.listdir(tmp_path)) == ["link", "real"]
+
+
+def test_a_link_that_was_planted_is_not_followed(
+    path: Path, ways: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even by somebody who can guess."""
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "urandom", bytes)
+    victim = path.with_name("victim")
+    victim.write_bytes(b"mine")
+    path.with_name(f".m.{os.getpid()}.{bytes(8).hex()}.tmp").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        atomic.write(path, b"data")
+    assert victim.read_bytes() == b"mine"
+    assert path.read_bytes() == before
 
 
 def test_a_full_disk_leaves_the_old_file(path: Path, ways: None) -> None:
@@ -418,19 +439,20 @@ def test_two_trainings_of_one_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("part", "change"),
     [
-        {"has_uint32": 1, "uinteger": -1},  # once an OverflowError
-        {"state": None},
-        {"bit_generator": "MT19937"},
+        ("order", {"has_uint32": 1, "uinteger": -1}),  # once an OverflowError
+        ("order", {"state": None}),
+        ("order", {"bit_generator": "MT19937"}),
+        ("history", {"loss": {"dict": {"a": 1}}}),  # once a KeyError at the end of the training
     ],
     ids=str,
 )
-def test_a_random_state_that_is_none(change: Any, tmp_path: Path) -> None:
+def test_a_state_that_is_none(part: str, change: Any, tmp_path: Path) -> None:
     path = tmp_path / "training"
     fuzz_files.training(path)
     kind, tree, tensors = model_file.read(path)
-    tree["dict"]["order"]["dict"] |= change
+    tree["dict"][part]["dict"] |= change
     model_file.write(path, kind, tree, tensors)
     with pytest.raises(ValueError, match=r"training: (does not fit this training|is damaged)"):
         fuzz_files.training(path, 2)

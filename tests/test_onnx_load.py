@@ -496,6 +496,19 @@ def test_claims_cost_no_memory() -> None:
         model()
 
 
+def test_functions_that_call_others_twice() -> None:
+    """2^40 nodes, as entities in XML once had laughs."""
+    head = opset(17).replace("]", ', "l": 1]')
+    text = head + "g (float[1] x) => (float[1] y) { y = l.f0(x) }\n"
+    for i in range(40):
+        text += f'<domain: "l", opset_import: ["": 17, "l": 1]> f{i} (x) => (y) '
+        text += f"{{ a = l.f{i + 1}(x) y = l.f{i + 1}(a) }}\n"
+    text += '<domain: "l", opset_import: ["": 17]> f40 (x) => (y) { y = Identity(x) }'
+    data = onnx.parser.parse_model(text).SerializeToString()
+    with pytest.raises(ValueError, match="expected functions that make at most 32768 nodes"):
+        load(data)
+
+
 def test_functions_that_call_themselves() -> None:
     text = (
         opset(17).replace("]>", ', "own": 1]>')

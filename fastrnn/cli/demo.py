@@ -12,6 +12,7 @@ from typing import Any
 
 import fastrnn
 from fastrnn._files import atomic
+from fastrnn.cli import signals
 from fastrnn.cli.files import add_encoding, read_text, save, shown
 from fastrnn.cli.parser import add_command
 from fastrnn.cli.prose import standard_library
@@ -65,6 +66,7 @@ def _run(args: argparse.Namespace) -> None:
     )
     model.fit(text)
     save(str(model_file), model.save, "the model")
+    signals.end_if_asked()
     if model.interrupted:
         print("interrupted; continuing with the model so far")
 

@@ -182,3 +182,4 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | None]) -
         if os.path.exists(output) and any(os.path.samefile(output, path) for path in read):
             raise ValueError(f"{output}: is read, so expected another file to write")
         atomic.check_writable(output)
+        atomic.remove_left_over(output)

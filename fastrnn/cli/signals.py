@@ -12,6 +12,10 @@ from typing import Any
 _ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+#: The signal that came.
+_came: list[int] = []
+
+
 class Ended(KeyboardInterrupt):
     """A signal asked the process to end.
 
@@ -39,8 +43,10 @@ def like_ctrl_c() -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         for one in handled:
             signal.signal(one, signal.SIG_IGN)
+        _came.append(number)
         raise Ended(number)
 
+    _came.clear()
     handled = [number for number in _ENDS if signal.getsignal(number) == signal.SIG_DFL]
     for number in handled:
         signal.signal(number, handle)
@@ -49,6 +55,12 @@ def like_ctrl_c() -> Iterator[None]:
     finally:
         for number in handled:
             signal.signal(number, signal.SIG_DFL)
+
+
+def end_if_asked() -> None:
+    """Raise if one of the other signals came, and ended only a training: no more is wanted."""
+    if _came:
+        raise Ended(_came[0])
 
 
 @contextmanager

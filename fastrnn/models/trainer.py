@@ -403,7 +403,8 @@ class Trainer:
         epoch, batch = (_checks.size(state[name], name, 0) for name in ("epoch", "batch"))
         sums = [float(value) for value in state["sums"]]
         history, epochs = dict(state["history"]), list(state["epochs"])
-        if len(sums) != len(self.means.sums) or any(len(v) > len(epochs) for v in history.values()):
+        lists = all(isinstance(v, list) and len(v) <= len(epochs) for v in history.values())
+        if len(sums) != len(self.means.sums) or not lists:
             raise ValueError("history: expected as many numbers as metrics and epochs")
         np.random.default_rng(0).bit_generator.state = state["order"]
         for callback, (_, of_callback) in zip(

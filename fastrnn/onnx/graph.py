@@ -22,8 +22,8 @@ _ERRORS = (
     RuntimeError,
 )  # fmt: skip
 
-#: Nodes of a graph with all that it calls, and how deep calls may be nested.
-_MOST_NODES, _DEEPEST = 1_000_000, 50
+#: Nodes that calls of functions make, which call others, and how deep calls may be nested.
+_MOST_CALLED, _DEEPEST = 1 << 15, 50
 
 #: Elements of what is computed when a model is read, beyond those of its own tensors.
 _FOLDED = 1 << 22
@@ -149,7 +149,8 @@ class Reader:
     opsets: dict[str, int]
     functions: dict[tuple[str, str, str], Any]
     depth: int = 0
-    nodes: int = 0
+    calling: bool = False
+    called: int = 0
     folded: int = field(default=_FOLDED)
 
     def graph(
@@ -216,9 +217,9 @@ class Reader:
         """Return a node's step, given what is known of the values before it."""
         where = f"{proto.op_type} {proto.name!r}" if proto.name else proto.op_type
         domain = "" if proto.domain == "ai.onnx" else proto.domain
-        self.nodes += 1
-        if self.nodes > _MOST_NODES:
-            raise ValueError(f"{where}: expected a model of at most {_MOST_NODES} nodes")
+        self.called += self.calling
+        if self.called > _MOST_CALLED:
+            raise ValueError(f"{where}: expected functions that make at most {_MOST_CALLED} nodes")
         inputs, outputs = tuple(proto.input), tuple(proto.output)
         for name in inputs:
             if name and name not in scope:
@@ -322,7 +323,8 @@ class Reader:
             raise ValueError(
                 f"{where}: expected at most {len(names)} inputs and {len(function.output)} outputs"
             )
-        opsets = self.opsets
+        opsets, calling = self.opsets, self.calling
+        self.calling = True
         self.opsets = opsets | checked_opsets(function.opset_import, f"{where}: ")
         self.depth += 1
         # Constants are passed on, so that its nodes can do what they do with constants.
@@ -332,7 +334,7 @@ class Reader:
         outputs = tuple(Value(name, None, None) for name in function.output)
         graph = self._body(function.node, values, outputs, constants, {}, given)
         graph = prepared(graph)
-        self.opsets, self.depth = opsets, self.depth - 1
+        self.opsets, self.calling, self.depth = opsets, calling, self.depth - 1
         read = tuple(inputs.get(value.name, "") for value in values)
         kind = Operator(proto.domain, proto.op_type, 0, graph.run)
         node = Node(kind, 0, read, tuple(proto.output), {}, where)
