@@ -59,21 +59,26 @@ def extensions():
         "cdivision": True,
         "auto_pickle": False,
     }
-    found = []
+    translated, found = {}, []
 
     def add(name, source, flags=(), define=()):
-        # A build_dir of its own for each variant, as they come from one source, and for each NumPy,
-        # whose declarations go into the C. Flags are set afterwards, as cythonize() mixes those of
-        # extensions that share a source.
-        (ext,) = cythonize(
-            [Extension(name, [source])],
-            build_dir=f"build/cython-numpy{np.__version__}/{name.rpartition('.')[2]}",
-            include_path=SOURCES,
-            compiler_directives=directives,
-            quiet=True,
-        )
+        # One translation of a source, under its own name, makes all modules that are compiled from
+        # it: the C has the name of the module once, in that of the function that an import calls.
+        # Flags are set afterwards, as cythonize() mixes those of extensions that share a source.
+        own = os.path.splitext(os.path.basename(source))[0]
+        if source not in translated:
+            (translated[source],) = cythonize(
+                [Extension(f"fastrnn._kernels.{own}", [source])],
+                # NumPy's declarations go into the C.
+                build_dir=f"build/cython-numpy{np.__version__}",
+                include_path=SOURCES,
+                compiler_directives=directives,
+                quiet=True,
+            )
+        made, module = translated[source], name.rpartition(".")[2]
+        ext = Extension(name, made.sources, depends=made.depends)
         ext.include_dirs = [*SOURCES, np.get_include()]
-        ext.define_macros = [*macros, *define]
+        ext.define_macros = [*macros, (f"PyInit_{own}", f"PyInit_{module}"), *define]
         ext.extra_compile_args = [*OPTIMIZE, *flags, *DEBUGGABLE]
         ext.extra_link_args = STRIP
         ext.optional = WANTED != "yes"

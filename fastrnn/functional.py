@@ -17,7 +17,7 @@ from fastrnn._core import scan
 from fastrnn._core.scan import ScanTape
 from fastrnn._kernels.cells import CELLS, WEIGHTS, Cell, CellConfig
 from fastrnn._kernels.weights import Weights
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, PairLike
 from fastrnn.layouts import pack_lstm as pack_lstm
 from fastrnn.layouts import pack_rnn as pack_rnn
 from fastrnn.layouts import unpack_lstm as unpack_lstm
@@ -36,20 +36,18 @@ __all__ = [
     "unpack_rnn",
 ]
 
-State = tuple[Array, ...]
-
 
 def rnn(
-    x: Any,
-    h0: Any,
-    weight_ih: Any,
-    weight_hh: Any,
-    bias_ih: Any = None,
-    bias_hh: Any = None,
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
     *,
     nonlinearity: str = "tanh",
-    lengths: Any = None,
-    reset: Any = None,
+    lengths: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
 ) -> tuple[Array, Array, ScanTape]:
     """Run an Elman network: h' = act(W_ih x + b_ih + W_hh h + b_hh) (Elman 1990).
 
@@ -103,7 +101,7 @@ def rnn(
 
 
 def rnn_backward(
-    tape: ScanTape, dy: Any = None, dh_n: Any = None
+    tape: ScanTape, dy: ArrayLike | None = None, dh_n: ArrayLike | None = None
 ) -> tuple[Array, Array, dict[str, Array]]:
     """Backpropagate through time (Werbos 1990) through :func:`rnn`.
 
@@ -146,16 +144,16 @@ def rnn_backward(
 
 
 def lstm(
-    x: Any,
-    state: Any,
-    weight_ih: Any,
-    weight_hh: Any,
-    bias_ih: Any = None,
-    bias_hh: Any = None,
+    x: ArrayLike,
+    state: PairLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
     *,
-    lengths: Any = None,
-    reset: Any = None,
-) -> tuple[Array, State, ScanTape]:
+    lengths: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
+) -> tuple[Array, tuple[Array, Array], ScanTape]:
     """Run an LSTM with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
     i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
@@ -202,8 +200,8 @@ def lstm(
 
 
 def lstm_backward(
-    tape: ScanTape, dy: Any = None, dstate: Any = None
-) -> tuple[Array, State, dict[str, Array]]:
+    tape: ScanTape, dy: ArrayLike | None = None, dstate: PairLike | None = None
+) -> tuple[Array, tuple[Array, Array], dict[str, Array]]:
     """Backpropagate through time through :func:`lstm`.
 
     Parameters
@@ -241,16 +239,16 @@ def lstm_backward(
 
 
 def gru(
-    x: Any,
-    h0: Any,
-    weight_ih: Any,
-    weight_hh: Any,
-    bias_ih: Any = None,
-    bias_hh: Any = None,
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    weight_ih: ArrayLike,
+    weight_hh: ArrayLike,
+    bias_ih: ArrayLike | None = None,
+    bias_hh: ArrayLike | None = None,
     *,
     reset_after: bool = True,
-    lengths: Any = None,
-    reset: Any = None,
+    lengths: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
 ) -> tuple[Array, Array, ScanTape]:
     """Run a gated recurrent unit (Cho et al. 2014).
 
@@ -303,7 +301,7 @@ def gru(
 
 
 def gru_backward(
-    tape: ScanTape, dy: Any = None, dh_n: Any = None
+    tape: ScanTape, dy: ArrayLike | None = None, dh_n: ArrayLike | None = None
 ) -> tuple[Array, Array, dict[str, Array]]:
     """Backpropagate through time through :func:`gru`.
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 
 __all__ = [
     "pack_keras",
@@ -45,7 +45,9 @@ _ONNX_PEEPHOLES = ("weight_ci", "weight_co", "weight_cf")
 _KERAS_GATES = {"SimpleRNN": (0,), "LSTM": (0, 1, 2, 3), "GRU": (1, 0, 2)}
 
 
-def pack_rnn(W_xh: Any, W_hh: Any, b_h: Any = None, *, layout: str = "columns") -> dict[str, Array]:
+def pack_rnn(
+    W_xh: ArrayLike, W_hh: ArrayLike, b_h: ArrayLike | None = None, *, layout: str = "columns"
+) -> dict[str, Array]:
     """Convert weights of an Elman network for :func:`fastrnn.functional.rnn`.
 
     ``h' = tanh(W_xh @ x + W_hh @ h + b_h)``.
@@ -95,7 +97,7 @@ def pack_rnn(W_xh: Any, W_hh: Any, b_h: Any = None, *, layout: str = "columns") 
 
 
 def unpack_rnn(
-    grads: Mapping[str, Any], *, layout: str = "columns", keepdims: bool = False
+    grads: Mapping[str, ArrayLike], *, layout: str = "columns", keepdims: bool = False
 ) -> tuple[Array, ...]:
     """Undo :func:`pack_rnn`, for gradients or weights.
 
@@ -135,14 +137,14 @@ def unpack_rnn(
 
 
 def pack_lstm(
-    W_f: Any,
-    W_i: Any,
-    W_C: Any,
-    W_o: Any,
-    b_f: Any = None,
-    b_i: Any = None,
-    b_C: Any = None,
-    b_o: Any = None,
+    W_f: ArrayLike,
+    W_i: ArrayLike,
+    W_C: ArrayLike,
+    W_o: ArrayLike,
+    b_f: ArrayLike | None = None,
+    b_i: ArrayLike | None = None,
+    b_C: ArrayLike | None = None,
+    b_o: ArrayLike | None = None,
     *,
     layout: str = "columns",
 ) -> dict[str, Array]:
@@ -206,7 +208,7 @@ def pack_lstm(
 
 
 def unpack_lstm(
-    grads: Mapping[str, Any], *, layout: str = "columns", keepdims: bool = False
+    grads: Mapping[str, ArrayLike], *, layout: str = "columns", keepdims: bool = False
 ) -> tuple[Array, ...]:
     """Undo :func:`pack_lstm`, for gradients or weights.
 
@@ -246,7 +248,13 @@ def unpack_lstm(
     return tuple(arrays)
 
 
-def pack_onnx(operator: str, W: Any, R: Any, B: Any = None, P: Any = None) -> dict[str, Array]:
+def pack_onnx(
+    operator: str,
+    W: ArrayLike,
+    R: ArrayLike,
+    B: ArrayLike | None = None,
+    P: ArrayLike | None = None,
+) -> dict[str, Array]:
     """Convert weights of ONNX's RNN, LSTM or GRU, one direction, G gates.
 
     Parameters
@@ -301,7 +309,7 @@ def pack_onnx(operator: str, W: Any, R: Any, B: Any = None, P: Any = None) -> di
 
 
 def unpack_onnx(
-    operator: str, weights: Mapping[str, Any]
+    operator: str, weights: Mapping[str, ArrayLike]
 ) -> tuple[Array, Array, Array | None, Array | None]:
     """Undo :func:`pack_onnx`.
 
@@ -411,7 +419,7 @@ def pack_keras(layer: str, weights: Sequence[Any]) -> dict[str, Array]:
 
 
 def unpack_keras(
-    layer: str, weights: Mapping[str, Any], *, reset_after: bool = True
+    layer: str, weights: Mapping[str, ArrayLike], *, reset_after: bool = True
 ) -> list[Array]:
     """Undo :func:`pack_keras`.
 

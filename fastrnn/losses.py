@@ -17,7 +17,10 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.interface import Kernels
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
+
+#: A loss of one's own: ``f(y_true, y_pred) -> (value, dy)``.
+LossFunction = Callable[[Array, Array], tuple[Any, Any]]
 
 __all__ = [
     "MAE",
@@ -61,7 +64,9 @@ class Loss(ABC):
 
     __slots__ = ()
 
-    def value_and_grad(self, output: Any, target: Any, weight: Any = None) -> tuple[float, Array]:
+    def value_and_grad(
+        self, output: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None
+    ) -> tuple[float, Array]:
         """Return the loss, and its gradient with respect to `output`.
 
         Parameters
@@ -91,7 +96,9 @@ class Loss(ABC):
         t = self._taken(target, z.shape, z.dtype, "target", w)
         return self.compute(z, t, w) if z.size else (math.nan, np.empty_like(z))
 
-    def __call__(self, output: Any, target: Any, weight: Any = None) -> float:
+    def __call__(
+        self, output: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None
+    ) -> float:
         """Return the loss."""
         return self.value_and_grad(output, target, weight)[0]
 
@@ -437,17 +444,19 @@ class FunctionLoss(Loss):
 
     __slots__ = ("_function",)
 
-    def __init__(self, function: Callable[[Array, Array], tuple[Any, Any]]) -> None:
+    def __init__(self, function: LossFunction) -> None:
         if not callable(function) or isinstance(function, type):
             raise TypeError(f"loss: expected a function, got {_checks.kind_of(function)}")
         self._function = function
 
     @property
-    def function(self) -> Callable[[Array, Array], tuple[Any, Any]]:
+    def function(self) -> LossFunction:
         """The function."""
         return self._function
 
-    def value_and_grad(self, output: Any, target: Any, weight: Any = None) -> tuple[float, Array]:
+    def value_and_grad(
+        self, output: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None
+    ) -> tuple[float, Array]:
         """Return the loss and its gradient, as of other losses: batch-first."""
         _pins = _checks.pinned(output, target, weight)
         z = _checks.floats(output, "output")
@@ -546,7 +555,7 @@ NAMES: dict[str, Loss] = {
 }
 
 
-def get(loss: str | Loss | Callable[[Array, Array], tuple[Any, Any]]) -> Loss:
+def get(loss: str | Loss | LossFunction) -> Loss:
     """Return the loss of this name, or `loss` itself; of a function, a :class:`FunctionLoss`."""
     if isinstance(loss, str):
         return NAMES[_checks.choice(loss, "loss", NAMES)]

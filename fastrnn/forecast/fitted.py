@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from fastrnn.forecast.plot import Panel
 from fastrnn.forecast.scale import Scale
 from fastrnn.forecast.series import Layout, Rules, Track
 from fastrnn.forecast.time_index import text
+
+#: What belongs to one series.
+OneT = TypeVar("OneT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +180,7 @@ class Fitted:
         ]
         return shown[0] if targets[0].place is None else self.keyed(shown)
 
-    def keyed(self, of_each: list[Any]) -> Any:
+    def keyed(self, of_each: list[OneT]) -> OneT | list[OneT] | dict[Any, OneT]:
         """Return what belongs to each series: the one, or a dict or list of them."""
         if self.keys is None:
             return of_each[0]

@@ -7,19 +7,28 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._types import Array
+from fastrnn._types import Array, PhaseLike, SeriesLike
 from fastrnn.forecast import calibration, files, fitted, missing, plot, seasons
 from fastrnn.forecast.calibration import Calibration, Member, held_out
 from fastrnn.forecast.fitted import Fitted
 from fastrnn.forecast.network import Design
 from fastrnn.forecast.series import Rules, Track, item_name
 from fastrnn.models import estimators
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fastrnn.forecast.backtest import Backtest
+
+    #: Weights of forecasts, by name.
+    Blend = dict[str, Array]
+
 
 #: The default of `window` is this, or a fifth of the shortest series where that is less: networks
 #: are trained on the first half of it too, of which the windows must leave enough.
@@ -144,7 +153,14 @@ class Forecaster(estimators.Settings):
 
     # Training.
 
-    def fit(self, series: Any, *, exog: Any = None, phase: Any = None, verbose: int = 0) -> Self:
+    def fit(
+        self,
+        series: SeriesLike,
+        *,
+        exog: SeriesLike | None = None,
+        phase: PhaseLike | None = None,
+        verbose: int = 0,
+    ) -> Self:
         """Train from scratch.
 
         Parameters
@@ -232,7 +248,12 @@ class Forecaster(estimators.Settings):
     # Use.
 
     def predict(
-        self, horizon: int, *, history: Any = None, exog: Any = None, phase: Any = None
+        self,
+        horizon: int,
+        *,
+        history: SeriesLike | None = None,
+        exog: SeriesLike | None = None,
+        phase: PhaseLike | None = None,
     ) -> Any:
         """Return forecasts of the values that follow.
 
@@ -272,9 +293,9 @@ class Forecaster(estimators.Settings):
         horizon: int,
         *,
         level: float = 0.9,
-        history: Any = None,
-        exog: Any = None,
-        phase: Any = None,
+        history: SeriesLike | None = None,
+        exog: SeriesLike | None = None,
+        phase: PhaseLike | None = None,
     ) -> tuple[Any, Any]:
         """Return bounds that contain each value that follows with probability `level`.
 
@@ -317,7 +338,7 @@ class Forecaster(estimators.Settings):
         lower, upper = (fit.shown(targets, list(side)) for side in zip(*bounds, strict=True))
         return lower, upper
 
-    def weights(self, horizon: int) -> Any:
+    def weights(self, horizon: int) -> Blend | list[Blend] | dict[Any, Blend]:
         """Return the weight of each forecast in the blend, which sum to 1.
 
         Parameters
@@ -342,14 +363,14 @@ class Forecaster(estimators.Settings):
 
     def backtest(
         self,
-        series: Any = None,
+        series: SeriesLike | None = None,
         horizon: int | None = None,
         *,
-        exog: Any = None,
+        exog: SeriesLike | None = None,
         test_fraction: float = 0.2,
         stride: int = 1,
         verbose: int = 0,
-    ) -> Any:
+    ) -> Backtest | list[Backtest] | dict[Any, Backtest]:
         """Return forecasts of the end of a series, to compare with the values that followed.
 
         A new forecaster with the same settings is fitted on all but the last `test_fraction`, and
@@ -406,8 +427,13 @@ class Forecaster(estimators.Settings):
         return model.keyed(found)
 
     def plot(
-        self, horizon: int, *, level: float | None = 0.9, shown: int | None = None, exog: Any = None
-    ) -> Any:
+        self,
+        horizon: int,
+        *,
+        level: float | None = 0.9,
+        shown: int | None = None,
+        exog: SeriesLike | None = None,
+    ) -> Figure:
         """Plot the end of each series fitted, the forecast and its interval, with matplotlib.
 
         Parameters
@@ -432,7 +458,8 @@ class Forecaster(estimators.Settings):
         level = None if level is None else _level(level)
         targets = fit.targets(horizon, None, exog, None)
         panels = [p for t in targets for p in fit.panels(t, horizon, level, shown)]
-        return plot.figure(panels, level)
+        figure: Figure = plot.figure(panels, level)
+        return figure
 
     def _quantized(self, calibration: Any) -> Forecaster:
         """Return the forecaster with int8 weights."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import _checks, layouts
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 from fastrnn.keras import activations
 from fastrnn.keras.configs import Config, major_version
 from fastrnn.layers import (
@@ -60,7 +60,11 @@ class KerasLayer(NamedTuple):
 
 
 def from_weights(
-    layer_class_name: str, weights: Sequence[Any], *, keras_version: Any = None, **keras_config: Any
+    layer_class_name: str,
+    weights: Sequence[ArrayLike],
+    *,
+    keras_version: int | str | None = None,
+    **keras_config: Any,
 ) -> Layer:
     """Return a layer with the weights of a Keras layer; Keras itself is not needed.
 
@@ -298,7 +302,7 @@ def _layer_norm(config: Config, weights: Sequence[Array]) -> list[Layer]:
         bias=given["beta"],
         dtype=config.dtype(_dtype_of(weights)),
     )
-    arrays = {"weight": named.get("gamma", np.ones(F)), "bias": named.get("beta")}
+    arrays: dict[str, Any] = {"weight": named.get("gamma", np.ones(F)), "bias": named.get("beta")}
     norm.load_state_dict({name: arrays[name] for name in norm.parameters()})
     return [norm]
 
@@ -462,7 +466,7 @@ READERS: dict[str, Callable[[Config, Sequence[Array]], list[Layer]]] = {
 # And back.
 
 
-def to_weights(layer: Layer, *, keras_version: Any = 3) -> KerasLayer:
+def to_weights(layer: Layer, *, keras_version: int | str = 3) -> KerasLayer:
     """Return the weights and the configuration of the same layer in Keras.
 
     ::

@@ -12,7 +12,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._core import generators
 from fastrnn._kernels.interface import Kernels, StreamStage
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 
 
 class Parts(NamedTuple):
@@ -436,7 +436,7 @@ class Layer:
         return {name: array.copy() for name, array in self.arrays().items()}
 
     def load_state_dict(
-        self, mapping: Mapping[str, Any], strict: bool = True, prefix: str = ""
+        self, mapping: Mapping[str, ArrayLike], strict: bool = True, prefix: str = ""
     ) -> LoadedKeys:
         """Copy weights into the layer: all of them, or none if there is an error.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 from fastrnn.layers.base import Layer
 
 
@@ -64,7 +64,7 @@ class Dropout(Layer):
     def p(self, value: float) -> None:
         self._p = _checks.probability(value, "p")
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         """Return x unchanged.
 
         Parameters
@@ -78,7 +78,7 @@ class Dropout(Layer):
         """
         return _checks.floats(x, "x")
 
-    def forward(self, x: Any) -> tuple[Array, DropoutTape]:
+    def forward(self, x: ArrayLike) -> tuple[Array, DropoutTape]:
         """Drop elements in training mode, and keep which for :meth:`backward`.
 
         Returns
@@ -94,7 +94,7 @@ class Dropout(Layer):
         _pins = None if factors is None else _checks.pinned(x)
         return x if factors is None else x * factors, DropoutTape(factors, x.shape, x.dtype)
 
-    def backward(self, tape: DropoutTape, dy: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(self, tape: DropoutTape, dy: ArrayLike) -> tuple[Array, dict[str, Array]]:
         """Drop the same elements from the gradient.
 
         Parameters

@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.row_gradient import RowGradient
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, DTypeLike
 from fastrnn.layers.base import Layer, Parts, Stateless, dtype_shown
 
 
@@ -115,7 +115,7 @@ class Embedding(Layer):
         embedding_dim: int,
         *,
         mask_zero: bool = False,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
         self._mask_zero = _checks.flag(mask_zero, "mask_zero")
@@ -180,7 +180,7 @@ class Embedding(Layer):
         """Return the table itself, ``weight``. Changes in place take effect at the next call."""
         return {"weight": self._table.share()}
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         """Look up rows.
 
         Parameters
@@ -194,7 +194,7 @@ class Embedding(Layer):
         """
         return self._rows(_checks.whole_numbers(x, "x"))
 
-    def forward(self, x: Any) -> tuple[Array, EmbeddingTape]:
+    def forward(self, x: ArrayLike) -> tuple[Array, EmbeddingTape]:
         """Look up rows as a plain call does, and keep what :meth:`backward` needs.
 
         Returns
@@ -213,7 +213,7 @@ class Embedding(Layer):
         dispatch.kernels(self.dtype).take_rows(self._table.array, x.reshape(-1), rows)
         return y
 
-    def backward(self, tape: EmbeddingTape, dy: Any) -> tuple[None, dict[str, Array]]:
+    def backward(self, tape: EmbeddingTape, dy: ArrayLike) -> tuple[None, dict[str, Array]]:
         """Sum the gradients of each row.
 
         Parameters

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.cells import CellConfig, MatmulPrecision
+from fastrnn._types import Array, ArrayLike, DTypeLike
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
 
@@ -16,7 +15,7 @@ from fastrnn.layers.single_step import SingleStep
 CELLS = {"gru": {"reset_after": True}, "gru_reset_before": {"reset_after": False}}
 
 
-class GRU(Recurrent, cells=CELLS):
+class GRU(Recurrent[Array, ArrayLike], cells=CELLS):
     """Gated recurrent unit (Cho et al. 2014).
 
     r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh); h' = (1 - z) n + z h; the candidate n is
@@ -83,7 +82,7 @@ class GRU(Recurrent, cells=CELLS):
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
         init: str = "uniform",
     ) -> None:
@@ -122,7 +121,7 @@ class GRU(Recurrent, cells=CELLS):
         return self._config.layer_norm
 
 
-class GRUCell(SingleStep, cells=CELLS):
+class GRUCell(SingleStep[Array, ArrayLike], cells=CELLS):
     """One step of :class:`GRU`: ``h = cell(x, h)``.
 
     Parameters
@@ -156,7 +155,7 @@ class GRUCell(SingleStep, cells=CELLS):
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
         super().__init__(

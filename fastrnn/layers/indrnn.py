@@ -8,13 +8,14 @@ import numpy as np
 
 from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.cells import CellConfig, MatmulPrecision
+from fastrnn._types import Array, ArrayLike, DTypeLike
 from fastrnn.layers.recurrent import Recurrent
 
 #: The arguments that select each cell of the family.
 CELLS = {"indrnn_tanh": {"nonlinearity": "tanh"}, "indrnn_relu": {"nonlinearity": "relu"}}
 
 
-class IndRNN(Recurrent, cells=CELLS):
+class IndRNN(Recurrent[Array, ArrayLike], cells=CELLS):
     """Independently recurrent network: h' = act(W_ih x + b_ih + u * h + b_hh) (Li et al. 2018).
 
     Each unit sees only its own past: u, called `weight_hh` as in :class:`RNN`, is a vector (H,).
@@ -73,7 +74,7 @@ class IndRNN(Recurrent, cells=CELLS):
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
         init: str = "uniform",
     ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._kernels.functions import Function
-from fastrnn._types import Array
+from fastrnn._types import Array, DTypeLike
 from fastrnn.layers.base import dtype_shown
 from fastrnn.layers.embedding import Table
 from fastrnn.layers.row_map import RowMap
@@ -53,7 +53,7 @@ class LayerNorm(RowMap):
         elementwise_affine: bool = True,
         bias: bool = True,
         *,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         sizes = [*normalized_shape] if isinstance(normalized_shape, list | tuple) else None
         if sizes is not None and len(sizes) != 1:

@@ -15,7 +15,7 @@ from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import MatmulPrecision
 from fastrnn._kernels.interface import Kernels, PackedAffine
 from fastrnn._kernels.weights import LinearWeights
-from fastrnn._types import Array, Fixed
+from fastrnn._types import Array, ArrayLike, DTypeLike, Fixed
 from fastrnn.layers.base import Layer, Parts, Stateless, dtype_shown
 
 #: out_features, in_features, bias, dtype.
@@ -91,7 +91,7 @@ class Linear(Layer):
         bias: bool = True,
         *,
         matmul_precision: MatmulPrecision = "float32",
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
         I = _checks.size(in_features, "in_features")
@@ -175,7 +175,7 @@ class Linear(Layer):
         shared = zip(("weight", "bias"), self._weights.share(), strict=True)
         return {name: array for name, array in shared if array is not None}
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         """Map the last axis. A row gives the same bits alone as in a batch.
 
         Parameters
@@ -201,7 +201,7 @@ class Linear(Layer):
             kernels.linear(packed, x.reshape(-1, I), y.reshape(-1, O))
         return y, kernels, packed
 
-    def forward(self, x: Any) -> tuple[Array, LinearTape]:
+    def forward(self, x: ArrayLike) -> tuple[Array, LinearTape]:
         """Map as a plain call does, and keep what :meth:`backward` needs.
 
         Returns
@@ -214,7 +214,7 @@ class Linear(Layer):
         tape: Any = _NewTape(kernels, packed, self._kind, _checks.copied(x))
         return y, tape
 
-    def backward(self, tape: LinearTape, dy: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(self, tape: LinearTape, dy: ArrayLike) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of the input and of the weights.
 
         Parameters

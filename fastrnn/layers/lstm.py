@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.cells import CellConfig, MatmulPrecision
-from fastrnn._types import Array
+from fastrnn._types import Array, DTypeLike, PairLike
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
 
@@ -17,7 +17,7 @@ from fastrnn.layers.single_step import SingleStep
 CELLS: dict[str, dict[str, Any]] = {"lstm": {}}
 
 
-class LSTM(Recurrent, cells=CELLS):
+class LSTM(Recurrent[tuple[Array, Array], PairLike], cells=CELLS):
     """Long short-term memory with forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
     i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh), g = tanh(...), c' = f c + i g,
@@ -105,7 +105,7 @@ class LSTM(Recurrent, cells=CELLS):
         clip: float | None = None,
         input_forget: bool = False,
         matmul_precision: MatmulPrecision = "float32",
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
         init: str = "uniform",
         forget_bias: float | None = None,
@@ -174,7 +174,7 @@ class LSTM(Recurrent, cells=CELLS):
         return self._config.input_forget
 
 
-class LSTMCell(SingleStep, cells=CELLS):
+class LSTMCell(SingleStep[tuple[Array, Array], PairLike], cells=CELLS):
     """One step of :class:`LSTM`: ``h, c = cell(x, (h, c))``.
 
     Parameters
@@ -204,7 +204,7 @@ class LSTMCell(SingleStep, cells=CELLS):
         clip: float | None = None,
         input_forget: bool = False,
         matmul_precision: MatmulPrecision = "float32",
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
         super().__init__(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _checks
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 from fastrnn.layers.base import Layer
 
 
@@ -48,7 +48,7 @@ class Masking(Layer):
         """The value of all features of steps that a model leaves out."""
         return self._mask_value
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         """Return x unchanged.
 
         Parameters
@@ -62,12 +62,12 @@ class Masking(Layer):
         """
         return _checks.floats(x, "x")
 
-    def forward(self, x: Any) -> tuple[Array, tuple[int, ...]]:
+    def forward(self, x: ArrayLike) -> tuple[Array, tuple[int, ...]]:
         """Return x unchanged, and its shape for :meth:`backward`."""
         x = self(x)
         return x, x.shape
 
-    def backward(self, tape: tuple[int, ...], dy: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(self, tape: tuple[int, ...], dy: ArrayLike) -> tuple[Array, dict[str, Array]]:
         """Return dy unchanged, and no gradients of weights.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from fastrnn import _checks, _frames
 from fastrnn._core.scaling import mean_and_deviation
 from fastrnn._kernels.functions import Function
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, DTypeLike
 from fastrnn.layers.base import dtype_shown
 from fastrnn.layers.embedding import Table
 from fastrnn.layers.row_map import RowMap
@@ -65,10 +65,10 @@ class Normalization(RowMap):
         self,
         features: int | None = None,
         *,
-        mean: Any = None,
-        variance: Any = None,
+        mean: ArrayLike | None = None,
+        variance: ArrayLike | None = None,
         invert: bool = False,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         self._dtype: np.dtype[Any] = _checks.dtype(dtype)
         self._invert = _checks.flag(invert, "invert")
@@ -96,7 +96,12 @@ class Normalization(RowMap):
             self._table = Table(np.empty((2, len(mean))))
         self._table.array[...] = mean, deviation
 
-    def adapt(self, X: Any, lengths: Any = None, sample_weight: Any = None) -> Self:
+    def adapt(
+        self,
+        X: ArrayLike | Sequence[ArrayLike],
+        lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Take mean and deviation of each feature from data.
 
         Parameters
@@ -179,7 +184,7 @@ class Normalization(RowMap):
         """F."""
         return self.features
 
-    def inverse(self, y: Any) -> Array:
+    def inverse(self, y: ArrayLike) -> Array:
         """Return x for a result of the layer: y * deviation + mean; with `invert`, the opposite.
 
         Parameters

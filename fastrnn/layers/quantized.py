@@ -14,7 +14,7 @@ from fastrnn._core import scan
 from fastrnn._kernels import dispatch, quantized
 from fastrnn._kernels.functions import Function
 from fastrnn._kernels.quantized import BY_ROW, INT8, REAL, Frozen, FrozenRows, Limits
-from fastrnn._types import Array
+from fastrnn._types import Array, StateLikeT, StateT
 from fastrnn.layers.base import Layer, Parts, Stateless
 from fastrnn.layers.embedding import Embedding, Table
 from fastrnn.layers.linear import Linear
@@ -119,7 +119,7 @@ class Quantized(Layer):
         return f"Quantized({self._like!r})"
 
 
-class QuantizedRecurrent(Quantized, Recurrent):
+class QuantizedRecurrent(Quantized, Recurrent[StateT, StateLikeT]):
     """A recurrent layer with int8 weights.
 
     Parameters
@@ -130,7 +130,9 @@ class QuantizedRecurrent(Quantized, Recurrent):
         Those of each scan.
     """
 
-    def __init__(self, layer: Recurrent, weights: Sequence[quantized.QuantizedWeights]) -> None:
+    def __init__(
+        self, layer: Recurrent[StateT, StateLikeT], weights: Sequence[quantized.QuantizedWeights]
+    ) -> None:
         frozen: dict[str, Frozen] = dict(zip(layer._weights, weights, strict=True))
         began = {name: t.array.astype(REAL) for name, t in layer._first.items()}
         frozen |= {"": Frozen(began)} if began else {}
@@ -144,7 +146,7 @@ class QuantizedRecurrent(Quantized, Recurrent):
         self._scan_weights: Any = list(weights)
 
     @classmethod
-    def of(cls, layer: Recurrent, largest_of: Array) -> Self:
+    def of(cls, layer: Recurrent[StateT, StateLikeT], largest_of: Array) -> Self:
         """Quantize a layer, given the largest inputs and states of each scan, (scans, 2)."""
         weights = []
         for w, (x, h) in zip(layer._scan_weights, largest_of.tolist(), strict=True):
@@ -154,7 +156,7 @@ class QuantizedRecurrent(Quantized, Recurrent):
         return cls(layer, weights)
 
     @classmethod
-    def restored(cls, layer: Recurrent, tensors: Mapping[str, Array]) -> Self:
+    def restored(cls, layer: Recurrent[StateT, StateLikeT], tensors: Mapping[str, Array]) -> Self:
         """Return a layer with the weights of a file."""
         weights = []
         taken: set[str] = set()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, overload
+from typing import Any, Generic, Literal, NoReturn, overload
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core import scan
 from fastrnn._core import stack as stacks
+from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.activations import activations as activations_of
 from fastrnn._kernels.cells import CELLS, Cell, CellConfig
 from fastrnn._kernels.weights import Weights
-from fastrnn._types import Array, Fixed
+from fastrnn._types import Array, ArrayLike, DTypeLike, Fixed, StateLikeT, StateT
 from fastrnn.layers.cell_layer import CellLayer
 from fastrnn.layers.dropout import drawn_factors
 from fastrnn.layers.embedding import Table
@@ -58,10 +59,10 @@ class Tape(Fixed, _NewTape):
 
 
 #: The recurrent layers, by the name of the family.
-RECURRENT: dict[str, type[Recurrent]] = {}
+RECURRENT: dict[str, type[Recurrent[Any, Any]]] = {}
 
 
-class Recurrent(CellLayer):
+class Recurrent(CellLayer, Generic[StateT, StateLikeT]):
     """Base class of the recurrent layers."""
 
     _registry = RECURRENT
@@ -71,7 +72,7 @@ class Recurrent(CellLayer):
         cell: Cell,
         config: CellConfig,
         *,
-        activations: Any,
+        activations: ActivationsLike | None,
         num_layers: int,
         batch_first: bool,
         dropout: float,
@@ -80,7 +81,7 @@ class Recurrent(CellLayer):
         go_backwards: bool,
         weight_dropout: float,
         learn_initial_state: bool,
-        dtype: Any,
+        dtype: DTypeLike,
         seed: int | None,
         init: str,
     ) -> None:
@@ -210,8 +211,13 @@ class Recurrent(CellLayer):
     # properties, which take time.
 
     def __call__(
-        self, x: Any, state: Any = None, *, lengths: Any = None, reset: Any = None
-    ) -> tuple[Array, Any]:
+        self,
+        x: ArrayLike,
+        state: StateLikeT | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+    ) -> tuple[Array, StateT]:
         """Run the layer. Keeps nothing, and may be called from many threads at once.
 
         Parameters
@@ -243,13 +249,13 @@ class Recurrent(CellLayer):
 
     def forward(
         self,
-        x: Any,
-        state: Any = None,
+        x: ArrayLike,
+        state: StateLikeT | None = None,
         *,
-        lengths: Any = None,
-        reset: Any = None,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         checkpoint_every: int | None = None,
-    ) -> tuple[Array, Any, Tape]:
+    ) -> tuple[Array, StateT, Tape]:
         """Run the layer as a plain call does, and keep what :meth:`backward` needs.
 
         In training mode, `dropout` drops elements between layers, and `weight_dropout` recurrent
@@ -386,17 +392,32 @@ class Recurrent(CellLayer):
 
     @overload
     def backward(
-        self, tape: Tape, dy: Any = ..., dstate: Any = ..., *, input_gradient: Literal[True] = ...
-    ) -> tuple[Array, Any, dict[str, Array]]: ...
+        self,
+        tape: Tape,
+        dy: ArrayLike | None = ...,
+        dstate: StateLikeT | None = ...,
+        *,
+        input_gradient: Literal[True] = ...,
+    ) -> tuple[Array, StateT, dict[str, Array]]: ...
 
     @overload
     def backward(
-        self, tape: Tape, dy: Any = ..., dstate: Any = ..., *, input_gradient: bool
-    ) -> tuple[Array | None, Any, dict[str, Array]]: ...
+        self,
+        tape: Tape,
+        dy: ArrayLike | None = ...,
+        dstate: StateLikeT | None = ...,
+        *,
+        input_gradient: bool,
+    ) -> tuple[Array | None, StateT, dict[str, Array]]: ...
 
     def backward(
-        self, tape: Tape, dy: Any = None, dstate: Any = None, *, input_gradient: bool = True
-    ) -> tuple[Array | None, Any, dict[str, Array]]:
+        self,
+        tape: Tape,
+        dy: ArrayLike | None = None,
+        dstate: StateLikeT | None = None,
+        *,
+        input_gradient: bool = True,
+    ) -> tuple[Array | None, StateT, dict[str, Array]]:
         """Backpropagate through time (Werbos 1990).
 
         Parameters
@@ -641,7 +662,9 @@ class Recurrent(CellLayer):
         dx, _, grads = self._backward(tape, dy, None, False, input_gradient)
         return dx, grads
 
-    def stage(self, batch_size: int, features: int, dtype: np.dtype[Any]) -> Stream:
+    def stage(
+        self, batch_size: int, features: int, dtype: np.dtype[Any]
+    ) -> Stream[StateT, StateLikeT]:
         """Return the layer's stage in a stream: a stream of its own."""
         return self.stream(batch_size)
 
@@ -663,7 +686,7 @@ class Recurrent(CellLayer):
         recurrent = P if CELLS[next(iter(cls.cells))].recurrence == "dense" else 0
         return H * (I + recurrent) + (L - 1) * H * (P + recurrent)
 
-    def stream(self, batch_size: int = 1) -> Stream:
+    def stream(self, batch_size: int = 1) -> Stream[StateT, StateLikeT]:
         """Return a state to advance one time step at a time; many can share this layer.
 
         Parameters

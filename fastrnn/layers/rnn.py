@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.cells import CellConfig, MatmulPrecision
+from fastrnn._types import Array, ArrayLike, DTypeLike
 from fastrnn.layers.recurrent import Recurrent
 from fastrnn.layers.single_step import SingleStep
 
@@ -15,7 +14,7 @@ from fastrnn.layers.single_step import SingleStep
 CELLS = {"rnn_tanh": {"nonlinearity": "tanh"}, "rnn_relu": {"nonlinearity": "relu"}}
 
 
-class RNN(Recurrent, cells=CELLS):
+class RNN(Recurrent[Array, ArrayLike], cells=CELLS):
     """Elman network: h' = act(W_ih x + b_ih + W_hh h + b_hh) (Elman 1990).
 
     Parameters
@@ -124,7 +123,7 @@ class RNN(Recurrent, cells=CELLS):
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
         init: str = "uniform",
     ) -> None:
@@ -157,7 +156,7 @@ class RNN(Recurrent, cells=CELLS):
         return str(self._choice["nonlinearity"])
 
 
-class RNNCell(SingleStep, cells=CELLS):
+class RNNCell(SingleStep[Array, ArrayLike], cells=CELLS):
     """One step of :class:`RNN`: ``h = cell(x, h)``.
 
     Parameters
@@ -195,7 +194,7 @@ class RNNCell(SingleStep, cells=CELLS):
         activations: ActivationsLike | None = None,
         clip: float | None = None,
         matmul_precision: MatmulPrecision = "float32",
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
         super().__init__(

@@ -11,7 +11,7 @@ from fastrnn import _checks
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.functions import Function
 from fastrnn._kernels.interface import Kernels
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 from fastrnn.layers.base import Layer, Parts, Stateless
 from fastrnn.layers.embedding import Table
 
@@ -54,7 +54,7 @@ class RowMap(Layer):
     def _function(self) -> Function:
         """The function, and its parameters."""
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         """Map each row. A row gives the same bits alone as in a batch.
 
         Parameters
@@ -83,7 +83,7 @@ class RowMap(Layer):
             self._kernels(x.dtype).transform(_rows(x), table, _rows(y), **function.arguments)
         return y
 
-    def forward(self, x: Any) -> tuple[Array, RowTape]:
+    def forward(self, x: ArrayLike) -> tuple[Array, RowTape]:
         """Map as a plain call does, and keep what :meth:`backward` needs.
 
         Returns
@@ -96,7 +96,7 @@ class RowMap(Layer):
         table = None if self._table is None else self._table.array.copy()
         return self._run(x), RowTape(self._function, table, x)
 
-    def backward(self, tape: RowTape, dy: Any) -> tuple[Array, dict[str, Array]]:
+    def backward(self, tape: RowTape, dy: ArrayLike) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of the input and of the weights.
 
         Parameters

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core import scan as scans
+from fastrnn._kernels.activations import ActivationsLike
 from fastrnn._kernels.activations import activations as activations_of
 from fastrnn._kernels.cells import Cell, CellConfig
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, DTypeLike, StateLikeT, StateT
 from fastrnn.layers.cell_layer import CellLayer
 
 
@@ -24,10 +25,10 @@ class CellTape(NamedTuple):
 
 
 #: The single steps, by the name of the family.
-SINGLE_STEPS: dict[str, type[SingleStep]] = {}
+SINGLE_STEPS: dict[str, type[SingleStep[Any, Any]]] = {}
 
 
-class SingleStep(CellLayer):
+class SingleStep(CellLayer, Generic[StateT, StateLikeT]):
     """Base class of single steps."""
 
     stackable = False
@@ -43,7 +44,13 @@ class SingleStep(CellLayer):
     }
 
     def __init__(
-        self, cell: Cell, config: CellConfig, *, activations: Any, dtype: Any, seed: int | None
+        self,
+        cell: Cell,
+        config: CellConfig,
+        *,
+        activations: ActivationsLike | None,
+        dtype: DTypeLike,
+        seed: int | None,
     ) -> None:
         I, H = config.input_size, config.hidden_size
         dtype = _checks.dtype(dtype)
@@ -53,7 +60,7 @@ class SingleStep(CellLayer):
         config = replace(config, activations=chosen)
         super().__init__(cell, {"": config}, dtype=dtype, seed=seed)
 
-    def __call__(self, x: Any, state: Any = None) -> Any:
+    def __call__(self, x: ArrayLike, state: StateLikeT | None = None) -> StateT:
         """Advance by one step. Keeps nothing, and may be called from many threads at once.
 
         Parameters
@@ -67,9 +74,10 @@ class SingleStep(CellLayer):
         state : as `state`
             The new one; its h is the output.
         """
-        return self._run(x, state, keep=False)[0]
+        state_n: StateT = self._run(x, state, keep=False)[0]
+        return state_n
 
-    def forward(self, x: Any, state: Any = None) -> tuple[Any, CellTape]:
+    def forward(self, x: ArrayLike, state: StateLikeT | None = None) -> tuple[StateT, CellTape]:
         """Advance as a plain call does, and keep what :meth:`backward` needs.
 
         Returns
@@ -93,7 +101,9 @@ class SingleStep(CellLayer):
         scan = scans.forward(self._weights[""], steps, states, None, state_n, keep=keep)
         return self._state(state_n, x), None if scan is None else CellTape(scan, x.shape)
 
-    def backward(self, tape: CellTape, dstate: Any = None) -> tuple[Array, Any, dict[str, Array]]:
+    def backward(
+        self, tape: CellTape, dstate: StateLikeT | None = None
+    ) -> tuple[Array, StateT, dict[str, Array]]:
         """Backpropagate through one step.
 
         Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
@@ -12,12 +12,12 @@ from fastrnn._core.scan import Bound
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.stepping import converter
 from fastrnn._kernels.weights import Weights
-from fastrnn._types import Array
+from fastrnn._types import RowsLike, StateLikeT, StateT
 from fastrnn.layers.base import Parts
 from fastrnn.layers.embedding import Table
 
 
-class Stream(Bound):
+class Stream(Bound, Generic[StateT, StateLikeT]):
     """A state advanced one time step at a time, made by a layer's ``stream()``.
 
     A stream stays on the backend on which it was made, and uses the layer's current weights. Use a
@@ -76,16 +76,17 @@ y_t : array
             self.reset()
 
     @property
-    def state(self) -> Any:
+    def state(self) -> StateT:
         """The state: a copy, (L, B, H), or for LSTM a pair ``(h, c)`` of such.
 
         Assign to it to continue from another state.
         """
-        state = tuple(map(np.stack, self._states))
-        return state[0] if len(state) == 1 else state
+        state: Any = tuple(map(np.stack, self._states))
+        only: StateT = state[0] if len(state) == 1 else state
+        return only
 
     @state.setter
-    def state(self, value: Any) -> None:
+    def state(self, value: StateLikeT | None) -> None:
         shapes = [(len(layers), *layers[0].shape) for layers in self._states]
         dtype = self._states[0][0].dtype
         given = _checks.states(value, "state", self._names, dtype, shapes)
@@ -94,7 +95,7 @@ y_t : array
             for layer, mine in enumerate(layers):
                 mine[...] = 0 if values is None else values[layer]
 
-    def reset(self, rows: int | Sequence[int] | Sequence[bool] | Array | None = None) -> None:
+    def reset(self, rows: RowsLike | None = None) -> None:
         """Zero the state; that of a layer with a learned initial state becomes that.
 
         Parameters

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from fastrnn import _checks
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 from fastrnn.layers.base import Layer
 from fastrnn.models.history import History
 from fastrnn.optim import Optimizer
@@ -49,7 +49,7 @@ class Model(Protocol):
         """Return a copy of the weights, by name."""
         ...
 
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> object:
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> object:
         """Copy weights in."""
         ...
 

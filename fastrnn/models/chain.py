@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
 from fastrnn import _checks, _frames
 from fastrnn._core.generators import LazyGenerator
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, SequencesLike, States, StatesLike
 from fastrnn.layers.base import Layer, LoadedKeys, expect_mapping, prefixes_of, with_prefix
 from fastrnn.models.data import Data
 from fastrnn.models.network import Network, SequentialTape
@@ -63,7 +63,10 @@ class Chain(Layer):
         }
 
     def load_state_dict(
-        self, mapping: Mapping[str, Any], strict: bool = True, prefix: str | Sequence[str] = ""
+        self,
+        mapping: Mapping[str, ArrayLike],
+        strict: bool = True,
+        prefix: str | Sequence[str] = "",
     ) -> LoadedKeys:
         """Copy weights into the layers: all of them, or none if there is an error.
 
@@ -204,9 +207,31 @@ class Chain(Layer):
         """The dtype of the weights and of all computations."""
         return self._network.signature.dtype
 
+    @overload
     def __call__(
-        self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None
-    ) -> Any:
+        self,
+        x: SequencesLike,
+        state: None = ...,
+        lengths: ArrayLike | None = ...,
+        reset: ArrayLike | None = ...,
+    ) -> Array: ...
+
+    @overload
+    def __call__(
+        self,
+        x: SequencesLike,
+        state: StatesLike,
+        lengths: ArrayLike | None = ...,
+        reset: ArrayLike | None = ...,
+    ) -> tuple[Array, States]: ...
+
+    def __call__(
+        self,
+        x: SequencesLike,
+        state: StatesLike | None = None,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+    ) -> Array | tuple[Array, States]:
         """Run inference. Nothing of a call is kept; threads may call it concurrently.
 
         Parameters
@@ -236,7 +261,11 @@ class Chain(Layer):
         return y if state is None else (y, ends)
 
     def forward(
-        self, x: Any, state: Sequence[Any] | None = None, lengths: Any = None, reset: Any = None
+        self,
+        x: SequencesLike,
+        state: Sequence[Any] | None = None,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
     ) -> tuple[Array, SequentialTape]:
         """Run for training, and return a tape for :meth:`backward`.
 
@@ -264,7 +293,9 @@ class Chain(Layer):
         )
         return y.swapaxes(0, 1) if self._network.signature.per_step else y, tape
 
-    def backward(self, tape: SequentialTape, dy: Any) -> tuple[Array | None, dict[str, Array]]:
+    def backward(
+        self, tape: SequentialTape, dy: ArrayLike
+    ) -> tuple[Array | None, dict[str, Array]]:
         """Return the gradients of the inputs and weights, by backpropagation through time.
 
         Parameters

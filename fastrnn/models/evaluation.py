@@ -169,11 +169,11 @@ def batch_means(network: Network, objective: Objective, batch: Batch) -> Means:
     return means
 
 
-def predict(network: Network, data: Source, batch_size: int, verbose: int) -> Any:
+def predict(network: Network, data: Source, batch_size: int, verbose: int) -> Array | list[Array]:
     """Return the outputs for all data: an array, or, per step and for a list, a list of arrays."""
     with Watch("prediction", data.samples, verbose) as watch:
         if isinstance(data, Data):
-            outputs = _predict(network, data, batch_size, watch)
+            outputs: Array | list[Array] = _predict(network, data, batch_size, watch)
         else:
             parts = [_predict(network, part, batch_size, watch) for part in data.data()]
             shapes = {part.shape[1:] if isinstance(part, np.ndarray) else None for part in parts}

@@ -6,13 +6,13 @@ import copy
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._types import Array
+from fastrnn._types import Array, HasArray, SequencesLike
 from fastrnn.layers import Normalization, Sigmoid, Softmax
 from fastrnn.layers.row_map import RowMap
 from fastrnn.models import architecture, class_labels, sequences
@@ -74,7 +74,13 @@ class FittedModel(model_file.Model):
     def _restore_targets(self, described: dict[str, Any], tensors: dict[str, Array]) -> None:
         """Take over what :meth:`_described` returned; its arrays are taken out of `tensors`."""
 
-    def predict(self, X: Any) -> Any:
+    @overload
+    def predict(self, X: HasArray) -> Array: ...
+
+    @overload
+    def predict(self, X: SequencesLike) -> Array | list[Array]: ...
+
+    def predict(self, X: HasArray | SequencesLike) -> Array | list[Array]:
         """Return a prediction for each sequence.
 
         Parameters
@@ -157,7 +163,7 @@ class FittedModel(model_file.Model):
         outputs: Array = y.reshape(-1, y.shape[-1]).astype(np.float64)
         return outputs
 
-    def _apart(self, values: Array, x: Any) -> Any:
+    def _apart(self, values: Array, x: Any) -> Array | list[Array]:
         """Return values of all steps as those of each sequence; others unchanged."""
         if not self._per_step:
             return values
@@ -258,7 +264,13 @@ class FittedClassifier(FittedModel):
     classes_: Array
     _several: bool = False
 
-    def predict_proba(self, X: Any) -> Any:
+    @overload
+    def predict_proba(self, X: HasArray) -> Array: ...
+
+    @overload
+    def predict_proba(self, X: SequencesLike) -> Array | list[Array]: ...
+
+    def predict_proba(self, X: HasArray | SequencesLike) -> Array | list[Array]:
         """Return the probability of each class.
 
         Parameters

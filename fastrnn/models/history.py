@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn._types import Array
 from fastrnn.models import pictures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 #: Axes in a row, at most.
 _COLUMNS = 3
@@ -63,7 +68,7 @@ class History:
             values.append(logs.get(name, math.nan))
         self.epoch.append(epoch)
 
-    def plot(self, names: Any = None) -> Any:
+    def plot(self, names: str | Sequence[str] | None = None) -> Figure:
         """Plot the curves, on a logarithmic axis if they span two decades; requires matplotlib.
 
         Parameters
@@ -83,6 +88,7 @@ class History:
             raise ValueError(f"names: expected some of {known}, got {shown}")
         shown = [n for n in shown if n.removeprefix("val_") not in shown or n[:4] != "val_"]
         columns = min(len(shown), _COLUMNS)
+        figure: Figure
         figure, grid = pictures.subplots(
             "history.plot", -(-len(shown) // columns), columns, size=(5, 3.5)
         )

@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import _checks
 from fastrnn import layers as available
 from fastrnn._kernels.row_gradient import RowGradient
-from fastrnn._types import Array
+from fastrnn._types import Array, States
 from fastrnn.layers.base import Layer
 from fastrnn.models.data import Signature
 
@@ -33,7 +33,7 @@ class SequentialTape:
         The final state of each recurrent layer, from which the next ``forward`` may continue.
     """
 
-    state: list[Any]
+    state: States
     tapes: tuple[Any, ...]
     structure: tuple[Any, ...]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import _checks, _frames
 from fastrnn._core.scan import Bound
 from fastrnn._kernels.stepping import converter
-from fastrnn._types import Array
+from fastrnn._types import Array, RowsLike, States, StatesLike
 from fastrnn.layers import Normalization
 from fastrnn.layers.row_map import RowMap
 from fastrnn.models.sequences import Inputs, expect_names
@@ -125,15 +125,15 @@ class PredictionStream(Bound):
         return np.stack([_checks.numeric(v, f"x_t[{name!r}]") for v, name in named], axis=-1)
 
     @property
-    def state(self) -> list[Any]:
+    def state(self) -> States:
         """Copies of the recurrent layers' states. Assign to it to continue from other states."""
         return self._stream.state
 
     @state.setter
-    def state(self, value: Sequence[Any]) -> None:
+    def state(self, value: StatesLike) -> None:
         self._stream.state = value
 
-    def reset(self, rows: Any = None) -> None:
+    def reset(self, rows: RowsLike | None = None) -> None:
         """Begin new sequences.
 
         Parameters

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from fastrnn import _checks, losses, optim
 from fastrnn._files import model_file
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, Batch, BatchesLike, HasArray, SequencesLike
 from fastrnn.layers.base import Layer
 from fastrnn.models import architecture
 from fastrnn.models.chain import Chain, expect_sequence
 from fastrnn.models.exclusive import Exclusive
 
 if TYPE_CHECKING:
+    from mpi4py.MPI import Comm
+
     from fastrnn.models.callback import Callback
     from fastrnn.models.evaluation import Objective
     from fastrnn.models.history import History
@@ -96,8 +98,8 @@ class Sequential(Chain):
     def compile(
         self,
         optimizer: str | optim.Optimizer = "adam",
-        loss: str | losses.Loss | Callable[[Array, Array], Any] = "cross_entropy",
-        metrics: Sequence[Any] | None = (),
+        loss: str | losses.Loss | losses.LossFunction = "cross_entropy",
+        metrics: Sequence[str | Callable[[Array, Array], Any]] | None = (),
     ) -> None:
         """Configure the model for training.
 
@@ -134,18 +136,18 @@ class Sequential(Chain):
 
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: SequencesLike | BatchesLike,
+        y: SequencesLike | None = None,
         epochs: int = 1,
         batch_size: int = 32,
-        validation_data: Any = None,
+        validation_data: BatchesLike | Batch | None = None,
         validation_split: float = 0.0,
-        lengths: Any = None,
+        lengths: ArrayLike | None = None,
         shuffle: bool = True,
         callbacks: Sequence[Callback] | None = (),
         verbose: int = 1,
         *,
-        sample_weight: Any = None,
+        sample_weight: SequencesLike | None = None,
         class_weight: Literal["balanced"] | Mapping[int, float] | None = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -153,7 +155,7 @@ class Sequential(Chain):
         validation_batch_size: int | None = None,
         bptt: int | None = None,
         stateful: bool = False,
-        comm: Any = None,
+        comm: Comm | None = None,
         shards: int | None = None,
     ) -> History:
         """Train the model.
@@ -285,11 +287,11 @@ class Sequential(Chain):
 
     def evaluate(
         self,
-        X: Any,
-        y: Any = None,
+        X: SequencesLike | BatchesLike,
+        y: SequencesLike | None = None,
         batch_size: int = 256,
-        lengths: Any = None,
-        sample_weight: Any = None,
+        lengths: ArrayLike | None = None,
+        sample_weight: SequencesLike | None = None,
         *,
         verbose: int = 0,
         steps: int | None = None,
@@ -320,15 +322,37 @@ class Sequential(Chain):
 
         return evaluation.measure(self._network, objective, data, batch_size, verbose=verbose)
 
+    @overload
     def predict(
         self,
-        X: Any,
+        X: HasArray,
+        batch_size: int = ...,
+        lengths: ArrayLike | None = ...,
+        *,
+        verbose: int = ...,
+        steps: int | None = ...,
+    ) -> Array: ...
+
+    @overload
+    def predict(
+        self,
+        X: SequencesLike | BatchesLike,
+        batch_size: int = ...,
+        lengths: ArrayLike | None = ...,
+        *,
+        verbose: int = ...,
+        steps: int | None = ...,
+    ) -> Array | list[Array]: ...
+
+    def predict(
+        self,
+        X: HasArray | SequencesLike | BatchesLike,
         batch_size: int = 256,
-        lengths: Any = None,
+        lengths: ArrayLike | None = None,
         *,
         verbose: int = 0,
         steps: int | None = None,
-    ) -> Any:
+    ) -> Array | list[Array]:
         """Return the outputs of all sequences.
 
         Parameters

@@ -11,7 +11,7 @@ from fastrnn import _checks
 from fastrnn._core.scan import Bound
 from fastrnn._kernels.interface import Convert, StreamChain
 from fastrnn._kernels.stepping import Sampling, converter
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, RowsLike, States, StatesLike
 from fastrnn.layers.base import Stage
 from fastrnn.models.exclusive import Exclusive
 from fastrnn.models.network import Network
@@ -79,8 +79,8 @@ RuntimeError
 
     def sample(
         self,
-        logits: Any,
-        draws: Any,
+        logits: Array,
+        draws: ArrayLike,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -132,13 +132,13 @@ RuntimeError
         return self._busy.sample(logits, numbers, temperature=temperature, top_k=k, never=left_out)
 
     @property
-    def state(self) -> list[Any]:
+    def state(self) -> States:
         """Copies of the recurrent layers' states. Assign to it to continue from other states."""
         with self._busy:
             return self._states()
 
     @state.setter
-    def state(self, value: Sequence[Any]) -> None:
+    def state(self, value: StatesLike) -> None:
         if not isinstance(value, list | tuple) or len(value) != len(self._stateful):
             raise ValueError(
                 f"state: expected a list of {len(self._stateful)}, one for each recurrent layer"
@@ -153,7 +153,7 @@ RuntimeError
                     stage.state = s
                 raise
 
-    def reset(self, rows: Any = None) -> None:
+    def reset(self, rows: RowsLike | None = None) -> None:
         """Zero the states.
 
         Parameters

@@ -72,7 +72,7 @@ def _weights(spec: Mapping[str, Any], held: Mapping[str, Array]) -> dict[str, Ar
 
 def _of_node(cell: str, held: Mapping[str, Array], k: int, d: int) -> dict[str, Array]:
     """Return the weights of one direction of an operator."""
-    given = [held[name][d] if (name := f"l{k}_{n}") in held else None for n in "WRBP"]
+    given: list[Any] = [held[name][d] if (name := f"l{k}_{n}") in held else None for n in "WRBP"]
     weights = layouts.pack_onnx(OPERATORS[cell], *given)
     if CELLS[cell].recurrence == "elementwise":
         weights["weight_hh"] = np.diagonal(weights["weight_hh"]).copy()

@@ -13,7 +13,7 @@ from fastrnn import _checks, _frames
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.interface import Gradient, Kernels
 from fastrnn._kernels.row_gradient import RowGradient
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 
 Rate = float | Callable[[int], float]
 #: The check of each option when it is set, by name.
@@ -240,7 +240,7 @@ class Optimizer(ABC):
     def _values(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._options}
 
-    def step(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> None:
+    def step(self, params: Mapping[str, Array], grads: Mapping[str, ArrayLike]) -> None:
         """Update `params` in place; `grads` are not changed.
 
         Parameters
@@ -255,8 +255,9 @@ class Optimizer(ABC):
         ValueError
             If a gradient is missing, unexpected or of another shape. Nothing is changed then.
         """
-        if self._are_usual(params, grads):
-            self.apply(params, grads)
+        usual: Any = grads
+        if self._are_usual(params, usual):
+            self.apply(params, usual)
             return
         checked = self._checked(params, grads)
         own = {name: _contiguous(p) for name, p in params.items()}
@@ -352,7 +353,7 @@ class Optimizer(ABC):
                 arrays[f"step.{name}"] = np.array(self._counts[name])
         return arrays
 
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
         """Restore the state that :meth:`state_dict` returned.
 
         Parameters
@@ -450,7 +451,7 @@ class Optimizer(ABC):
             _checks.expect_shape(p, f"params {name}", s.shape)
             _checks.expect_dtype(p, f"params {name}", s.dtype)
 
-    def _are_usual(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> bool:
+    def _are_usual(self, params: Mapping[str, Array], grads: Mapping[str, ArrayLike]) -> bool:
         """Return whether arrays are those of the step before, or like them: most are, quickly."""
         if len(self._groups) != 1 or type(params) is not dict or type(grads) is not dict:
             return False
@@ -471,7 +472,9 @@ class Optimizer(ABC):
                 return False
         return True
 
-    def _checked(self, params: Mapping[str, Array], grads: Mapping[str, Any]) -> dict[str, Array]:
+    def _checked(
+        self, params: Mapping[str, Array], grads: Mapping[str, ArrayLike]
+    ) -> dict[str, Array]:
         """Return the gradients as arrays for kernels; raise if names or shapes do not fit."""
         _expect_arrays(params, "params")
         if not isinstance(grads, Mapping):

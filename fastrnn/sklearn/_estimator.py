@@ -91,7 +91,7 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
         tol: float = 1e-4,
         warm_start: bool = False,
         matmul_precision: str = "float32",
-        random_state: Any = None,
+        random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
         self.cell = cell

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from fastrnn import _checks
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, ClassWeight, SequencesLike
 from fastrnn.models.callback import Callback
 from fastrnn.models.fitted import FittedClassifier
 from fastrnn.sklearn._estimator import SequenceEstimator
@@ -141,9 +141,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         warm_start: bool = False,
-        class_weight: Any = None,
+        class_weight: ClassWeight | None = None,
         matmul_precision: str = "float32",
-        random_state: Any = None,
+        random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -162,9 +162,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
 
     def fit(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
+        X: SequencesLike,
+        y: SequencesLike,
+        sample_weight: ArrayLike | None = None,
         *,
         callbacks: Sequence[Callback] | None = None,
     ) -> Self:
@@ -199,7 +199,13 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
         """
         return self._fit(X, y, sample_weight, callbacks=callbacks, partly=False, classes=None)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self,
+        X: SequencesLike,
+        y: SequencesLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train for one more epoch, on these sequences; return the estimator.
 
         Data are scaled as in the first call.
@@ -287,7 +293,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
             right = outputs.argmax(axis=1) == target
         return float(np.average(right, weights=weight))
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(
+        self, X: SequencesLike, y: SequencesLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return the accuracy, as scikit-learn's classifiers do; of steps with `return_sequences`.
 
         Of several labels, all have to be right.

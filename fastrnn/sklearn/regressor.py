@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import check_array
 
 from fastrnn import _checks
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike, SequencesLike
 from fastrnn.layers import Normalization
 from fastrnn.models.callback import Callback
 from fastrnn.models.fitted import FittedRegressor
@@ -68,9 +68,9 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
 
     def fit(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
+        X: SequencesLike,
+        y: SequencesLike,
+        sample_weight: ArrayLike | None = None,
         *,
         callbacks: Sequence[Callback] | None = None,
     ) -> Self:
@@ -104,7 +104,9 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
         """
         return self._fit(X, y, sample_weight, callbacks=callbacks, partly=False)
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self, X: SequencesLike, y: SequencesLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train for one more epoch, on these sequences; return the estimator.
 
         X, y and `sample_weight` are as in :meth:`fit`; data are scaled as in the first call.
@@ -138,7 +140,9 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
 
         return float(r2_score(target, outputs, sample_weight=weight))
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(
+        self, X: SequencesLike, y: SequencesLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return R^2, as scikit-learn's regressors do; with `return_sequences`, of all steps."""
         if not self._per_step:
             return float(super().score(X, y, sample_weight))

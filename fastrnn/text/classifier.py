@@ -13,7 +13,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._types import Array
+from fastrnn._types import Array, ArrayLike
 from fastrnn.layers import Dropout, Embedding
 from fastrnn.losses import checked_weight
 from fastrnn.models import class_labels, estimators, quantization, weighting
@@ -236,9 +236,9 @@ class TextClassifier(estimators.Settings):
     def fit(
         self,
         texts: Sequence[str],
-        labels: Any,
+        labels: ArrayLike,
         *,
-        sample_weight: Any = None,
+        sample_weight: ArrayLike | None = None,
         validation_data: tuple[Sequence[str], Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
         verbose: int = 1,
@@ -344,7 +344,9 @@ class TextClassifier(estimators.Settings):
         ids, losses = fit.of_tokens(held.texts), []
         for step in _STEPS:
             _go(fit.net, start, trained, step)
-            losses.append(_evidence.loss(fit.net.predict(ids), held.target, held.weight))
+            losses.append(
+                _evidence.loss(np.asarray(fit.net.predict(ids)), held.target, held.weight)
+            )
         return fit, history, _STEPS[int(np.argmin(losses))]
 
     def _checked(
@@ -460,7 +462,7 @@ class TextClassifier(estimators.Settings):
         checked = _examples.texts(texts, "texts")
         if not checked:
             return np.empty((0, len(fit.classes)))
-        return estimators.softmax(fit.net.predict(fit.ids(checked)))
+        return estimators.softmax(np.asarray(fit.net.predict(fit.ids(checked))))
 
     def predict(self, texts: Sequence[str]) -> Array:
         """Return the most likely class of each text.
@@ -477,7 +479,9 @@ class TextClassifier(estimators.Settings):
         predicted: Array = self._fitted().classes[self.predict_proba(texts).argmax(axis=1)]
         return predicted
 
-    def score(self, texts: Sequence[str], labels: Any, sample_weight: Any = None) -> float:
+    def score(
+        self, texts: Sequence[str], labels: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return the accuracy: the fraction of texts whose predicted class is their label.
 
         Parameters

@@ -167,12 +167,10 @@ def weights_of(
         if array is not None:
             _checks.expect_shape(array, name, shapes[name])
     dtype = real(W.dtype)
-    return [
-        layouts.pack_onnx(
-            given.kind, *(None if a is None else a[d].astype(dtype) for a in arrays.values())
-        )
-        for d in range(D)
+    of_scans: list[list[Any]] = [
+        [None if a is None else a[d].astype(dtype) for a in arrays.values()] for d in range(D)
     ]
+    return [layouts.pack_onnx(given.kind, *of_scan) for of_scan in of_scans]
 
 
 def real(dtype: np.dtype[Any]) -> np.dtype[Any]:
