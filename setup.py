@@ -59,26 +59,26 @@ def extensions():
         "cdivision": True,
         "auto_pickle": False,
     }
+    build_dir = f"build/cython-numpy{np.__version__}"  # NumPy's declarations go into the C
     translated, found = {}, []
 
     def add(name, source, flags=(), define=()):
-        # One translation of a source, under its own name, makes all modules that are compiled from
-        # it: the C has the name of the module once, in that of the function that an import calls.
-        # Flags are set afterwards, as cythonize() mixes those of extensions that share a source.
-        own = os.path.splitext(os.path.basename(source))[0]
-        if source not in translated:
-            (translated[source],) = cythonize(
-                [Extension(f"fastrnn._kernels.{own}", [source])],
-                # NumPy's declarations go into the C.
-                build_dir=f"build/cython-numpy{np.__version__}",
+        # A source is translated once, and its C copied for each module, with the module's name: a
+        # copy each, as objects are named after sources.
+        own = f"fastrnn._kernels.{source.removeprefix('src_pyx/').removesuffix('.pyx')}"
+        if own not in translated:
+            (translated[own],) = cythonize(
+                [Extension(own, [source])],
+                build_dir=build_dir,
                 include_path=SOURCES,
                 compiler_directives=directives,
                 quiet=True,
             )
-        made, module = translated[source], name.rpartition(".")[2]
-        ext = Extension(name, made.sources, depends=made.depends)
+        made = translated[own]
+        ext = Extension(name, [renamed(made.sources[0], own, name, build_dir)])
+        ext.depends = made.depends
         ext.include_dirs = [*SOURCES, np.get_include()]
-        ext.define_macros = [*macros, (f"PyInit_{own}", f"PyInit_{module}"), *define]
+        ext.define_macros = [*macros, *define]
         ext.extra_compile_args = [*OPTIMIZE, *flags, *DEBUGGABLE]
         ext.extra_link_args = STRIP
         ext.optional = WANTED != "yes"
@@ -94,6 +94,28 @@ def extensions():
         of_int8 = [("FASTRNN_REAL_BITS", 32), ("FASTRNN_INT8", 1)]
         add(f"{name}_int8", "src_pyx/quantized.pyx", smaller, of_int8)
     return found
+
+
+def renamed(path, own, name, build_dir):
+    """Return the path of a copy of a module's C under another name; written only if it changed.
+
+    Functions keep the old name in their `__module__`, which is in a table with lengths.
+    """
+    module = name.rpartition(".")[2]
+    with open(path, encoding="utf-8") as file:
+        code = file.read()
+    code = code.replace(f'"{own}', f'"{name}').replace(
+        f"PyInit_{own.rpartition('.')[2]}", f"PyInit_{module}"
+    )
+    copy = os.path.join(build_dir, f"{module}.c")
+    old = None
+    if os.path.exists(copy):
+        with open(copy, encoding="utf-8") as file:
+            old = file.read()
+    if code != old:
+        with open(copy, "w", encoding="utf-8", newline="\n") as file:
+            file.write(code)
+    return copy
 
 
 class BuildExt(build_ext):

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from fastrnn._types import SequencesLike, StateLikeT, StateT
+
+if TYPE_CHECKING:
+    from fastrnn.layers.linear import Linear
+    from fastrnn.layers.quantized import QuantizedLinear, QuantizedRecurrent
+    from fastrnn.layers.recurrent import Recurrent
+
+ModelT = TypeVar("ModelT")
 
 
-def quantize(model: Any, calibration: Any = None) -> Any:
+@overload
+def quantize(
+    model: Recurrent[StateT, StateLikeT], calibration: SequencesLike | None = ...
+) -> QuantizedRecurrent[StateT, StateLikeT]: ...
+
+
+@overload
+def quantize(model: Linear, calibration: SequencesLike | None = ...) -> QuantizedLinear: ...
+
+
+@overload
+def quantize(model: ModelT, calibration: SequencesLike | None = ...) -> ModelT: ...
+
+
+def quantize(model: Any, calibration: SequencesLike | None = None) -> Any:
     """Return a copy of a model or layer with int8 weights, for inference: smaller and faster.
 
     Weight matrices become int8, with one scale for each row, max(abs(w)) / 127, and are a quarter

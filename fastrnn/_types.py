@@ -15,7 +15,7 @@ StateLikeT = TypeVar("StateLikeT")
 if not TYPE_CHECKING:  # numpy.typing would add to the time of an import
     ArrayLike = DTypeLike = HasArray = Any
     PairLike = StatesLike = States = RowsLike = SequencesLike = SeriesLike = PhaseLike = Any
-    Batch = BatchesLike = Indexed = ClassWeight = Any
+    Batch = BatchesLike = Indexed = ClassWeight = Communicator = Any
 else:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Literal, Protocol
@@ -58,6 +58,15 @@ else:
             """Return the number of batches."""
 
     BatchesLike = Iterable[Batch] | Callable[[], Iterable[Batch]] | Indexed
+
+    class Communicator(Protocol):
+        """A communicator of mpi4py, or one with its methods."""
+
+        def Get_rank(self) -> int:  # noqa: N802
+            """Return the number of this process."""
+
+        def Get_size(self) -> int:  # noqa: N802
+            """Return the number of processes."""
 
     class HasArray(Protocol):
         """An array of any library."""

@@ -109,7 +109,7 @@ class Loss(ABC):
     @abstractmethod
     def checked_target(
         self,
-        target: Any,
+        target: ArrayLike,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         name: str = "target",
@@ -146,7 +146,7 @@ class Loss(ABC):
 
     def _taken(
         self,
-        target: Any,
+        target: ArrayLike,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         name: str,
@@ -202,7 +202,7 @@ class Elementwise(_Compiled):
 
     def checked_target(
         self,
-        target: Any,
+        target: ArrayLike,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         name: str = "target",
@@ -305,7 +305,7 @@ class BinaryCrossEntropy(Elementwise):
 
     def checked_target(
         self,
-        target: Any,
+        target: ArrayLike,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         name: str = "target",
@@ -350,7 +350,7 @@ class CrossEntropy(_Compiled):
 
     def checked_target(
         self,
-        target: Any,
+        target: ArrayLike,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         name: str = "target",
@@ -366,7 +366,7 @@ class CrossEntropy(_Compiled):
 
     def _taken(
         self,
-        target: Any,
+        target: ArrayLike,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         name: str,
@@ -472,7 +472,7 @@ class FunctionLoss(Loss):
 
     def checked_target(
         self,
-        target: Any,
+        target: ArrayLike,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         name: str = "target",

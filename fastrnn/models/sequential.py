@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from fastrnn import _checks, losses, optim
 from fastrnn._files import model_file
-from fastrnn._types import Array, ArrayLike, Batch, BatchesLike, HasArray, SequencesLike
+from fastrnn._types import (
+    Array,
+    ArrayLike,
+    Batch,
+    BatchesLike,
+    Communicator,
+    HasArray,
+    SequencesLike,
+)
 from fastrnn.layers.base import Layer
 from fastrnn.models import architecture
 from fastrnn.models.chain import Chain, expect_sequence
 from fastrnn.models.exclusive import Exclusive
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Comm
-
     from fastrnn.models.callback import Callback
     from fastrnn.models.evaluation import Objective
     from fastrnn.models.history import History
@@ -155,7 +161,7 @@ class Sequential(Chain):
         validation_batch_size: int | None = None,
         bptt: int | None = None,
         stateful: bool = False,
-        comm: Comm | None = None,
+        comm: Communicator | None = None,
         shards: int | None = None,
     ) -> History:
         """Train the model.

@@ -10,14 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 from unicodedata import normalize
 
 import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._types import Array
+from fastrnn._types import Array, Communicator
 from fastrnn.layers import Dropout, Embedding, Linear
 from fastrnn.losses import cross_entropy
 from fastrnn.models import estimators, quantization
@@ -27,10 +27,6 @@ from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
 from fastrnn.text._evaluation import adaptive_bits, mean_bits
 from fastrnn.text._training import Budget, Progress, Record, Validation
-
-if TYPE_CHECKING:
-    from mpi4py.MPI import Comm
-
 
 #: The default budget: characters after which the learning curve of a megabyte of text flattens
 #: (about 6 epochs), and a limit of the epochs over a small text.
@@ -285,7 +281,7 @@ class CharLM(estimators.Settings):
         resume: bool = False,
         callbacks: Sequence[Callback] | None = None,
         verbose: int = 1,
-        comm: Comm | None = None,
+        comm: Communicator | None = None,
         shards: int | None = None,
     ) -> Self:
         """Train from scratch, or train further.

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._files import model_file
-from fastrnn._types import Array, ArrayLike
+from fastrnn._types import Array, ArrayLike, ClassWeight
 from fastrnn.layers import Dropout, Embedding
 from fastrnn.losses import checked_weight
 from fastrnn.models import class_labels, estimators, quantization, weighting
@@ -162,7 +162,7 @@ class TextClassifier(estimators.Settings):
     clip_norm: float = 1.0
     batch_size: int = 32
     epochs: int | None = None
-    class_weight: Any = None
+    class_weight: ClassWeight | None = None
     early_stopping: bool = False
     validation_fraction: float = 0.1
     n_iter_no_change: int = 10
