@@ -1,4 +1,7 @@
-"""The scripts of the guide to engines run, each where its engine is installed."""
+"""The scripts of the guide to engines run, each where its engine is installed.
+
+They are ``py`` blocks: each is a script of its own, which test_docs_pages.py leaves to these tests.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def scripts(heading: str) -> list[str]:
     (section,) = re.findall(
         rf"^## {heading}\n(.*?)(?=^## |\Z)", GUIDE.read_text("utf-8"), re.M | re.S
     )
-    return re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S)
+    return re.findall(r"^```py\n(.*?)^```$", section, re.M | re.S)
 
 
 def run(tmp_path: Path, script: str, *launcher: str) -> str:
@@ -93,4 +96,4 @@ def test_ray_example(tmp_path: Path) -> None:
 def test_every_script_is_run() -> None:
     headings = ["joblib and scikit-learn", "Dask", "Optuna", "MPI", "Spark", "Ray"]
     run_here = sum(len(scripts(heading)) for heading in headings)
-    assert GUIDE.read_text("utf-8").count("```python\n") == run_here
+    assert GUIDE.read_text("utf-8").count("```py\n") == run_here
