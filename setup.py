@@ -1,8 +1,9 @@
 """Build: one Cython source, compiled once for each instruction set and dtype.
 
 FASTRNN_BUILD_EXT  "yes": a failed extension is fatal; "no": build none; default: warn and go on.
-FASTRNN_DEBUG      "1": bounds checks, assertions, workspaces filled with NaN and guarded.
-CFLAGS, LDFLAGS    come before our own flags: with FASTRNN_DEBUG for sanitizers (CONTRIBUTING.md).
+FASTRNN_DEBUG      "1": bounds checks, assertions, workspaces full of NaN between guard pages.
+FASTRNN_VARIANTS   names of instruction sets, by commas: build for these alone.
+CFLAGS, LDFLAGS    come before our own flags: with FASTRNN_DEBUG for sanitizers (tests/sanitize.py).
 """
 
 import os
@@ -32,6 +33,8 @@ elif not MSVC and MACHINE in ("x86_64", "amd64"):
         "avx2": [*AVX2, "-mno-avx512f"],
         "avx512": [*AVX2, *AVX512],
     }
+if chosen := os.environ.get("FASTRNN_VARIANTS"):
+    VARIANTS = {name: VARIANTS[name] for name in chosen.split(",")}
 SOURCES = ["src_pyx", "src_pyx/lib", "src_pyx/cells", "src_pyx/scan"]
 # Neither -ffast-math nor contraction: the source says what is rounded, for equal bits everywhere.
 FLOATS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]

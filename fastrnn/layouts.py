@@ -341,7 +341,7 @@ def unpack_onnx(
     """
     order = _ONNX_GATES[_checks.choice(operator, "operator", _ONNX_GATES)]
     G = len(order)
-    given = {name: _checks.numeric(value, name) for name, value in weights.items()}
+    given = _named(weights)
     recurrent = _checks.expect_shape(given["weight_hh"], "weight_hh", ("G*H", "H"))
     H = recurrent.shape[1]
     _checks.expect_shape(recurrent, "weight_hh", (G * H, H))
@@ -354,7 +354,8 @@ def unpack_onnx(
         for bias, name in zip(biases, ("bias_ih", "bias_hh"), strict=True):
             _checks.expect_shape(bias, name, (G * H,))
         B = np.concatenate([_reordered(bias, order) for bias in biases])
-    if _ONNX_PEEPHOLES[0] in given:
+    if given.keys() & set(_ONNX_PEEPHOLES):
+        _expect_names(given, _ONNX_PEEPHOLES)
         P = np.concatenate([_checks.expect_shape(given[n], n, (H,)) for n in _ONNX_PEEPHOLES])
     return W, R, B, P
 
@@ -450,7 +451,7 @@ def unpack_keras(
     [(1, 6), (2, 6), (2, 6)]
     """
     order = _KERAS_GATES[_checks.choice(layer, "layer", _KERAS_GATES)]
-    given = {name: _checks.numeric(value, name) for name, value in weights.items()}
+    given = _named(weights)
     H = _checks.expect_shape(given["weight_hh"], "weight_hh", ("G*H", "H")).shape[1]
     rows = len(order) * H
     _checks.expect_shape(given["weight_hh"], "weight_hh", (rows, H))
@@ -497,6 +498,21 @@ def _bias_laid_out(bias: Array, layout: str, keepdims: bool) -> Array:
     if not _checks.flag(keepdims, "keepdims"):
         return bias.copy()
     return bias.reshape((-1, 1) if layout == "columns" else (1, -1)).copy()
+
+
+def _named(weights: Any) -> dict[str, Array]:
+    """Return the arrays of a mapping, of which two must be there."""
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"weights: expected a mapping, got {type(weights).__name__}")
+    _expect_names(weights, ("weight_ih", "weight_hh"))
+    return {name: _checks.numeric(value, name) for name, value in weights.items()}
+
+
+def _expect_names(weights: Mapping[str, Any], names: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in weights]:
+        raise ValueError(
+            f"weights: expected {', '.join(names)}, got none of the name {', '.join(missing)}"
+        )
 
 
 def _unpacked(grads: Any, gates: int) -> tuple[Array, Array, Array | None]:

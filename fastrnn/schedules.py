@@ -82,7 +82,10 @@ class ExponentialDecay:
 
     def __call__(self, step: int) -> float:
         """Return the learning rate after `step` steps."""
-        return float(self.lr * self.gamma ** (step / self.steps))
+        try:
+            return float(self.lr * self.gamma ** (step / self.steps))
+        except OverflowError:
+            raise ValueError(f"step: expected a finite learning rate, got step {step}") from None
 
 
 @dataclass(frozen=True)

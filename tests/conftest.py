@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,20 @@ def precision(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20260101)
+
+
+@pytest.fixture(params=["start", "end"])
+def guarded(request: pytest.FixtureRequest) -> Callable[[np.ndarray], np.ndarray]:
+    """``guarded(array)``: a copy next to memory whose access is a crash, before or after it."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs mprotect")
+    path = Path(__file__).with_name("guards.py")
+    spec = importlib.util.spec_from_file_location("guards", path)
+    assert spec is not None
+    assert spec.loader is not None
+    guards = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(guards)
+    return partial(guards.guarded, place=request.param)
 
 
 @pytest.fixture

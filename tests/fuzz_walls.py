@@ -141,6 +141,17 @@ def shown(value: Any) -> str:
     return repr(value)[:99]
 
 
+def unclear_part(error: Exception) -> str:
+    """Return the part of fastrnn that raised an error that is not clear; "" of a clear one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    of = [f for f in frames if f.filename.startswith(PACKAGE)][-2:]
+    # Without frames of fastrnn, the fuzzer's own use of NumPy raised it.
+    if isinstance(error, CLEAR) or not of:
+        return ""
+    where = "".join(f"{f.filename.removeprefix(PACKAGE)}:{f.lineno}, " for f in of)
+    return f"{where}{type(error).__name__}: {error}"[:200].replace("\n", " ")
+
+
 class Numbers:
     """Random choices, and good and strange arguments."""
 
@@ -335,14 +346,10 @@ class World(Numbers):
     def failed(self, error: Exception) -> None:
         kind = type(error).__name__
         self.note(f"    {kind}: {error}"[:300])
-        frames = traceback.extract_tb(error.__traceback__)
-        of = [f for f in frames if f.filename.startswith(PACKAGE)][-2:]
         self.outcomes[kind] += 1
-        clear = isinstance(error, CLEAR) or (self.raced and isinstance(error, IndexError))
-        # Without frames of fastrnn, the fuzzer's own use of NumPy raised it.
-        if of and not clear and not self.private:
-            where = "".join(f"{f.filename.removeprefix(PACKAGE)}:{f.lineno}, " for f in of)
-            self.unclear[f"{where}{kind}: {error}"[:200].replace("\n", " ")] += 1
+        where = unclear_part(error)
+        if where and not self.private and not (self.raced and isinstance(error, IndexError)):
+            self.unclear[where] += 1
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call; occasionally another thread changes the arguments meanwhile."""
@@ -766,6 +773,22 @@ def walk(
     return outcomes, unclear
 
 
+def begin(path: str | None) -> Callable[[str], None]:
+    """Set up the process; return what writes lines to a file, if there is to be one."""
+    faulthandler.enable()
+    warnings.simplefilter("ignore")
+    sys.setswitchinterval(1e-5)
+    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # which needs more address space
+        resource.setrlimit(resource.RLIMIT_AS, (SPACE, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if path else None
+
+    def note(line: str) -> None:
+        if log is not None:
+            os.write(log, f"{line}\n".encode(errors="replace"))
+
+    return note
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -776,17 +799,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=fastrnn.backends(), help="that alone")
     parser.add_argument("--log", help="a file for what is done, written before it is done")
     args = parser.parse_args()
-    faulthandler.enable()
-    warnings.simplefilter("ignore")
-    sys.setswitchinterval(1e-5)
-    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # which needs more address space
-        resource.setrlimit(resource.RLIMIT_AS, (SPACE, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    log = os.open(args.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if args.log else None
-
-    def note(line: str) -> None:
-        if log is not None:
-            os.write(log, f"{line}\n".encode(errors="replace"))
-
+    note = begin(args.log)
     backends = (args.backend,) if args.backend else fastrnn.backends()
     with fastrnn.use_backend(backends[0]):
         outcomes, unclear = walk(args, backends, note)

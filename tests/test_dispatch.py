@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -62,6 +63,42 @@ def test_unavailable_in_environment(name):
     code, out, _ = python(hide + "import fastrnn; print(*fastrnn.backends())")
     assert code == 0
     assert out.split() == [other for other in fastrnn.backends() if other != name]
+
+
+def test_a_later_change_of_the_environment():
+    """It is read at import: afterwards, what runs stays, and a child refuses."""
+    code = "import fastrnn, os, subprocess, sys; before = fastrnn.backend()\n"
+    code += "os.environ['FASTRNN_BACKEND'] = 'avx1024'; fastrnn.LSTM(2, 3)([[1.0, 2.0]])\n"
+    code += "assert fastrnn.backend() == before\n"
+    code += "child = [sys.executable, '-P', '-c', 'import fastrnn']\n"
+    code += "done = subprocess.run(child, capture_output=True, text=True)\n"
+    code += "print(done.returncode, done.stderr.strip().rpartition('\\n')[2])"
+    code, out, error = python(code)
+    assert (code, error) == (0, "")
+    assert out.startswith("1 ValueError: FASTRNN_BACKEND: 'avx1024' is not a backend; expected one")
+
+
+@pytest.mark.skipif(
+    "avx2" not in fastrnn.backends() or not shutil.which("qemu-x86_64-static"), reason="needs qemu"
+)
+@pytest.mark.parametrize(
+    ("cpu", "name", "backends"),
+    [
+        ("Nehalem", "avx512", "'baseline', 'reference'"),
+        ("Nehalem", "avx2", "'baseline', 'reference'"),
+        ("Haswell", "avx512", "'avx2', 'baseline', 'reference'"),
+    ],
+)
+def test_a_backend_that_an_emulated_cpu_lacks(cpu, name, backends):
+    """An error, not an illegal instruction."""
+    command = ["qemu-x86_64-static", "-cpu", cpu, sys.executable, "-P", "-c", "import fastrnn"]
+    done = subprocess.run(
+        command, env=os.environ | {"FASTRNN_BACKEND": name, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"FASTRNN_BACKEND: {name!r} can't run on this machine" in done.stderr
+    assert done.stderr.strip().endswith(f"expected one of {backends}")
 
 
 def test_a_missing_instruction_set():

@@ -22,9 +22,9 @@ T, B, I, H = 6, 3, 5, 7
 class Call:
     """Valid arguments of `forward` and `backward`, by name, and the calls."""
 
-    def __init__(self, cell, dtype, rng, packed=None, T=T, B=B):
+    def __init__(self, cell, dtype, rng, packed=None, T=T, B=B, H=H, **options):
         self.kernels = dispatch.kernels(dtype)
-        self.config = CellConfig(input_size=I, hidden_size=H)
+        self.config = CellConfig(input_size=I, hidden_size=H, **options)
         shapes = cell.weight_shapes(self.config)
         self.weights = [rng.normal(size=s).astype(dtype) for s in shapes.values()]
         self.packed = packed or self.kernels.Packed(cell, self.config, self.weights)
@@ -101,6 +101,25 @@ def test_every_array_is_checked(call):
             for other in wrong(array, name in OUTPUTS):
                 with pytest.raises((ValueError, TypeError), match=r"^(\w+|\w+\[\d\]): expected"):
                     run(**{key: other})
+
+
+@pytest.mark.parametrize("sizes", [{}, {"T": 3, "B": 9, "H": 33}], ids=["small", "wide"])
+def test_arrays_next_to_unreadable_memory(sizes, precision, cell, compiled, rng, guarded):
+    options = sizes | precision
+    if "matmul_precision" in precision and cell.name.startswith("indrnn"):
+        del options["matmul_precision"]
+    dtype, seed = np.dtype(options.pop("dtype")), int(rng.integers(2**32))
+    calls = [Call(cell, dtype, np.random.default_rng(seed), **options) for _ in range(2)]
+    near = calls[1]
+    for arrays in (near.of_forward, near.of_backward):
+        arrays |= {name: guarded(a) for name, a in arrays.items()}
+    near.weights = [guarded(w) for w in near.weights]
+    near.packed = near.kernels.Packed(cell, near.config, near.weights)
+    for call in calls:
+        call.forward()
+        call.backward()
+    for name, a in (calls[0].of_forward | calls[0].of_backward).items():
+        assert (near.of_forward | near.of_backward)[name].tobytes() == a.tobytes()
 
 
 def test_what_is_no_array_in_a_long_call(cell, dtype, backend, rng):

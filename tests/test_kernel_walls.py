@@ -225,6 +225,19 @@ def test_arrays_are_checked(
 
 
 @pytest.mark.parametrize("name", CALLS)
+def test_arrays_next_to_unreadable_memory(
+    name: str, dtype: Any, compiled: str, rng: np.random.Generator, guarded: Any
+) -> None:
+    call = CALLS[name]
+    right = call.arrays(rng, dtype)
+    near = {n: guarded(a) for n, a in right.items()}
+    for arrays in (right, near):
+        call.run(Twin(dtype), arrays)
+    for n in call.out:
+        assert near[n].tobytes() == right[n].tobytes()
+
+
+@pytest.mark.parametrize("name", CALLS)
 def test_none_is_an_error_and_no_crash(
     name: str, dtype: Any, backend: str, rng: np.random.Generator
 ) -> None:

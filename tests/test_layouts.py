@@ -292,3 +292,23 @@ def test_keras_weights_that_do_not_fit() -> None:
         layouts.unpack_keras(
             "GRU", {"weight_ih": kernel.T, "weight_hh": recurrent.T, "bias_hh": np.ones(5)}
         )
+
+
+@pytest.mark.parametrize("missing", ["weight_ih", "weight_hh"])
+@pytest.mark.parametrize(
+    "unpack", [layouts.unpack_onnx, layouts.unpack_keras], ids=["ONNX", "Keras"]
+)
+def test_weights_without_a_name(unpack, missing):
+    weights = {"weight_ih": np.ones((12, 2)), "weight_hh": np.ones((12, 3))}
+    del weights[missing]
+    with pytest.raises(ValueError, match=f"^weights: expected .* got none of the name {missing}$"):
+        unpack("LSTM", weights)
+    with pytest.raises(TypeError, match=r"^weights: expected a mapping, got list"):
+        unpack("LSTM", [*weights.values()])
+
+
+def test_some_peepholes_only():
+    weights = {"weight_ih": np.ones((12, 2)), "weight_hh": np.ones((12, 3))}
+    weights["weight_cf"] = np.ones(3)
+    with pytest.raises(ValueError, match=r"got none of the name weight_ci, weight_co$"):
+        layouts.unpack_onnx("LSTM", weights)

@@ -243,6 +243,7 @@ def test_arguments_are_checked():
     x, y = vectors()
     for wrong, kind, message in [
         ({"shards": 0}, ValueError, "shards: expected"),
+        ({"shards": 2**32}, ValueError, "shards: expected at most 65536, got 4294967296"),
         ({"comm": 3}, TypeError, "comm: expected a communicator of mpi4py"),
     ]:
         with pytest.raises(kind, match=message):

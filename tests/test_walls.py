@@ -14,21 +14,21 @@ import pytest
 
 import fastrnn
 
-WALK = Path(__file__).with_name("fuzz_walls.py")
-ACTIONS = 1000
+WALK, ENTRIES = (Path(__file__).with_name(f"fuzz_{name}.py") for name in ("walls", "entries"))
+#: Of the first; and calls of the second: the right ones of each entry, and more.
+ACTIONS, CALLS = 1000, 1500
 #: Makes glibc overwrite freed memory, which reveals later reads.
 PERTURBED = {"MALLOC_PERTURB_": "165", "OPENBLAS_NUM_THREADS": "1"}
 
 
-# In a process of its own, whose crash is reported with the actions before it.
-def test_a_walk_ends_well(backend: str, tmp_path: Path) -> None:
+def run(fuzzer: Path, tmp_path: Path, *options: str) -> str:
+    """Run a fuzzer in a process of its own, whose crash is reported with what came before it."""
     log = tmp_path / "log"
-    command = [sys.executable, str(WALK), f"--actions={ACTIONS}", "--seed=1", f"--log={log}"]
+    command = [sys.executable, str(fuzzer), "--seed=1", f"--log={log}", *options]
     # Import the same packages as here, whatever the working directory.
     paths = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
-        [*command, f"--backend={backend}"],
-        env=os.environ | PERTURBED | {"PYTHONPATH": paths},
+        command, env=os.environ | PERTURBED | {"PYTHONPATH": paths},
         capture_output=True, text=True, errors="replace", timeout=600, check=False,
     )  # fmt: skip
     last = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
@@ -36,7 +36,15 @@ def test_a_walk_ends_well(backend: str, tmp_path: Path) -> None:
         f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n"
         f"{done.stderr[-3000:]}\nlast:\n{last}"
     )
-    assert f"{fastrnn.backend()}:" in done.stdout
+    return done.stdout
+
+
+def test_a_walk_ends_well(backend: str, tmp_path: Path) -> None:
+    assert f"{backend}:" in run(WALK, tmp_path, f"--actions={ACTIONS}", f"--backend={backend}")
+
+
+def test_every_public_entry_point(tmp_path: Path) -> None:
+    assert "went through" in run(ENTRIES, tmp_path, f"--calls={CALLS}")
 
 
 def test_what_a_class_says_of_its_cells_is_fixed(recurrent: Any) -> None:

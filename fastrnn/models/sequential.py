@@ -237,10 +237,10 @@ class Sequential(Chain):
             with the same weights. Callbacks run on all ranks, but only rank 0 shows progress and
             writes checkpoints. If one fails, all raise an error.
         shards : int, optional
-            Number of parts into which each batch is cut, whose gradients are added along a balanced
-            binary tree: the same bits come out for any number of processes up to `shards`, one
-            included. Each takes whole subtrees: fastest are powers of two. Dropout is drawn by
-            seed, step and part. Default: 16 with `comm`; without, batches are not cut.
+            Number of parts, up to 65536, into which each batch is cut, whose gradients are added
+            along a balanced binary tree: the same bits come out for any number of processes up to
+            `shards`, one included. Each takes whole subtrees: fastest are powers of two. Dropout is
+            drawn by seed, step and part. Default: 16 with `comm`; without, batches are not cut.
 
         Returns
         -------

@@ -26,6 +26,8 @@ from fastrnn.models.trainer import Trainer, rows_of
 
 #: Shards of a batch where only a communicator is given: the same bits for up to 16 ranks.
 SHARDS = 16
+#: At most: each is a Python object per step.
+MOST_SHARDS = 65536
 
 #: One optimizer step: for each shard of this rank a piece of its sequences, and the rows of the
 #: state that continue; None for a shard that has ended or has no rows.
@@ -318,7 +320,7 @@ class ShardedTrainer(Trainer):
 @contextmanager
 def sharded(comm: Any, shards: Any) -> Iterator[Callable[..., Trainer]]:
     """Yield what makes the training of these arguments of ``fit``, of which one may be None."""
-    shards = SHARDS if shards is None else _checks.size(shards, "shards")
+    shards = SHARDS if shards is None else _checks.size(shards, "shards", most=MOST_SHARDS)
     with ranks_of(comm) as ranks:
         yield partial(ShardedTrainer, ranks, shards)
 

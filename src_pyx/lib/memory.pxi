@@ -4,8 +4,6 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.math cimport NAN
 from libc.stdint cimport uintptr_t
-from libc.stdio cimport fprintf, stderr
-from libc.stdlib cimport abort
 from libc.string cimport memset
 from vec cimport real
 
@@ -14,6 +12,11 @@ cdef extern from "Python.h":
 
 cdef extern from "vec.h" nogil:
     const bint FASTRNN_DEBUG
+
+cdef extern from "guards.h" nogil:
+    const bint GUARDED
+    char *take_guarded(size_t size)
+    void release_guarded(char *data, size_t size)
 
 
 cdef enum:
@@ -69,7 +72,7 @@ cdef void release(Piece piece) noexcept:
 cdef class Buffer:
     """A 64-byte aligned array, made by `buffer_of`.
 
-    A debug build fills it with NaN and guards both ends.
+    A debug build fills it with NaN and puts it between guard pages: guards.h.
     """
 
     cdef Piece piece
@@ -77,34 +80,30 @@ cdef class Buffer:
     cdef Py_ssize_t count
 
     cdef int take(self, Py_ssize_t count) except -1:
-        cdef Py_ssize_t i, guard = 64 if FASTRNN_DEBUG else 0
+        cdef Py_ssize_t i
         if not 0 <= count <= PY_SSIZE_T_MAX // 16:
             raise MemoryError(f"can't allocate memory for {count} numbers")
-        self.piece = allocate(count * sizeof(real) + 64 + 2 * guard)
-        if self.piece.memory is NULL:
+        if GUARDED:
+            self.data = <real *>take_guarded(count * sizeof(real))
+        else:
+            self.piece = allocate(count * sizeof(real) + 64)
+            if self.piece.memory is not NULL:
+                self.data = <real *>((<uintptr_t>self.piece.memory + 63) & ~<uintptr_t>63)
+        if self.data is NULL:
             raise MemoryError(f"can't allocate memory for {count} numbers")
-        self.data = <real *>((<uintptr_t>self.piece.memory + guard + 63) & ~<uintptr_t>63)
         self.count = count
         if FASTRNN_DEBUG:
             for i in range(count):
                 self.data[i] = NAN
-            memset(<char *>self.data - guard, 0x5A, guard)
-            memset(<char *>(self.data + count), 0x5A, guard)
         return 0
 
     def __dealloc__(self):
-        cdef Py_ssize_t i
-        if self.piece.memory is NULL:
+        if self.data is NULL:
             return
-        if FASTRNN_DEBUG:
-            for i in range(64):
-                if (
-                    (<char *>self.data)[i - 64] != 0x5A
-                    or (<char *>(self.data + self.count))[i] != 0x5A
-                ):
-                    fprintf(stderr, "fastrnn: a kernel wrote outside of its workspace\n")
-                    abort()
-        release(self.piece)
+        if GUARDED:
+            release_guarded(<char *>self.data, self.count * sizeof(real))
+        else:
+            release(self.piece)
 
 
 cdef Buffer buffer_of(Py_ssize_t count):
