@@ -3,7 +3,7 @@
 The blocks of a page run in order, in one namespace and one folder. ``python`` blocks with prompts
 are doctests; others are executed, and a ``text`` block right after one holds what it prints. Of
 ``sh`` blocks, commands that install or download are left out. A page that needs an optional package
-says so at its top: ``requires: torch``.
+says so at its top, and a block in a comment before it: ``requires: torch``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ import pytest
 HERE = Path(__file__).parent.parent
 DOCS = HERE / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)
+README = [HERE / "README.md"] if (HERE / "README.md").exists() else []
 
 #: What numbers and paths that differ from machine to machine are written as.
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -47,18 +49,20 @@ class Block(NamedTuple):
     text: str
     #: What it prints, if the page says it.
     output: str | None
+    #: Packages without which it is not run.
+    requires: list[str]
 
 
 def blocks(page: str) -> Iterator[Block]:
     """Yield the blocks of code of a page."""
-    fence = r"^```(\w+)\n(.*?)^```$"
+    fence = r"(?:^<!-- requires: ([\w ]*) -->\n)?^```(\w+)\n(.*?)^```$"
     found = list(re.finditer(fence, page, flags=re.MULTILINE | re.DOTALL))
     for i, match in enumerate(found):
         after = found[i + 1] if i + 1 < len(found) else None
-        follows = after and after[1] == "text" and not page[match.end() : after.start()].strip()
-        yield Block(
-            match[1], page[: match.start()].count("\n") + 2, match[2], after[2] if follows else None
-        )
+        follows = after and after[2] == "text" and not page[match.end() : after.start()].strip()
+        line = page[: match.start(2)].count("\n") + 2
+        output = after[3] if after and follows else None
+        yield Block(match[2], line, match[3], output, (match[1] or "").split())
 
 
 def run_doctest(block: Block, names: dict[str, object], where: str) -> None:
@@ -109,15 +113,25 @@ def test_guarantees_name_tests_that_exist() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
+def page_id(path: Path) -> str:
+    # The README needs torch for one block.
+    return str(path.relative_to(DOCS)) if path.is_relative_to(DOCS) else "README.md, with torch"
+
+
+@pytest.mark.parametrize("path", [*README, *PAGES], ids=page_id)
 def test_page(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = path.read_text(encoding="utf-8")
     for package in required(page):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
+    left_out: list[str] = []
     with np.printoptions():
         for block in blocks(page):
+            missing = [name for name in block.requires if find_spec(name) is None]
+            left_out += missing
+            if missing:
+                continue
             where = f"{path.relative_to(HERE)}:{block.line}"
             if block.language == "python" and ">>> " in block.text:
                 run_doctest(block, names, where)
@@ -125,3 +139,5 @@ def test_page(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
                 expect(block, run_python(block, names, where))
             elif block.language == "sh":
                 expect(block, run_shell(block))
+    if left_out:
+        pytest.skip(f"all but the blocks that need {', '.join(left_out)}")
