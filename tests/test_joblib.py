@@ -106,6 +106,10 @@ def threads(X):
     net = sequential(64)
     net.fit(X, X[:, -1, 0], batch_size=200, callbacks=[Count()], verbose=0)
     return fastrnn.get_num_threads(), max(most) - before
+
+def limit(estimator, X, y):
+    """Return, as a score, how many threads kernels may use."""
+    return fastrnn.get_num_threads()
 '''
 
 SAME = f"""{MODEL}{TASKS}
@@ -126,6 +130,9 @@ if __name__ == "__main__":
             with joblib.parallel_config(backend=backend):
                 scores = search.fit(x, y).cv_results_["mean_test_score"]
             said["search " + backend] = scores.tolist()
+        if backend == "loky":
+            limits = GridSearchCV(search.estimator, grid, cv=2, n_jobs=-1, scoring=limit)
+            said["limits"] = limits.fit(x, y).cv_results_["mean_test_score"].tolist()
     said["CPUs"] = joblib.cpu_count()
     print(json.dumps(said))
 """
@@ -176,6 +183,7 @@ def test_same_bits_in_workers(tmp_path):
         if backend != "threading":
             assert (kind, writeable) == ("memmap", False)
     assert said["search loky"] == said["search threading"] == said["search alone"]
+    assert said["limits"] == [1.0] * 4  # of as many workers as CPUs
     each = max(1, said["CPUs"] // 2)
     assert all(n == each and added < each for n, added in said["threads"]), said
 

@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from fastrnn.callbacks import Callback, Checkpoint
 from fastrnn.models.estimators import CELLS, holdout
 from fastrnn.optim import Adam
 from fastrnn.sklearn import SequenceClassifier, SequenceRegressor
@@ -220,6 +221,36 @@ def test_memory_mapped(kind: Any, cell: str, tmp_path: Any) -> None:
         model.partial_fit(X, y)
         mapped.partial_fit(X, y)
     assert mapped.loss_curve_ == model.loss_curve_
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+def test_callbacks(kind: Any, early_stopping: bool, tmp_path: Any) -> None:
+    """A training that a checkpoint resumes ends as one that was not interrupted."""
+
+    class Fails(Callback):
+        def __init__(self, at: int) -> None:
+            self.at = at
+
+        def on_epoch_end(self, epoch: int, logs: Any) -> None:
+            assert ("validation_score" in logs) is early_stopping
+            if epoch == self.at:
+                raise OSError("no more disk")
+
+    X, y = ragged()
+    y = y if kind is SequenceClassifier else np.array([x[-1] for x in X])
+    options = QUICK | {"max_epochs": 6, "early_stopping": early_stopping, "tol": 0.0}
+    whole = kind(dropout=0.1, validation_fraction=0.3, **options).fit(X, y)
+    resumed = kind(dropout=0.1, validation_fraction=0.3, **options)
+    keep = Checkpoint(tmp_path / "training")
+    with pytest.raises(OSError, match="no more disk"):
+        resumed.fit(X, y, callbacks=[Fails(3), keep])
+    resumed.fit(X, y, callbacks=[Fails(9), keep])
+    assert resumed.loss_curve_ == whole.loss_curve_
+    assert resumed.validation_scores_ == whole.validation_scores_
+    np.testing.assert_array_equal(resumed.predict(X), whole.predict(X))
+    with pytest.raises(TypeError, match="callbacks: expected a list, got Callback"):
+        resumed.fit(X, y, callbacks=Callback())
 
 
 def test_holdout_is_stratified_and_loses_no_class() -> None:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -66,6 +66,19 @@ class BestEpoch(Callback):
         """Restore the best weights."""
         if self._weights:
             self.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scores, and the best weights."""
+        return {
+            "scores": self.scores, "best": self.best, "waited": self._waited,
+            "weights": self._weights,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that :meth:`state_dict` returned."""
+        self.scores = [*map(float, state["scores"])]
+        self.best, self._waited = float(state["best"]), int(state["waited"])
+        self._weights = dict(state["weights"])
 
 
 class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
