@@ -4,10 +4,11 @@ python tests/fuzz_files.py --files 20000 [--seed N]
 python tests/fuzz_files.py --files 1 --seed N --first K        repeat the one that failed
 python tests/fuzz_files.py --kills 200                         SIGKILL in saves and in checkpoints
 
-Model files, checkpoints and, where onnx and h5py are installed, files of ONNX and Keras are
-damaged: bytes are changed, cut, put in and exchanged, and what files say about themselves is
-changed in their own terms, with checksums that are right again. What is loaded nevertheless is
-used. Only a ValueError, TypeError or OSError may come out, within SECONDS and SPACE.
+Model files, checkpoints and, where onnx, h5py and pandas are installed, files of ONNX and Keras
+and the commands' tables are damaged: bytes are changed, cut, put in and exchanged, and what files
+say about themselves is changed in their own terms, with checksums that are right again. What is
+loaded nevertheless is used. Only a ValueError, TypeError or OSError may come out, within SECONDS
+and SPACE.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import faulthandler
+import gzip
 import io
 import json
 import os
@@ -29,6 +31,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,12 @@ try:
 except ImportError:
     h5py = None
 try:
+    import pandas as pd
+
+    from fastrnn.cli import _parser, series
+except ImportError:
+    pd = None
+try:
     from fastrnn import sklearn
 except ImportError:
     sklearn = None
@@ -70,6 +79,12 @@ ODD = (
     2**62, 2**63, 2**64, 10**30, -(2**63), 0.0, -0.5, 0.5, 1.5, 1e308, 1e-320, float("nan"),
     float("inf"), [], {}, [[]], [0], [1, 2], [None], {"": None}, {"array": "0"}, {"tuple": []},
     {"dict": {}}, [2**40] * 3, "a" * 300, [[[[[[[[0]]]]]]]],
+)  # fmt: skip
+CELLS = (
+    b"", b"nan", b"inf", b"-", b"1e999", b"1" * 400, b"1.000.000", b"1,5", b"2024-02-30", b"0x1",
+    b'"', b"9999-12-31", b"0001-01-01", b"24:00", b"\xff", b"\0", b"\xd9\xa1", b"1_0", b"-0",
+    b"1 0", b"2024-01-01T00:00:00+99:00", b"99999999999999999999", b"a" * 300, b"\r", b"x\x0cy",
+    b"$5", b"12/13/24", b"7",
 )  # fmt: skip
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I8", "U64", "U8", "BOOL", "C64", "F8_E4M3")
 NUMBERS = (np.nan, np.inf, -np.inf, 0, 1, -1, 1e-320, 3e38, 255)
@@ -129,7 +144,7 @@ def training(path: Path, epochs: int = 1, every: int | None = None) -> fastrnn.S
 
 def seeds(folder: Path) -> dict[str, list[Path]]:
     """Write whole files of each kind."""
-    for kind in ("fastrnn", "checkpoint", "onnx", "keras"):
+    for kind in ("fastrnn", "checkpoint", "onnx", "keras", "table"):
         (folder / kind).mkdir()
     own = folder / "fastrnn"
     text_models(own)
@@ -149,6 +164,8 @@ def seeds(folder: Path) -> dict[str, list[Path]]:
         external(folder / "onnx")
     if h5py is not None:
         keras_files(folder / "keras")
+    if pd is not None:
+        tables(folder / "table")
     return {kind.name: sorted(kind.iterdir()) for kind in folder.iterdir()}
 
 
@@ -187,6 +204,26 @@ def keras_files(folder: Path) -> None:
             group.attrs["weight_names"] = [n.encode() for n in names]
             for key, shape in zip(names, shapes, strict=True):
                 group[key] = np.full(shape, 0.1, np.float32)
+
+
+def tables(folder: Path) -> None:
+    days = np.datetime64("2024-01-01") + np.arange(50)
+    rows = [f"{day},{k},{k * 0.5},a" for k, day in enumerate(days)]
+    text = "\n".join(["date,n,x,id", *rows, ""])
+    (folder / "comma").write_text(text)
+    (folder / "semicolon").write_text(text.replace(".", ";;").replace(",", ";").replace(";;", ","))
+    (folder / "utf-16").write_text(text, encoding="utf-16")
+    (folder / "packed").write_bytes(gzip.compress(text.encode()))
+    with zipfile.ZipFile(folder / "zip", "w") as archive:
+        archive.writestr("table.csv", text)
+
+
+#: Options of the command that reads tables.
+OPTIONS = (
+    [], [], [], [], ["--time=date"], ["--id=id"], ["--fill=linear"], ["--fill=skip"],
+    ["--columns=n,x"], ["--decimal=,"], ["--sep=,"], ["--encoding=latin-1"], ["--dayfirst"],
+    ["--time-format=%d/%m/%y"], ["--time=n"],
+)  # fmt: skip
 
 
 # Damage.
@@ -361,6 +398,23 @@ def damaged_proto(message: Any, rng: np.random.Generator, depth: int = 0) -> Non
         message.Clear()
 
 
+def damaged_table(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return a table in which a few cells or rows are others."""
+    rows = [line.split(b",") for line in data.split(b"\n")]
+    for _ in range(rng.integers(1, 4)):
+        row, other = (rows[k] for k in rng.integers(len(rows), size=2))
+        match rng.integers(6):
+            case 0:
+                row[:] = other
+            case 1:
+                row.append(b"1")
+            case 2:
+                rows.insert(int(rng.integers(len(rows))), list(other))
+            case _:
+                row[rng.integers(len(row))] = CELLS[rng.integers(len(CELLS))]
+    return b"\n".join(b",".join(row) for row in rows)
+
+
 def damaged_zip(data: bytes, rng: np.random.Generator) -> bytes:
     """Return a file of Keras with another description."""
     with zipfile.ZipFile(io.BytesIO(data)) as file:
@@ -406,6 +460,14 @@ def use(model: Any) -> None:
     elif isinstance(model, fastrnn.Layer):
         model(np.ones((3, 2, model.input_size), np.float32))
     repr(model)
+    if isinstance(model, fastrnn.Sequential | CharLM | TextClassifier):
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / "again")
+            fastrnn.load(Path(folder) / "again")
+        with suppress(*CLEAR):  # of weights that are not finite, or are int8 already
+            fastrnn.quantize(model)
+    if hasattr(model, "stream"):
+        model.stream()
 
 
 class Files:
@@ -428,7 +490,8 @@ class Files:
         path = of[rng.integers(len(of))]
         kind = path.parent.name
         self._damage(kind, path, rng)
-        load = {"onnx": self._onnx, "keras": self._keras}.get(kind, self._own)
+        self.options = OPTIONS[rng.integers(len(OPTIONS))]
+        load = {"onnx": self._onnx, "keras": self._keras, "table": self._table}.get(kind, self._own)
         start = cpu_seconds()
         try:
             load(self.out)
@@ -445,7 +508,9 @@ class Files:
     def _damage(self, kind: str, path: Path, rng: np.random.Generator) -> None:
         data, way = self.data[path], rng.integers(3)
         others = [self.data[p] for p in self.whole[kind]]
-        if way == 0:
+        if kind == "table" and (way and path.name == "comma"):
+            made = damaged_table(data, rng)
+        elif way == 0 or kind == "table":
             made = damaged_bytes(data, others, rng)
         elif kind == "onnx":
             proto = onnx.ModelProto.FromString(data)
@@ -469,6 +534,9 @@ class Files:
         use(model)
         if isinstance(model, fastrnn.Layer):
             use(fastrnn.onnx.load(path, as_graph=True))
+
+    def _table(self, path: str) -> None:
+        series.read(_parser().parse_args(["forecast", path, *self.options]))
 
     def _keras(self, path: str) -> None:
         use(fastrnn.keras.load(path))
