@@ -127,7 +127,10 @@ def _initials(name: str) -> str:
 
 def real(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
     """Return `value` as a float, if it `fits`; `expected` describes what does."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    # A float is the usual case, and the check of an abstract class is slow.
+    if type(value) is not float and (
+        isinstance(value, bool) or not isinstance(value, numbers.Real)
+    ):
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
     if not fits(float(value)):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
@@ -274,6 +277,9 @@ def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
 
 def floats(value: Any, name: str) -> Array:
     """Return `value` as an array for kernels: float64 stays, everything else becomes float32."""
+    for dtype in DTYPES:
+        if _plain(value, dtype):
+            return value
     values = asarray(value, name)
     native = values.dtype.newbyteorder("=")
     return array(values, name, native if native in DTYPES else DTYPES[0])

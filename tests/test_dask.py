@@ -14,6 +14,7 @@ import fastrnn
 from fastrnn.forecast import Forecaster
 
 pytest.importorskip("dask.array")
+import dask
 import dask.array as da
 import dask.bag as db
 
@@ -63,6 +64,48 @@ def test_lengths_and_tokens(x, rng, agree):
     assert agree(lazy.compute(), net.predict(tokens))
 
 
+def test_chunks_of_unknown_size_or_none(x, agree):
+    kept = x[:, 0, 0] > 0
+    kept[5:10] = False  # a chunk that becomes empty
+    lazy = da.from_array(x, (5, T, F))
+    some = lazy[da.from_array(kept, 5)]
+    assert np.isnan(some.shape[0])
+    net, lengths = model(per_step=True), np.arange(N) % T + 1
+    assert agree(fastrnn.dask.predict(net, some).compute(), net.predict(x[kept]))
+    of_some = da.from_array(lengths, 5)[da.from_array(kept, 5)]
+    got = fastrnn.dask.predict(net, some, lengths=of_some).compute()
+    assert agree(got, net.predict(x[kept], lengths=lengths[kept]))
+
+
+def test_masked_steps(x, agree):
+    x[:, 3:] = 0
+    layers = [fastrnn.Masking(), fastrnn.GRU(F, H, return_sequences=False)]
+    net = fastrnn.Sequential(layers, seed=0)
+    lazy = fastrnn.dask.predict(net, da.from_array(x, (5, T, F)))
+    assert agree(lazy.compute(), net.predict(x))
+
+
+def test_the_data_are_read_when_they_are_needed(x):
+    read = []
+
+    def chunk(block_info=None):
+        ((start, stop), *_) = block_info[None]["array-location"]
+        read.append(start)
+        return x[start:stop]
+
+    blocks = ((5, 5, 5, 8), (T,), (F,))
+    X = da.map_blocks(chunk, chunks=blocks, dtype=x.dtype, meta=x[:0])
+    lazy = fastrnn.dask.predict(model(per_step=False), X)
+    assert read == []
+    lazy[7].compute()
+    assert read == [5]
+    items = (read.append("item") or row for row in x)
+    bag = db.from_delayed([dask.delayed(iter)(items)])
+    lazy = fastrnn.dask.predict(model(per_step=False), bag)
+    assert read == [5]
+    assert len(lazy.compute(scheduler="sync")) == N
+
+
 def test_bags(x, rng, agree):
     sequences = [row[:n] for row, n in zip(x, rng.integers(1, T + 1, N), strict=True)]
     for per_step in (False, True):
@@ -78,6 +121,10 @@ def test_estimators(x):
     fitted = sklearn.SequenceClassifier(hidden_size=4, max_epochs=2, random_state=0).fit(x, y)
     lazy = fastrnn.dask.predict(fitted, da.from_array(x, (5, T, F)))
     assert lazy.compute(scheduler="threads").tolist() == fitted.predict(x).tolist()
+    some = fastrnn.dask.predict(fitted, da.from_array(x, (5, T, F))[da.zeros(N, chunks=5) > 0])
+    assert some.compute().dtype == fitted.predict(x).dtype
+    with pytest.raises(ValueError, match="lengths: expected None with an estimator"):
+        fastrnn.dask.predict(fitted, da.from_array(x), lengths=np.ones(N, int))
 
 
 def test_tasks_use_one_thread():
@@ -101,6 +148,9 @@ def test_errors(x):
         ((net, lazy[0, 0]), ValueError, r"X: expected shape \(N, T, F\), or .* got \(3,\)"),
         ((net, lazy, 0), ValueError, "batch_size"),
         ((net, db.from_sequence([x[0]]), 9, [3]), ValueError, "lengths: expected None with a bag"),
+        ((net, lazy, 9, [3]), ValueError, r"lengths: expected shape \(23,\), got \(1,\)"),
+        ((net, lazy[..., :2]), ValueError, r"X: expected shape \(N, T, 3\)"),
+        ((net, lazy[:, lazy[0, :, 0] > 0]), ValueError, r"X: expected shape .* got \(23, nan, 3\)"),
     ]:
         with pytest.raises(kind, match=message):
             fastrnn.dask.predict(*arguments)
@@ -137,6 +187,48 @@ def test_forecasts(many, agree):
     assert fastrnn.dask.forecast(forecaster(), {}, 4).compute(scheduler="sync") == []
 
 
+def test_series_in_dask(many, agree):
+    want = fastrnn.dask.forecast(forecaster(), many, 4).compute(scheduler="sync")
+    lazy = {name: da.from_array(values, 7) for name, values in many.items()}
+    lazy["shop 1"] = many["shop 1"]
+    found = fastrnn.dask.forecast(forecaster(), lazy, 4).compute(scheduler="threads")
+    assert [f.name for f in found] == list(many)
+    assert agree(*[tuple(f.values for f in of) for of in (want, found)])
+
+
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_no_series_is_lost_by_another(many, tmp_path, monkeypatch, with_folder):
+    class Odd:
+        def __array__(self, *_, **__):
+            raise MemoryError("no room")
+
+        def __reduce__(self):
+            raise RuntimeError("no pickle")
+
+    one = many.pop("shop 0")
+    bad = {"two": {"a": one, "b": one}, "list": [one, one], "odd": Odd(), "none": None}
+    folder = tmp_path / "new" if with_folder else None
+    found = fastrnn.dask.forecast(forecaster(), many | bad, 4, folder=folder)
+    found = {f.name: f for f in found.compute(scheduler="sync")}
+    assert all(found[name].error is None for name in many)
+    assert found["two"].error == "TypeError: series: expected one for each name, got 2 in a dict"
+    assert found["list"].error == "TypeError: series: expected one for each name, got 2 in a list"
+    assert all(found[name].error for name in ("odd", "none"))
+    assert [name for name in found if found[name].values is None] == list(bad)
+    for item in (3, (1, 2, 3)):
+        broken = fastrnn.dask.forecast(forecaster(), db.from_sequence([item]), 4)
+        with pytest.raises(TypeError, match="series: expected pairs of name and values, got"):
+            broken.compute(scheduler="sync")
+
+
+def test_a_folder_that_is_gone(many, tmp_path):
+    lazy = fastrnn.dask.forecast(forecaster(), many, 4, folder=tmp_path / "new")
+    (tmp_path / "new").rmdir()
+    found = lazy.compute(scheduler="sync")
+    assert [f.name for f in found] == list(many)
+    assert all("FileNotFoundError" in f.error for f in found)
+
+
 def test_forecasts_go_on_from_what_was_written(many, tmp_path, monkeypatch):
     lazy = fastrnn.dask.forecast(forecaster(), many, 4, folder=tmp_path / "new")
     first = lazy.compute(scheduler="sync")
@@ -151,30 +243,68 @@ def test_forecasts_go_on_from_what_was_written(many, tmp_path, monkeypatch):
     assert repr(lazy.compute(scheduler="sync")) == repr(first)
     assert len(asked) == 1
     assert {json.loads(f.read_text())["name"] for f in files} == set(many)
+    # Workers are elsewhere, and are sent arrays that can't be written to.
+    monkeypatch.chdir(tmp_path)
+    again = fastrnn.dask.forecast(forecaster(), many, 4, folder="new")
+    monkeypatch.chdir("/")
+    for values in many.values():
+        values.setflags(write=False)
+    assert repr(again.compute(scheduler="sync")) == repr(first)
+    assert len(asked) == 1
+    for text in ("[1]", '{"values": [1, 2]}', '{"values": 3}'):
+        files[0].write_text(text)
+        assert repr(lazy.compute(scheduler="sync")) == repr(first)
+    assert len(asked) == 4
     other = fastrnn.dask.forecast(forecaster(), many, 5, folder=tmp_path / "new")
     assert {f.values.shape for f in other.compute(scheduler="sync")} == {(5,)}
 
 
 CLUSTER = """
-import numpy as np, dask.array as da, distributed
+import os, signal
+import numpy as np, dask.array as da, dask.bag as db, distributed
 import fastrnn, fastrnn.dask
 from fastrnn.forecast import Forecaster
+
+class Counted(fastrnn.Sequential):
+    def __setstate__(self, state):
+        with open("sent", "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        vars(self).update(state)
+
+def forecaster():
+    return Forecaster(window=5, hidden_size=3, epochs=2, seed=0)
+
+def fatal(pair):
+    if pair[0] == 5 and not os.path.exists("died"):
+        open("died", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return pair
+
+def same(values, want):
+    near = fastrnn.backend() == "reference"
+    return np.allclose(values, want, rtol=1e-6) if near else values.tobytes() == want.tobytes()
 
 if __name__ == "__main__":
     rng = np.random.default_rng(0)
     x = rng.normal(size=(23, 7, 3)).astype(np.float32)
-    many = {i: 10 + rng.normal(size=60).cumsum() for i in range(3)}
-    net = fastrnn.Sequential([fastrnn.GRU(3, 5), fastrnn.Linear(5, 2)], seed=0)
-    model = Forecaster(window=5, hidden_size=3, epochs=2, seed=0)
+    many = {i: 10 + rng.normal(size=60).cumsum() for i in range(8)}
+    net = Counted([fastrnn.GRU(3, 5), fastrnn.Linear(5, 2)], seed=0)
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         assert set(client.run(fastrnn.get_num_threads).values()) == {1}
-        y = fastrnn.dask.predict(net, da.from_array(x, (5, 7, 3))).compute()
-        found = fastrnn.dask.forecast(model, many, 4).compute()
-    assert np.allclose(y, net.predict(x), atol=1e-6)
+        y = fastrnn.dask.predict(net, da.from_array(x, (1, 7, 3))).compute()
+        workers = set(client.run(os.getpid).values())
+        bag = db.from_sequence(many.items(), npartitions=8).map(fatal)
+        found = fastrnn.dask.forecast(forecaster(), bag, 4, folder="kept").compute()
+    assert same(y, net.predict(x))
+    with open("sent") as file:
+        sent = [int(line) for line in file]
+    assert all(sent.count(worker) == 1 for worker in workers), (sent, workers)
+    assert os.path.exists("died")
+    assert [f.name for f in found] == list(many)
     for f in found:
-        fitted = Forecaster(window=5, hidden_size=3, epochs=2, seed=0).fit(many[f.name])
-        assert np.allclose(f.values, fitted.predict(4), rtol=1e-6), f
+        assert same(f.values, forecaster().fit(many[f.name]).predict(4)), f
+    assert len(os.listdir("kept")) == len(many)
 """
 
 

@@ -53,11 +53,14 @@ class Signature:
         return _checks.expect_shape(tokens, name, lead)
 
     def padded(
-        self, x: Any, name: str, lead: Sequence[int | str], lengths: Any
+        self, x: Any, name: str, lead: Sequence[int | str], lengths: Any, first: int = 0
     ) -> tuple[Array, Array | None]:
-        """Return inputs as :meth:`array` does, and lengths; padding may hold any values."""
+        """Return inputs as :meth:`array` does, and lengths; padding may hold any values.
+
+        `first` is what errors count sequences from.
+        """
         if self.mask_value is not None and lengths is None:
-            return self._unmasked(self.array(x, name, lead), name)
+            return self._unmasked(self.array(x, name, lead), name, first)
         if self.vocabulary is None or lengths is None:
             array = self.array(x, name, lead)
             return array, _checks.lengths(lengths, array.shape[1], array.shape[:1])
@@ -82,7 +85,7 @@ class Signature:
         kept: Array = array != self.mask_value
         return kept if self.vocabulary is not None else np.any(kept, axis=-1)
 
-    def _unmasked(self, array: Array, name: str) -> tuple[Array, Array | None]:
+    def _unmasked(self, array: Array, name: str, first: int) -> tuple[Array, Array | None]:
         """Return inputs with all steps that are left out at their ends, and lengths."""
         array = _checks.copied(array)
         kept = self._kept(array)
@@ -94,7 +97,9 @@ class Signature:
             expected = "masked steps after all others, as there is an output for each step"
         if wrong.any():
             i = int(wrong.argmax())
-            raise ValueError(f"{name}[{i}]: expected {expected}, got the mask {kept[i].tolist()}")
+            raise ValueError(
+                f"{name}[{first + i}]: expected {expected}, got the mask {kept[i].tolist()}"
+            )
         order = np.argsort(~kept, axis=1, kind="stable")
         order = order if array.ndim == 2 else order[:, :, None]
         return np.take_along_axis(array, order, axis=1), kept.sum(axis=1, dtype=np.int64)
@@ -178,12 +183,15 @@ class Data:
         return self.x.shape[1] if self.lengths is None else int(self.lengths.max())
 
     @classmethod
-    def of(cls, signature: Signature, X: Any, lengths: Any = None) -> Self:
-        """Return inputs alone: of an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,)."""
+    def of(cls, signature: Signature, X: Any, lengths: Any = None, first: int = 0) -> Self:
+        """Return inputs alone: of an array (N, T, F) or (N, T), or a list of (T_i, F) or (T_i,).
+
+        `first` is what errors count the sequences of an array from.
+        """
         X = _frames.listed(X)
         pins = _checks.pinned(X)
         if not isinstance(X, list | tuple):
-            return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths), pins=pins)
+            return cls(signature, *signature.padded(X, "X", ("N", "T"), lengths, first), pins=pins)
         if lengths is not None:
             raise ValueError("lengths: expected None with a list of arrays, which have their own")
         if not X:

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastrnn._types import Array
 from fastrnn.losses import Loss
-from fastrnn.models.data import Batch, Data
-from fastrnn.models.inputs import Source
+from fastrnn.models.data import Batch, Data, Signature
+from fastrnn.models.inputs import Parts, Source
 from fastrnn.models.metrics import Metric, OfAll, Outputs
 from fastrnn.models.network import Network
 
@@ -169,11 +169,17 @@ def batch_means(network: Network, objective: Objective, batch: Batch) -> Means:
     return means
 
 
-def predict(network: Network, data: Source, batch_size: int, verbose: int) -> Array | list[Array]:
+def predict(
+    network: Network, data: Source | Parts, batch_size: int, verbose: int
+) -> Array | list[Array]:
     """Return the outputs for all data: an array, or, per step and for a list, a list of arrays."""
     with Watch("prediction", data.samples, verbose) as watch:
         if isinstance(data, Data):
             outputs: Array | list[Array] = _predict(network, data, batch_size, watch)
+        elif isinstance(data, Parts):
+            outputs = out = _predictions(data.signature, data.X.shape)
+            for rows, part in data:
+                _predict(network, part, batch_size, watch, out[rows])
         else:
             parts = [_predict(network, part, batch_size, watch) for part in data.data()]
             shapes = {part.shape[1:] if isinstance(part, np.ndarray) else None for part in parts}
@@ -183,12 +189,19 @@ def predict(network: Network, data: Source, batch_size: int, verbose: int) -> Ar
     return outputs
 
 
-def _predict(network: Network, data: Data, batch_size: int, watch: Watch) -> Any:
+def _predictions(s: Signature, shape: tuple[int, ...]) -> Array:
+    """Return zeros in the shape of the outputs for inputs of `shape`."""
+    return np.zeros((*shape[: 1 + s.per_step], s.outputs), s.dtype)
+
+
+def _predict(
+    network: Network, data: Data, batch_size: int, watch: Watch, out: Array | None = None
+) -> Any:
+    """Return the outputs, which are written to `out` if it is given: zeros at first."""
     s = data.signature
     if s.per_step and data.starts is not None:
         return _predict_list(network, data, batch_size, watch)
-    shape = (*data.x.shape[:2], s.outputs) if s.per_step else (len(data), s.outputs)
-    predictions = np.zeros(shape, s.dtype)
+    predictions = _predictions(s, (len(data), *data.x.shape[1:])) if out is None else out
     for rows in data.by_length(batch_size):
         x, lengths, valid = data.inputs(rows)
         y, _ = network.apply(x, lengths=lengths)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._types import Array
 from fastrnn.losses import Loss
 from fastrnn.models.batches import Batches, are_batches
 from fastrnn.models.data import Data, Signature
@@ -19,6 +20,53 @@ _EXPECTED = "expected (X, y), (X, y, sample_weight) or a dict of X, y, lengths, 
 
 #: Data, as a whole or in batches.
 Source = Data | Batches
+
+#: Sequences of an array that a prediction converts at a time, at least.
+_PART = 2048
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Sequences of an array, of which a part at a time is converted: a file may be mapped to it.
+
+    Attributes
+    ----------
+    signature : Signature
+    X : (N, T, F) or (N, T) array
+    lengths : (N,) array or None
+    size : int
+        Sequences of a part.
+    pins : sequence of weak references
+        As in :class:`Data`.
+    """
+
+    signature: Signature
+    X: Array
+    lengths: Array | None
+    size: int
+    pins: Sequence[Any]
+
+    @classmethod
+    def of(cls, signature: Signature, X: Any, lengths: Any, batch_size: int) -> Self | None:
+        """Return the parts of an array; None of anything else, or of a single one."""
+        size = batch_size * max(1, _PART // batch_size)
+        if not isinstance(X, np.ndarray) or X.ndim < 2 or len(X) <= size:
+            return None
+        features = () if signature.vocabulary is not None else (signature.features,)
+        _checks.expect_shape(X, "X", ("N", "T", *features))
+        lengths = _checks.lengths(lengths, X.shape[1], X.shape[:1])
+        return cls(signature, X, lengths, size, _checks.pinned(X))
+
+    @property
+    def samples(self) -> int:
+        """N, the number of sequences."""
+        return len(self.X)
+
+    def __iter__(self) -> Iterator[tuple[slice, Data]]:
+        for first in range(0, len(self.X), self.size):
+            rows = slice(first, first + self.size)
+            lengths = None if self.lengths is None else self.lengths[rows]
+            yield rows, Data.of(self.signature, self.X[rows], lengths, first)
 
 
 @dataclass(frozen=True)

@@ -365,7 +365,8 @@ class Sequential(Chain):
         ----------
         X, lengths
             As in :meth:`fit`; `X` may give batches, of which each is inputs alone or, in a tuple,
-            followed by targets, which are left out.
+            followed by targets, which are left out. An array may be mapped from a file, of any
+            dtype of numbers: beside the outputs, memory holds a few batches of it.
         batch_size : int
             Sequences at a time.
         verbose, steps
@@ -378,9 +379,11 @@ class Sequential(Chain):
         """
         batch_size, verbose = _checks.size(batch_size, "batch_size"), _checks.verbosity(verbose)
         from fastrnn.models import evaluation
-        from fastrnn.models.inputs import inputs
+        from fastrnn.models.inputs import Parts, inputs
 
-        data = inputs(self._network.signature, X, lengths, steps)
+        signature = self._network.signature
+        parts = Parts.of(signature, X, lengths, batch_size) if steps is None else None
+        data = inputs(signature, X, lengths, steps) if parts is None else parts
         return evaluation.predict(self._network, data, batch_size, verbose)
 
     def with_layers(self, layers: Iterable[Layer]) -> Sequential:
