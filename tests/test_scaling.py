@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastrnn._core import scaling
 from fastrnn._core.scaling import mean_and_deviation
 from fastrnn.forecast.scale import Scale
 
@@ -33,6 +34,17 @@ def test_a_constant_column_has_deviation_1(value: float, n: int, dtype: Any) -> 
         mean, deviation = mean_and_deviation(rows, weight)
         assert deviation.tolist() == [1, 1]
         np.testing.assert_allclose(mean, rows[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_rows_are_read_part_by_part(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows, weight = rng.normal(3, 2, (50, 4)).astype(dtype), rng.uniform(0.1, 2, 50)
+    whole = [mean_and_deviation(rows), mean_and_deviation(rows, weight)]
+    for part in (1, 28, 199):
+        monkeypatch.setattr(scaling, "_PART", part)
+        parts = [mean_and_deviation(rows), mean_and_deviation(rows, weight)]
+        np.testing.assert_allclose(parts, whole, rtol=1e-14)
 
 
 def test_the_bound_is_scikit_learns() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fastrnn._types import Array
 
 #: Squares and sums of numbers of up to two to this power neither overflow nor vanish.
 _SAFE = 256
+
+#: Numbers that are centred at a time: 8 MB of them.
+_PART = 1 << 20
 
 
 def mean_and_deviation(rows: Array, weight: Array | None = None) -> tuple[Array, Array]:
@@ -29,23 +34,28 @@ def mean_and_deviation(rows: Array, weight: Array | None = None) -> tuple[Array,
     mean, deviation : (F,) arrays of float64
     """
     n, eps = len(rows), np.finfo(np.float64).eps
-    _, exponent = np.frexp(np.abs(rows).max(axis=0).astype(np.float64))
+    # Not np.abs(rows): a copy of data that memory may not hold twice.
+    most = np.maximum(rows.max(axis=0), -rows.min(axis=0))
+    _, exponent = np.frexp(most.astype(np.float64))
     exponent[np.abs(exponent) < _SAFE] = 0
     if exponent.any():
         rows = np.ldexp(rows.astype(np.float64), -exponent)
     share = None if weight is None else weight / weight.max()
 
-    def average(values: Array) -> Array:
-        if share is None:
-            return np.asarray(values.mean(axis=0, dtype=np.float64))
-        # Not share @ values: the order of BLAS depends on the CPU.
-        return np.asarray((share[:, None] * values).sum(axis=0) / share.sum())
+    def average(of: Callable[[Array], Array]) -> Array:
+        """Return the mean of a function of the rows, of which some are in memory at a time."""
+        total = np.zeros(rows.shape[1])
+        step = max(1, _PART // rows.shape[1])
+        for part in (slice(start, start + step) for start in range(0, n, step)):
+            # Not share @ values: the order of BLAS depends on the CPU.
+            values = of(rows[part]) if share is None else share[part, None] * of(rows[part])
+            total += values.sum(axis=0, dtype=np.float64)
+        return total / (n if share is None else share.sum())
 
-    mean = average(rows)
-    centred = rows - mean
-    shift = average(centred)
-    mean = mean + shift
-    variance = average(np.square(centred, out=centred)) - shift**2
+    first = average(lambda rows: rows)
+    shift = average(lambda rows: rows - first)
+    variance = average(lambda rows: (rows - first) ** 2) - shift**2
+    mean = first + shift
     constant = variance <= n * eps * variance + (n * eps * mean) ** 2
     deviation = np.where(constant, 1.0, np.ldexp(np.sqrt(variance.clip(0)), exponent))
     return np.ldexp(mean, exponent), deviation
