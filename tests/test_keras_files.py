@@ -405,7 +405,11 @@ def test_zips_that_are_something_else_too(read: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such pipes here")
-def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+def test_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "holes").touch()
+    os.truncate(tmp_path / "holes", 2**36)  # of which the disk holds nothing
+    with pytest.raises(ValueError, match="holes: is not a file of Keras, or damaged"):
+        load(tmp_path / "holes")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="pipe' is not a regular file"):
         load(tmp_path / "pipe")

@@ -456,6 +456,10 @@ def test_data_outside_the_folder_are_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such pipes here")
 def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "holes").touch()
+    os.truncate(tmp_path / "holes", 2**36)  # of which the disk holds nothing
+    with pytest.raises(ValueError, match="holes: is not an ONNX model, or damaged"):
+        load(tmp_path / "holes")
     os.mkfifo(tmp_path / "pipe")
     for no_file in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(OSError, match="is not a regular file"):

@@ -98,8 +98,6 @@ def read(data: bytes) -> Archive:
             )
         version = str(held["@keras_version"][0]) if "@keras_version" in held else "2"
         return _Hdf5(version, _json(str(held["@model_config"][0])), held)
-    if not data.startswith(others.ZIP):  # zipfile would read one that begins anywhere
-        raise ValueError("is not a file of Keras, or damaged")
     with reading.zipped(io.BytesIO(data)) as file:
         if "model.weights.h5" not in file.namelist():
             raise ValueError("holds no model.weights.h5: weights in several files are not read")

@@ -83,7 +83,14 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     (2, 5)
     """
     where = _checks.path(path)
-    data = reading.whole(where)
+    with reading.opened(where) as file:
+        other = others.described(file, but="fastrnn.keras.load")
+        file.seek(0)
+        # zipfile would read a zip that begins anywhere.
+        if other or not file.read(8).startswith((others.ZIP, others.HDF5)):
+            raise ValueError(f"{where}: {other or 'is not a file of Keras, or damaged'}")
+        file.seek(0)
+        data = file.read()
     try:
         archive = files.read(data)
         model = Sequential(_layers(archive))
@@ -293,9 +300,6 @@ def _told(error: Exception) -> str:
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:
     """Return why a file can't be read."""
-    file = io.BytesIO(data)
-    other = others.described(file, but="fastrnn.keras.load")
-    own = data.startswith(others.HDF5) or others.described(file) != other
-    if not own:
-        return other or "is not a file of Keras, or damaged"
+    if not data.startswith(others.HDF5) and others.described(io.BytesIO(data)) is None:
+        return "is not a file of Keras, or damaged"
     return _told(error) if isinstance(error, KeyError | ValueError) else f"is damaged: {error}"

@@ -6,7 +6,8 @@ import io
 import math
 import os
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -49,20 +50,28 @@ def read(source: Any) -> tuple[Any, str | None, str]:
     if isinstance(source, onnx.ModelProto):
         return source, None, "model"
     if isinstance(source, bytes | bytearray | memoryview):
-        folder, where, data = None, "model", bytes(source)
+        folder, where = None, "model"
+        model = _parsed(io.BytesIO(source), where)
     else:
         where = _checks.path(source, "path_or_bytes")
         folder = os.path.dirname(os.path.realpath(where))
-        data = regular.whole(where)
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except DecodeError:
-        other = others.described(io.BytesIO(data), but="fastrnn.onnx.load")
-        raise ValueError(f"{where}: {other or 'is not an ONNX model, or damaged'}") from None
+        with regular.opened(where) as file:
+            model = _parsed(file, where)
     # Other files can have the form of a message, without any field of a model's.
     if not model.HasField("graph") or not model.opset_import:
         raise ValueError(f"{where}: is not an ONNX model, or damaged: it has no graph or no opset")
     return model, folder, where
+
+
+def _parsed(file: BinaryIO, where: str) -> Any:
+    """Return the ModelProto in a file, which is not read if its start shows that there is none."""
+    other = others.described(file, but="fastrnn.onnx.load")
+    file.seek(0)
+    if other is None and file.read(1) != b"\0":  # nor does any message begin so
+        file.seek(0)
+        with suppress(DecodeError):
+            return onnx.ModelProto.FromString(file.read())
+    raise ValueError(f"{where}: {other or 'is not an ONNX model, or damaged'}")
 
 
 def dtype_of(number: int, what: str) -> np.dtype[Any]:
