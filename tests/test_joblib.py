@@ -209,9 +209,19 @@ def test_ctrl_c_ends_a_search_in_this_process(data):
         def on_epoch_end(self, epoch, logs):
             raise KeyboardInterrupt
 
-    search = GridSearchCV(SequenceClassifier(max_epochs=2), {"hidden_size": [2, 3]}, cv=2)
-    with pytest.raises(KeyboardInterrupt):
-        search.fit(*data, callbacks=[Interrupts()])
+    class Raises(Callback):
+        def on_train_end(self, logs):
+            if self.model.history.interrupted:
+                raise KeyboardInterrupt
+
+    texts = ["a b c", "a"] * 9, ["long", "short"] * 9
+    for model, given, callbacks in (
+        (SequenceClassifier(max_epochs=2), data, [Interrupts()]),
+        (TextClassifier(epochs=2), texts, [Interrupts(), Raises()]),
+    ):
+        search = GridSearchCV(model, {"hidden_size": [2, 3]}, cv=2)
+        with pytest.raises(KeyboardInterrupt):
+            search.fit(*given, callbacks=callbacks, **{"verbose": 0} if given is texts else {})
 
 
 #: Bytes of a pickle beside the weights: settings, names of weights and generators.
