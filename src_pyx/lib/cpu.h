@@ -15,7 +15,8 @@ static int has_avx512vnni(void) { return has_avx512() && SUPPORTS("avx512vnni");
 static int has_avx512bf16(void) { return 0; }
 static int has_avx512vnni(void) { return 0; }
 #endif
-#if defined(__clang__) || __GNUC__ >= 12
+/* Clang knows this name from version 18; Apple's numbers are others, and no Mac has it. */
+#if defined(__clang__) ? __clang_major__ >= 18 && !defined(__apple_build_version__) : __GNUC__ >= 12
 static int has_avxvnni(void) { return has_avx2() && SUPPORTS("avxvnni"); }
 #else
 static int has_avxvnni(void) { return 0; }
