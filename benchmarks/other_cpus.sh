@@ -4,12 +4,12 @@
 #
 # benchmarks/other_cpus.sh [nehalem] [haswell] [arm]    all by default. On Debian 12, in the environment of
 #                                                       CONTRIBUTING.md; ARM as for bits_on_arm.sh.
-# Tests of time limits, and those of Hypothesis that draw hundreds of examples, are left out: an
-# emulated CPU is some twenty times as slow.
+# Tests that draw hundreds of examples are left out: an
+# emulated CPU is some ten times as slow.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 chosen=${*:-nehalem haswell arm}
-export OPENBLAS_NUM_THREADS=1 FASTRNN_NUM_THREADS=1 HYPOTHESIS_MAX_EXAMPLES=20
+export OPENBLAS_NUM_THREADS=1 FASTRNN_NUM_THREADS=1
 tests=(tests/test_{kernel_arguments,kernel_walls,equal_bits,direct_calls,losses,optim,quantize,row_layers,streams,matmul_precision}.py)
 type qemu-x86_64-static >/dev/null || apt-get -qq install qemu-user-static >/dev/null
 python=$(command -v python)

@@ -17,6 +17,13 @@ __all__ = ["CosineDecay", "ExponentialDecay", "Schedule", "StepDecay", "WarmUp"]
 Schedule = Callable[[int], float]
 
 
+def _decayed(lr: float, gamma: float, times: float) -> float:
+    try:
+        return float(lr * gamma**times)
+    except OverflowError:
+        raise ValueError(f"step: expected a finite rate, got {lr} * {gamma}**{times}") from None
+
+
 @dataclass(frozen=True)
 class StepDecay:
     """lr gamma^floor(step / step_size), as ``torch.optim.lr_scheduler.StepLR``.
@@ -49,7 +56,7 @@ class StepDecay:
 
     def __call__(self, step: int) -> float:
         """Return the learning rate after `step` steps."""
-        return float(self.lr * self.gamma ** (step // self.step_size))
+        return _decayed(self.lr, self.gamma, step // self.step_size)
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,7 @@ class ExponentialDecay:
 
     def __call__(self, step: int) -> float:
         """Return the learning rate after `step` steps."""
-        try:
-            return float(self.lr * self.gamma ** (step / self.steps))
-        except OverflowError:
-            raise ValueError(f"step: expected a finite learning rate, got step {step}") from None
+        return _decayed(self.lr, self.gamma, step / self.steps)
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class CosineDecay:
 
     def __call__(self, step: float) -> float:
         """Return the learning rate after `step` steps."""
-        done = min(step / self.steps, 1.0)
+        done = min(step, self.steps) / self.steps
         return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -159,4 +163,4 @@ class WarmUp:
     def __call__(self, step: int) -> float:
         """Return the learning rate after `step` steps."""
         rate = self.after(max(step - self.steps, 0)) if callable(self.after) else self.after
-        return rate * (self.start + (1 - self.start) * min(step / self.steps, 1.0))
+        return rate * (self.start + (1 - self.start) * min(step, self.steps) / self.steps)

@@ -86,7 +86,7 @@ def guarded(request: pytest.FixtureRequest) -> Callable[[np.ndarray], np.ndarray
     if not hasattr(os, "fork"):
         pytest.skip("needs mprotect")
     path = Path(__file__).with_name("guards.py")
-    spec = importlib.util.spec_from_file_location("guards", path)
+    spec = importlib.util.spec_from_file_location("tests_guards", path)
     assert spec is not None
     assert spec.loader is not None
     guards = importlib.util.module_from_spec(spec)

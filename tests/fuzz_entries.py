@@ -42,6 +42,8 @@ INNER = {"on_epoch_begin", "on_epoch_end", "on_train_batch_begin", "on_train_bat
          "on_train_begin", "on_train_end",
          "apply", "apply_forward", "apply_backward", "stage", "compute", "checked_target",
          "target_shape", "least_weights", "load_state_dict", "add"}  # fmt: skip
+#: Parameters of which a huge number is honest work, but for hours.
+LONG = {"length", "epochs"}
 #: Entries that draw, and those for which there has to be a training.
 LEFT_OUT = {
     "fastrnn.models.history.History.plot",
@@ -49,6 +51,7 @@ LEFT_OUT = {
     *(f"fastrnn.models.checkpoint.Checkpoint.on_{name}" for name in ("train_begin", "epoch_end")),
 }
 #: Classes whose objects come from methods.
+UNMADE_NAMES = {"fastrnn.onnx.model.Model"}
 UNMADE = (layers.Stream, ModelStream, layers.Layer, losses.Loss, optim.Optimizer)
 
 
@@ -94,7 +97,8 @@ def entries() -> dict[str, Entry]:
             elif callable(thing) and hasattr(thing, "__qualname__"):
                 add(thing)
     for kind in dict.fromkeys(kinds):
-        if not inspect.isabstract(kind) and kind not in UNMADE:
+        named = f"{kind.__module__}.{kind.__qualname__}"
+        if not inspect.isabstract(kind) and kind not in UNMADE and named not in UNMADE_NAMES:
             add(kind)
         for name in dir(kind):
             if name[0] == "_" and name != "__call__":
@@ -166,6 +170,8 @@ class Scene(Numbers):
     def options(self, kind: type) -> dict[str, Any]:
         """Return the arguments that a constructor needs, and some of the others."""
         chosen = {}
+        if kind.__module__.startswith("fastrnn.torch."):  # with torch's own arguments
+            return {"input_size": self.I, "hidden_size": self.H}
         for name, p in inspect.signature(kind).parameters.items():
             if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
                 continue
@@ -202,6 +208,10 @@ class Scene(Numbers):
     @cached_property
     def params(self) -> dict[str, np.ndarray]:
         return {"a": self.numbers(self.H, self.I), "b": self.numbers(self.H)}
+
+    @property
+    def onnx(self) -> Any:
+        return importlib.import_module("fastrnn.onnx")
 
     @cached_property
     def tokens(self) -> Any:
@@ -420,6 +430,33 @@ def frame(s: Scene, _: Any) -> Any:
     return pd.DataFrame({"id": [1, 1, 2, 2], "v": s.numbers(4), "label": [0, 0, 1, 1]})
 
 
+def tensor(s: Scene, target: Any) -> Any:
+    import torch
+
+    cell = "Cell" in type(target).__name__
+    return torch.from_numpy(s.normal(*(() if cell else (s.T,)), s.B, target.input_size))
+
+
+def torch_module(s: Scene, _: Any) -> Any:
+    import torch
+
+    return torch.nn.Sequential(torch.nn.GRU(s.I, s.H))
+
+
+def graph(s: Scene, _: Any = None) -> Any:
+    """Return an ONNX model, and its bytes as `graph(s).SerializeToString()`."""
+    import onnx
+
+    s.onnx.save(fastrnn.LSTM(s.I, s.H), s.path("saved.onnx"))
+    return onnx.load(s.path("saved.onnx"))
+
+
+def node(s: Scene, _: Any) -> Any:
+    import onnx
+
+    return onnx.helper.make_node("LSTM", ["X", "W", "R"], ["Y"], hidden_size=s.H)
+
+
 def dask_array(s: Scene, _: Any) -> Any:
     import dask.array as da
 
@@ -518,10 +555,20 @@ GOOD: dict[str, Right] = OPTIONS | functions() | {
     "unpack_onnx:weights": lambda s, _: weights_of(s, 4),
     "forecast:forecaster": lambda s, _: MADE["Forecaster"](s),
     "forecast:series": lambda s, _: {"a": s.series}, "dask.prediction.predict:X": dask_array,
+    # With packages that may be missing.
+    "input": tensor, "module": torch_module,
+    "path_or_bytes": lambda s, _: graph(s).SerializeToString(),
+    "Backend.is_compatible:model": graph, "Backend.prepare:model": graph, "node": node,
+    "inputs": lambda s, _: [
+        s.normal(*n) for n in ((s.T, s.B, s.I), (1, 4 * s.H, s.I), (1, 4 * s.H, s.H))
+    ],
+    "output_names": lambda s, _: None,
+    "input_feed": lambda s, t: {t.inputs[0].name: s.normal(s.T, s.B, t.inputs[0].shape[-1])},
 } | {f"W_{g}": lambda s, _: s.numbers(s.H, s.H + s.I) for g in "fiCo"} \
   | {"pack_rnn:b_h": lambda s, _: s.numbers(s.H)}  # fmt: skip
 #: Further arguments by keyword.
 MORE: dict[str, Right] = {
+    "Model.__call__": lambda s, t: {t.inputs[0].name: s.normal(s.T, s.B, t.inputs[0].shape[-1])},
     "Layer.__call__": lambda s, t: {"x": s.input_of(t)},
     "from_weights": lambda s, _: {"units": s.H},
     "Settings.set_params": lambda s, _: {"hidden_size": 3},
@@ -548,6 +595,7 @@ MADE: dict[str, Callable[[Scene], Any]] = {
     "SequenceRegressor": lambda s: s.estimator("SequenceRegressor", s.y),
     "FunctionLoss": lambda s: losses.FunctionLoss(squares),
     "Optimizer": lambda s: optim.Adam(),
+    "Model": lambda s: s.onnx.load(graph(s).SerializeToString(), as_graph=True),
 }
 #: Packages without which a function raises ImportError.
 NEEDS = {
@@ -585,6 +633,8 @@ class Fuzz:
         scene.held = [a for a in args.values() if isinstance(a, np.ndarray)]
         for name in changed:
             args[name] = scene.changed(args[name])
+            if name in LONG and not isinstance(args[name], str | float | None):
+                args[name] = scene.pick([-1, 0, 1.5, "2", None, True])
         self.note(f"{entry.name} {n} {shown(args)}, changed: {changed}"[:600].replace("\n", " "))
         try:
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):

@@ -138,7 +138,10 @@ def shown(value: Any) -> str:
         return f"({', '.join(map(shown, value))})"
     if type(value) is dict:
         return f"{{{', '.join(f'{key}: {shown(v)}' for key, v in value.items())}}}"
-    return repr(value)[:99]
+    try:
+        return repr(value)[:99]
+    except Exception as error:  # of an object that was changed meanwhile
+        return f"<{type(value).__name__}: {error}>"[:99]
 
 
 def unclear_part(error: Exception) -> str:

@@ -122,6 +122,9 @@ static struct {
     } allocator;
 } handler = {"guards", 1, {NULL, take, take_zeros, resize, release}};
 
+/* Of the capsule that NumPy expects. */
+const char guards_name[] = "mem_handler";
+
 void *guards_handler(int where) {
     placement = where;
     return &handler;

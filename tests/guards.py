@@ -18,7 +18,6 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -57,20 +56,21 @@ def install(place: str) -> None:
         subprocess.run([*command, "-o", str(library), source], check=True, env=environment)
         loaded = ctypes.CDLL(str(library))
     loaded.guards_handler.restype = ctypes.c_void_p
-    api, name = np._core._multiarray_umath._ARRAY_API, b"mem_handler"
     pythonapi = ctypes.pythonapi
     pythonapi.PyCapsule_GetPointer.restype = ctypes.c_void_p
     pythonapi.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     pythonapi.PyCapsule_New.restype = ctypes.py_object
-    pythonapi.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    table = ctypes.cast(pythonapi.PyCapsule_GetPointer(api, None), ctypes.POINTER(ctypes.c_void_p))
-    kept: Any = [loaded, name]  # as long as the process
-    install.kept = kept  # type: ignore[attr-defined]
+    pythonapi.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    api = pythonapi.PyCapsule_GetPointer(np._core._multiarray_umath._ARRAY_API, None)
+    table = ctypes.cast(api, ctypes.POINTER(ctypes.c_void_p))
+    # Its name, too, must live as long as any array: ctypes never unloads a library.
+    name = ctypes.addressof(ctypes.c_char.in_dll(loaded, "guards_name"))
     capsule = pythonapi.PyCapsule_New(loaded.guards_handler(PLACES[place]), name, None)
     set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(table[SET_HANDLER])
     set_handler(capsule)
     assert np._core.multiarray.get_handler_name(np.empty(3)) == "guards"
 
 
-if os.environ.get("FASTRNN_GUARDS"):
+# Only as a plugin, and once: not where a test loads this file.
+if __name__ == "guards" and os.environ.get("FASTRNN_GUARDS"):
     install(os.environ["FASTRNN_GUARDS"])

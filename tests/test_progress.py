@@ -535,6 +535,9 @@ def test_a_notebook_shows_a_figure_once(pyplot: Any, monkeypatch: pytest.MonkeyP
 def test_history(data: Any, pyplot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     history = small().fit(*data, epochs=3, validation_split=0.2, verbose=0)
     assert repr(history).startswith("History(epochs=3, last={'loss': ")
+    noted = History()
+    noted.add(0, {"loss": 0.25, "note": "high"})  # by a callback, in the logs
+    assert repr(noted) == "History(epochs=1, last={'loss': 0.25, 'note': 'high'})"
     figure = history.plot()
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "mae"]
     drawn = [line.get_ydata() for line in figure.axes[0].lines]

@@ -47,6 +47,13 @@ def test_every_public_entry_point(tmp_path: Path) -> None:
     assert "went through" in run(ENTRIES, tmp_path, f"--calls={CALLS}")
 
 
+@pytest.mark.parametrize("package", ["torch", "onnx"])
+def test_every_public_entry_point_of(package: str, tmp_path: Path) -> None:
+    pytest.importorskip(package)
+    options = (f"--only=fastrnn.{package}.", "--calls=100")
+    assert "went through" in run(ENTRIES, tmp_path, *options)
+
+
 def test_what_a_class_says_of_its_cells_is_fixed(recurrent: Any) -> None:
     layer = recurrent(2, 3)
     with pytest.raises(AttributeError, match=r"\.cells: is fixed when the"):

@@ -126,7 +126,7 @@ class History:
         axes.legend(frameon=False)
 
     def __repr__(self) -> str:
-        last = {name: round(value, 4) for name, value in self.last.items()}
+        last = {n: round(v, 4) if isinstance(v, Real) else v for n, v in self.last.items()}
         return f"History(epochs={len(self.epoch)}, last={last})"
 
 
