@@ -4,8 +4,7 @@
 #
 # benchmarks/other_cpus.sh [nehalem] [haswell] [arm]    all by default. On Debian 12, in the environment of
 #                                                       CONTRIBUTING.md; ARM as for bits_on_arm.sh.
-# Tests that draw hundreds of examples are left out: an
-# emulated CPU is some ten times as slow.
+# Tests that draw hundreds of examples are left out: an emulated CPU is some ten times as slow.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 chosen=${*:-nehalem haswell arm}
