@@ -289,7 +289,7 @@ if __name__ == "__main__":
     x = rng.normal(size=(23, 7, 3)).astype(np.float32)
     many = {i: 10 + rng.normal(size=60).cumsum() for i in range(8)}
     net = Counted([fastrnn.GRU(3, 5), fastrnn.Linear(5, 2)], seed=0)
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         assert set(client.run(fastrnn.get_num_threads).values()) == {1}
         y = fastrnn.dask.predict(net, da.from_array(x, (1, 7, 3))).compute()
