@@ -248,17 +248,18 @@ def test_a_file_of_holes_is_not_read(tmp_path: Path, path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_million_empty_tensors_are_refused_at_once(tmp_path: Path) -> None:
-    """Before, that took 45 s; 2^17 + 1 of them are refused by their number."""
-    one = b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
-    for count, said in (
-        (1_000_000, "at most 4194304 items"),
-        (2**17 + 1, "131072 tensors or less"),
-    ):
-        names = range(count) if count < 1_000_000 else [0] * count
-        (tmp_path / "m").write_bytes(raw(b"{" + b",".join(one % i for i in names) + b"}"))
-        with pytest.raises(ValueError, match=said):
-            fastrnn.load(tmp_path / "m")
+def test_a_million_empty_tensors_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, that took 45 s."""
+    one = json.dumps({"a": spec([0], 0, 0)})[1:-1].encode()
+    (tmp_path / "m").write_bytes(raw(b"{" + b",".join([one] * 1_000_000) + b"}"))
+    with pytest.raises(ValueError, match="expected JSON of at most 4194304 items"):
+        fastrnn.load(tmp_path / "m")
+    monkeypatch.setattr(model_file.tensor_file, "MOST_TENSORS", 2)
+    (tmp_path / "m").write_bytes(raw(OURS | {name: spec([0], 0, 0) for name in "abc"}))
+    with pytest.raises(ValueError, match="expected 2 tensors or less, got 3"):
+        fastrnn.load(tmp_path / "m")
 
 
 def test_what_could_not_be_read_is_not_written(path: Path, monkeypatch: Any) -> None:
@@ -462,7 +463,7 @@ def test_a_state_that_is_none(part: str, change: Any, tmp_path: Path) -> None:
 
 
 def test_damaged_files(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fuzz_files.fuzz(400, seed=17) == 0, capsys.readouterr().out
+    assert fuzz_files.fuzz(250, seed=17) == 0, capsys.readouterr().out
 
 
 def test_killed_saves_and_trainings() -> None:

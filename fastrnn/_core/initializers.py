@@ -38,7 +38,7 @@ def weights(
     shapes = cell.weight_shapes(config)
     I, H = config.input_size, config.hidden_size
     if generators.is_undrawn():
-        init = "uniform"  # the quickest
+        return [np.zeros(shapes[name], dtype) if name in shapes else None for name in cell.weights]
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
         if name in NEUTRAL:
