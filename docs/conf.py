@@ -36,10 +36,11 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"
 myst_heading_anchors = 3
 myst_substitutions = {"version": version}
 
-#: The reference is built without the largest packages, too.
-autodoc_mock_imports = [name for name in ("torch", "onnx", "dask") if not find_spec(name)]
+#: The reference is built without the largest package, too; the others are of the extra `docs`.
+autodoc_mock_imports = [] if find_spec("torch") else ["torch"]
 autodoc_typehints = "none"  # numpydoc's sections say more than ``Any``
 toc_object_entries_show_parents = "hide"
+autosummary_generate = False  # numpydoc brings it along
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
