@@ -64,14 +64,14 @@ def test_searches() -> None:
     assert table[2].split()[:3] == ["loky", "2", str(max(1, available_cpus() // 2))]
 
 
-def test_many_models() -> None:
+def test_many_models_on_dask() -> None:
     pytest.importorskip("distributed")
     table = run("many_models.py", "--torch=0")
     assert "22 steps" in table
     assert table.count("same bits True") == 3
 
 
-def test_bulk() -> None:
+def test_bulk_predictions_on_dask() -> None:
     pytest.importorskip("distributed")
     table = run("bulk.py").splitlines()[-2:]
     assert [line.split()[0] for line in table] == ["array", "ragged"]
