@@ -168,7 +168,7 @@ def cluster(workers: int, wanted: bool) -> Iterator[None]:
         return
     from distributed import Client, LocalCluster
 
-    options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(**options) as local, Client(local):
         yield
 

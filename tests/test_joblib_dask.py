@@ -93,7 +93,7 @@ if __name__ == "__main__":
     grid = {"hidden_size": [2, 3], "lr": [0.001, 0.01]}
     search = GridSearchCV(SequenceRegressor(max_epochs=2, random_state=0), grid, cv=2)
     said["search alone"] = search.fit(x, y).cv_results_["mean_test_score"].tolist()
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         with joblib.parallel_config(backend="dask"):
             said["joblib"] = joblib.Parallel()(joblib.delayed(trained)(kind) for kind in KINDS)
