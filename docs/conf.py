@@ -47,7 +47,7 @@ numpydoc_xref_param_type = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"/(\d_|actor_critic)",  # those that run by themselves
+    "filename_pattern": r"/(\d_|actor_critic|lbfgs)",  # those that run by themselves
     "ignore_pattern": "side_by_side",
     "within_subsection_order": "FileNameSortKey",
     "copyfile_regex": "",
@@ -73,7 +73,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "navbar_align": "left",
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 9,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
