@@ -99,7 +99,7 @@ def test_values(kind: str) -> None:
     [
         (pd.Series([1, 2], dtype="category"), "got dtype category"),
         (pd.DataFrame({"a": pd.Categorical([1, 2])}), "got dtype category in column 'a'"),
-        (pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), "got dtype str in column 'b'"),
+        (pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), "got dtype (str|object) in column 'b'"),
         (pd.Series(pd.date_range("2020", periods=2)), "got dtype datetime64"),
         (pl.Series(["1", "2"], dtype=pl.Enum(["1", "2"])), "got dtype Enum"),
         (pl.DataFrame({"a": ["x"]}), "got dtype String in column 'a'"),

@@ -76,7 +76,7 @@ def test_load_knows_every_kind(tmp_path: Path) -> None:
     Sequential([Linear(2, 2)]).save(tmp_path / "m")
     with pytest.raises(ValueError, match="m: is not a CharLM but a Sequential"):
         fastrnn.text.CharLM.load(tmp_path / "m")
-    model_file.write(tmp_path / "m", "Orchestra", {}, {})
+    model_file.write(tmp_path / "m", "Orchestra", {}, {"w": np.zeros(1)})
     with pytest.raises(ValueError, match=r"m: expected one of Sequential, .* got a 'Orchestra'"):
         fastrnn.load(tmp_path / "m")
     with pytest.raises(TypeError, match="path: expected a str or a path, got NoneType"):
