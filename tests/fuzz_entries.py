@@ -34,7 +34,7 @@ from fastrnn import callbacks, forecast, functional, layers, losses, optim, text
 from fastrnn.models.stream import ModelStream
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from fuzz_walls import HANGS, Numbers, begin, canary, shown, unclear_part
+from fuzz_walls import HANGS, Numbers, arrays_in, begin, canary, shown, unclear_part
 
 #: For layers of one's own and parts of models, which the caller must have checked: any exception
 #: will do, but no crash. So too for the hooks that `fit` calls.
@@ -630,7 +630,7 @@ class Fuzz:
             return
         changed = [] if right or scene.chance(0.05) else scene.some_of([*args])
         scene.keep("any", scene.pick([function, *args.values()]))
-        scene.held = [a for a in args.values() if isinstance(a, np.ndarray)]
+        scene.held = arrays_in(args)
         for name in changed:
             args[name] = scene.changed(args[name])
             if name in LONG and not isinstance(args[name], str | float | None):

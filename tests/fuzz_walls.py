@@ -518,8 +518,19 @@ class World(Numbers):
         if self.chance(0.4):
             out = self.pick([self.strange, partial(np.empty_like, stream.step(x))])()
             out = self.twisted(out) if self.chance(0.2) else out
+            x, out = self.overlapping(x, out) if self.chance(0.3) else (x, out)
         for _ in range(self.rng.integers(1, 4)):
             self.call(stream.step, x, out)
+
+    def overlapping(self, x: Any, out: Any) -> tuple[Any, Any]:
+        """Return both in one memory, if they are arrays."""
+        if not (isinstance(x, np.ndarray) and isinstance(out, np.ndarray) and x.dtype.kind in "fi"):
+            return x, out
+        memory = np.zeros(x.nbytes + out.nbytes, np.uint8)
+        first = memory[: x.nbytes].view(x.dtype).reshape(x.shape)
+        first[...] = x
+        at = int(self.rng.integers(x.size + 1)) * x.itemsize
+        return first, memory[at : at + out.nbytes].view(out.dtype).reshape(out.shape)
 
     def step_in_two_threads(self) -> None:
         stream, source, B = self.some("stream")

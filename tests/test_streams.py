@@ -382,3 +382,26 @@ def test_sampling_can_be_interrupted(compiled):
     finally:
         signal.signal(signal.SIGALRM, before)
     stream.sample(logits, [0.5])
+
+
+@pytest.mark.parametrize("B", [1, 3])
+@pytest.mark.parametrize("kind", ["layer", "model", "map"])
+def test_an_output_in_the_memory_of_the_input(
+    recurrent: Any, kind: str, B: int, backend: str, rng: np.random.Generator
+) -> None:
+    """Wherever both overlap, the step is that of arrays of their own."""
+    layer = recurrent(5, 7, seed=0)
+    source = {
+        "layer": layer,
+        "model": fastrnn.Sequential([layer, fastrnn.Linear(7, 4), fastrnn.Softmax()], seed=0),
+        "map": fastrnn.Sequential([fastrnn.Linear(5, 4), fastrnn.LayerNorm(4)], seed=0),
+    }[kind]
+    x = rng.standard_normal((B, 5)).astype("f4")
+    expected = source.stream(B).step(x)
+    memory = np.zeros(x.size + 2 * expected.size, "f4")
+    place = memory[expected.size : expected.size + x.size].reshape(x.shape)
+    for at in range(memory.size - expected.size + 1):
+        place[...] = x
+        out = memory[at : at + expected.size].reshape(expected.shape)
+        assert source.stream(B).step(place, out) is out
+        assert out.tobytes() == expected.tobytes(), at
