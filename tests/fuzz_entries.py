@@ -296,7 +296,7 @@ class Scene(Numbers):
     def bent(self, a: np.ndarray) -> Any:
         """Return an array in memory that few others have, or an object that becomes one."""
         huge = np.lib.stride_tricks.as_strided
-        shape = self.pick([(2**31, 2**20, 3), (2**58,), (2**40, *a.shape), (*a.shape, 2**40)])
+        shape = self.pick([(2**20, 2**9, 5), (2**58,), (2**28, *a.shape), (*a.shape, 2**28)])
         match self.rng.integers(14):
             case 0:  # a huge array in little memory
                 return huge(np.zeros(1, a.dtype), shape, (0,) * len(shape))

@@ -717,3 +717,13 @@ def test_attributes_are_as_before_a_fit_that_fails() -> None:
         with pytest.raises(ValueError, match="inconsistent numbers of samples"):
             model.fit(wrong, labels)
         assert vars(model) == before
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+def test_counts_are_compared_before_targets_are_read(kind: Any) -> None:
+    """An array of a number, repeated without memory: to read it all would take years."""
+    y = np.lib.stride_tricks.as_strided(np.zeros(1), (2**58,), (0,))
+    for fit in ("fit", "partial_fit"):
+        options = {"classes": [0]} if (kind, fit) == (SequenceClassifier, "partial_fit") else {}
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            getattr(kind(max_epochs=1), fit)(np.ones((6, 3, 2)), y, **options)

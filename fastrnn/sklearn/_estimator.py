@@ -181,8 +181,6 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
             as_table = not fresh and self._inputs.table
             x, table = sequences.checked(X, self, reset=fresh, as_table=as_table)
             y = self._target(y, x)
-            if not per_step:
-                check_consistent_length(x, y)
             weight = self._weights(sample_weight, len(x))
             of_sequence = weight
             if weight is not None and per_step:
@@ -334,8 +332,8 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
         check_is_fitted(self, "net_")
 
     @staticmethod
-    def _one_each(y: Any) -> Array:
-        """Return targets of the sequences as an array."""
+    def _one_each(y: Any, x: Any) -> Array:
+        """Return targets of the sequences `x` as an array."""
         try:
             targets = _frames.values(y.toarray() if hasattr(y, "toarray") else y, "y")
         except ValueError as error:
@@ -345,6 +343,7 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
                 f"y: expected shape (n,) or (n, K), got {_checks.shape_text(targets.shape)}"
                 f"{_PER_STEP}"
             )
+        check_consistent_length(x, targets)  # before all of them are read
         return targets
 
     def _each_step(self, y: Any, x: Any) -> Array:

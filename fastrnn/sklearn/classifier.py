@@ -222,7 +222,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator, FittedClassifier): 
         return self._fit(X, y, sample_weight, partly=True, classes=classes)
 
     def _target(self, y: Any, X: Any) -> Array:
-        y = self._each_step(y, X) if self._per_step else self._one_each(y)
+        y = self._each_step(y, X) if self._per_step else self._one_each(y, X)
         if not self._per_step and y.ndim == 2 and y.shape[1] > 1:
             return self._indicators(y)
         y = column_or_1d(y, warn=True)

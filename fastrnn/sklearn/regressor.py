@@ -114,7 +114,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
         return self._fit(X, y, sample_weight, partly=True)
 
     def _target(self, y: Any, X: Any) -> Array:
-        y = self._each_step(y, X) if self._per_step else self._one_each(y)
+        y = self._each_step(y, X) if self._per_step else self._one_each(y, X)
         if y.dtype.kind in "Mm":  # of which scikit-learn would make nanoseconds
             raise TypeError(f"y: expected real numbers, got dtype {y.dtype}")
         target: Array = check_array(
