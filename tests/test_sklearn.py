@@ -727,3 +727,23 @@ def test_counts_are_compared_before_targets_are_read(kind: Any) -> None:
         options = {"classes": [0]} if (kind, fit) == (SequenceClassifier, "partial_fit") else {}
         with pytest.raises(ValueError, match="inconsistent numbers of samples"):
             getattr(kind(max_epochs=1), fit)(np.ones((6, 3, 2)), y, **options)
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("name", ["classes", "sample_weight"])
+def test_an_argument_that_resizes_the_others(kind: Any, name: str) -> None:
+    if (kind, name) == (SequenceRegressor, "classes"):
+        pytest.skip("of classifiers")
+    X, y = np.ones((6, 3, 2), np.float32), np.arange(6) % 2
+
+    class Resizes:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            for a in (X, y):
+                a.resize(1, refcheck=False)
+            return np.arange(6) % 2
+
+    options = {"classes": [0, 1]} if kind is SequenceClassifier else {}
+    with pytest.raises(ValueError, match=r"cannot resize|sample_weight: expected"):
+        kind(max_epochs=1).partial_fit(X, y, **(options | {name: Resizes()}))
+    assert X.size == 36
+    assert y.size == 6

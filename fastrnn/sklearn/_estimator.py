@@ -181,6 +181,7 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
             as_table = not fresh and self._inputs.table
             x, table = sequences.checked(X, self, reset=fresh, as_table=as_table)
             y = self._target(y, x)
+            _pins = _checks.pinned(x, y)  # `sample_weight` and `classes` may run code of the caller
             weight = self._weights(sample_weight, len(x))
             of_sequence = weight
             if weight is not None and per_step:

@@ -125,7 +125,6 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
     def _encoded(
         self, y: Array, weight: Array | None, fresh: bool, **options: Any
     ) -> tuple[Array, int, Array | None]:
-        _pins = _checks.pinned(y)
         rows = y.reshape(len(y), -1)
         if fresh:
             norm = Normalization(dtype=np.float64)
