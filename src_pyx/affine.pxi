@@ -4,7 +4,7 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy
 from panels cimport Panels, ceil_div, multiply, some_panels, split_point
-from split cimport pool, worth
+from split cimport pool, run_parts, worth
 from vec cimport VL, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode
 
 cdef enum:
@@ -23,7 +23,8 @@ cdef struct RowMap:
     ptrdiff_t units         # of y: O, or I for the gradient
     real *last              # scratch for the last group of panels: some rows per thread;
     real *narrow            # and for rows of x in the weights' format, or NULL
-    ptrdiff_t scratch_rows  # per thread, ROWS_AT_ONCE at most
+    int threads             # at most, which have scratch for
+    ptrdiff_t scratch_rows  # each, ROWS_AT_ONCE at most
 
 
 cdef inline ptrdiff_t last_width(const Panels *w) noexcept nogil:
@@ -51,8 +52,9 @@ cdef void map_share(int index, int count, void *what) noexcept nogil:
     cdef Panels direct = some_panels(&m.w, 0, full)
     cdef Panels rest = some_panels(&m.w, full, m.w.blocks)
     cdef ptrdiff_t wide = rest.blocks * VL, b, rows
-    cdef real *last = m.last + index * m.scratch_rows * wide
-    cdef real *narrow = m.narrow + index * m.scratch_rows * narrow_row(m.w.K)
+    cdef ptrdiff_t own = index % m.threads * m.scratch_rows
+    cdef real *last = m.last + own * wide
+    cdef real *narrow = m.narrow + own * narrow_row(m.w.K)
     cdef float_mode mode = flush_subnormals()
     while begin < end:
         rows = min(ROWS_AT_ONCE, end - begin)
@@ -81,6 +83,7 @@ cdef int map_rows(
     cdef Buffer last, narrow
     m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, x, x_row, n
     m.y, m.units, m.last, m.narrow, m.scratch_rows = y, units, NULL, NULL, ROWS_AT_ONCE
+    m.threads = threads
     if units % VL:
         last = buffer_of(product_of(threads, ROWS_AT_ONCE, last_width(w), VL))
         m.last = last.data
@@ -91,7 +94,7 @@ cdef int map_rows(
         map_share(0, 1, &m)
         return 0
     with nogil:
-        pool.run(threads, map_share, &m, False)
+        run_parts(threads, map_share, &m, n * units * w.K)
     return 0
 
 
@@ -153,6 +156,7 @@ cdef class LinearStepper(Stage):
             threads = min(<ptrdiff_t>pool.most, self.B)
         self.map.x, self.map.y = <const real *>x, y
         self.map.scratch_rows = min(ROWS_AT_ONCE, ceil_div(self.B, threads))
+        self.map.threads = threads
         if threads == 1:
             map_share(0, 1, &self.map)
         else:

@@ -4,7 +4,7 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy
 from panels cimport split_point
-from split cimport pool, worth
+from split cimport ROW_COST, pool, run_parts, worth
 from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vload, vstore
 
 
@@ -28,6 +28,7 @@ cdef struct Lookup:
     const cnp.npy_intp *x   # (n,)
     real *y                 # (n, D)
     ptrdiff_t V, D, n
+    int threads             # at most
     Stray *strays           # one per thread
 
 
@@ -40,7 +41,7 @@ cdef void look_up_share(int index, int count, void *what) noexcept nogil:
         if 0 <= row < s.V:
             memcpy(s.y + i * s.D, s.table + row * s.D, s.D * sizeof(real))
         else:
-            note_stray(s.strays + index, i, row)
+            note_stray(s.strays + index % s.threads, i, row)
 
 
 def take_rows(table, x, y):
@@ -57,13 +58,13 @@ def take_rows(table, x, y):
     if worth(s.n * s.D):
         threads = pool.most
     cdef Buffer strays = no_strays(threads)
-    s.strays = <Stray *>strays.data
+    s.strays, s.threads = <Stray *>strays.data, threads
     if s.n * s.D < BRIEF:
         look_up_share(0, 1, &s)
     else:
         held = [pin(table), pin(x), pin(y)]
         with nogil:
-            pool.run(threads, look_up_share, &s, False)
+            run_parts(threads, look_up_share, &s, s.n * s.D)
         held.clear()
     refuse_strays(strays, threads, "x", f"whole numbers in 0..{s.V - 1}")
 
@@ -116,19 +117,21 @@ cdef struct RowSums:
     const cnp.npy_intp *rows    # (count,), or NULL
     real *sums              # (count, D)
     ptrdiff_t n, count, D
+    Stray *stray
 
 
-cdef void add_each(const RowSums *s, Stray *stray) noexcept nogil:
+cdef void add_share(int index, int count, void *what) noexcept nogil:
+    cdef const RowSums *s = <const RowSums *>what
     cdef ptrdiff_t i, j, place, full = s.D // VL * VL
     cdef cnp.npy_intp row
     cdef const real *given = s.dy
     cdef real *to
     cdef float_mode mode = flush_subnormals()
-    for i in range(s.n):
+    for i in range(split_point(s.n, index, count), split_point(s.n, index + 1, count)):
         row = read_once(s.x + i)
         place = row if s.rows is NULL else first_from(s.rows, s.count, row)
         if not 0 <= place < s.count or (s.rows is not NULL and s.rows[place] != row):
-            note_stray(stray, i, row)
+            note_stray(s.stray, i, row)
             continue
         to, given = s.sums + place * s.D, s.dy + i * s.D
         j = 0
@@ -155,12 +158,13 @@ def add_rows(x, dy, rows, sums):
     if rows is not None and cnp.PyArray_SIZE(<cnp.ndarray>rows) != s.count:
         refuse(rows, "rows", f"a C-contiguous intp array ({s.count},)")
     cdef Buffer strays = no_strays(1)
+    s.stray = <Stray *>strays.data
     if s.n * s.D < BRIEF:
-        add_each(&s, <Stray *>strays.data)
+        add_share(0, 1, &s)
     else:
         held = [pin(x), pin(dy), pin(rows), pin(sums)]
         with nogil:
-            add_each(&s, <Stray *>strays.data)
+            run_parts(1, add_share, &s, s.n * (s.D + ROW_COST))
         held.clear()
     among = f"0..{s.count - 1}" if rows is None else "rows"
     refuse_strays(strays, 1, "x", f"whole numbers in {among}")

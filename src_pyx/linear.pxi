@@ -4,7 +4,7 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcmp, memcpy, memset
 from panels cimport Panels, ceil_div, multiply, panels_for, part, some_panels, split_point, sweep
-from split cimport pool, worth
+from split cimport pool, run_parts, worth
 from vec cimport (
     VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
     set_contiguous, tile_format, vf, vload, vload_first, vset, vstore, vstore_first,
@@ -90,6 +90,7 @@ cdef struct WeightSums:
     ptrdiff_t n, I, O
     real *dweight           # (O, I)
     real *dbias             # (O,), or NULL
+    int threads             # at most
     real *xs                # scratch per thread: some vectors of ROWS_AT_ONCE rows of x,
     real *sums              # and a tile's part of dweight, (O, WIDEST * VL)
     const tile_format *format
@@ -102,8 +103,9 @@ cdef void sum_share(int index, int count, void *what) noexcept nogil:
     cdef WeightSums *s = <WeightSums *>what
     cdef ptrdiff_t blocks = ceil_div(s.I, VL), groups = ceil_div(blocks, WIDEST)
     cdef ptrdiff_t group, begin, rows, o, width, from_, units, first = 0
-    cdef real *xs = s.xs + index * ROWS_AT_ONCE * WIDEST * VL
-    cdef real *sums = s.sums + index * s.O * WIDEST * VL
+    cdef ptrdiff_t own = index % s.threads
+    cdef real *xs = s.xs + own * ROWS_AT_ONCE * WIDEST * VL
+    cdef real *sums = s.sums + own * s.O * WIDEST * VL
     cdef gemm_args p
     cdef float_mode mode = flush_subnormals()
     for group in range(split_point(groups, index, count)):
@@ -207,6 +209,7 @@ def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
     xs = buffer_of(product_of(threads, ROWS_AT_ONCE, WIDEST, VL))
     sums = buffer_of(product_of(threads, s.O, WIDEST, VL))
     s.xs, s.sums, s.format, s.dys = xs.data, sums.data, packed.format, NULL
+    s.threads = threads
     if s.format.narrow_rows is not NULL:
         dys = buffer_of(product_of(ceil_div(s.n, 2), s.O, s.format.a_width))
         s.dys = dys.data
@@ -217,5 +220,5 @@ def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
     with nogil:
         if s.dys is not NULL:
             pool.run(threads, pair_share, &s, False)
-        pool.run(threads, sum_share, &s, False)
+        run_parts(threads, sum_share, &s, s.n * s.I * s.O)
     held = None

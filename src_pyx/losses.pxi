@@ -1,17 +1,23 @@
 # Losses and their gradients in one pass. Included in kernels.pyx.
 
 cimport numpy as cnp
+from libc.float cimport DBL_MAX
+from libc.math cimport fabs, fmax, fmin
 from libc.string cimport memcpy, memset
 from maths cimport absolute, at_least, at_most, choose, less, log_of, vexp, vlog1p
 from panels cimport ceil_div, split_point
+from split cimport handle_signals
 from vec cimport (
-    SUM_LANES, SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf, vfirst, vfnma,
-    vload, vload_first, vset, vstore, vstore_first, vsum,
+    REAL_MAX, SUM_LANES, SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf,
+    vfirst, vfnma, vload, vload_first, vset, vstore, vstore_first, vsum,
 )
 
 cdef enum:
     # Terms summed in `real`, in SUM_LANES chains, before they are added to a sum of doubles.
     TERMS = 512
+    # Elements between two looks for signals: a multiple of TERMS.
+    PIECE = 4194304
+    MOST_LANES = 16
     # Cost of one element of an elementwise loss, in multiply-adds,
     ELEMENT_WORK = 8
     # and of one logit of a cross-entropy.
@@ -43,13 +49,14 @@ cdef inline vf loss_term(Kind kind, vf z, vf t, real delta, vf *grad) noexcept n
     return vfnma(z, t, vlog1p(e) + at_least(z, 0))
 
 
-cdef double sum_terms(
-    Kind kind, const real *z, const real *t, real *grad, ptrdiff_t n, real factor, real delta
+cdef void sum_terms(
+    double *found, Kind kind, const real *z, const real *t, real *grad, ptrdiff_t n, real factor,
+    real delta,
 ) noexcept nogil:
-    """Return the sum of n losses; write their derivatives times `factor` to `grad`."""
+    """Add n losses to `found`; write their derivatives times `factor` to `grad`."""
     cdef ptrdiff_t part, i, begin = 0, end
-    cdef double found = 0
     cdef real sum
+    cdef float_mode mode = flush_subnormals()
     cdef vf term, d, total
     while begin < n:
         sum, end = 0, min(begin + TERMS, n)
@@ -66,8 +73,39 @@ cdef double sum_terms(
                 total = total + vfirst(term, end - i)
                 vstore_first(grad + i, d * vset(factor), end - i)
             sum = vsum(sum, total)
-        found += sum
+        found[0] += sum
         begin = end
+    restore_mode(mode)
+
+
+cdef double sum_widely(
+    Kind kind, const real *z, const real *t, real *grad, ptrdiff_t n, double factor, double delta
+) noexcept nogil:
+    """Return the sum of n losses times `factor`, also where that of `sum_terms` overflows."""
+    cdef ptrdiff_t i
+    cdef double found = 0, half, g
+    cdef real[MOST_LANES] term
+    cdef vf d
+    for i in range(n):
+        half = <double>z[i] * 0.5 - <double>t[i] * 0.5
+        if kind == MSE:
+            g = half * factor * 4
+            found += g * half
+        elif kind == MAE:
+            g = factor if half > 0 else -factor if half < 0 else half * 0
+            found += fabs(half) * (factor * 2)
+        elif kind == HUBER:
+            g = fmax(-delta, fmin(half * 2, delta)) if half == half else half
+            found += (half - g * 0.25) * (g * factor * 2)
+            g *= factor
+        else:
+            vstore(term, loss_term(kind, vset(z[i]), vset(t[i]), 0, &d))
+            found += term[0] * factor
+            vstore(term, d)
+            g = term[0] * factor
+        # Others keep their bits, whatever is beside them.
+        if not -REAL_MAX <= grad[i] <= REAL_MAX:
+            grad[i] = <real>g
     return found
 
 
@@ -93,23 +131,37 @@ cdef struct Elements:
     real delta
 
 
-cdef double sum_elements(const Elements *s) noexcept nogil:
-    """Return the (weighted) mean of the losses."""
-    cdef ptrdiff_t i
-    cdef double found = 0, unit, factor
-    cdef float_mode mode = flush_subnormals()
-    unit = share_of(s.w, s.count, s.each)
+cdef int sum_elements(const Elements *s, double *found) except -1 nogil:
+    """Write the (weighted) mean of the losses."""
+    cdef ptrdiff_t i, at, n, begin, since = 0
+    cdef double unit = share_of(s.w, s.count, s.each), factor, terms
+    cdef long long last = 0
+    found[0] = 0
     for i in range(s.count):
-        factor = unit if s.w is NULL else s.w[i] * unit
+        factor, at = unit if s.w is NULL else s.w[i] * unit, i * s.each
         if factor == 0:
-            memset(s.grad + i * s.each, 0, s.each * sizeof(real))
+            memset(s.grad + at, 0, s.each * sizeof(real))
             continue
-        found += factor * sum_terms(
-            s.kind, s.z + i * s.each, s.t + i * s.each, s.grad + i * s.each, s.each, factor,
-            s.delta,
-        )
-    restore_mode(mode)
-    return found
+        begin, terms = 0, 0
+        while begin < s.each:
+            n = min(PIECE, s.each - begin)
+            since += n
+            if since > PIECE:
+                handle_signals(&last)
+                since = n
+            n += begin
+            sum_terms(
+                &terms, s.kind, s.z + at + begin, s.t + at + begin, s.grad + at + begin, n - begin,
+                factor, s.delta,
+            )
+            begin = n
+        terms *= factor
+        if not -DBL_MAX <= terms <= DBL_MAX:
+            terms = sum_widely(
+                s.kind, s.z + at, s.t + at, s.grad + at, s.each, factor, s.delta
+            )
+        found[0] += terms
+    return 0
 
 
 cdef const real *weights_of(w, t, ptrdiff_t *count) except? NULL:
@@ -143,10 +195,11 @@ cdef object elementwise(Kind kind, z, t, w, grad, real delta):
     s.w = weights_of(w, t, &s.count)
     s.each = cnp.PyArray_SIZE(<cnp.ndarray>z) // s.count
     if s.count * s.each < BRIEF // ELEMENT_WORK:
-        return sum_elements(&s)
+        sum_elements(&s, &found)
+        return found
     held = [pin(z), pin(t), pin(w), pin(grad)]
     with nogil:
-        found = sum_elements(&s)
+        sum_elements(&s, &found)
     held.clear()
     return found
 
@@ -180,6 +233,7 @@ cdef struct Logits:
     ptrdiff_t N, V, each
     double unit             # 1 over the sum of weights
     double *terms           # (N,)
+    int threads             # at most
     real *rows              # scratch: a row per thread
     Stray *strays           # one per thread
 
@@ -198,12 +252,13 @@ cdef double cross_entropy_row(
         vstore(row + i * VL, vload(row + i * VL) * vset(1 / sum) * vset(factor))
     row[target] = (chosen - 1) * <real>factor
     memcpy(grad, row, V * sizeof(real))
-    return log_of(sum) - (z[target] - largest)
+    return log_of(sum) - (<double>z[target] - largest)
 
 
 cdef void cross_entropy_share(int index, int count, void *what) noexcept nogil:
     cdef Logits *s = <Logits *>what
-    cdef real *row = s.rows + index * ceil_div(s.V, VL) * VL
+    cdef int own = index % s.threads
+    cdef real *row = s.rows + own * ceil_div(s.V, VL) * VL
     cdef ptrdiff_t b
     cdef cnp.npy_intp target
     cdef double factor
@@ -220,7 +275,7 @@ cdef void cross_entropy_share(int index, int count, void *what) noexcept nogil:
                 s.z + b * s.V, target, s.grad + b * s.V, s.V, row, factor
             )
         else:
-            note_stray(s.strays + index, b, target)
+            note_stray(s.strays + own, b, target)
     restore_mode(mode)
 
 
@@ -263,12 +318,13 @@ def cross_entropy(z, t, w, grad):
     cdef Buffer rows = room(threads, ceil_div(s.V, VL) * VL * sizeof(real))
     cdef Buffer terms = room(s.N, sizeof(double)), strays = no_strays(threads)
     s.rows, s.terms, s.strays = rows.data, <double *>terms.data, <Stray *>strays.data
+    s.threads = threads
     if s.N * s.V < BRIEF // LOGIT_WORK:
         cross_entropy_share(0, 1, &s)
     else:
         held = [pin(z), pin(t), pin(w), pin(grad)]
         with nogil:
-            pool.run(threads, cross_entropy_share, &s, False)
+            run_parts(threads, cross_entropy_share, &s, s.N * s.V * LOGIT_WORK)
         held.clear()
     # Summed in row order, so the result does not depend on the number of threads.
     for b in range(s.N):

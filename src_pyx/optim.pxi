@@ -1,9 +1,9 @@
 # Optimizer steps, each in one pass over its arrays. Included in kernels.pyx.
 
 cimport numpy as cnp
-from libc.math cimport sqrt
+from libc.math cimport INFINITY, sqrt
 from libc.string cimport memcpy, memset
-from maths cimport at_least, at_most, power_of, vsqrt
+from maths cimport at_least, at_most, choose, less, power_of, vsqrt
 from panels cimport ceil_div, split_point
 from vec cimport (
     SUM_LANES, SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf, vfma, vfnma,
@@ -14,7 +14,6 @@ from fastrnn._kernels.row_gradient import RowGradient
 
 cdef enum:
     MOST_STATES = 3
-    MOST_LANES = 16
     # Squares summed in SUM_LANES chains: longer ones would lose digits.
     SQUARES = 4096
     # Cost of one element of an optimizer step, in multiply-adds.
@@ -105,7 +104,8 @@ cdef void rmsprop_rule(const Rule *r, const Parameter *of) noexcept nogil:
         if r.flag:
             a = vfma(vload(averages + i), vset(r.b2), vset(r.new2) * g)
             vstore(averages + i, a)
-            v = vfnma(a, a, v)
+            # Rounding may take it below 0, and a square overflow only if v did.
+            v = choose(less(v, vset(INFINITY)), at_least(vfnma(a, a, v), 0), v)
         g = g / (vsqrt(v) + vset(r.eps))
         if r.momentum != 0:
             b = vfma(vload(moments + i), vset(r.momentum), g)
@@ -349,6 +349,7 @@ cdef struct Squares:
     ptrdiff_t count
     ptrdiff_t width
     ptrdiff_t V             # rows of the dense gradient
+    int threads             # at most
     Stray *strays           # one per thread
 
 
@@ -399,7 +400,7 @@ cdef void squares_share(int index, int count, void *what) noexcept nogil:
             s.sums[block] = sum_squares(s.g + begin, end - begin, s.limit)
             continue
         # Summed as if dense, for the same bits.
-        rows_among_zeros(s, begin, end, dense, s.strays + index)
+        rows_among_zeros(s, begin, end, dense, s.strays + index % s.threads)
         s.sums[block] = sum_squares(dense, end - begin, s.limit)
     restore_mode(mode)
 
@@ -428,13 +429,13 @@ cdef double sum_of_squares(grad, double limit) except? -1:
     s.sums = &total if sums is None else <double *>sums.data
     if s.rows is not NULL:
         strays = no_strays(threads)
-        s.strays = <Stray *>strays.data
+        s.strays, s.threads = <Stray *>strays.data, threads
     if s.n < BRIEF:
         squares_share(0, 1, &s)
     else:
         held += [pin(a) for a in held]
         with nogil:
-            pool.run(threads, squares_share, &s, False)
+            run_parts(threads, squares_share, &s, s.n)
     if strays is not None:
         refuse_strays(strays, threads, "grads.rows", "ascending whole numbers")
     if sums is not None:

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from maths cimport larger, log_of, vexp, vlargest
 from norm cimport normalise_with
 from panels cimport ceil_div, split_point
-from split cimport pool, worth
+from split cimport pool, run_parts, worth
 from vec cimport (
     SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf, vfma, vload, vload_first,
     vset, vstore, vstore_first, vsum,
@@ -34,6 +34,7 @@ cdef struct RowFunction:
     real *y                 # (n, F): the result, or the gradient of x
     real *sums              # (chunks, 2, F): of gradients of the table, or NULL
     real *rows              # scratch: two rows per thread
+    int threads             # at most
     ptrdiff_t n, F
 
 
@@ -117,7 +118,7 @@ cdef void function_share(int index, int count, void *what) noexcept nogil:
     cdef ptrdiff_t chunks = ceil_div(s.n, CHUNK), b
     cdef ptrdiff_t begin = split_point(chunks, index, count) * CHUNK
     cdef ptrdiff_t end = min(s.n, split_point(chunks, index + 1, count) * CHUNK)
-    cdef real *row = s.rows + 2 * index * ceil_div(s.F, VL) * VL
+    cdef real *row = s.rows + 2 * (index % s.threads) * ceil_div(s.F, VL) * VL
     cdef float_mode mode
     if s.which >= STANDARDISE:
         # As NumPy does, with the smallest numbers too.
@@ -183,13 +184,13 @@ def transform(x, table, y, *, int function, double a, double b):
     if worth(s.n * s.F * NUMBER_WORK):
         threads = pool.most
     cdef Buffer rows = buffer_of(product_of(threads, 2, ceil_div(s.F, VL), VL))
-    s.rows = rows.data
+    s.rows, s.threads = rows.data, threads
     if s.n * s.F < BRIEF // NUMBER_WORK:
         function_share(0, 1, &s)
         return
     held = [pin(x), pin(table), pin(y)]
     with nogil:
-        pool.run(threads, function_share, &s, False)
+        run_parts(threads, function_share, &s, s.n * s.F * NUMBER_WORK)
     held.clear()
 
 
@@ -212,7 +213,7 @@ cdef class RowStepper(Stage):
         self.work = product_of(self.B, self.P, NUMBER_WORK)
         # Enough for any number of threads, each of which has a chunk or more.
         self.rows = buffer_of(product_of(ceil_div(self.B, CHUNK), 2, ceil_div(self.P, VL), VL))
-        self.s.rows = self.rows.data
+        self.s.rows, self.s.threads = self.rows.data, ceil_div(self.B, CHUNK)
 
     cdef bint is_ready(self) except -1:
         # Its shape can be changed by way of a view's base.

@@ -3,12 +3,13 @@
 cimport numpy as cnp
 from functions cimport LAYER_NORM, SOFTMAX, STANDARDISE, gradient_of
 from libc.string cimport memset
+from maths cimport absolute, larger, vlargest
 from norm cimport normalise_row_back
 from panels cimport ceil_div, split_point
-from split cimport pool, worth
+from split cimport pool, run_parts, worth
 from vec cimport (
-    SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf, vfma, vload, vload_first,
-    vset, vstore, vstore_first, vsum,
+    GRADIENT_SCALE, LARGE_GRADIENT, REAL_MAX, SUM_VECTORS, VL, float_mode, flush_subnormals, real,
+    restore_mode, vf, vfma, vload, vload_first, vset, vstore, vstore_first, vsum,
 )
 
 
@@ -40,39 +41,53 @@ cdef void row_back(
     const RowFunction *s, const real *x, const real *dy, real *dx, real *row
 ) noexcept nogil:
     """Write dx of a row of another function."""
-    cdef ptrdiff_t u, i, left, part
+    cdef ptrdiff_t u, i, left
     cdef real sum, largest, along = 0
-    cdef vf v, y, total
     if s.which >= STANDARDISE:
         for i in range(s.F):
             along = <real>(1 / s.scale[s.F + i] if s.which == STANDARDISE else s.scale[s.F + i])
             dx[i] = dy[i] * along
         return
     sum = exponentials(x, row, s.F, &largest)
+    for u in range(ceil_div(s.F, VL)):
+        vstore(row + u * VL, vload(row + u * VL) / vset(sum))
+    largest = softmax_back(s, dy, dx, row, 1)
+    if LARGE_GRADIENT < largest <= REAL_MAX:
+        softmax_back(s, dy, dx, row, GRADIENT_SCALE)
+
+
+cdef real softmax_back(
+    const RowFunction *s, const real *dy, real *dx, const real *row, real scale
+) noexcept nogil:
+    """Write dx of a (log-)softmax y, from dy times `scale`; return the largest of these."""
+    cdef ptrdiff_t u, i, left, part
+    cdef real along = 0
+    cdef vf v, y, total, most = vset(0)
     for part in range(SUM_VECTORS):
         i, total = part * VL, vset(0)
         while i < s.F:
-            y = vload(row + i) / vset(sum)
-            vstore(row + i, y)
-            v = vload_first(dy + i, s.F - i)
+            y = vload(row + i)
+            v = vload_first(dy + i, s.F - i) * vset(scale)
+            most = larger(most, absolute(v))
             total = vfma(v, y, total) if s.which == SOFTMAX else total + v
             i += SUM_VECTORS * VL
         along = vsum(along, total)
     for u in range(ceil_div(s.F, VL)):
         i, left, y = u * VL, s.F - u * VL, vload(row + u * VL)
-        v = vload_first(dy + i, left)
+        v = vload_first(dy + i, left) * vset(scale)
         if s.which == SOFTMAX:
             v = y * (v - vset(along))
         else:
             v = v - y * vset(along)
-        vstore_first(dx + i, v, left)
+        vstore_first(dx + i, v * vset(1 / scale), left)
+    return vlargest(most)
 
 
 cdef void function_back_share(int index, int count, void *what) noexcept nogil:
     """Write one thread's share of the gradient of x, and sums for the table, chunk by chunk."""
     cdef RowFunction *s = <RowFunction *>what
     cdef ptrdiff_t chunks = ceil_div(s.n, CHUNK), chunk, b, i
-    cdef real *row = s.rows + 2 * index * ceil_div(s.F, VL) * VL
+    cdef real *row = s.rows + 2 * (index % s.threads) * ceil_div(s.F, VL) * VL
     cdef real *sums = NULL
     cdef float_mode mode = flush_subnormals()
     for chunk in range(split_point(chunks, index, count), split_point(chunks, index + 1, count)):
@@ -119,10 +134,10 @@ def transform_back(x, table, dy, dx, dtable, *, int function, double a, double b
     if worth(s.n * s.F * NUMBER_WORK):
         threads = min(<ptrdiff_t>pool.most, chunks)
     rows = buffer_of(product_of(threads, 2, ceil_div(s.F, VL), VL))
-    s.rows = rows.data
+    s.rows, s.threads = rows.data, threads
     held = [pin(x), pin(table), pin(dy), pin(dx), pin(dtable)]
     with nogil:
-        pool.run(threads, function_back_share, &s, False)
+        run_parts(threads, function_back_share, &s, s.n * s.F * NUMBER_WORK)
         if total is not NULL:
             memset(total, 0, 2 * s.F * sizeof(real))
             # In the order of rows, whatever the number of threads.

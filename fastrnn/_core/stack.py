@@ -195,7 +195,7 @@ def _part(a: Array | None, d: int, D: int) -> Array | None:
 
 
 # Infinity and NaN propagate without a warning, as in the kernels.
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def _times(a: Array, factor: Array | None) -> Array:
     """Multiply `a` in place, and return it."""
     if factor is not None:
@@ -203,6 +203,6 @@ def _times(a: Array, factor: Array | None) -> Array:
     return a
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def _add(a: Array, b: Array) -> None:
     a += b

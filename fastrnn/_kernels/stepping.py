@@ -67,7 +67,7 @@ class Sampling(ABC):
         return tokens
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def drawn(logits: Array, temperature: float, k: int, u: float) -> int:
     """Return the token at `u`, 0 to 1, of softmax(logits / temperature), of the k likeliest.
 

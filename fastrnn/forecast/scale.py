@@ -41,7 +41,7 @@ class Scale:
         z = np.log(values) if log else values
         coefficients = _effects(z, exog, season)
         z = z - exog @ coefficients
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             finite = np.isfinite(z.std(axis=0)).all()
         if not finite:
             raise ValueError(

@@ -475,7 +475,7 @@ class Recurrent(CellLayer, Generic[StateT, StateLikeT]):
                 top = np.zeros((len(self._scan_weights), B, P), self._dtype)
                 for d in range(D):
                     top[d - D] = dy if D == 1 else dy[..., d * P : (d + 1) * P]
-                dh, dy = top if dh is None else dh + top, None
+                dh, dy = top if dh is None else _sum(dh, top), None
         wanted = _checks.flag(input_gradient, "input_gradient")
         dx = np.empty(tape.x_shape, self._dtype) if wanted else None
         dx_steps = None if dx is None else _time_first(dx, batch_first)
@@ -715,7 +715,13 @@ class Recurrent(CellLayer, Generic[StateT, StateLikeT]):
 
 
 # Infinity and NaN propagate without a warning, as in the kernels.
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
+def _sum(a: Array, b: Array) -> Array:
+    total: Array = a + b
+    return total
+
+
+@np.errstate(all="ignore")
 def _times(a: Array | None, factors: Array) -> Array | None:
     return None if a is None else a * factors
 

@@ -163,7 +163,7 @@ def measure(
 def batch_means(network: Network, objective: Objective, batch: Batch) -> Means:
     """Return loss and metrics of a batch, without dropout."""
     means = Means(objective)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         y, _ = network.apply(batch.x, lengths=batch.lengths)
         means.add(y, batch)
     return means

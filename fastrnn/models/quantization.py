@@ -90,7 +90,7 @@ def _largest(layers: Sequence[Layer], calibration: Any) -> list[Any]:
     return found
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def _of_batch(
     network: Network, x: Array, lengths: Array | None, valid: Array | None
 ) -> list[Array]:

@@ -147,7 +147,7 @@ class ShardedTrainer(Trainer):
         """Take one optimizer step with the other ranks; return whether none wanted to stop."""
         trainable = self._trainable()
         states: dict[int, Any] = {}
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             total = self._sums().sum(lambda i, part: self._add(i, step[i], part, trainable, states))
             weight, loss, metric_weight, stop, interrupt, *metrics = total.numbers.tolist()
             if stop or interrupt:

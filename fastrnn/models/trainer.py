@@ -286,7 +286,7 @@ class Trainer:
         if state is not None and on is not None:
             state = [rows_of(s, on) for s in state]
         # A loss that is not finite raises an error; warnings would only be noise.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             y, tape = self.network.apply_forward(batch.x, state, lengths=batch.lengths)
             loss, dy = self.means.add(y, batch)
             self._expect_finite(loss)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,9 @@ Options = dict[str, Callable[[Any, str], Any]]
 Arrays = tuple[list[Array], list[Gradient], list[tuple[Array, ...]]]
 #: Arguments of every kernel: the limit of each entry of the gradient, its factor, and the rate.
 Scale = tuple[float, float, float]
+
+#: Factors below it may be subnormal in float32, which kernels take for 0.
+_SUBNORMAL = 1e-37
 
 
 def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
@@ -57,14 +60,35 @@ def clip_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     limit = _checks.real(max_norm, "max_norm", "a number above 0", lambda v: v > 0)
     _expect_arrays(grads, "grads")
     _pins = _checks.pinned(*grads.values())
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         # Not a product of BLAS, whose order of terms depends on the CPU.
         norm = math.sqrt(sum(float(np.square(g, dtype=float).sum()) for g in grads.values()))
+        if math.isinf(norm):
+            norm = _large_norm(grads.values(), math.inf)
         factor = _clip_factor(norm, limit)
         if factor != 1:
             for g in grads.values():
                 g *= factor
     return norm
+
+
+@np.errstate(all="ignore")
+def _large_norm(grads: Iterable[Gradient], limit: float) -> float:
+    """Return the joint norm of gradients, clipped to `limit`, whose squares overflow."""
+    entries = [g.values if isinstance(g, RowGradient) else g for g in grads]
+    largest = max(min(float(np.abs(g).max(initial=0)), limit) for g in entries)
+    if not math.isfinite(largest):
+        return largest
+    parts = [np.square(g.clip(-limit, limit) / largest, dtype=float).sum() for g in entries]
+    return largest * math.sqrt(sum(map(float, parts)))
+
+
+@np.errstate(all="ignore")
+def _times(grad: Gradient, factor: float, limit: float) -> Gradient:
+    """Return a gradient, clipped, times a factor that may be 0 in its dtype."""
+    g = grad.values if isinstance(grad, RowGradient) else grad
+    product = np.multiply(g.clip(-limit, limit), factor, dtype=float).astype(g.dtype)
+    return RowGradient(grad.rows, product, grad.shape) if isinstance(grad, RowGradient) else product
 
 
 def _clip_factor(norm: float, limit: float) -> float:
@@ -329,7 +353,15 @@ class Optimizer(ABC):
                 squares.update(zip(group.names, sums, strict=True))
             # Summed in the order of `params`, so that grouping does not change the result.
             norm = math.sqrt(sum(map(squares.__getitem__, params)))
+            if math.isinf(norm):
+                norm = _large_norm([*map(grads.__getitem__, params)], limit)
             factor = _clip_factor(norm, self.clip_norm)
+            if 0 < factor < _SUBNORMAL:
+                chosen = [
+                    (group, kernels, p, [_times(g, factor, limit) for g in of_group])
+                    for group, kernels, p, of_group in chosen
+                ]
+                factor, limit = 1.0, math.inf
         scale = limit, factor, lr
         for group, kernels, of_params, of_group in chosen:
             self._update(kernels, (of_params, of_group, group.states), scale, group.steps + 1)

@@ -10,6 +10,7 @@ enum { AFFINE, RELU, CLIP, LEAKY_RELU, THRESHOLDED_RELU, ELU, TANH, SIGMOID, HAR
 
 #define GELU_SCALE ((real)0.7978845608028654) /* sqrt(2 / pi): Hendrycks and Gimpel 2016, section 2 */
 #define GELU_CUBE ((real)0.044715)
+#define GELU_CERTAIN ((real)16) /* where the tangent is 1 */
 
 INLINE vf gelu_angle(vf x) { return vfma(x * x * vset(GELU_CUBE), x, x) * vset(GELU_SCALE); }
 
@@ -59,6 +60,7 @@ NOINLINE vf gradient_of(int which, vf x, vf d, real a, real b) {
     case SILU: y = vsigmoid(x); return d * y * vfma(x, (real)1 - y, vset(1));
     default:
         y = vtanh(gelu_angle(x));
+        x = at_most(at_least(x, -GELU_CERTAIN), GELU_CERTAIN);
         x = x * vfma(x * x, vset(3 * GELU_CUBE * GELU_SCALE), vset(GELU_SCALE));
         return d * (real)0.5 * (vfma(x, vfnma(y, y, vset(1)), y) + (real)1);
     }

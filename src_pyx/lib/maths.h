@@ -34,7 +34,7 @@ INLINE vf vsqrt(vf v) { return REAL_SQRT(v); }
 INLINE vf exp2_clipped(vf t) {
     t = at_most(at_least(t, -FARTHEST), FARTHEST);
     vf shifted = t + ROUND, f = t - (shifted - ROUND), square = f * f;
-    vf power = as_real((as_whole(shifted) << MANTISSA) + ((whole)BIAS << MANTISSA));
+    vf power = power_of_2(shifted);
     vf high = ((real)0.240222424 + (real)0.0555073358 * f)
         + square * ((real)0.00967151299 + (real)0.00132647273 * f);
     return power * (((real)1 + (real)0.693147004 * f) + square * high);

@@ -5,9 +5,11 @@ Each of SUM_LANES partial sums has every SUM_LANES-th unit, in the order of bloc
 """
 
 from libc.math cimport sqrt
+from maths cimport absolute, larger, vlargest
 from panels cimport ceil_div
 from vec cimport (
-    NORM_EPS, SUM_VECTORS, VL, real, vf, vfirst, vfma, vfnma, vload, vset, vstore, vsum,
+    GRADIENT_SCALE, LARGE_GRADIENT, NORM_EPS, REAL_MAX, SQUARE_SCALE, SUM_VECTORS, VL, real, vf,
+    vfirst, vfma, vfnma, vload, vset, vstore, vsum,
 )
 
 cdef struct Norm:
@@ -31,9 +33,36 @@ cdef inline real normalise_row(
 cdef inline real normalise_with(
     real *a, ptrdiff_t panel, ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H, real eps
 ) noexcept nogil:
+    cdef ptrdiff_t u, v, last = (blocks - 1) * panel
+    cdef real n = H * count, squares, rstd
+    cdef vf mean
+    cdef bint shrunk
+    squares = squares_around_mean(a, panel, count, blocks, H, &mean)
+    shrunk = not squares <= REAL_MAX
+    if shrunk:
+        for u in range(blocks):
+            for v in range(count):
+                vstore(a + u * panel + v * VL, vload(a + u * panel + v * VL) * SQUARE_SCALE)
+        squares = squares_around_mean(a, panel, count, blocks, H, &mean)
+        # The variance is far above eps now, or all numbers are equal.
+        shrunk = squares > 0
+        eps = 0 if shrunk else eps
+    rstd = 1 / sqrt(squares / n + eps)
+    for u in range(blocks):
+        for v in range(count):
+            vstore(a + u * panel + v * VL, (vload(a + u * panel + v * VL) - mean) * vset(rstd))
+    for v in range(count):
+        vstore(a + last + v * VL, vfirst(vload(a + last + v * VL), H - (blocks - 1) * VL))
+    return rstd * SQUARE_SCALE if shrunk else rstd
+
+
+cdef inline real squares_around_mean(
+    const real *a, ptrdiff_t panel, ptrdiff_t count, ptrdiff_t blocks, ptrdiff_t H, vf *mean
+) noexcept nogil:
+    """Return the sum of the squares of a - mean, and the mean."""
     cdef ptrdiff_t part, i, u, v
-    cdef real n = H * count, sum = 0, squares = 0, rstd
-    cdef vf mean, d, total
+    cdef real sum = 0, squares = 0
+    cdef vf d, total
     for part in range(SUM_VECTORS):
         total = vset(0)
         for i in range(ceil_div(blocks - part, SUM_VECTORS)):
@@ -41,21 +70,16 @@ cdef inline real normalise_with(
             for v in range(count):
                 total = total + vload(a + u * panel + v * VL)
         sum = vsum(sum, total)
-    mean = vset(sum / n)
+    mean[0] = vset(sum / <real>(H * count))
     for part in range(SUM_VECTORS):
         total = vset(0)
         for i in range(ceil_div(blocks - part, SUM_VECTORS)):
             u = part + i * SUM_VECTORS
             for v in range(count):
-                d = vfirst(vload(a + u * panel + v * VL) - mean, H - u * VL)
-                vstore(a + u * panel + v * VL, d)
+                d = vfirst(vload(a + u * panel + v * VL) - mean[0], H - u * VL)
                 total = vfma(d, d, total)
         squares = vsum(squares, total)
-    rstd = 1 / sqrt(squares / n + eps)
-    for u in range(blocks):
-        for v in range(count):
-            vstore(a + u * panel + v * VL, vload(a + u * panel + v * VL) * vset(rstd))
-    return rstd
+    return squares
 
 
 cdef inline void normalise_row_back(
@@ -64,17 +88,29 @@ cdef inline void normalise_row_back(
 ) noexcept nogil:
     """Turn the gradient of hat into that of the input of `normalise_row`, in place."""
     cdef ptrdiff_t part, i, u, v
-    cdef real n = H * count, sum = 0, product = 0
-    cdef vf v_d, mean, along
+    cdef real n = H * count, sum = 0, product = 0, largest
+    cdef vf v_d, mean, along, most = vset(0)
     for part in range(SUM_VECTORS):
         mean = along = vset(0)
         for i in range(ceil_div(blocks - part, SUM_VECTORS)):
             u = part + i * SUM_VECTORS
             for v in range(count):
                 v_d = vload(d + u * d_panel + v * VL)
+                most = larger(most, absolute(v_d))
                 mean = mean + v_d
                 along = vfma(v_d, vload(hat + u * hat_panel + v * VL), along)
         sum, product = vsum(sum, mean), vsum(product, along)
+    largest = vlargest(most)
+    if LARGE_GRADIENT < largest <= REAL_MAX:
+        for u in range(blocks):
+            for v in range(count):
+                vstore(
+                    d + u * d_panel + v * VL, vload(d + u * d_panel + v * VL) * GRADIENT_SCALE
+                )
+        normalise_row_back(
+            d, d_panel, hat, hat_panel, rstd / GRADIENT_SCALE, count, blocks, H
+        )
+        return
     mean, along = vset(sum / n), vset(product / n)
     for u in range(blocks):
         for v in range(count):

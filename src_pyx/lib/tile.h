@@ -49,6 +49,7 @@ INLINE void set_contiguous(gemm_args *p, ptrdiff_t K) {
     p->whole.length = K;
     p->runs = &p->whole;
     p->run_count = 1;
+    p->a_block = 0;
 }
 
 typedef void (*tile_function)(const gemm_args *);

@@ -23,10 +23,12 @@
 #if FASTRNN_REAL_BITS == 32
 typedef float real;
 typedef int32_t whole;
+typedef uint32_t unsigned_whole;
 #define NPY_REAL NPY_FLOAT32
 #elif FASTRNN_REAL_BITS == 64
 typedef double real;
 typedef int64_t whole;
+typedef uint64_t unsigned_whole;
 #define NPY_REAL NPY_FLOAT64
 #else
 #error "FASTRNN_REAL_BITS must be 32 or 64"
@@ -71,6 +73,7 @@ typedef int64_t whole;
 #define NOINLINE static __attribute__((noinline, unused))
 typedef real vf __attribute__((vector_size(VECTOR_BYTES)));
 typedef whole vi __attribute__((vector_size(VECTOR_BYTES)));
+typedef unsigned_whole vu __attribute__((vector_size(VECTOR_BYTES)));
 /* A vector in memory: aligned as a real only, and may alias anything. */
 typedef real vf_mem __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 INLINE vf vload(const real *p) { return *(const vf_mem *)p; }
@@ -85,6 +88,7 @@ INLINE vi equal(vf a, vf b) { return a == b; }
 #define NOINLINE static __declspec(noinline)
 typedef real vf;
 typedef whole vi;
+typedef unsigned_whole vu;
 INLINE vf vload(const real *p) { return *p; }
 INLINE void vstore(real *p, vf v) { *p = v; }
 INLINE vi as_whole(vf v) { vi r; memcpy(&r, &v, sizeof r); return r; }
@@ -260,6 +264,11 @@ INLINE vf at_most(vf x, real limit) { return choose(less(vset(limit), x), vset(l
 #define LN2_LO ((real)-2.12194440054690583e-4)
 #define CERTAIN ((real)20)
 #define OVERFLOW ((real)89)
+/* Powers of 2, by which gradients, and numbers that are squared, are multiplied where sums overflow. */
+#define LARGE_GRADIENT ((real)0x1p69)
+#define GRADIENT_SCALE ((real)0x1p-60)
+#define SQUARE_SCALE ((real)0x1p-100)
+#define REAL_MAX ((real)0x1.fffffep127)
 #else
 #define MANTISSA 52
 #define BIAS 1023
@@ -268,8 +277,19 @@ INLINE vf at_most(vf x, real limit) { return choose(less(vset(limit), x), vset(l
 #define LN2_LO 1.42860682030941723212e-6
 #define CERTAIN 40.0
 #define OVERFLOW 710.0
+#define LARGE_GRADIENT 0x1p530
+#define GRADIENT_SCALE 0x1p-500
+#define SQUARE_SCALE 0x1p-600
+#define REAL_MAX 0x1.fffffffffffffp1023
 #endif
 #define LOG2_E ((real)1.44269504088896340736)
+
+/* 2^n, from ROUND + n: exact for normal results, and infinite for the next n. In unsigned numbers, as a
+ * NaN may overflow. */
+INLINE vf power_of_2(vf shifted) {
+    vu n = (vu)as_whole(shifted);
+    return as_real((vi)((n << MANTISSA) + ((unsigned_whole)BIAS << MANTISSA)));
+}
 
 INLINE vf absolute(vf x) { return as_real(as_whole(x) & ~as_whole(vset((real)-0.0))); }
 
@@ -308,11 +328,11 @@ INLINE vf vsettled(vf state) { return state; }
 /* exp(r) - 1 for r = x - n ln 2, and 2^n, for n = round(x / ln 2). As |r| <= ln(2) / 2, the
  * truncation error of the Taylor series is below 1/5 ulp; for float32, (exp(r) - 1 - r) / r^2 is the
  * minimax polynomial of degree 4 (Remez 1934), error below 1/10 ulp, evaluated in pairs (Estrin 1960)
- * for shorter dependency chains. 2^n is exact for normal results, and infinite for the next n. */
+ * for shorter dependency chains. */
 INLINE vf exp_reduced(vf x, vf *power) {
     vf shifted = vfma(x, vset(LOG2_E), vset(ROUND));
     vf n = shifted - ROUND;
-    *power = as_real((as_whole(shifted) << MANTISSA) + ((whole)BIAS << MANTISSA));
+    *power = power_of_2(shifted);
     vf r = vfnma(n, vset(LN2_LO), vfnma(n, vset(LN2_HI), x));
     vf r2 = r * r;
 #if FASTRNN_REAL_BITS == 32

@@ -12,6 +12,10 @@ cdef extern from "vec.h" nogil:
     const ptrdiff_t SUM_LANES
     const ptrdiff_t SUM_VECTORS
     const real NORM_EPS
+    const real LARGE_GRADIENT
+    const real GRADIENT_SCALE
+    const real SQUARE_SCALE
+    const real REAL_MAX
     const bint FASTRNN_INT8
     vf vset(real x)
     vf vfma(vf a, vf b, vf c)       # c + a b

@@ -24,6 +24,11 @@ from vec cimport (
 
 cdef enum:
     SUMS = 4    # products with weight gradients
+    # What is done in a round: the steps, the operands of sums in a narrow format, the sums and dx.
+    RUN_STEPS = 1
+    RUN_PAIRS = 2
+    RUN_SUMS = 4
+    RUN_ALL = 7
 
 cdef struct Backward:
     # A backward call, shared by its threads. Arrays of chunk * B rows start at a chunk's first row.
@@ -31,6 +36,11 @@ cdef struct Backward:
     ScanSums *sums          # or NULL
     Schedule schedule
     ptrdiff_t chunk         # steps whose weight gradients are summed together
+    ptrdiff_t begin         # this round's steps,
+    ptrdiff_t end
+    int doing               # what of them,
+    int part                # and which of the parts of the rows, or of the sums
+    int parts
     bint by_blocks          # threads split each step's blocks; else the rows
     barrier others
     const real *tape_x
@@ -229,28 +239,32 @@ cdef inline void backward_share(int index, int count, void *what) noexcept nogil
     """Run the share of one of `count` threads."""
     cdef Backward *f = <Backward *>what
     cdef BackwardShare mine
-    cdef ptrdiff_t T = f.schedule.T, i, t, t0, n, at, rows
+    cdef ptrdiff_t i, t, t0, n, at, rows, steps = f.begin if f.doing & RUN_STEPS else f.end
     cdef float_mode mode = flush_subnormals()
+    index, count = f.part * count + index, f.parts * count
     enter_backward(&mine, f, index, count)
-    for i in range(ceil_div(T, f.chunk) - 1, -1, -1):
+    for i in range(ceil_div(f.end, f.chunk) - 1, f.begin // f.chunk - 1, -1):
         t0 = i * f.chunk
-        n = min(f.chunk, T - t0)
+        n = min(f.chunk, f.schedule.T - t0)
         at = step_offset(&f.schedule, t0)
-        for t in range(t0 + n - 1, t0 - 1, -1):
+        for t in range(min(t0 + n, f.end) - 1, max(t0, steps) - 1, -1):
             rows = min(mine.b1, step_rows(&f.schedule, t)) - mine.b0
             if rows > 0:
                 enter_step_back(&mine, t, at, rows)
                 f.w.layout.run.backward(&mine.s)
                 leave_step_back(&mine, t, at, rows)
-        if count > 1:
+        if f.doing == RUN_STEPS:
+            continue
+        if count > 1 and f.doing == RUN_ALL:
             barrier_wait(&f.others, count)
         if f.sums is not NULL:
             sum_chunk(f, at, step_offset(&f.schedule, t0 + n) - at, index, count)
-        if f.dx is not NULL:
+        if f.dx is not NULL and f.doing & RUN_SUMS:
             input_gradients(f, t0, n, index, count)
-        if count > 1 and i > 0:
+        if count > 1 and f.doing == RUN_ALL and t0 > f.begin:
             barrier_wait(&f.others, count)
-    leave_backward(&mine)
+    if f.doing & RUN_STEPS and f.begin == 0:
+        leave_backward(&mine)
     restore_mode(mode)
 
 
@@ -281,6 +295,8 @@ cdef inline void sum_chunk(
     if rows == 0:
         return
     sum_products(f, at, rows, h, index, count)
+    if f.doing == RUN_PAIRS:
+        return
     sum_rows(f.sums.bias + u0 * w.size, u1 - u0, w.layout.slots, rows, dz, panel, NULL, 0)
     if w.u is not NULL:
         sum_elementwise(f, h, rows, u0, u1)
@@ -322,8 +338,11 @@ cdef inline void sum_products(
         outer_product(&products[3], &output, w.P, index, count)
         return
     if f.narrow is not NULL:
-        narrow_operands(products, f.narrow_sums, rows, index, count)
-        if count > 1:
+        if f.doing & RUN_PAIRS:
+            narrow_operands(products, f.narrow_sums, rows, index, count)
+        if f.doing == RUN_PAIRS:
+            return
+        if count > 1 and f.doing == RUN_ALL:
             barrier_wait(&f.others, count)
         p, rows = f.narrow_sums, ceil_div(rows, 2)
     for i in range(SUMS):

@@ -18,6 +18,10 @@ cdef struct Forward:
     const Weights *w
     Schedule schedule
     ptrdiff_t chunk         # steps whose input products are computed at once
+    ptrdiff_t begin         # this round's steps, from whole chunks,
+    ptrdiff_t end
+    int part                # and which of the parts of the rows
+    int parts
     bint keep
     bint by_blocks          # threads split each step's blocks; else the rows
     barrier others
@@ -260,14 +264,13 @@ cdef inline void forward_share(int index, int count, void *what) noexcept nogil:
     """Run the share of one of `count` threads."""
     cdef Forward *f = <Forward *>what
     cdef ForwardShare mine
-    cdef ptrdiff_t T = f.schedule.T, i, t, t0, n, rows, at
+    cdef ptrdiff_t t, t0 = f.begin, n, rows, at
     cdef real *h
     cdef real *h_new
     cdef float_mode mode = flush_subnormals()
-    enter_forward(&mine, f, index, count)
-    for i in range(ceil_div(T, f.chunk)):
-        t0 = i * f.chunk
-        n = min(f.chunk, T - t0)
+    enter_forward(&mine, f, f.part * count + index, f.parts * count)
+    while t0 < f.end:
+        n = min(f.chunk, f.end - t0)
         take_inputs(&mine, t0, n)
         for t in range(t0, t0 + n):
             rows = min(mine.b1, step_rows(&f.schedule, t)) - mine.b0
@@ -278,7 +281,9 @@ cdef inline void forward_share(int index, int count, void *what) noexcept nogil:
                 forward_step(&mine, at, rows, h, h_new)
             if f.y is not NULL:
                 leave_step(&mine, t, rows, h_new)
-    leave_forward(&mine)
+        t0 += n
+    if f.end == f.schedule.T:
+        leave_forward(&mine)
     restore_mode(mode)
 
 

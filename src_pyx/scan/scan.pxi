@@ -1,7 +1,9 @@
 # The scan of any cell over time, forward and backward. Included in kernels.pyx.
 
 cimport numpy as cnp
-from backward cimport Backward, backward_share, begin_backward
+from backward cimport (
+    RUN_ALL, RUN_PAIRS, RUN_STEPS, RUN_SUMS, Backward, backward_share, begin_backward,
+)
 from forward cimport Forward, begin_forward, forward_share
 from functions cimport SOFTMAX
 from gating cimport MAX_ACTIVATIONS
@@ -12,8 +14,10 @@ from packing cimport (
     take_gates, take_vector, unpack,
 )
 from panels cimport Panels, WeightProduct, ceil_div, panels_for
-from schedule cimport Schedule
-from split cimport HOLDS_GIL, run_shared, threads_for
+from schedule cimport Schedule, set_bounds
+from split cimport (
+    HOLDS_GIL, MOST_PARTS, ROUND, ROW_COST, handle_signals, note_end, run_together, threads_for,
+)
 from step cimport MAX_VECTORS
 from vec cimport BFLOAT16, FASTRNN_INT8, REALS, VL, gemm_run, narrow_row, real, tile_format
 
@@ -414,7 +418,7 @@ cdef class Tape:
 cdef Schedule new_schedule(ptrdiff_t T, ptrdiff_t B, spans, list memory):
     """Return which rows run at which step; `memory` gets the buffers to keep alive."""
     cdef Schedule schedule = Schedule(
-        T=T, B=B, N=product_of(T, B), offsets=NULL, order=NULL
+        T=T, B=B, N=product_of(T, B), offsets=NULL, order=NULL, bounds=NULL, shares=1
     )
     if spans is None:
         return schedule
@@ -488,6 +492,26 @@ cdef ptrdiff_t multiply_adds(const Weights *w, ptrdiff_t rows) noexcept nogil:
     return work // 4 if FASTRNN_INT8 else work
 
 
+cdef ptrdiff_t step_work(const Weights *w, ptrdiff_t B) noexcept nogil:
+    """Return the multiply-adds of a step, or as many as take as long as what else it does."""
+    return min(multiply_adds(w, B), PY_SSIZE_T_MAX // 8) + B * ROW_COST
+
+
+cdef int set_parts(
+    Schedule *s, ptrdiff_t work, int threads, bint *by_blocks, list memory
+) except -1:
+    """Return in how many parts rows of a step of this work run; split the rows in such shares."""
+    cdef int parts = min(1 + work // ROUND, s.B, MOST_PARTS)
+    cdef Buffer bounds
+    if parts > 1:
+        by_blocks[0] = False
+    if s.offsets is not NULL and parts * threads > 1:
+        bounds = room(parts * threads + 1, sizeof(ptrdiff_t))
+        memory.append(bounds)
+        set_bounds(s, <ptrdiff_t *>bounds.data, parts * threads)
+    return parts
+
+
 def forward(
     Packed packed not None, x, state, y, state_n, *, bint keep=False, spans=None, reset=None
 ):
@@ -526,6 +550,7 @@ cdef Tape run_scan(
     cdef ptrdiff_t work = multiply_adds(w, f.schedule.N)
     cdef int threads = threads_for(w, &f.schedule, work, reset is not None, &f.by_blocks)
     allocate_forward(packed, &f, tape, spans is not None, threads, memory)
+    f.parts = set_parts(&f.schedule, step_work(w, B), threads, &f.by_blocks, memory)
     if tape is not None:
         tape.reset, tape.memory = reset, memory
     pins = None if work < HOLDS_GIL else pin_all((x, y, *state, *state_n))
@@ -536,13 +561,30 @@ cdef Tape run_scan(
     take_states(w, <const real **>f.state_n, state_n, "state_n", B, OUT, stacked)
     take_states(w, f.state_0, state, "state", B, IN, stacked)
     if work < HOLDS_GIL:
-        begin_forward(&f)
-        run_shared(threads, forward_share, &f, f.by_blocks, &f.others)
+        run_forward(&f, threads)
     else:
         with nogil:
-            begin_forward(&f)
-            run_shared(threads, forward_share, &f, f.by_blocks, &f.others)
+            run_forward(&f, threads)
     return tape
+
+
+cdef int run_forward(Forward *f, int threads) except -1 nogil:
+    """Run a forward, in rounds."""
+    cdef ptrdiff_t T = f.schedule.T
+    cdef ptrdiff_t n = max(1, ROUND // (step_work(f.w, f.schedule.B) * f.chunk)) * f.chunk
+    cdef long long last = 0
+    begin_forward(f)
+    while True:
+        f.end = T if T - f.begin <= n else f.begin + n
+        for f.part in range(f.parts):
+            if f.begin > 0 or f.part > 0:
+                handle_signals(&last)
+            run_together(threads, forward_share, f)
+        if f.end == T:
+            break
+        f.begin = f.end
+    note_end(f.by_blocks, &f.others)
+    return 0
 
 
 cdef int allocate_forward(
@@ -632,6 +674,7 @@ cdef int run_scan_back(
         f.resets.t_stride, f.resets.b_stride = tape.reset.strides
     cdef ptrdiff_t work = multiply_adds(w, f.schedule.N)
     cdef int threads = threads_for(w, &f.schedule, work, tape.reset is not None, &f.by_blocks)
+    cdef int parts = set_parts(&f.schedule, 3 * step_work(w, B), threads, &f.by_blocks, memory)
     allocate_backward(&f, tape, dx is not None, memory)
     if w.x.format.narrow_rows is not NULL:
         allocate_narrow(&f, threads, memory)
@@ -644,12 +687,55 @@ cdef int run_scan_back(
     take_states(w, <const real **>f.dstate_0, dstate, "dstate", B, OUT, stacked)
     take_states(w, f.dstate_n, dstate_n, "dstate_n", B, IN, stacked)
     if work < HOLDS_GIL:
-        begin_backward(&f)
-        run_shared(threads, backward_share, &f, f.by_blocks, &f.others)
+        run_backward(&f, threads, parts)
     else:
         with nogil:
-            begin_backward(&f)
-            run_shared(threads, backward_share, &f, f.by_blocks, &f.others)
+            run_backward(&f, threads, parts)
+    return 0
+
+
+cdef int run_backward(Backward *f, int threads, int parts) except -1 nogil:
+    """Run a backward, in rounds: of some chunks, or if they are large, of parts of one."""
+    cdef ptrdiff_t work = 3 * step_work(f.w, f.schedule.B) * f.chunk
+    cdef ptrdiff_t n = max(1, ROUND // work) * f.chunk
+    cdef long long last = 0
+    begin_backward(f)
+    f.end, f.doing, f.parts = f.schedule.T, RUN_ALL, 1
+    while True:
+        # Chunks are counted from the first step.
+        f.begin = max(0, ceil_div(f.end, f.chunk) * f.chunk - n)
+        if work <= ROUND:
+            run_together(threads, backward_share, f)
+        else:
+            run_chunk_back(f, threads, parts, work, &last)
+        if f.begin == 0:
+            break
+        handle_signals(&last)
+        f.end = f.begin
+    note_end(f.by_blocks, &f.others)
+    return 0
+
+
+cdef int run_chunk_back(
+    Backward *f, int threads, int parts, ptrdiff_t work, long long *last
+) except -1 nogil:
+    """Run a chunk: some steps at a time, each in `parts`, then the sums in parts."""
+    cdef ptrdiff_t begin = f.begin, end = f.end, n = max(1, ROUND // (work // f.chunk)), t = f.end
+    f.doing, f.parts = RUN_STEPS, parts
+    while t > begin:
+        f.begin, f.end = max(begin, t - n), t
+        for f.part in range(f.parts):
+            handle_signals(last)
+            run_together(threads, backward_share, f)
+        t = f.begin
+    f.begin, f.end, f.part, f.parts = begin, end, 0, 1
+    if f.narrow is not NULL:
+        f.doing = RUN_PAIRS
+        run_together(threads, backward_share, f)
+    f.doing, f.parts = RUN_SUMS, min(1 + work // ROUND, MOST_PARTS)
+    for f.part in range(f.parts):
+        handle_signals(last)
+        run_together(threads, backward_share, f)
     return 0
 
 

@@ -14,6 +14,8 @@ cdef struct Schedule:
     ptrdiff_t N                     # rows of all steps in total
     const ptrdiff_t *offsets        # (T + 1,), or NULL if all rows run at all steps
     const ptrdiff_t *order          # (B,), the caller's index of each row; NULL: the same
+    const ptrdiff_t *bounds         # (shares + 1,): where shares of the rows begin; NULL: one share
+    int shares
 
 cdef struct Resets:
     # Where the state is zeroed before a step: (T, B) booleans; NULL: nowhere.
@@ -37,18 +39,27 @@ cdef inline ptrdiff_t caller_row(const Schedule *s, ptrdiff_t b) noexcept nogil:
 
 
 cdef inline ptrdiff_t split_rows(const Schedule *s, int index, int count) noexcept nogil:
-    """Return where share `index` of the rows begins; shares have about equal numbers of steps."""
-    cdef ptrdiff_t b = 0, t, sum = 0, wanted = split_point(s.N, index, count)
+    """Return where share `index` of the rows begins; `count` is at most `s.shares`."""
     if s.offsets is NULL:
         return split_point(s.B, index, count)
-    if index == count:
-        return s.B
-    # Row b runs at each step at which more than b rows run, as rows are sorted.
-    while sum < wanted and b < s.B:
-        for t in range(s.T):
-            sum += step_rows(s, t) > b
-        b += 1
-    return b
+    if s.bounds is NULL:
+        return s.B if index == count else 0
+    return s.bounds[<ptrdiff_t>index * s.shares // count]
+
+
+cdef inline void set_bounds(Schedule *s, ptrdiff_t *bounds, int shares) noexcept nogil:
+    """Split the rows of a schedule with offsets in shares of about equal numbers of steps."""
+    cdef ptrdiff_t b = 0, t, sum = 0
+    cdef int index
+    for index in range(shares):
+        # Row b runs at each step at which more than b rows run, as rows are sorted.
+        while sum < split_point(s.N, index, shares) and b < s.B:
+            for t in range(s.T):
+                sum += step_rows(s, t) > b
+            b += 1
+        bounds[index] = b
+    bounds[shares] = s.B
+    s.bounds, s.shares = bounds, shares
 
 
 cdef inline void block_rows(

@@ -1,5 +1,6 @@
-"""How a call is split among threads."""
+"""How a call is split among threads, and cut in rounds, between which signals are handled."""
 
+from cpython.exc cimport PyErr_CheckSignals
 from packing cimport Weights
 from panels cimport Panels, ceil_div, some_panels, split_blocks, tiles, vectors
 from schedule cimport Schedule
@@ -40,6 +41,14 @@ cdef enum:
     # have lost its CPU during a step.
     IN_A_ROW = 20000
     LOST = 200000
+    # Multiply-adds of a round: some milliseconds, in the slowest kernels a few hundredths of a
+    # second; and those for which what else is done for a row of a step counts.
+    ROUND = 134217728
+    ROW_COST = 256
+    # Nanoseconds between two looks for signals: Ctrl-C is answered within a second, and the GIL,
+    # for which other threads may keep this one waiting, is seldom needed.
+    LOOK = 50000000
+    MOST_PARTS = 4096
 
 
 cdef inline bint worth(ptrdiff_t work) noexcept nogil:
@@ -113,13 +122,53 @@ cdef inline void update_backoff(bint late) noexcept nogil:
         pool.backoff //= 2
 
 
-cdef inline void run_shared(
-    int threads, work_function work, void *what, bint by_blocks, const barrier *others
-) noexcept nogil:
+cdef inline void run_together(int threads, work_function work, void *what) noexcept nogil:
     if threads == 1:
         work(0, 1, what)
     else:
         pool.run(threads, work, what, True)
-        if by_blocks:
-            update_backoff(others.late * LATE > others.rounds)
+
+
+cdef inline void note_end(bint by_blocks, const barrier *others) noexcept nogil:
+    """Record when a call ended, and whether its barriers were late."""
+    if by_blocks and others.rounds > 0:
+        update_backoff(others.late * LATE > others.rounds)
     pool.ended = clock_now()
+
+
+cdef inline int handle_signals(long long *last) except -1 nogil:
+    """Run the handlers of signals that came, some times a second; raise what they raise."""
+    if 0 < clock_now() - last[0] < LOOK:
+        return 0
+    with gil:
+        PyErr_CheckSignals()
+    last[0] = clock_now()
+    return 0
+
+
+cdef struct Parts:
+    # Work that is run in `count` parts, one after another.
+    work_function share
+    void *what
+    int part, count
+
+
+cdef inline void part_share(int index, int count, void *what) noexcept nogil:
+    cdef const Parts *p = <const Parts *>what
+    p.share(p.part * count + index, p.count * count, p.what)
+
+
+cdef inline int run_parts(
+    int threads, work_function share, void *what, ptrdiff_t work
+) except -1 nogil:
+    """Run `work` multiply-adds on some threads, in parts if they are many.
+
+    Each part is to the shares as if there were more threads; index % threads is one's own scratch.
+    """
+    cdef Parts p = Parts(share, what, 0, min(1 + work // ROUND, MOST_PARTS))
+    cdef long long last = 0
+    for p.part in range(p.count):
+        if p.part > 0:
+            handle_signals(&last)
+        pool.run(threads, part_share, &p, False)
+    return 0

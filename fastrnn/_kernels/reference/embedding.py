@@ -24,7 +24,7 @@ def take_rows(table: Array, x: Array, y: Array) -> None:
 
 # Infinity and NaN raise no warning, as in the compiled twin.
 @arrays.pinning
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def add_rows(x: Array, dy: Array, rows: Array | None, sums: Array) -> None:
     """Add each row of `dy` (n, D) to the row of `sums` for its index in `x`."""
     dtype = arrays.real_type(sums, "sums", out=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn._kernels.functions import FUNCTIONS
 from fastrnn._kernels.reference import activations, arrays
-from fastrnn._kernels.reference.product import Normed, normalise, normalise_back
+from fastrnn._kernels.reference.product import Normed, normalise, normalise_back, wide_enough
 from fastrnn._types import Array
 
 #: sqrt(2 / pi), and the cubic term: Hendrycks and Gimpel 2016, section 2.
@@ -65,11 +65,16 @@ def gradient(
     name: str, x: Array, table: Array | None, d: Array, a: Any, b: Any
 ) -> tuple[Array, Array | None]:
     """Return the gradient of x, and of the table of a layer normalisation, from that of y."""
-    o = FLOAT
     if name == "layer_norm":
         normed = normalise(x, a)
         of_table = np.stack([(d * normed.hat).sum(axis=0), d.sum(axis=0)])
         return normalise_back(normed, d if table is None else d * table[0]), of_table
+    (of_x,) = wide_enough(lambda x, d: (_gradient(name, x, table, d, a, b),), x, d)
+    return of_x, None
+
+
+def _gradient(name: str, x: Array, table: Array | None, d: Array, a: Any, b: Any) -> Array:
+    o = FLOAT
     y = value(o, name, x, table, a, b)
     formulas: dict[str, Callable[[], Any]] = {
         "affine": lambda: d * a,
@@ -90,7 +95,7 @@ def gradient(
         "standardise": lambda: d * (1 / _rows(table)[1]).astype(x.dtype),
         "restore": lambda: d * _rows(table)[1].astype(x.dtype),
     }
-    return np.asarray(formulas[name](), x.dtype), None
+    return np.asarray(formulas[name](), x.dtype)
 
 
 # NaN stays NaN, and of equal numbers x is taken, as in vec.h.

@@ -54,6 +54,8 @@ LANES = 16
 SMALLEST_EXP = f32(-87)
 ATANH_TERMS = 7
 LN_2 = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
+#: As in vec.h: by which numbers are multiplied where their squares overflow.
+SQUARE_SCALE = f32(2.0**-100)
 #: States below become 0.
 SETTLED = f32(2.0**-60)
 
@@ -132,9 +134,17 @@ def normalise(a: Array, gates: int = 1, eps: float = NORM_EPS) -> Normed:
     """Return (a - mean) / sqrt(var + eps) of each row (..., gates * H), summed in a fixed order."""
     n = f32(a.shape[-1])
     d = a - (_sum(a, gates) / n)
-    variance = _sum(d * d, gates) / n
-    rstd = (1 / np.sqrt((variance + f32(eps)).astype(np.float64))).astype(REAL)
-    return Normed(d * rstd, rstd)
+    squares = _sum(d * d, gates)
+    shrunk = ~(squares <= np.finfo(REAL).max)
+    if shrunk.any():
+        # As norm.pxd does: scaled, so that nothing overflows.
+        a = np.where(shrunk, a * SQUARE_SCALE, a)
+        d = a - (_sum(a, gates) / n)
+        squares = _sum(d * d, gates)
+        shrunk &= squares > 0
+    variance = squares / n + np.where(shrunk, f32(0), f32(eps))
+    rstd = (1 / np.sqrt(variance.astype(np.float64))).astype(REAL)
+    return Normed(d * rstd, np.where(shrunk, rstd * SQUARE_SCALE, rstd))
 
 
 def _sum(a: Array, gates: int) -> Array:

@@ -45,7 +45,7 @@ def _unpacked(packed: PackedAffine) -> tuple[Array, Array | None, MatmulPrecisio
 
 # Infinity and NaN raise no warning, as in the compiled twin.
 @arrays.pinning
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def linear(packed: PackedAffine, x: Array, y: Array) -> None:
     """Write x W^T + b to y, each row by a product of its own."""
     weight, bias, precision = _unpacked(packed)
@@ -58,7 +58,7 @@ def linear(packed: PackedAffine, x: Array, y: Array) -> None:
 
 
 @arrays.pinning
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def linear_backward(
     packed: PackedAffine,
     x: Array,

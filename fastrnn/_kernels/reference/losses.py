@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 
 from fastrnn._kernels.reference import arrays
 from fastrnn._types import Array
 
 #: Values that are not finite give NaN or infinity without a warning, as in torch.
-quiet = np.errstate(over="ignore", invalid="ignore")
+quiet = np.errstate(all="ignore")
 
 
 @arrays.pinning
@@ -16,9 +20,13 @@ quiet = np.errstate(over="ignore", invalid="ignore")
 def mse(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """(z - t)^2."""
     _expect(z, t, w, grad)
+    return _mean(_mse, z, t, w, grad)
+
+
+def _mse(z: Array, t: Array, grad: Array) -> Array:
     d = z - t
     np.add(d, d, out=grad)
-    return _mean(d * d, w, grad)
+    return np.asarray(d * d)
 
 
 @arrays.pinning
@@ -26,9 +34,13 @@ def mse(z: Array, t: Array, w: Array | None, grad: Array) -> float:
 def mae(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """|z - t|, whose derivative is 0 where both are equal."""
     _expect(z, t, w, grad)
+    return _mean(_mae, z, t, w, grad)
+
+
+def _mae(z: Array, t: Array, grad: Array) -> Array:
     d = z - t
     np.sign(d, out=grad)
-    return _mean(np.abs(d), w, grad)
+    return np.asarray(np.abs(d))
 
 
 @arrays.pinning
@@ -36,10 +48,14 @@ def mae(z: Array, t: Array, w: Array | None, grad: Array) -> float:
 def huber(z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> float:
     """(z - t)^2 / 2 up to delta, delta (|z - t| - delta / 2) beyond."""
     _expect(z, t, w, grad)
+    return _mean(partial(_huber, delta=delta), z, t, w, grad)
+
+
+def _huber(z: Array, t: Array, grad: Array, delta: float) -> Array:
     d = z - t
     np.clip(d, -delta, delta, out=grad)
     # d^2/2 where grad is d, and delta |d| - delta^2/2 where it is +-delta.
-    return _mean((d - grad * grad.dtype.type(0.5)) * grad, w, grad)
+    return np.asarray((d - grad * grad.dtype.type(0.5)) * grad)
 
 
 @arrays.pinning
@@ -47,10 +63,14 @@ def huber(z: Array, t: Array, w: Array | None, grad: Array, *, delta: float) -> 
 def binary_cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     """log(1 + exp z) - t z; the exponent is never above 0, so nothing overflows."""
     _expect(z, t, w, grad)
+    return _mean(_binary_cross_entropy, z, t, w, grad)
+
+
+def _binary_cross_entropy(z: Array, t: Array, grad: Array) -> Array:
     e = np.exp(-np.abs(z))
     np.divide(np.where(z < 0, e, np.ones_like(e)), e + 1, out=grad)  # sigmoid(z)
     grad -= t
-    return _mean(np.log1p(e) + np.maximum(z, 0) - z * t, w, grad)
+    return np.asarray(np.log1p(e) + np.maximum(z, 0) - z * t)
 
 
 @arrays.pinning
@@ -71,6 +91,11 @@ def cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     if w is not None:
         strays &= np.reshape(w != 0, (*w.shape, *[1] * (t.ndim - w.ndim)))
     arrays.refuse_strays(strays, t, "target", f"whole numbers in 0..{V - 1}")
+    return _mean(_cross_entropy, z, t, w, grad)
+
+
+def _cross_entropy(z: Array, t: Array, grad: Array) -> Array:
+    V = z.shape[-1]
     rows, probs = z.reshape(-1, V), grad.reshape(-1, V)
     np.subtract(rows, rows.max(axis=-1, keepdims=True), out=probs)
     # One index into the flat array for each row: faster than a pair of them.
@@ -83,7 +108,7 @@ def cross_entropy(z: Array, t: Array, w: Array | None, grad: Array) -> float:
     terms += np.log(total[:, 0])
     probs /= total
     flat[chosen] -= 1
-    return _mean(terms, w, grad)
+    return np.asarray(terms)
 
 
 def _expect(z: Array, t: Array, w: Array | None, grad: Array) -> None:
@@ -106,12 +131,29 @@ def _expect_weights(w: Array | None, t: Array, dtype: np.dtype[np.floating]) -> 
         arrays.refuse(w, "w", f"the first axes of {t.shape}")
 
 
-def _mean(terms: Array, w: Array | None, grad: Array) -> float:
+def _mean(
+    terms_of: Callable[[Array, Array, Array], Array], z: Array, t: Array, w: Array | None,
+    grad: Array,
+) -> float:  # fmt: skip
+    """Return the (weighted) mean of a loss, and write its gradient."""
+    found = _scaled(terms_of(z, t, grad), w, grad)
+    if not np.isfinite(found):
+        # In wider numbers, in which what overflowed on the way does not.
+        z, wide = z.astype(np.longdouble), grad.astype(np.longdouble)
+        t = t if t.dtype.kind == "i" else t.astype(np.longdouble)
+        w = None if w is None else w.astype(np.longdouble)
+        found = _scaled(terms_of(z, t, wide), w, wide)
+        # Others keep their bits, whatever is beside them.
+        np.copyto(grad, wide.astype(grad.dtype), where=~np.isfinite(grad))
+    return found
+
+
+def _scaled(terms: Array, w: Array | None, grad: Array) -> float:
     """Return the (weighted) mean of `terms`; scale `grad`, with one or more entries for each."""
     if w is None:
         grad *= 1 / terms.size
-        return float(np.add.reduce(terms, axis=None, dtype=np.float64)) / terms.size
-    total = float(np.add.reduce(w, axis=None, dtype=np.float64))
+        return float(np.add.reduce(terms, axis=None, dtype=_sum_type(terms)) / terms.size)
+    total = np.add.reduce(w, axis=None, dtype=_sum_type(w)).item()
     if not total:
         grad[...] = 0
         return 0.0
@@ -123,4 +165,8 @@ def _mean(terms: Array, w: Array | None, grad: Array) -> float:
     rows[none] = 0
     weighted = per_weight * share
     weighted[none] = 0
-    return float(np.add.reduce(weighted, axis=None, dtype=np.float64))
+    return float(np.add.reduce(weighted, axis=None, dtype=_sum_type(w)))
+
+
+def _sum_type(a: Array) -> np.dtype[Any]:
+    return max(a.dtype, np.dtype(np.float64))

@@ -16,7 +16,7 @@ from fastrnn._types import Array
 BLOCK = 16384
 
 #: Infinity and NaN raise no warning, as in torch and the compiled twin.
-quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+quiet = np.errstate(all="ignore")
 
 
 @arrays.pinning
@@ -117,7 +117,8 @@ def rmsprop(
             a = more[0]
             a *= alpha
             a += (1 - alpha) * d
-            spread = v - a * a
+            # Rounding may take it below 0, and a square overflow only if v did.
+            spread = np.where(v < np.inf, np.maximum(v - a * a, 0), v)
         d = d / (np.sqrt(spread) + eps)
         if momentum:
             b = more[-1]

@@ -13,7 +13,7 @@ dtype of the arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,19 +29,37 @@ class Normed(NamedTuple):
     rstd: Array
 
 
+def wide_enough(compute: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
+    """Return what `compute` does, in wider numbers for rows that are not finite in these."""
+    found = compute(*arrays)
+    if all(np.isfinite(a).all() for a in found):
+        return found
+    rows = np.logical_or.reduce([~np.isfinite(a).all(axis=-1, keepdims=True) for a in found])
+    wide = compute(*(a.astype(np.longdouble) for a in arrays))
+    return tuple(np.where(rows, w.astype(a.dtype), a) for w, a in zip(wide, found, strict=True))
+
+
 def normalise(a: Array, eps: float = NORM_EPS) -> Normed:
     """Return (a - mean) / sqrt(var + eps) of each row."""
+    hat, rstd, _variance = wide_enough(lambda a: _normalised(a, eps), a)
+    return Normed(hat, rstd)
+
+
+def _normalised(a: Array, eps: float) -> tuple[Array, ...]:
     d = a - a.mean(axis=-1, keepdims=True)
-    rstd = (np.mean(d * d, axis=-1, keepdims=True) + a.dtype.type(eps)) ** -0.5
-    return Normed(d * rstd, rstd)
+    variance = np.mean(d * d, axis=-1, keepdims=True)
+    rstd = (variance + a.dtype.type(eps)) ** -0.5
+    return d * rstd, rstd, variance
 
 
 def normalise_back(normed: Normed, d: Array) -> Array:
     """Return the gradient of the input of `normalise`, from that of `hat`."""
-    hat, rstd = normed
+    return wide_enough(_normalised_back, *normed, d)[0]
+
+
+def _normalised_back(hat: Array, rstd: Array, d: Array) -> tuple[Array]:
     mean, along = d.mean(axis=-1, keepdims=True), np.mean(d * hat, axis=-1, keepdims=True)
-    back: Array = rstd * (d - mean - hat * along)
-    return back
+    return (np.asarray(rstd * (d - mean - hat * along)),)
 
 
 def operand(a: Array, precision: MatmulPrecision) -> Array:

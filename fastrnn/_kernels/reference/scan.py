@@ -122,7 +122,7 @@ class Tape:
 
 # Infinity and NaN raise no warning, as in the compiled twin.
 @pinning
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def forward(
     packed: PackedWeights,
     x: Array,
@@ -140,7 +140,7 @@ def forward(
     x, now, state_n, running, reset = checked_scan(packed, x, state, y, state_n, spans, reset)
     widths = [len(group) * config.hidden_size for group in cell.norm_groups]
     precision = config.matmul_precision
-    projected = product(np.array(x), w["weight_ih"], w.get("gain_ih"), widths, precision)
+    projected = product(np.array(x, order="C"), w["weight_ih"], w.get("gain_ih"), widths, precision)
     zx = projected.value + w["bias_ih"]
     tape = Tape(packed, projected, running, reset) if keep else None
     step = STEPS[cell.name].forward
@@ -163,7 +163,7 @@ def forward(
 
 
 @pinning
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def backward(
     tape: KernelTape,
     dy: Array | None,
