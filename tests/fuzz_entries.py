@@ -524,6 +524,7 @@ GOOD: dict[str, Right] = OPTIONS | functions() | {
     "SequenceClassifier.partial_fit:classes": lambda s, _: [0, 1],
     "SequenceRegressor.fit:y": lambda s, _: s.y, "SequenceRegressor.score:y": lambda s, _: s.y,
     "SequenceRegressor.partial_fit:y": lambda s, _: s.y,
+    "from_frame:features": lambda s, _: ["v"],
     "df": frame, "group": lambda s, _: "id", "target": lambda s, _: "label",
     "series": lambda s, _: s.series, "horizon": lambda s, _: 2, "level": lambda s, _: 0.8,
     "text": lambda s, _: "ab ba c" * 9, "prompt": lambda s, _: "ab", "length": lambda s, _: 4,
