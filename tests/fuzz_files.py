@@ -69,7 +69,7 @@ except ImportError:
 #: What may come out.
 CLEAR = (ValueError, TypeError, OSError)
 #: The most CPU time of a file, child processes included, and of address space.
-SECONDS, SPACE = 2.0, 3 * 2**30
+SECONDS, SPACE = 3.0, 3 * 2**30
 #: One file of Keras in so many: each takes a process.
 KERAS = 50
 DATA = Path(__file__).parent / "data"

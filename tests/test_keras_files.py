@@ -425,6 +425,12 @@ def test_a_process_that_does_not_end(
         read_apart(zipped())
 
 
+def test_a_file_that_hdf5_reads_for_ever() -> None:
+    """One that tests/fuzz_files.py found."""
+    with pytest.raises(ValueError, match=r"endless\.h5: is damaged"):
+        load(Path(__file__).parent / "data" / "endless.h5")
+
+
 @pytest.mark.parametrize("whole", [zipped, lambda: h5(legacy)], ids=["keras", "h5"])
 def test_damaged_files(whole: Any, read_apart: Any, rng: np.random.Generator) -> None:
     """Errors name the file, also where HDF5 crashes, which it does in a process of its own."""

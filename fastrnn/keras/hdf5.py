@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +23,8 @@ PACKED, SPARE = 64, 1 << 26
 _MOST = 1 << 13
 #: Seconds that reading may take, and bytes for each of which there is one more.
 _SECONDS, _BYTES_PER_SECOND = 60, 1 << 22
+#: Seconds of CPU time, likewise, where that can be limited.
+_CPU_SECONDS = 2
 #: The attributes that are read; weight_names is split where it is too long for one.
 _ATTRIBUTES = ("model_config", "keras_version", "weight_names")
 #: What is left out: states of optimizers.
@@ -124,8 +127,14 @@ class _Walk:
 
 
 def _main() -> None:
+    data = sys.stdin.buffer.read()
+    with suppress(ImportError):  # elsewhere, there is the other limit
+        import resource
+
+        seconds = _CPU_SECONDS + len(data) // _BYTES_PER_SECOND
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     try:
-        arrays = contents(sys.stdin.buffer.read())
+        arrays = contents(data)
     except Exception as error:
         said = str(error) if isinstance(error, ValueError) else f"is damaged: {error}"
         sys.stderr.write(said)
