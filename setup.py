@@ -27,10 +27,12 @@ MSVC = sys.platform == "win32" and not CLANG_CL
 # -march and -mno-avx come after the user's CFLAGS: a build machine's own flags must not leak in.
 # (A cross build sets _PYTHON_HOST_PLATFORM: benchmarks/bits_on_arm.sh.)
 VARIANTS = {"baseline": []}
+ANY = []  # for modules that run on every CPU
 MACHINE = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).rpartition("-")[2].lower()
 if not MSVC and MACHINE in ("aarch64", "arm64"):
     VARIANTS = {"neon": []}
 elif not MSVC and MACHINE in ("x86_64", "amd64"):
+    ANY = ["-march=x86-64", "-mtune=generic", "-mno-sse3", "-mno-avx"]
     AVX2 = ["-march=x86-64", "-mtune=generic", "-mpopcnt", "-mavx2", "-mfma"]
     AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
     VARIANTS = {
@@ -97,8 +99,8 @@ def extensions():
         ext.optional = WANTED != "yes"
         found.append(ext)
 
-    add("fastrnn._kernels._cpu", "src_pyx/cpu.pyx")
-    add("fastrnn._kernels._threads", "src_pyx/threads.pyx")
+    add("fastrnn._kernels._cpu", "src_pyx/cpu.pyx", ANY)
+    add("fastrnn._kernels._threads", "src_pyx/threads.pyx", ANY)
     for variant, flags in VARIANTS.items():
         name = f"fastrnn._kernels.{variant}"
         smaller = flags if "-Os" in flags else [*flags, *SMALLER]
