@@ -71,6 +71,7 @@ def extensions():
         "initializedcheck": DEBUG,
         "cdivision": True,
         "auto_pickle": False,
+        "freethreading_compatible": True,
     }
     build_dir = f"build/cython-numpy{np.__version__}"  # NumPy's declarations go into the C
     translated, found = {}, []

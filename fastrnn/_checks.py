@@ -49,12 +49,30 @@ def size(value: Any, name: str, least: int = 1, most: int = sys.maxsize) -> int:
 
 
 def memory(count: int, dtype: np.dtype[Any], **sizes: int) -> None:
-    """Raise if an array of `count` elements does not fit into memory."""
+    """Raise if an array of `count` elements does not fit into memory.
+
+    Raises
+    ------
+    ValueError
+        If it is larger than the machine's memory.
+    MemoryError
+        If it is not, but there is too little left.
+    """
     try:
         np.empty(count, dtype)  # costs nothing: pages are allocated when written to
-    except (MemoryError, ValueError, OverflowError):
+    except (MemoryError, ValueError, OverflowError) as error:
+        if isinstance(error, MemoryError) and count * dtype.itemsize <= _machine_memory():
+            raise
         named = ", ".join(f"{name}={value}" for name, value in sizes.items())
         raise ValueError(f"{named}: expected sizes that fit into memory") from None
+
+
+def _machine_memory() -> int:
+    """Return the bytes of memory that the machine has; where it does not tell, an exbibyte."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 2**60
 
 
 def flag(value: Any, name: str) -> bool:

@@ -4,7 +4,7 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy
 from panels cimport Panels, ceil_div, multiply, some_panels, split_point
-from split cimport pool, run_parts, worth
+from split cimport most_threads, pool, run_parts, worth
 from vec cimport VL, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode
 
 cdef enum:
@@ -79,7 +79,7 @@ cdef int map_rows(
     cdef RowMap m
     cdef int threads = 1
     if worth(n * units * w.K):
-        threads = min(<ptrdiff_t>pool.most, n)
+        threads = min(<ptrdiff_t>most_threads(), n)
     cdef Buffer last, narrow
     m.w, m.init, m.x, m.x_row, m.n = w[0], init.data, x, x_row, n
     m.y, m.units, m.last, m.narrow, m.scratch_rows = y, units, NULL, NULL, ROWS_AT_ONCE
@@ -153,7 +153,7 @@ cdef class LinearStepper(Stage):
     cdef void run(self, const void *x, real *y) noexcept nogil:
         cdef int threads = 1
         if worth(self.work):
-            threads = min(<ptrdiff_t>pool.most, self.B)
+            threads = min(<ptrdiff_t>most_threads(), self.B)
         self.map.x, self.map.y = <const real *>x, y
         self.map.scratch_rows = min(ROWS_AT_ONCE, ceil_div(self.B, threads))
         self.map.threads = threads

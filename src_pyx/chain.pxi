@@ -5,10 +5,12 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY, exp
 from libc.string cimport memcpy
-from split cimport HOLDS_GIL
+from split cimport HOLDS_GIL, own_process, pass_on, peek
 from vec cimport real
 
 import numpy as np
+
+from fastrnn._kernels.exclusive import BUSY, FORKED
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) noexcept
@@ -53,6 +55,7 @@ cdef class Stage:
     cdef ptrdiff_t B, I, P      # rows, inputs, outputs
     cdef ptrdiff_t V            # if not 0, the inputs are tokens (B,) below V
     cdef ptrdiff_t work         # multiply-adds of a step
+    cdef bint has_state
 
     cdef bint is_ready(self) except -1:
         """Return whether it has the current weights, without running any Python code."""
@@ -137,7 +140,8 @@ cdef class Chain:
     cdef Link *links
     cdef cnp.npy_intp *tokens   # (B,): a checked copy
     cdef ptrdiff_t count, B, I, V, P, work
-    cdef bint busy
+    cdef bint has_state
+    cdef int owner              # the process of the thread that uses it, 0 for none
 
     def __cinit__(self, stages, convert):
         cdef Stage stage, last = None
@@ -156,6 +160,7 @@ cdef class Chain:
             self.links[i].stage = <void *>stage
             self.links[i].y = scratch(self.memory, product_of(stage.B, stage.P))
             self.work += stage.work
+            self.has_state |= stage.has_state
             last = stage
         if last is None:
             raise ValueError("stages: expected at least one")
@@ -164,19 +169,29 @@ cdef class Chain:
         self.tokens = <cnp.npy_intp *>in_room(self.memory, self.B, sizeof(cnp.npy_intp))
 
     def __enter__(self):
-        if self.busy:
-            raise RuntimeError("stream: two threads use it at once; give each a stream of its own")
-        self.busy = True
+        cdef int mine = own_process(), other = 0
+        if not pass_on(&self.owner, other, mine):
+            other = peek(self.owner)
+            if other == 0 or other == mine:
+                raise RuntimeError(BUSY)
+            if self.has_state or not pass_on(&self.owner, other, mine):
+                raise RuntimeError(FORKED)
 
     def __exit__(self, *_):
-        self.busy = False
+        # Of the process in which it was entered: the body may have been forked.
+        pass_on(&self.owner, peek(self.owner), 0)
+
+    def begin_anew(self):
+        """Make it usable, if another thread used it when this process was forked."""
+        cdef int other = peek(self.owner)
+        return other != 0 and other != own_process() and pass_on(&self.owner, other, 0)
 
     def step(self, x_t, out=None):
         """Advance by one step, from `x_t`; return the output, in `out` if given."""
         cdef const void *x
         cdef real *to
         cdef int ndim = 0
-        if not self.busy and self.work < HOLDS_GIL and self._are_ready():
+        if self.work < HOLDS_GIL and not self.owner and self._are_ready():
             x = self._plain_input(x_t, &ndim)
             y = self._plain_output(x, ndim, out, &to)
             if to is not NULL:

@@ -4,7 +4,7 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy
 from panels cimport split_point
-from split cimport ROW_COST, pool, run_parts, worth
+from split cimport ROW_COST, most_threads, pool, run_parts, worth
 from vec cimport VL, float_mode, flush_subnormals, real, restore_mode, vload, vstore
 
 
@@ -56,7 +56,7 @@ def take_rows(table, x, y):
     s.x, s.n = indices(x, "x"), cnp.PyArray_SIZE(<cnp.ndarray>x)
     s.y = matrix(y, "y", s.n, s.D, OUT)
     if worth(s.n * s.D):
-        threads = pool.most
+        threads = most_threads()
     cdef Buffer strays = no_strays(threads)
     s.strays, s.threads = <Stray *>strays.data, threads
     if s.n * s.D < BRIEF:
@@ -105,7 +105,7 @@ cdef class TableStepper(Stage):
         self.lookup.x, self.lookup.y = <const cnp.npy_intp *>x, y
         # Never a stray: the chain has checked its copy of the tokens.
         if worth(self.work):
-            pool.run(pool.most, look_up_share, &self.lookup, False)
+            pool.run(most_threads(), look_up_share, &self.lookup, False)
         else:
             look_up_share(0, 1, &self.lookup)
 

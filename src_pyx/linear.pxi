@@ -4,7 +4,7 @@ cimport cython
 cimport numpy as cnp
 from libc.string cimport memcmp, memcpy, memset
 from panels cimport Panels, ceil_div, multiply, panels_for, part, some_panels, split_point, sweep
-from split cimport pool, run_parts, worth
+from split cimport most_threads, pool, run_parts, worth
 from vec cimport (
     VL, WIDEST, float_mode, flush_subnormals, gemm_args, narrow_row, real, restore_mode,
     set_contiguous, tile_format, vf, vload, vload_first, vset, vstore, vstore_first,
@@ -205,7 +205,7 @@ def linear_backward(PackedLinear packed not None, x, dy, dx, dweight, dbias):
     s.dbias = NULL if dbias is None else vector(dbias, "dbias", s.O, OUT)
     s.zero = packed.zero.data
     if worth(s.n * s.I * s.O):
-        threads = min(<ptrdiff_t>pool.most, groups)
+        threads = min(<ptrdiff_t>most_threads(), groups)
     xs = buffer_of(product_of(threads, ROWS_AT_ONCE, WIDEST, VL))
     sums = buffer_of(product_of(threads, s.O, WIDEST, VL))
     s.xs, s.sums, s.format, s.dys = xs.data, sums.data, packed.format, NULL

@@ -314,7 +314,7 @@ def cross_entropy(z, t, w, grad):
     take_logits(&s, z, t, w, grad)
     s.unit = share_of(s.w, s.N // s.each, s.each)
     if worth(s.N * s.V * LOGIT_WORK):
-        threads = pool.most
+        threads = most_threads()
     cdef Buffer rows = room(threads, ceil_div(s.V, VL) * VL * sizeof(real))
     cdef Buffer terms = room(s.N, sizeof(double)), strays = no_strays(threads)
     s.rows, s.terms, s.strays = rows.data, <double *>terms.data, <Stray *>strays.data

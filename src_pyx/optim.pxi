@@ -263,7 +263,7 @@ cdef int update(
     # Copies, which no other thread can change.
     cdef list p = list(params), g = list(grads), s = list(all_states), held = []
     cdef ptrdiff_t i, count = len(p), work = 0
-    cdef int most = pool.most, threads
+    cdef int most = most_threads(), threads
     cdef Buffer memory = room(count, sizeof(Update)), strays = None
     cdef Update *updates = <Update *>memory.data
     if not len(g) == len(s) == count:
@@ -421,7 +421,7 @@ cdef double sum_of_squares(grad, double limit) except? -1:
         s.g, s.n = numbers(grad, "grads", IN), cnp.PyArray_SIZE(<cnp.ndarray>grad)
         held.append(grad)
     if worth(s.n):
-        threads = pool.most
+        threads = most_threads()
     # Most gradients are dense and a single block: allocate only what is needed.
     cdef Buffer sums = None, strays = None
     if s.n > SQUARES:

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from maths cimport larger, log_of, vexp, vlargest
 from norm cimport normalise_with
 from panels cimport ceil_div, split_point
-from split cimport pool, run_parts, worth
+from split cimport most_threads, pool, run_parts, worth
 from vec cimport (
     SUM_VECTORS, VL, float_mode, flush_subnormals, real, restore_mode, vf, vfma, vload, vload_first,
     vset, vstore, vstore_first, vsum,
@@ -182,7 +182,7 @@ def transform(x, table, y, *, int function, double a, double b):
     check_function(&s, table, function, a, b)
     s.y = matrix(y, "y", s.n, s.F, OUT)
     if worth(s.n * s.F * NUMBER_WORK):
-        threads = pool.most
+        threads = most_threads()
     cdef Buffer rows = buffer_of(product_of(threads, 2, ceil_div(s.F, VL), VL))
     s.rows, s.threads = rows.data, threads
     if s.n * s.F < BRIEF // NUMBER_WORK:
@@ -227,7 +227,7 @@ cdef class RowStepper(Stage):
         cdef int threads = 1
         self.s.x, self.s.y = <const real *>x, y
         if worth(self.work):
-            threads = min(<ptrdiff_t>pool.most, ceil_div(self.B, CHUNK))
+            threads = min(<ptrdiff_t>most_threads(), ceil_div(self.B, CHUNK))
         if threads == 1:
             function_share(0, 1, &self.s)
         else:

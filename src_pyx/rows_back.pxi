@@ -6,7 +6,7 @@ from libc.string cimport memset
 from maths cimport absolute, larger, vlargest
 from norm cimport normalise_row_back
 from panels cimport ceil_div, split_point
-from split cimport pool, run_parts, worth
+from split cimport most_threads, pool, run_parts, worth
 from vec cimport (
     GRADIENT_SCALE, LARGE_GRADIENT, REAL_MAX, SUM_VECTORS, VL, float_mode, flush_subnormals, real,
     restore_mode, vf, vfma, vload, vload_first, vset, vstore, vstore_first, vsum,
@@ -132,7 +132,7 @@ def transform_back(x, table, dy, dx, dtable, *, int function, double a, double b
         sums = buffer_of(product_of(chunks, 2, s.F))
         s.sums = sums.data
     if worth(s.n * s.F * NUMBER_WORK):
-        threads = min(<ptrdiff_t>pool.most, chunks)
+        threads = min(<ptrdiff_t>most_threads(), chunks)
     rows = buffer_of(product_of(threads, 2, ceil_div(s.F, VL), VL))
     s.rows, s.threads = rows.data, threads
     held = [pin(x), pin(table), pin(dy), pin(dx), pin(dtable)]

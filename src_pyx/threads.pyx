@@ -22,6 +22,7 @@ cdef extern from * nogil:
         long long ended
         int backoff_left
         int backoff
+    void poke "POKE"(int word, int value)
     void pool_init()
     void pool_run(int count, work_function work, void *what, bint together)
 
@@ -34,7 +35,7 @@ pool = PyCapsule_New(&the_pool, "fastrnn._kernels._threads.pool", NULL)
 
 def set_num_threads(int n):
     """Let kernels use at most `n` threads, the caller's included."""
-    the_pool.most = n
+    poke(the_pool.most, n)
 
 
 def set_least_work(ptrdiff_t call, ptrdiff_t step, ptrdiff_t awake):

@@ -115,6 +115,15 @@ class StreamChain(Protocol):
         tokens : (n,) array of intp
         """
 
+    def begin_anew(self) -> bool:
+        """Make them usable, if another thread used them when this process was forked.
+
+        Returns
+        -------
+        bool
+            Whether one did: the state may then be that of half a step, and is to be set.
+        """
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...

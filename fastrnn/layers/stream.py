@@ -37,6 +37,7 @@ class Stream(Bound, Generic[StateT, StateLikeT]):
     """
 
     __slots__ = {
+        "_chain": "",
         "_learned": "",
         "_names": "",
         "_states": "",
@@ -57,6 +58,12 @@ Returns
 -------
 y_t : array
     `out`, or a new array of its shape.
+
+Raises
+------
+RuntimeError
+    If another thread is using the stream, or was when this process was forked; nothing was read or
+    written then. A reset, or a state that is assigned, makes it usable again after a fork.
 """,
     }
 
@@ -70,7 +77,8 @@ y_t : array
         steppers = tuple(kernels.Stepper(weights, kernels, batch_size) for weights in stack)
         self._states = tuple(zip(*(stepper.state for stepper in steppers), strict=True))
         self.parts = Parts(kernels, steppers)
-        self.step = kernels.Chain(steppers, convert).step
+        self._chain = kernels.Chain(steppers, convert)
+        self.step = self._chain.step
         self._learned = learned
         if learned:
             self.reset()
@@ -81,7 +89,8 @@ y_t : array
 
         Assign to it to continue from another state.
         """
-        state: Any = tuple(map(np.stack, self._states))
+        with self._chain:
+            state: Any = tuple(map(np.stack, self._states))
         only: StateT = state[0] if len(state) == 1 else state
         return only
 
@@ -91,9 +100,11 @@ y_t : array
         dtype = self._states[0][0].dtype
         given = _checks.states(value, "state", self._names, dtype, shapes)
         _pins = _checks.pinned(given)
-        for layers, values in zip(self._states, given, strict=True):
-            for layer, mine in enumerate(layers):
-                mine[...] = 0 if values is None else values[layer]
+        self._chain.begin_anew()
+        with self._chain:
+            for layers, values in zip(self._states, given, strict=True):
+                for layer, mine in enumerate(layers):
+                    mine[...] = 0 if values is None else values[layer]
 
     def reset(self, rows: RowsLike | None = None) -> None:
         """Zero the state; that of a layer with a learned initial state becomes that.
@@ -105,9 +116,12 @@ y_t : array
             0 or 1 may be flags as well, and are refused. Default: all.
         """
         chosen = _checks.rows(rows, len(self._states[0][0]))
-        for k, layers in enumerate(self._states):
-            for layer, s in enumerate(layers):
-                s[chosen] = self._learned[k].array[layer] if self._learned else 0
+        if rows is None:
+            self._chain.begin_anew()
+        with self._chain:
+            for k, layers in enumerate(self._states):
+                for layer, s in enumerate(layers):
+                    s[chosen] = self._learned[k].array[layer] if self._learned else 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_size={len(self._states[0][0])})"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from fastrnn import _checks, losses, optim
 from fastrnn._files import model_file
+from fastrnn._kernels.exclusive import Exclusive
 from fastrnn._types import (
     Array,
     ArrayLike,
@@ -21,7 +22,6 @@ from fastrnn._types import (
 from fastrnn.layers.base import Layer
 from fastrnn.models import architecture
 from fastrnn.models.chain import Chain, expect_sequence
-from fastrnn.models.exclusive import Exclusive
 
 if TYPE_CHECKING:
     from fastrnn.models.callback import Callback

@@ -9,11 +9,11 @@ import numpy as np
 
 from fastrnn import _checks
 from fastrnn._core.scan import Bound
+from fastrnn._kernels.exclusive import BUSY, FORKED, Exclusive
 from fastrnn._kernels.interface import Convert, StreamChain
 from fastrnn._kernels.stepping import Sampling, converter
 from fastrnn._types import Array, ArrayLike, RowsLike, States, StatesLike
 from fastrnn.layers.base import Stage
-from fastrnn.models.exclusive import Exclusive
 from fastrnn.models.network import Network
 
 
@@ -50,7 +50,8 @@ y_t : array
 Raises
 ------
 RuntimeError
-    If another thread is using the stream; nothing was read or written then.
+    If another thread is using the stream, or was when this process was forked; nothing was read or
+    written then. A reset, or a state that is assigned, makes it usable again after a fork.
 """,
     }
 
@@ -143,6 +144,7 @@ RuntimeError
             raise ValueError(
                 f"state: expected a list of {len(self._stateful)}, one for each recurrent layer"
             )
+        self._begin_anew()
         with self._busy:
             before = self._states()
             try:
@@ -162,10 +164,18 @@ RuntimeError
             Rows of the batch: their numbers, or one boolean for each row. B integers that are all
             0 or 1 may be flags as well, and are refused. Default: all.
         """
+        if rows is None:
+            self._begin_anew()
         with self._busy:
             _checks.rows(rows, self._batch_size)  # a model without a state checks them too
             for stage in self._stateful:
                 stage.reset(rows)
+
+    def _begin_anew(self) -> None:
+        """Begin with zeros if the process was forked in a step."""
+        if self._busy.begin_anew():
+            for stage in self._stateful:
+                stage.reset()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_size={self._batch_size})"
@@ -188,7 +198,7 @@ class _Walk(Sampling, Exclusive):
     __slots__ = ("_buffers", "_convert", "_stages")
 
     def __init__(self, stages: Sequence[Stage], buffers: Sequence[Array], convert: Convert) -> None:
-        super().__init__("stream: two threads use it at once; give each a stream of its own")
+        super().__init__(BUSY, FORKED)
         self._stages, self._buffers, self._convert = stages, buffers, convert
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:

@@ -32,12 +32,14 @@ cdef extern from *:
 cdef extern from "numpy/arrayobject.h":
     PyObject *PyArray_BASE(cnp.ndarray array) noexcept
 
+cdef extern from "pool.h":
+    # Multiply-adds (a few microseconds) below which a call keeps the GIL: releasing it, with the
+    # `pin` that this requires, would take longer.
+    const ptrdiff_t BRIEF
+
 cdef enum:
     IN = cnp.NPY_ARRAY_ALIGNED
     OUT = cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE
-    # Multiply-adds (a few microseconds) below which a call keeps the GIL: releasing it, with the
-    # `pin` that this requires, would take longer.
-    BRIEF = 32768
 
 
 cdef object refuse(object array, str name, str expected):

@@ -10,6 +10,20 @@ from vec cimport real
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
 
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    static PyMutex fastrnn_spare;
+    #define LOCK_SPARE() PyMutex_Lock(&fastrnn_spare)
+    #define UNLOCK_SPARE() PyMutex_Unlock(&fastrnn_spare)
+    #else
+    #define LOCK_SPARE() ((void)0)
+    #define UNLOCK_SPARE() ((void)0)
+    #endif
+    """
+    void LOCK_SPARE() noexcept
+    void UNLOCK_SPARE() noexcept
+
 cdef extern from "vec.h" nogil:
     const bint FASTRNN_DEBUG
 
@@ -22,7 +36,7 @@ cdef extern from "guards.h" nogil:
 cdef enum:
     # Freed memory of at least a few pages is kept for reuse: page faults of fresh memory would take
     # a third to a half of a small layer's training (benchmarks/overheads.py). At most MOST_SPARE
-    # pieces, 32 MiB in all, are kept.
+    # pieces, 32 MiB in all, are kept. The GIL guards them, or where there is none a lock.
     PIECE_BYTES = 65536
     MOST_SPARE = 32
     SPARE_BYTES = 33554432
@@ -50,10 +64,17 @@ cdef Piece take_spare(int i) noexcept:
 cdef Piece allocate(size_t size) noexcept:
     """Return memory of at least `size` bytes, at most a quarter more; NULL if there is none."""
     cdef int i
-    for i in range(spare_count - 1 if size >= PIECE_BYTES else -1, -1, -1):
-        if size <= spare[i].size <= size + size // 4:
-            return take_spare(i)
-    return Piece(<char *>PyMem_RawMalloc(size), size)
+    cdef Piece found = Piece(NULL, size)
+    if size >= PIECE_BYTES:
+        LOCK_SPARE()
+        for i in range(spare_count - 1, -1, -1):
+            if size <= spare[i].size <= size + size // 4:
+                found = take_spare(i)
+                break
+        UNLOCK_SPARE()
+    if found.memory is NULL:
+        found.memory = <char *>PyMem_RawMalloc(size)
+    return found
 
 
 cdef void release(Piece piece) noexcept:
@@ -62,11 +83,13 @@ cdef void release(Piece piece) noexcept:
     if not PIECE_BYTES <= piece.size <= SPARE_BYTES:
         PyMem_RawFree(piece.memory)
         return
+    LOCK_SPARE()
     while spare_count == MOST_SPARE or spare_size + piece.size > SPARE_BYTES:
         PyMem_RawFree(take_spare(0).memory)
     spare[spare_count] = piece
     spare_count += 1
     spare_size += piece.size
+    UNLOCK_SPARE()
 
 
 cdef class Buffer:

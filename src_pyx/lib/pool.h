@@ -30,6 +30,42 @@ static thread_pool *pool;
 static inline void use_pool(thread_pool *shared) { pool = shared; }
 #endif
 
+/* Words that other threads may write at any time, with or without the GIL. */
+#if defined(__GNUC__) || defined(__clang__)
+#define PEEK(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
+#define POKE(word, value) __atomic_store_n(&(word), value, __ATOMIC_RELAXED)
+#else
+#define PEEK(word) (word)
+#define POKE(word, value) ((word) = (value))
+#endif
+
+/* A lock for which no thread waits is the number of its owner's process, or 0. The GIL makes changes
+ * of it atomic, if there is one. */
+#ifdef _WIN32
+static inline int own_process(void) { return 1; }
+#else
+#include <unistd.h>
+static inline int own_process(void) { return (int)getpid(); }
+#endif
+static inline int pass_on(int *owner, int from, int to) {
+#ifndef Py_GIL_DISABLED
+    return *owner == from ? (*owner = to, 1) : 0;
+#elif defined(_MSC_VER)
+    return _InterlockedCompareExchange((volatile long *)owner, to, from) == from;
+#else
+    return __atomic_compare_exchange_n(owner, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+#endif
+}
+
+/* Work up to which a call holds the GIL; without one, a call is like a long one of others. */
+#ifdef Py_GIL_DISABLED
+#define UNLESS_FREE(work) 0
+#else
+#define UNLESS_FREE(work) (work)
+#endif
+#define HOLDS_GIL UNLESS_FREE(800000) /* multiply-adds of a scan or a step */
+#define BRIEF UNLESS_FREE(32768)      /* and of other calls */
+
 /* A barrier for the threads of one call; `late` counts waits so long that the thread yielded its CPU. */
 typedef struct {
     int arrived, rounds, late;

@@ -1,5 +1,6 @@
 # The scan of any cell over time, forward and backward. Included in kernels.pyx.
 
+cimport cython
 cimport numpy as cnp
 from backward cimport (
     RUN_ALL, RUN_PAIRS, RUN_STEPS, RUN_SUMS, Backward, backward_share, begin_backward,
@@ -199,6 +200,12 @@ cdef class Packed:
 
     cdef int need_back(self, bint of_x) except -1:
         """Pack the weights for BPTT when first needed; if `of_x`, also those for dx."""
+        # Without a GIL, the first of several threads packs them.
+        with cython.critical_section(self):
+            self._pack_backs(of_x)
+        return 0
+
+    cdef int _pack_backs(self, bint of_x) except -1:
         cdef Weights *w = &self.w
         if of_x and w.x_back.w is NULL:
             w.x_back = self._pack_back(&w.layout.x, "weight_ih", w.H)

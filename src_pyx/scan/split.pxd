@@ -21,6 +21,16 @@ cdef extern from "pool.h" nogil:
     thread_pool *pool
     void use_pool(thread_pool *shared)
     long long clock_now()
+    # Multiply-adds from which on a call releases the GIL.
+    const ptrdiff_t HOLDS_GIL
+    # What other threads may write at any time.
+    int peek "PEEK"(int word)
+    long long peek_long "PEEK"(long long word)
+    void poke "POKE"(int word, int value)
+    # A lock for which no thread waits.
+    int own_process()
+    bint pass_on(int *owner, int before, int after)
+    void poke_long "POKE"(long long word, long long value)
 
 cdef enum:
     # Least rows per thread: with fewer, tiles are half empty.
@@ -35,8 +45,6 @@ cdef enum:
     # twice as many each time.
     LATE = 3
     MOST_BACKOFF = 256
-    # Multiply-adds from which on a call releases the GIL.
-    HOLDS_GIL = 800000
     # Nanoseconds after a call in which threads are still awake, and those after which a thread must
     # have lost its CPU during a step.
     IN_A_ROW = 20000
@@ -51,11 +59,16 @@ cdef enum:
     MOST_PARTS = 4096
 
 
+cdef inline int most_threads() noexcept nogil:
+    """Return the number of threads that a call may use."""
+    return peek(pool.most)
+
+
 cdef inline bint worth(ptrdiff_t work) noexcept nogil:
     """Return whether `work` multiply-adds are worth another thread."""
-    if pool.most == 1 or work < pool.least_awake:
+    if most_threads() == 1 or work < pool.least_awake:
         return False
-    return work >= pool.least_call or clock_now() - pool.ended < IN_A_ROW
+    return work >= pool.least_call or clock_now() - peek_long(pool.ended) < IN_A_ROW
 
 
 cdef inline ptrdiff_t tiles_cost(const Panels *w, ptrdiff_t rows) noexcept nogil:
@@ -81,11 +94,19 @@ cdef inline bint blocks_split_better(const Weights *w, ptrdiff_t B, int threads)
     )
 
 
+cdef inline bint backs_off() noexcept nogil:
+    """Return whether this call goes without barriers, and count it."""
+    cdef int left = peek(pool.backoff_left)
+    if left > 0:
+        poke(pool.backoff_left, left - 1)
+    return left > 0
+
+
 cdef inline int threads_for(
     const Weights *w, const Schedule *s, ptrdiff_t work, bint has_reset, bint *by_blocks
 ) noexcept nogil:
     """Return the number of threads for a call, and whether they split blocks rather than rows."""
-    cdef ptrdiff_t gates = w.x.gates * w.blocks * VL, most = pool.most
+    cdef ptrdiff_t gates = w.x.gates * w.blocks * VL, most = most_threads()
     cdef bint can_split_blocks = (
         w.splits and s.offsets is NULL and not has_reset and ceil_div(w.blocks, WIDEST) >= most
     )
@@ -97,8 +118,7 @@ cdef inline int threads_for(
         can_split_blocks and s.B * gates * w.P >= pool.least_step
         and (large or blocks_split_better(w, s.B, most))
     ):
-        by_blocks[0] = pool.backoff_left == 0
-        pool.backoff_left -= pool.backoff_left > 0
+        by_blocks[0] = not backs_off()
     if s.B < most * OWN_ROWS and can_split_blocks and not by_blocks[0]:
         return 1
     return most if by_blocks[0] else min(most, s.B)
@@ -106,20 +126,22 @@ cdef inline int threads_for(
 
 cdef inline int threads_for_step(const Weights *w, ptrdiff_t work) noexcept nogil:
     """Return the number of threads for a single step, which split blocks."""
-    if not w.splits or not worth(work) or ceil_div(w.blocks, WIDEST) < pool.most:
+    cdef int most = most_threads()
+    if not w.splits or not worth(work) or ceil_div(w.blocks, WIDEST) < most:
         return 1
-    if work < pool.least_call and pool.backoff_left:
-        pool.backoff_left -= 1
+    if work < pool.least_call and backs_off():
         return 1
-    return pool.most
+    return most
 
 
 cdef inline void update_backoff(bint late) noexcept nogil:
     """Record whether the last call with barriers was late."""
+    cdef int before = peek(pool.backoff), now = before // 2
     if late:
-        pool.backoff_left = pool.backoff = min(2 * pool.backoff + 4, MOST_BACKOFF)
-    else:
-        pool.backoff //= 2
+        now = min(2 * before + 4, MOST_BACKOFF)
+        poke(pool.backoff_left, now)
+    if now != before:
+        poke(pool.backoff, now)
 
 
 cdef inline void run_together(int threads, work_function work, void *what) noexcept nogil:
@@ -133,7 +155,7 @@ cdef inline void note_end(bint by_blocks, const barrier *others) noexcept nogil:
     """Record when a call ended, and whether its barriers were late."""
     if by_blocks and others.rounds > 0:
         update_backoff(others.late * LATE > others.rounds)
-    pool.ended = clock_now()
+    poke_long(pool.ended, clock_now())
 
 
 cdef inline int handle_signals(long long *last) except -1 nogil:

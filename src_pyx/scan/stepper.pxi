@@ -5,7 +5,9 @@ from libc.string cimport memcpy, memset
 from packing cimport Weights, new_step
 from panels cimport Panels, ceil_div, panels_size, round_row, some_panels, split_blocks
 from projection cimport InputProduct, multiply_inputs, project_output
-from split cimport LOST, clock_now, pool, threads_for_step, update_backoff
+from split cimport (
+    LOST, clock_now, most_threads, poke_long, pool, threads_for_step, update_backoff,
+)
 from step cimport MAX_VECTORS, Step
 from vec cimport (
     FASTRNN_INT8, MAX_GROUPS, VL, WIDEST, float_mode, flush_subnormals, narrow_row, real,
@@ -121,7 +123,7 @@ cdef class Stepper(Stage):
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         cdef const Weights *w = &packed.w
         cdef ptrdiff_t B = batch_size, padded = w.blocks * VL
-        self.weights, self.kernels = weights, kernels
+        self.weights, self.kernels, self.has_state = weights, kernels, True
         self.B, self.I, self.P, self.work = B, w.I, w.P, multiply_adds(w, B)
         self.packed, self.memory = packed, []
         self.z = scratch(self.memory, product_of(w.blocks, B, w.size))
@@ -173,7 +175,7 @@ cdef class Stepper(Stage):
         x.norm = self.x_norm.norm(w, w.gain_x)
         if w.x.format.narrow_rows is not NULL:
             if self.narrow is NULL:
-                self.narrow_threads = pool.most
+                self.narrow_threads = most_threads()
                 self.narrow = scratch(
                     self.memory, product_of(self.narrow_threads, self.B, self._narrow_row())
                 )
@@ -223,16 +225,17 @@ cdef class Stepper(Stage):
 
     cdef void run(self, const void *x, real *y) noexcept nogil:
         cdef int threads
-        cdef long long begun
+        cdef long long begun, ended
         if self.work < pool.least_awake:
             self._run(<const real *>x, y, 1)
             return
         threads = threads_for_step(&self.packed.w, self.work)
         begun = clock_now()
         self._run(<const real *>x, y, threads)
-        pool.ended = clock_now()
+        ended = clock_now()
+        poke_long(pool.ended, ended)
         if threads > 1 and self.work < pool.least_call:
-            update_backoff(pool.ended - begun > LOST)
+            update_backoff(ended - begun > LOST)
 
     cdef void _run(self, const real *x, real *y, int threads) noexcept nogil:
         cdef ptrdiff_t b

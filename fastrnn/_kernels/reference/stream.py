@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from fastrnn._kernels.exclusive import BUSY, FORKED, Exclusive
 from fastrnn._kernels.interface import (
     AffineCache,
     Convert,
@@ -111,10 +111,11 @@ class RowStepper(Stage):
         self._transform(x, table, y, **self._how)
 
 
-class Chain(Sampling):
+class Chain(Sampling, Exclusive):
     """Layers that advance together, each of which reads what the one before it wrote."""
 
     def __init__(self, stages: Sequence[StreamStage], convert: Convert) -> None:
+        super().__init__(BUSY, FORKED)
         self._stages = [own(stage, Stage, "stages") for stage in stages]
         if not self._stages:
             raise ValueError("stages: expected at least one")
@@ -122,14 +123,7 @@ class Chain(Sampling):
             if one.writes != other.reads:
                 raise ValueError(f"stages[{i}]: expected one that reads (B, P) = {one.writes}")
         self._buffers = [np.empty(stage.writes, stage.dtype) for stage in self._stages]
-        self._convert, self._lock = convert, threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("stream: two threads use it at once; give each a stream of its own")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._convert = convert
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:
         """Advance by one step, from `x_t`; return the output, in `out` if given."""
