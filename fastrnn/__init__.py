@@ -37,6 +37,17 @@ modules:
 
 import typing as _typing
 
+try:
+    import numpy as _numpy  # noqa: F401
+except ImportError as _error:
+    if "once per process" in str(_error) or "interpreter" in str(_error):
+        raise ImportError(
+            "fastrnn needs NumPy, which can be used by one interpreter of a process only, and this "
+            "is another one: use threads or processes instead of subinterpreters; with mod_wsgi, "
+            "WSGIApplicationGroup %{GLOBAL}"
+        ) from _error
+    raise
+
 from fastrnn import losses as losses
 from fastrnn import optim as optim
 from fastrnn._core import threadpools as _threadpools

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 import operator
@@ -65,6 +66,18 @@ def memory(count: int, dtype: np.dtype[Any], **sizes: int) -> None:
             raise
         named = ", ".join(f"{name}={value}" for name, value in sizes.items())
         raise ValueError(f"{named}: expected sizes that fit into memory") from None
+
+
+def imported(name: str) -> Any:
+    """Import a module; raise a MemoryError if there is too little memory for its code."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        # What the loader of Linux says.
+        told = str(error).lower()
+        if "failed to map segment" in told or "cannot allocate memory" in told:
+            raise MemoryError(f"{name}: {error}") from error
+        raise
 
 
 def _machine_memory() -> int:

@@ -1,6 +1,7 @@
 """Tests of the kernels and fuzzers under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 python tests/sanitize.py [--quick] [--variants avx2,...] [--actions N] [--keep FOLDER]
+python tests/sanitize.py --threads [--seconds N] ...
 
 Builds the extensions in a temporary folder, with the checks of FASTRNN_DEBUG and both sanitizers,
 and runs there
@@ -12,6 +13,10 @@ and runs there
 
 Anything found ends the run with its report. Needs GCC, and the packages of the tests. --quick: the
 part of it that CI runs, on one instruction set.
+
+--threads: ThreadSanitizer instead, under which threads share everything (stress_threads.py). Python
+and NumPy are not built with it, but it sees their locks, the GIL among them, so that nothing needs
+to be suppressed.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SANITIZE = ("-fsanitize=address,undefined", "-fsanitize=float-cast-overflow",
             "-fno-sanitize-recover=all")  # fmt: skip
+RACES = ("-fsanitize=thread",)
 #: Python and NumPy keep memory to the end; huge allocations must fail as they do elsewhere.
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096",
@@ -56,14 +62,14 @@ def run(command: Sequence[str], folder: Path, **environment: str) -> None:
         sys.exit(f"sanitize: failed with {done.returncode}: {shown} {' '.join(command)}")
 
 
-def build(folder: Path, variants: str) -> None:
+def build(folder: Path, variants: str, sanitizers: Sequence[str]) -> None:
     """Copy the sources, and build them with sanitizers."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     ours = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
     for name in ("src_pyx", "fastrnn", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ours)
-    flags = " ".join(SANITIZE)
+    flags = " ".join(sanitizers)
     more = {"FASTRNN_VARIANTS": variants} if variants else {}
     run(
         (sys.executable, "setup.py", "-q", "build_ext", "--inplace"), folder,
@@ -80,6 +86,22 @@ def sanitized() -> dict[str, str]:
     return OPTIONS | {"LD_PRELOAD": ":".join(done.stdout.strip() for done in libraries)}
 
 
+def find_races(folder: Path, seconds: float, backends: Sequence[str]) -> None:
+    """Let threads share everything under ThreadSanitizer."""
+    library = subprocess.run(
+        ["gcc", "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    environment = {
+        "LD_PRELOAD": library, "TSAN_OPTIONS": "halt_on_error=1:history_size=4:exitcode=66",
+        "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(folder),
+    }  # fmt: skip
+    for backend in backends:
+        # Without random addresses, which collide with those that ThreadSanitizer reserves.
+        python = ("setarch", "-R", sys.executable, "tests/stress_threads.py")
+        options = (f"--seconds={seconds}", f"--backend={backend}")
+        run((*python, *options), folder, **environment)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,6 +110,8 @@ def main() -> None:
     parser.add_argument("--variants", default="", help="instruction sets, by commas; default: all")
     parser.add_argument("--actions", type=int, default=50_000, help="of each fuzzer and backend")
     parser.add_argument("--seed", type=int, default=0, help="of the fuzzers")
+    parser.add_argument("--threads", action="store_true", help="ThreadSanitizer")
+    parser.add_argument("--seconds", type=float, default=60, help="of threads on each backend")
     parser.add_argument("--keep", help="the folder of the build, used again if it exists")
     args = parser.parse_args()
     variants = args.variants or ("avx2" if args.quick else "")
@@ -96,7 +120,11 @@ def main() -> None:
         folder = Path(args.keep or temporary).resolve()
         if not (folder / "setup.py").exists():
             folder.mkdir(exist_ok=True)
-            build(folder, variants)
+            build(folder, variants, RACES if args.threads else SANITIZE)
+        if args.threads:
+            find_races(folder, args.seconds, (variants or "baseline,avx2,avx512").split(","))
+            print("sanitize: no races")
+            return
         tests = [f"tests/test_{name}.py" for name in (QUICK if args.quick else TESTS)]
         pytest = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
         environment = sanitized() | {"PYTHONPATH": os.pathsep.join([str(folder), "tests"])}

@@ -117,6 +117,13 @@ def test_times_and_errors_of_each_precision(tmp_path: Path) -> None:
     assert "| float32 | best peer | bfloat16 | best peer | any |" in table.read_text()
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures by /proc")
+def test_nothing_leaks() -> None:
+    table = run("leaks.py").splitlines()
+    assert len(table) > 10
+    assert table[1].split()[-2:] == ["+0", "+0"]
+
+
 def test_overheads() -> None:
     *_, last = run("overheads.py").split("\n\n")
     table = {line[:70].strip(): line.split()[-1] for line in last.splitlines()[1:]}

@@ -9,9 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import _checks
 from fastrnn._types import Array
 
 _UNDRAWN = ContextVar("undrawn", default=False)
+
+
+def random() -> Any:
+    """Return ``numpy.random``; raise a MemoryError if there is too little memory for it."""
+    return _checks.imported("numpy.random")
 
 
 class LazyGenerator:
@@ -27,7 +33,7 @@ class LazyGenerator:
     def _made(self) -> np.random.Generator:
         made: np.random.Generator | None = self.__dict__.get("made")
         if made is None:
-            made = self.__dict__["made"] = np.random.default_rng()
+            made = self.__dict__["made"] = random().default_rng()
         return made
 
     def __reduce__(self) -> Any:

@@ -29,8 +29,6 @@ def write(
     """Write a model file, atomically."""
     import json
 
-    from safetensors.numpy import save
-
     contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()}
     text = json.dumps(model, default=_plain)
     metadata = {
@@ -40,7 +38,7 @@ def write(
         "model": text,
         "crc32": checksum(kind, text, contiguous),
     }
-    data = save(contiguous, metadata)
+    data = tensor_file.written(contiguous, metadata)
     if (
         len(tensors) > tensor_file.MOST_TENSORS
         or reading.items(text) > reading.MOST_ITEMS

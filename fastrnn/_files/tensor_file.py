@@ -1,4 +1,4 @@
-"""Reading safetensors: nothing is allocated that the file does not hold.
+"""Safetensors: nothing is allocated that a file to be read does not hold.
 
 The format: github.com/huggingface/safetensors#format. Eight bytes, the size of the header; the
 header, JSON with dtype, shape and place of each tensor; then the tensors, one right after another.
@@ -45,6 +45,35 @@ class Header(NamedTuple):
     metadata: dict[str, str]
     tensors: dict[str, Any]
     start: int
+
+
+def written(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """Return a file with these tensors.
+
+    Unlike that of safetensors, which aborts the process, it raises a MemoryError if there is too
+    little memory.
+    """
+    import json
+
+    codes = {np.dtype(of): code for code, of in DTYPES.items()}
+    # As in others' files: the widest numbers first, so that all are aligned.
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    head: dict[str, Any] = {"__metadata__": dict(metadata)}
+    parts: list[Any] = []
+    place = 0
+    for name in order:
+        array = tensors[name]
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in codes:
+            raise TypeError(f"{name}: expected a dtype of {', '.join(DTYPES)}, got {dtype}")
+        part = np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8)
+        spec = {"dtype": codes[dtype], "shape": [*array.shape]}
+        head[name] = spec | {"data_offsets": [place, place + part.size]}
+        place += part.size
+        parts.append(part.data)
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def header(file: BinaryIO) -> Header:

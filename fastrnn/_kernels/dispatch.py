@@ -133,10 +133,10 @@ def _kernels(name: str, dtype: np.dtype[Any]) -> Kernels:
     if name == REFERENCE:
         # Imported when it is first used, as the compiled ones are.
         of = "reference.int8" if dtype == np.int8 else "reference"
-        return cast(Kernels, importlib.import_module(f"fastrnn._kernels.{of}"))
+        return cast(Kernels, _checks.imported(f"fastrnn._kernels.{of}"))
     if dtype.name not in DTYPES:  # of an array that was retyped after it was checked
         raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
-    return cast(Kernels, importlib.import_module(f"fastrnn._kernels.{name}_{dtype.name}"))
+    return cast(Kernels, _checks.imported(f"fastrnn._kernels.{name}_{dtype.name}"))
 
 
 def kernels(dtype: np.dtype[Any]) -> Kernels:

@@ -372,7 +372,7 @@ class Layer:
         """Whether the weights were trained, loaded or set since they were drawn."""
         if self._drawn_by is None:
             return bool(self.parameters())
-        drawn = self._draw(np.random.default_rng(self._drawn_by))
+        drawn = self._draw(generators.random().default_rng(self._drawn_by))
         own = self.parameters()
         return not all(np.array_equal(own[name], array) for name, array in drawn.items())
 
@@ -401,8 +401,9 @@ class Layer:
 
     def _generator(self, seed: int | None) -> np.random.Generator:
         """Return a generator of initial weights."""
-        self._drawn_by = np.random.SeedSequence(_checks.seed(seed)).entropy
-        return np.random.default_rng(self._drawn_by)
+        self._drawn_by = generators.random().SeedSequence(_checks.seed(seed)).entropy
+        drawn: np.random.Generator = generators.random().default_rng(self._drawn_by)
+        return drawn
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Array]:
         """Draw initial weights, by the names of :meth:`parameters`."""

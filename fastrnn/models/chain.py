@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 
 from fastrnn import _checks, _frames
-from fastrnn._core.generators import LazyGenerator
+from fastrnn._core import generators
 from fastrnn._types import Array, ArrayLike, SequencesLike, States, StatesLike
 from fastrnn.layers.base import Layer, LoadedKeys, expect_mapping, prefixes_of, with_prefix
 from fastrnn.models.data import Data
@@ -35,12 +35,14 @@ class Chain(Layer):
         seeds: list[Any] = [None] * (len(self.layers) + 1)
         seed = _checks.seed(seed)
         if seed is not None:
-            sequence = np.random.SeedSequence(seed)
+            sequence = generators.random().SeedSequence(seed)
             seeds = sequence.generate_state(len(seeds), np.uint64).tolist()
         for layer, own in zip(self.layers, seeds, strict=False):
             if not only_initial or (seed is not None and not layer.seeded and not layer.touched):
                 layer.reset_parameters(own)
-        self._rng: Any = LazyGenerator() if seed is None else np.random.default_rng(seeds[-1])
+        self._rng: Any = generators.LazyGenerator()
+        if seed is not None:
+            self._rng = generators.random().default_rng(seeds[-1])
 
     @property
     def layers(self) -> tuple[Layer, ...]:

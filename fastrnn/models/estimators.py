@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._core import generators
 from fastrnn._files import model_file
 from fastrnn._kernels import cells
 from fastrnn._kernels.quantized import INT8, REAL, SCALE, QuantizedWeights
@@ -149,7 +150,8 @@ def cell(value: Any, name: str = "cell") -> Any:
 
 def seeds(seed: int | None, n: int) -> list[int]:
     """Return `n` independent seeds derived from one."""
-    return [int(s) for s in np.random.SeedSequence(_checks.seed(seed)).generate_state(n, np.uint64)]
+    sequence = generators.random().SeedSequence(_checks.seed(seed))
+    return [int(s) for s in sequence.generate_state(n, np.uint64)]
 
 
 def last_step_net(

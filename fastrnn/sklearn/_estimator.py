@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from fastrnn import _checks, _frames
+from fastrnn._core import generators
 from fastrnn._types import Array
 from fastrnn.models import estimators, sequences
 from fastrnn.models.callback import Callback, Logs
@@ -292,7 +293,7 @@ class SequenceEstimator(BaseEstimator, FittedModel):  # type: ignore[misc]
             lambda v: 0 < v < 1,
         )  # fmt: skip
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        rng = np.random.default_rng(seed)
+        rng = generators.random().default_rng(seed)
         classes = np.zeros(len(x)) if self._per_step else target
         kept, held = estimators.holdout(classes, fraction, rng)
         if len(held) < 2:

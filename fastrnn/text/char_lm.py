@@ -16,6 +16,7 @@ from unicodedata import normalize
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._core import generators
 from fastrnn._files import model_file
 from fastrnn._types import Array, Communicator
 from fastrnn.layers import Dropout, Embedding, Linear
@@ -515,7 +516,7 @@ class CharLM(estimators.Settings):
         prompted = fit.ids(_text(prompt, "prompt"), "prompt", unknown)
         if not prompted.size:
             prompted = fit.ids("\n" if "\n" in alphabet else alphabet[0])
-        rng = np.random.default_rng(_checks.seed(seed))
+        rng = generators.random().default_rng(_checks.seed(seed))
         stream = fit.net.stream()
         y = np.empty(len(alphabet), np.float32)
         never = alphabet.index(_REPLACEMENT) if fit.by.unknown == "replace" else None

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from fastrnn import _checks
+from fastrnn._core import generators
 from fastrnn._files import model_file
 from fastrnn._types import Array, ArrayLike, ClassWeight
 from fastrnn.layers import Dropout, Embedding
@@ -321,7 +322,7 @@ class TextClassifier(estimators.Settings):
         self, examples: _examples.Examples, fraction: float
     ) -> tuple[_examples.Examples, _examples.Examples]:
         """Return the examples to train on, and those held out."""
-        rng = np.random.default_rng(estimators.seeds(self.seed, 4)[3])
+        rng = generators.random().default_rng(estimators.seeds(self.seed, 4)[3])
         train, held = estimators.holdout(examples.target, fraction, rng)
         return examples[train], examples[held]
 
