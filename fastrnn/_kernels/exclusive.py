@@ -54,7 +54,13 @@ class Exclusive:
             raise RuntimeError(self._message)
 
     def begin_anew(self) -> bool:
-        """Free a lock that a thread of the process's parent held; return whether one did."""
+        """Make it usable, if another thread used it when this process was forked.
+
+        Returns
+        -------
+        bool
+            Whether one did: it held the lock, which is free now.
+        """
         if not self._inherited():
             return False
         self._locks = {os.getpid(): self._own()}

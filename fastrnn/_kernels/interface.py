@@ -116,7 +116,7 @@ class StreamChain(Protocol):
         """
 
     def begin_anew(self) -> bool:
-        """Make them usable, if another thread used them when this process was forked.
+        """Make it usable, if another thread used it when this process was forked.
 
         Returns
         -------
