@@ -54,6 +54,7 @@
         vf w2 = N > 2 ? WEIGHT(high, vload(w + 2 * p.w_vec)) : w0; \
         vf w3 = N > 3 ? WEIGHT(high, vload(w + 3 * p.w_vec)) : w0; \
         (void)high; \
+        if (R > 1) { LOADED(w0); LOADED(w1); LOADED(w2); LOADED(w3); } \
         TILE_ROWS(TILE_ADD) \
     }
 

@@ -83,7 +83,16 @@ INLINE vf as_real(vi v) { return (vf)v; }
 INLINE vf vset(real x) { return x - (vf){0}; }
 INLINE vi less(vf a, vf b) { return a < b; }
 INLINE vi equal(vf a, vf b) { return a == b; }
+/* Where a vector is used more than once, -Os would load it each time, as an operand. */
+#if defined(__OPTIMIZE_SIZE__) && defined(__AVX512F__)
+#define LOADED(v) __asm__("" : "+v"(v))
+#elif defined(__OPTIMIZE_SIZE__) && defined(__AVX__)
+#define LOADED(v) __asm__("" : "+x"(v))
 #else
+#define LOADED(v) ((void)0)
+#endif
+#else
+#define LOADED(v) ((void)0)
 #define INLINE static __forceinline
 #define NOINLINE static __declspec(noinline)
 typedef real vf;
