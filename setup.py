@@ -52,8 +52,8 @@ if sys.platform not in ("win32", "darwin"):
     OPTIMIZE += ["-fno-asynchronous-unwind-tables"]
     # Less inlining of Cython's glue: a tenth smaller and as fast; vec.h inlines always.
     OPTIMIZE += ["--param", "inline-unit-growth=10"]
-# float64 and int8 are within 3 % as fast as with -O3, and a fifth smaller; float64 on AVX-512 is within
-# 2 % as fast with -Os as with -O2, and again a fifth smaller (on AVX2 within 4 %).
+# float64 and int8 are within 3 % as fast as with -O3, and a fifth smaller. With -Os float64 is a
+# further fifth smaller, and 2 % slower on AVX-512, 4 % on AVX2.
 SMALLER, SMALLEST = ([], []) if MSVC else (["-O2"], ["-Os"])
 DEBUGGABLE = ["-O1", "-g", "-fasynchronous-unwind-tables"] if DEBUG and not MSVC else []
 STRIP = [] if DEBUG or sys.platform in ("win32", "darwin") else ["-Wl,--strip-all"]
