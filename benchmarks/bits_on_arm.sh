@@ -21,7 +21,7 @@ mkdir -p "$work/debs" "$root" "$site"
 for deb in "$work"/debs/*.deb; do dpkg -x "$deb" "$root"; done
 python -m pip download -q --no-deps --only-binary=:all: --python-version "$version" -d "$work/wheels" \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-    "numpy==$numpy" safetensors tqdm
+    "numpy==$numpy" tqdm
 for wheel in "$work"/wheels/*.whl; do python -m zipfile -e "$wheel" "$site"; done
 
 # The headers of ARM's Python come first.

@@ -39,7 +39,7 @@ for python in "${@:-python3}"; do
         || { tail -20 "$here/repair.log" >&2; exit 1; }
     wheel=$(ls "$here"/dist/*.whl)
     "$python" -m venv "$here/user"
-    "$here/user/bin/pip" install --quiet "numpy" safetensors tqdm
+    "$here/user/bin/pip" install --quiet "numpy" tqdm
     start=$(date +%s.%N)
     "$here/user/bin/pip" install --quiet --no-deps --no-index "$wheel"
     seconds=$(echo "$(date +%s.%N) - $start" | bc)
