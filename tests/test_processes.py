@@ -196,20 +196,32 @@ assert [os.waitpid(c, 0)[1] for c in children] == [0, 0]
     subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=120)
 
 
-def _called(layer, x):
+STARTED = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import numpy as np, fastrnn
+
+def called(layer, x):
     return layer(x)[0]
+
+if __name__ == "__main__":
+    layer, x = fastrnn.LSTM(9, 131, seed=0), np.ones((4, 2, 9), np.float32)
+    want = called(layer, x)
+    context = multiprocessing.get_context(sys.argv[1])
+    if sys.argv[1] == "forkserver":
+        context.set_forkserver_preload(["fastrnn"])
+    with ProcessPoolExecutor(1, context) as pool:
+        assert np.array_equal(pool.submit(called, layer, x).result(), want)
+"""
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_other_start_methods(method, same_bits):
+def test_other_start_methods(method, tmp_path):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip("not on this system")
-    layer, x = recurrent(), np.ones((4, 2, I), np.float32)
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["fastrnn"])
-    with context.Pool(1) as pool:
-        assert same_bits(pool.apply(_called, (layer, x)), _called(layer, x))
+    script = tmp_path / "script.py"
+    script.write_text(STARTED)
+    subprocess.run([sys.executable, "-P", str(script), method], check=True, timeout=120)
 
 
 @pytest.mark.filterwarnings("ignore")
