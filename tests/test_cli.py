@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +412,18 @@ def test_ctrl_c_keeps_the_model_so_far(text_file: Path, tmp_path: Path) -> None:
 SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Heed the signals that end a process, also where the tests run under nohup."""
+    before = {number: signal.getsignal(number) for number in SIGNALS[1:]}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", SIGNALS[1:])
 def test_other_signals_keep_it_too(
@@ -443,6 +456,7 @@ def test_other_signals_keep_it_too(
     assert len(CharLM.load(path).generate("", 10)) == 10
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signals_wait_for_a_save(
@@ -489,6 +503,7 @@ def test_a_signal_that_is_ignored_stays_so(
     assert capsys.readouterr().out.endswith("text\n")
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", SIGNALS[1:])
 def test_fit_leaves_signals_alone(number: signal.Signals, tmp_path: Path) -> None:
@@ -511,6 +526,7 @@ def test_fit_leaves_signals_alone(number: signal.Signals, tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["t"]
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_closed_terminal_does_not_stop_a_save(text_file: Path, tmp_path: Path) -> None:
     """A terminal that is gone takes nothing that is written: neither progress nor what was done."""
