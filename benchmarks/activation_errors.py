@@ -1,4 +1,4 @@
-"""Errors of the activations in float32, over all numbers or every so many, on every backend.
+"""Errors of the activations in float32, over all numbers or a sample, on every backend.
 
 python benchmarks/activation_errors.py                                  every 4099th number
 python benchmarks/activation_errors.py --functions tanh,sigmoid --stride 1      all 2^32

@@ -12,10 +12,9 @@ A step is forward, BPTT and Adam for LSTM(I, H) with Linear(H, I), sequences of 
 a rank. "alone" is `fit` without shards on one thread, as a yardstick. The exchange alone is timed
 with buffers of the same size and nothing computed.
 
-The model of a step with R = 2^k ranks: compute / R + k (2 latency + 2 overhead) + 2 (1 - 1/R) bytes
-/ bandwidth + (1 - 1/R) bytes / additions (Rabenseifner 2004), with latency, bandwidth and additions
-fitted to exchanges of several sizes by two ranks. It is compared with what 2 and 4 ranks take, and
-tells what more would.
+The model of a step with R = 2^k ranks: compute / R + k a + 2 (1 - 1/R) b bytes (Rabenseifner 2004),
+where a is the time of an empty exchange and b that of a byte, fitted to exchanges of several sizes
+by two ranks. It is compared with the times of 2 and 4 ranks, and extrapolated to 1,024.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Clock(Callback):
 
 
 class DelayedRanks(MPIRanks):
-    """Ranks that wait after each transfer, as if it had taken so many seconds longer."""
+    """Ranks that make each transfer take `delay` seconds longer."""
 
     def __init__(self, comm: Any, delay: float) -> None:
         super().__init__(comm)
@@ -122,7 +121,7 @@ class Launcher:
         self._delay = 0.0
 
     def run(self, ranks: int, **task: Any) -> Any:
-        """Return what rank 0 of so many prints."""
+        """Run a task on a number of ranks; return the result that rank 0 prints."""
         if self.network:
             self._prepare(ranks)
         task = {"threads": 1, "delay": self._delay, **task}
