@@ -4,17 +4,24 @@ python benchmarks/ranks.py                      with the mpiexec on PATH and thi
 python benchmarks/ranks.py --ranks 1,2,4 --shards 4
 python benchmarks/ranks.py --network            as root: ranks in network namespaces of their own,
                                                 joined by a bridge of 10 Gb/s and 50 us
+python benchmarks/ranks.py --network --rate 1 --latency 500     ... of 1 Gb/s and 500 us
 
 The network is emulated by netem. A kernel without it limits the rate (tbf), and each rank waits for
-50 us after each transfer, as no transfer here begins before the one before has ended.
+as long after each transfer, as no transfer here begins before the one before has ended.
 
 A step is forward, BPTT and Adam for LSTM(I, H) with Linear(H, I), sequences of 20 steps, one thread
 a rank. "alone" is `fit` without shards on one thread, as a yardstick. The exchange alone is timed
 with buffers of the same size and nothing computed.
 
-The model of a step with R = 2^k ranks: compute / R + k a + 2 (1 - 1/R) b bytes (Rabenseifner 2004),
-where a is the time of an empty exchange and b that of a byte, fitted to exchanges of several sizes
-by two ranks. It is compared with the times of 2 and 4 ranks, and extrapolated to 1,024.
+The model of a step with R = 2^k ranks adds up
+- the time in which a rank does its part of the batch, while the others do theirs, on the same
+  cores if there are more ranks than cores, and nothing is exchanged;
+- the exchange by R ranks (Rabenseifner 2004): that of all bytes by two ranks, then of half of them,
+  of a quarter, and so on.
+
+Ranks that share a core share its time for TCP too, so for steps of more ranks than cores, exchanges
+by as many ranks are measured. For up to 1,024 ranks, each on a core of its own, the time of a part
+is u + v / R, fitted to the parts of ranks that have one.
 """
 
 from __future__ import annotations
@@ -41,10 +48,8 @@ from fastrnn.models.shards import Total
 #: I, H and the batch.
 WORK = [(64, 128, 64), (64, 128, 256), (512, 512, 64), (512, 512, 256)]
 STEPS = 20
-#: Of the emulated network: seconds.
-LATENCY = 50e-6
-#: Bytes of the exchanges that the model is fitted to.
-SIZES = [0, 1 << 12, 1 << 16, 1 << 20, 1 << 22, 1 << 24]
+#: Bytes of the exchanges that are timed: from none to the largest model's gradients.
+SIZES = [0, 1 << 12, 1 << 16, 1 << 17, 430_336, 1 << 20, 1 << 21, 1 << 22, 9_453_568]
 
 
 class Clock(Callback):
@@ -96,27 +101,38 @@ def exchange(size: int, ranks: Ranks) -> float:
     return statistics.median(times)
 
 
-def measure(task: dict[str, Any]) -> None:
-    """Print what a task asks for, as rank 0 of the processes that mpiexec has started."""
+def world(delay: float) -> DelayedRanks:
+    """Return all processes that mpiexec has started, for one training."""
     from mpi4py import MPI
 
+    return DelayedRanks(MPI.COMM_WORLD, delay)
+
+
+def measure(task: dict[str, Any]) -> None:
+    """Print what a task asks for, as rank 0 of the processes that mpiexec has started."""
     fastrnn.set_num_threads(task["threads"])
-    ranks = DelayedRanks(MPI.COMM_WORLD, task["delay"])
+    ranks = world(task["delay"])
     if "bytes" in task:
         found = [exchange(size, ranks) for size in task["bytes"]]
     else:
-        cut = task["shards"]
-        found = [step(*of, None if cut is None else ranks, cut) for of in task["work"]]
+        shards = task["shards"]
+        found = []
+        for of in task["work"]:
+            own = None if shards is None else Ranks() if task["apart"] else world(task["delay"])
+            found.append(step(*of, own, shards))
     if ranks.rank == 0:
         sys.stdout.write(json.dumps(found) + "\n")
 
 
 class Launcher:
-    """Starts ranks on this machine, or, with `network`, each in a network namespace of its own."""
+    """Starts ranks on this machine, or, with `network`, each in a network namespace of its own.
 
-    def __init__(self, network: bool) -> None:
+    `rate` is in Gb/s, `latency` in seconds.
+    """
+
+    def __init__(self, network: bool, rate: float, latency: float) -> None:
         self.mpiexec = shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or "mpiexec"
-        self.network = network
+        self.network, self.rate, self.latency = network, rate, latency
         self._spaces = 0
         self._delay = 0.0
 
@@ -124,7 +140,7 @@ class Launcher:
         """Run a task on a number of ranks; return the result that rank 0 prints."""
         if self.network:
             self._prepare(ranks)
-        task = {"threads": 1, "delay": self._delay, **task}
+        task = {"threads": 1, "delay": self._delay, "apart": False, **task}
         child = [sys.executable, "-P", __file__, "--task", json.dumps(task)]
         command, environment = [self.mpiexec], dict(os.environ)
         if self.network:
@@ -161,10 +177,10 @@ class Launcher:
     def _slow(self, space: str, device: str) -> None:
         """Make a device as slow as the emulated network."""
         add = f"tc -n {space} qdisc add dev {device} root"
-        netem = f"{add} netem rate 10gbit delay {LATENCY * 1e6:.0f}us".split()
+        netem = f"{add} netem rate {self.rate}gbit delay {self.latency * 1e6:.0f}us".split()
         if subprocess.run(netem, check=False, stderr=subprocess.DEVNULL).returncode:
-            self._delay = LATENCY
-            limit = f"{add} tbf rate 10gbit burst 256kb latency 10ms"
+            self._delay = self.latency
+            limit = f"{add} tbf rate {self.rate}gbit burst 256kb latency 200ms"
             subprocess.run(limit.split(), check=True)
 
     def close(self) -> None:
@@ -189,16 +205,10 @@ def weights(I: int, H: int) -> int:
     return 4 * (4 * H * (I + H + 2) + I * (H + 1))
 
 
-def fitted(sizes: list[int], times: list[float]) -> tuple[float, float]:
-    """Return seconds of an empty exchange of two ranks, and per byte, by relative least squares."""
-    a = np.array([np.ones(len(sizes)), sizes]).T / np.array(times)[:, None]
-    empty, per_byte = np.linalg.lstsq(a, np.ones(len(sizes)), rcond=None)[0]
-    return float(empty), float(per_byte)
-
-
-def predicted(size: int, ranks: int, empty: float, per_byte: float) -> float:
-    """Return the seconds of an exchange by 2^k ranks."""
-    return math.log2(ranks) * empty + 2 * (1 - 1 / ranks) * per_byte * size
+def exchanged(times: list[float], size: int, ranks: int) -> float:
+    """Return the seconds of an exchange by 2^k ranks, from those of SIZES by two."""
+    parts = [size / 2**i for i in range(int(math.log2(ranks)))]
+    return float(np.interp(parts, SIZES, times).sum())
 
 
 def main() -> None:
@@ -208,66 +218,85 @@ def main() -> None:
     )
     parser.add_argument("--ranks", default="1,2", help="numbers of ranks, powers of two")
     parser.add_argument("--shards", type=int, default=2)
-    parser.add_argument("--network", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3, help="of all runs; the least counts")
+    parser.add_argument("--network", action="store_true", help="emulate one; needs root")
+    parser.add_argument("--rate", type=float, default=10, help="of the network, in Gb/s")
+    parser.add_argument("--latency", type=float, default=50, help="of the network, in us")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task is not None:
         measure(given.task)
         return
     ranks = [int(text) for text in given.ranks.split(",")]
-    launcher = Launcher(given.network)
+    launcher = Launcher(given.network, given.rate, given.latency * 1e-6)
     try:
-        tables(launcher, ranks, given.shards)
+        tables(launcher, ranks, given.shards, given.rounds)
     finally:
         launcher.close()
 
 
-def tables(launcher: Launcher, ranks: list[int], shards: int) -> None:
+def tables(launcher: Launcher, ranks: list[int], shards: int, rounds: int) -> None:
     """Print the times of exchanges, the model fitted to them, and the times of steps."""
-    pair = launcher.run(2, bytes=SIZES)
-    empty, per_byte = fitted(SIZES, pair)
-    print(f"exchange of two ranks: {empty * 1e6:.1f} us and {1e-9 / per_byte:.2f} GB/s")
-    for n in (2, 4):
-        times = pair if n == 2 else launcher.run(n, bytes=SIZES)
-        for size, seconds in zip(SIZES, times, strict=True):
-            ratio = predicted(size, n, empty, per_byte) / seconds
-            told = f"{size:>10,} bytes {seconds * 1e6:>10.1f} us, model / measured {ratio:.2f}"
-            print(f"  {n} ranks {told}")
-    alone = launcher.run(1, work=WORK, shards=None)
-    found = {n: launcher.run(n, work=WORK, shards=shards) for n in ranks}
-    print(f"ms per step: alone; {shards} shards by {', '.join(map(str, ranks))} ranks")
     cores = len(os.sched_getaffinity(0))
+    runs: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {
+        ("alone", 1): (1, {"work": WORK, "shards": None})
+    }
+    for n in sorted({2, *ranks}):
+        part = [(I, H, B // n) for I, H, B in WORK]
+        runs["exchange", n] = n, {"bytes": SIZES}
+        runs["step", n] = n, {"work": WORK, "shards": shards}
+        runs["part", n] = n, {"work": part, "shards": shards // n, "apart": True}
+    # In turn: the two CPUs of a virtual machine are at times less than two.
+    all_times = [
+        {of: launcher.run(n, **task) for of, (n, task) in runs.items()} for _ in range(rounds)
+    ]
+    least = {of: np.min([times[of] for times in all_times], 0).tolist() for of in runs}
+    exchanges = {n: least["exchange", n] for n in ranks if n > 1}
+    pair = least["exchange", 2]
+    alone = least["alone", 1]
+    found = {n: least["step", n] for n in ranks}
+    parts = {n: least["part", n] for n in ranks}
+    print("exchanges: bytes, us" + "; ratio of what two ranks predict" * (max(ranks) > 2))
+    for n, times in exchanges.items():
+        for size, seconds in zip(SIZES, times, strict=True):
+            more = f" {exchanged(pair, size, n) / seconds:>6.2f}" * (n > 2)
+            print(f"  {n} ranks {size:>10,} {seconds * 1e6:>10.1f}{more}")
+    print(f"ms per step: alone; {shards} shards by {', '.join(map(str, ranks))} ranks")
     one = ranks[0]
     for i, (I, H, B) in enumerate(WORK):
-        times = " ".join(f"{found[n][i] * 1e3:>8.2f}" for n in ranks)
+        steps = " ".join(f"{found[n][i] * 1e3:>8.2f}" for n in ranks)
         told = []
         for n in ranks[1:]:
-            exchanged = predicted(weights(I, H), n, empty, per_byte)
-            model = found[one][i] / min(n, cores) + exchanged
+            exchange = float(np.interp(weights(I, H), SIZES, exchanges[n]))
+            model = parts[n][i] + exchange
             told.append(
                 f"{n} ranks: speedup {found[one][i] / found[n][i]:.2f}, exchange "
-                f"{exchanged * 1e3:.2f} ms, model / measured {model / found[n][i]:.2f}"
+                f"{exchange * 1e3:.2f} ms, model / measured {model / found[n][i]:.2f}"
             )
-        print(f"  {I},{H} batch {B:>4} {alone[i] * 1e3:>8.2f} {times}   {'; '.join(told)}")
-    outlook(found[one], empty, per_byte)
+        print(f"  {I},{H} batch {B:>4} {alone[i] * 1e3:>8.2f} {steps}   {'; '.join(told)}")
+    outlook({n: parts[n] for n in ranks if n <= cores}, pair)
 
 
-def outlook(compute: list[float], empty: float, per_byte: float) -> None:
+def outlook(parts: dict[int, list[float]], pair: list[float]) -> None:
     """Print what more ranks would give, each on a core of its own, by the model."""
     many = (2, 4, 16, 128, 1024)
+    shares = np.array([np.ones(len(parts)), [1 / n for n in parts]]).T
+    fitted = np.linalg.lstsq(shares, np.array(list(parts.values())))[0]
     for grows in (True, False):
-        batch = "one that grows with the ranks" if grows else "the same batch"
+        batch = "a batch that grows with the ranks" if grows else "the same batch"
         print(f"model: speedup over one rank by {', '.join(map(str, many))} ranks, with {batch}")
-        for (I, H, B), alone in zip(WORK, compute, strict=True):
+        for (I, H, B), update, rest in zip(WORK, *fitted.tolist(), strict=True):
             ranks = [1 << k for k in range(21)]
-            exchanged = [predicted(weights(I, H), n, empty, per_byte) for n in ranks]
-            speedups = {
-                n: n * alone / (alone + seconds * (1 if grows else n))
-                for n, seconds in zip(ranks, exchanged, strict=True)
-            }
+            speedups = {}
+            for n in ranks:
+                exchange = exchanged(pair, weights(I, H), n)
+                part = update + rest / (1 if grows else n)
+                speedups[n] = (n if grows else 1) * (update + rest) / (part + exchange)
             text = " ".join(f"{speedups[n]:>7.1f}" for n in many)
             pays = max(n for n in ranks if speedups[n] >= n / 2)
-            print(f"  {I},{H} batch {B:>4} {text}   half of each core is used up to {pays:,} ranks")
+            upto = "beyond" if pays == ranks[-1] else "up to"
+            told = f"half of each core is used {upto} {pays:,} ranks"
+            print(f"  {I},{H} batch {B:>4} {text}   {told}")
 
 
 if __name__ == "__main__":
