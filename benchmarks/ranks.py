@@ -286,6 +286,8 @@ def outlook(parts: dict[int, list[float]], pair: list[float]) -> None:
         batch = "a batch that grows with the ranks" if grows else "the same batch"
         print(f"model: speedup over one rank by {', '.join(map(str, many))} ranks, with {batch}")
         for (I, H, B), update, rest in zip(WORK, *fitted.tolist(), strict=True):
+            if update < 0:  # noise
+                update, rest = 0.0, update + rest
             ranks = [1 << k for k in range(21)]
             speedups = {}
             for n in ranks:
