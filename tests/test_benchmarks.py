@@ -154,3 +154,10 @@ def test_c_code_that_does_not_compile_is_an_error(monkeypatch: pytest.MonkeyPatc
     limits = importlib.import_module("limits")
     with pytest.raises(subprocess.CalledProcessError):
         limits.compiled("limits.c")  # without the macros WIDTH and REAL
+
+
+def test_the_readme_has_four_doors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    doors = importlib.import_module("doors")
+    found = list(doors.DOOR.finditer((FOLDER.parent / "README.md").read_text()))
+    assert [door[2] for door in found] == [None, "torch", "sklearn", None]
