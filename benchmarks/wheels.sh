@@ -5,8 +5,9 @@
 # benchmarks/wheels.sh [PYTHON ...]    Default: python3. On Linux, with a C compiler. Prints a line for each: MB, the
 #     seconds that an installation takes without its dependencies, the milliseconds of an import over NumPy's (the least
 #     of 20), whether both builds have the same bytes, and what the tests said.
-# TESTS="tests -n 2"                   arguments of pytest: what is tested
+# TESTS="-n 2 tests"                   arguments of pytest: what is tested
 # OUT=FOLDER                           keeps the wheels
+# FASTRNN_VARIANTS=avx512              for a quick look: a wheel for one instruction set
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
