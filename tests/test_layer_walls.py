@@ -114,6 +114,7 @@ def test_a_model_sees_what_its_layers_are():
 # -- weights -------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # that is what is tried
 def test_weights_can_be_filled_but_not_reshaped(made, same_bits):
     made, x = made
     for name in made.parameters():
@@ -130,6 +131,7 @@ def test_weights_can_be_filled_but_not_reshaped(made, same_bits):
         assert not same_bits(output(layer, x), before), name
 
 
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # that is what is tried
 def test_the_base_of_a_weight(made):
     """Changing the layer's array through the base of a view is an error, or has no effect."""
     layer, x = made

@@ -256,6 +256,7 @@ def test_training(backend):
     assert (net.layers[1].parameters()["weight"] != 1).any()
 
 
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # that is what is tried
 def test_changed_weights_are_seen(backend, rng):
     net, X = model("float32"), rng.normal(size=(B, T, I)).astype(np.float32)
     stream = net.stream(B)

@@ -263,6 +263,7 @@ def test_lengths_and_weights_changed_in_the_middle(tokens: Any) -> None:
         assert trained(value) == expected
 
 
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")  # that is what is tried
 @pytest.mark.parametrize("what", ["X", "y"])
 def test_arrays_of_another_shape_in_the_middle(what: str, numbers: Any, backend: str) -> None:
     """They are referenced, so NumPy refuses to resize them; a new shape is an error."""
