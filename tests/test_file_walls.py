@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 import fastrnn
 from fastrnn import GRU, Embedding, Linear, Sequential
@@ -26,6 +25,7 @@ from fastrnn._files import atomic, model_file, others, reading
 from fastrnn.callbacks import Callback, Checkpoint
 from fastrnn.text import CharLM
 
+safetensors = pytest.importorskip("safetensors.numpy")  # not on every free-threaded CPython
 resource = pytest.importorskip("resource", reason="Windows has no pipes, devices and limits so")
 
 _FOUND = importlib.util.spec_from_file_location(
@@ -202,7 +202,7 @@ def test_safetensors_refuses_no_less() -> None:
     taken = set()
     for name, (data, _) in ATTACKS.items():
         try:
-            safetensors.numpy.load(data)
+            safetensors.load(data)
             taken.add(name)
         except Exception:
             continue

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from fastrnn.forecast import Forecaster, baselines, blend, intervals
+
+stats = pytest.importorskip("scipy.stats")
 
 SMALL: dict[str, Any] = {"window": 12, "steps": 4, "hidden_size": 8, "epochs": 3, "seed": 0}
 

@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load, save
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential
 from fastrnn._files import atomic, model_file, others
 from fastrnn.callbacks import Callback, Checkpoint, EarlyStopping
+
+safetensors = pytest.importorskip("safetensors.numpy")  # not on every free-threaded CPython
+load, save = safetensors.load, safetensors.save
 
 STACKS: dict[str, Callable[[], list[Any]]] = {
     "tokens": lambda: [Embedding(9, 4), LSTM(4, 6, proj_size=3, peephole=True), Linear(3, 2)],

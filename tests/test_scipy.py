@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import optimize, signal, special
 
 import fastrnn
 from fastrnn import layers, losses
+
+optimize, signal, special = map(
+    pytest.importorskip, ("scipy.optimize", "scipy.signal", "scipy.special")
+)
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "lbfgs.py"
 

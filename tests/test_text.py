@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load, save
 
 import fastrnn
 from fastrnn._files import model_file
@@ -27,6 +26,9 @@ from fastrnn.optim import Adam
 from fastrnn.schedules import CosineDecay
 from fastrnn.text import CharLM, _evaluation, _training, split, training_speed
 from fastrnn.text.ngram import ngram_bits_per_char
+
+safetensors = pytest.importorskip("safetensors.numpy")  # not on every free-threaded CPython
+load, save = safetensors.load, safetensors.save
 
 PATTERN = "the quick brown fox jumps over the lazy dog.\n" * 40
 SMALL: dict[str, Any] = {"embedding_dim": 8, "hidden_size": 24, "seq_len": 20, "batch_size": 4}
