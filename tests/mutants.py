@@ -1,46 +1,82 @@
 """Do the tests notice a wrong sign, index or bound in the kernels? Change one at a time, and see.
 
-python tests/mutants.py --count 200 [--seed N] [--jobs 2] [--file 'scan/*'] [--json FILE]
-python tests/mutants.py --only scan/forward.pxd:141:3     one of them again, with the tests' output
+python tests/mutants.py --count 200 [--seed N] [--file 'scan/*'] [--json FILE] [--quick]
+python tests/mutants.py --only scan/forward.pxd:141:3 [--tests stacks,streams]     one, with output
 
 A mutant is a copy of this checkout in which one token of src_pyx/ is another: + for -, < for <=,
 min for max, a number plus one. It is built for one instruction set without optimisation, as a debug
-build, which guards its workspaces, and TESTS run until one of them fails. Those that survive are
-listed: a test is missing, or the change only matters for speed, or not at all. Needs what
-CONTRIBUTING.md installs.
+build, which guards its workspaces: at first one module, for the tests nearest to the file (some
+ten seconds); what survives gets all modules and all of TESTS (some minutes), unless --quick leaves
+it open. What still survives is listed: a test is missing, or the change only matters for speed, or
+not at all. At last, the tests that failed must pass without any change. With --json, outcomes are
+kept, and known ones not tried again. Needs what CONTRIBUTING.md installs, and Linux.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import re
+import resource
+import runpy
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import traceback
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from queue import SimpleQueue
+from typing import Any
+
+# Imported here, so that the children that build and test find them loaded.
+import Cython.Build
+import hypothesis
+import pytest
+import setuptools
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKEND = "avx2"
-#: Quick ones first, so that most mutants die early.
 TESTS = [
-    "backends", "cells", "kernel_arguments", "gradients", "ragged", "single_steps", "direct_calls",
+    "cells", "backends", "kernel_arguments", "gradients", "ragged", "single_steps", "direct_calls",
     "embedding_linear_dropout", "losses", "optim", "activations", "normalization", "row_layers",
     "kernel_walls", "streams", "stacks", "matmul_precision", "quantize", "equal_bits", "threads",
     "cell_activations", "initial_states", "masks", "weight_dropout", "function_losses", "options",
     "arguments", "walls", "layers", "sequential",
 ]  # fmt: skip
-#: Seconds after which a mutant counts as hanging, and so as noticed.
-HANGS = 900
+#: The first tests of files, by pattern; and those of all others, quick ones first.
+NEAREST = {
+    "quantized.pyx": "quantize", "affine.pxi": "quantize", "lib/int8.h": "quantize",
+    "cpu.pyx": "dispatch", "lib/cpu.h": "dispatch", "threads.pyx": "threads streams",
+    "lib/pool.h": "threads streams cells", "losses.pxi": "losses function_losses kernel_walls",
+    "optim.pxi": "optim kernel_arguments",
+    "linear.pxi": "embedding_linear_dropout kernel_arguments",
+    "embedding.pxi": "embedding_linear_dropout kernel_arguments kernel_walls",
+    "rows*.pxi": "row_layers normalization kernel_arguments",
+    "lib/arrays.pxi": "kernel_arguments kernel_walls",
+    "lib/bfloat16.h": "matmul_precision", "lib/norm.pxd": "normalization backends",
+    "chain.pxi": "stacks single_steps direct_calls", "scan/direct*": "direct_calls",
+    "scan/stepper.pxi": "single_steps streams direct_calls kernel_arguments",
+    "*": "cells single_steps ragged activations backends streams",
+}  # fmt: skip
+#: The modules that are built first, by file.
+MODULES = {
+    "quantized.pyx": "int8", "affine.pxi": "int8", "lib/int8.h": "int8", "cpu.pyx": "_cpu",
+    "lib/cpu.h": "_cpu", "threads.pyx": "_threads",
+    "lib/pool.h": "_threads float32", "*": "float32",
+}  # fmt: skip
+SOURCES = {
+    "_cpu": "cpu", "_threads": "threads", "float32": "kernels", "float64": "kernels",
+    "int8": "quantized",
+}  # fmt: skip
+OPEN = "survived so far"
+#: Seconds of processors, and on the clock, after which a test counts as hanging.
+HANGS = (60, 400)
 #: What a token may become.
 CHANGES = {
     "+": "-", "-": "+", "*": "+", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=",
@@ -111,6 +147,64 @@ def mutants(pattern: str) -> list[Mutant]:
     return found
 
 
+def of_file(table: dict[str, str], file: str) -> str:
+    """Return the first entry of a table whose pattern matches."""
+    return next(value for pattern, value in table.items() if fnmatchcase(file, pattern))
+
+
+def forked(action: Callable[[], int], folder: Path, quiet: bool) -> int:
+    """Return the exit code of a child process that does `action` in a folder; -n for a signal n."""
+
+    def child() -> None:
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+        if quiet:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 1)
+            os.dup2(sink, 2)
+        try:
+            code = action()
+        except BaseException:
+            traceback.print_exc()
+            code = 3
+        sys.stdout.flush()
+        os._exit(code)  # not through the exits of a parent's modules
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+class Watch:
+    """A plugin of pytest: ends tests that hang, and notes the first that fails."""
+
+    def __init__(self, note: Path, only: set[str] | None) -> None:
+        self._note = note
+        self._only = only
+
+    def pytest_collection(self) -> None:
+        """Let hypothesis neither vary its examples nor look for smaller ones."""
+        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+        base = hypothesis.settings.get_profile("fastrnn")
+        hypothesis.settings.register_profile("mutants", base, derandomize=True, phases=phases)
+        hypothesis.settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep the tests that are asked for."""
+        if self._only is not None:
+            items[:] = [item for item in items if item.nodeid.startswith(tuple(self._only))]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Start the clocks, whose signals kill."""
+        self._note.write_text(nodeid)
+        signal.setitimer(signal.ITIMER_PROF, HANGS[0])
+        signal.alarm(HANGS[1])
+
+
 class Checkout:
     """A copy of the tree in which mutants are built and tested, one after the other."""
 
@@ -120,69 +214,132 @@ class Checkout:
             ROOT, folder, ignore=shutil.ignore_patterns(".git", "build", "*.so", "shared")
         )
         compiler = folder / "cc"
-        compiler.write_text('#!/bin/sh\nexec cc "$@" -O0 -g0\n')
+        fastest = "clang" if shutil.which("clang") else "cc"
+        compiler.write_text(f'#!/bin/sh\nexec {fastest} "$@" -O0 -g0 -w\n')
         compiler.chmod(0o755)
-        self._environment = os.environ | {
+        os.environ |= {
             "CC": str(compiler), "FASTRNN_DEBUG": "1", "FASTRNN_BUILD_EXT": "yes",
             "FASTRNN_VARIANTS": BACKEND, "FASTRNN_BACKEND": BACKEND, "PYTHONPATH": str(folder),
-            "OPENBLAS_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1", "CI": "1",
         }  # fmt: skip
+        self.by = ""  # the test that failed
+        self._changed = set(SOURCES)  # modules that don't hold the original code
 
-    def build(self) -> bool:
-        """Build the kernels; return whether they compile."""
-        command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-        return self._run(command, 600, quiet=True) == 0
+    def build(self, modules: set[str], quiet: bool = True) -> bool:
+        """Build modules from today's sources; return whether they compile."""
+        for module in modules:
+            for path in self.folder.rglob(f"*{module}.*.so"):
+                path.unlink()
+        code = forked(lambda: build(modules), self.folder, quiet)
+        return code == 0
 
-    def test(self, quiet: bool = True) -> str:
-        """Run the tests; return how the first one failed, or "survived"."""
-        tests = [f"tests/test_{name}.py" for name in TESTS]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header"]
-        code = self._run([sys.executable, "-m", "pytest", *options, *tests], HANGS, quiet)
-        outcomes = {None: "hang", 0: "survived", 1: "test failed"}
-        return outcomes.get(code, "error" if code and code > 0 else "crash")
+    def test(
+        self, tests: list[str], options: list[str], quiet: bool = True, only: set[str] | None = None
+    ) -> str:
+        """Run tests until one fails; return how it did, and which, or "survived"."""
+        note = self.folder / "note"
+        note.write_text("tests/test_cells.py")  # if it fails before its first test
+        # Rewritten assertions would only explain more, and slower.
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
+        paths = [f"tests/test_{name}.py" for name in tests]
+        arguments += [*options, *paths]
+        code = forked(lambda: pytest.main(arguments, [Watch(note, only)]), self.folder, quiet)
+        self.by = "" if code == 0 else note.read_text()
+        if code in (-signal.SIGPROF, -signal.SIGALRM):
+            return "hang"
+        return {0: "survived", 1: "test failed"}.get(code, "error" if code > 0 else "crash")
 
-    def outcome(self, mutant: Mutant, quiet: bool = True) -> str:
-        """Return what happens to a mutant."""
+    def outcome(
+        self, mutant: Mutant, quick: bool, tests: list[str] = TESTS, quiet: bool = True
+    ) -> str:
+        """Return what happens to a mutant in `tests`, or at first in those nearest to it."""
+        modules = set(of_file(MODULES, mutant.file).split()) if quick else set(SOURCES)
+        self._restore(except_for=modules)
+        self.by = ""
         source = self.folder / "src_pyx" / mutant.file
         original = source.read_text()
         mutant.apply(source)
         try:
-            return self.test(quiet) if self.build() else "does not compile"
+            self._changed = modules
+            if not self.build(modules, quiet):
+                return "does not compile"
+            if not quick:
+                return self.test(tests, [], quiet)
+            options = ["-k", "not float64"] if "float32" in modules else []
+            return self.test(of_file(NEAREST, mutant.file).split(), options, quiet)
         finally:
             source.write_text(original)
 
-    def _run(self, command: list[str], seconds: float, quiet: bool) -> int | None:
-        sink = subprocess.DEVNULL if quiet else None
-        try:
-            return subprocess.run(
-                command, cwd=self.folder, env=self._environment, timeout=seconds, check=False,
-                stdout=sink, stderr=sink,
-            ).returncode  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return None
+    def passes_unchanged(self, nodes: set[str]) -> bool:
+        """Return whether tests that failed do so because of the mutants alone."""
+        self._restore(except_for=set())
+        paths = sorted({node.partition("::")[0] for node in nodes})
+        names = [path.removeprefix("tests/test_").removesuffix(".py") for path in paths]
+        return self.test(names, [], only=nodes) == "survived"
+
+    def _restore(self, except_for: set[str]) -> None:
+        """Build the original modules in place of changed ones."""
+        if self._changed - except_for and not self.build(self._changed - except_for):
+            raise SystemExit("mutants: the unchanged kernels don't compile")
+        self._changed = self._changed & except_for
 
 
-def run(chosen: list[Mutant], count: int, jobs: int) -> list[tuple[Mutant, str]]:
-    """Return the outcomes of the first `count` mutants that compile, and print them."""
-    results: list[tuple[Mutant, str]] = []
-    queue: SimpleQueue[Mutant] = SimpleQueue()
-    for mutant in chosen:
-        queue.put(mutant)
+def build(modules: set[str]) -> int:
+    """Build some modules of the checkout that is the current directory."""
+    wanted = {SOURCES[module] for module in modules}
+    cythonize, setup = Cython.Build.cythonize, setuptools.setup
 
-    def work(folder: Path) -> None:
-        checkout = Checkout(folder)
-        if not checkout.build() or checkout.test() != "survived":
-            raise SystemExit("mutants: the tests fail without any change")
-        while len(results) < count and not queue.empty():
-            mutant = queue.get()
-            outcome = checkout.outcome(mutant)
-            if outcome != "does not compile":
-                results.append((mutant, outcome))
-                print(f"{len(results):>4} {outcome:12} {mutant}", flush=True)
+    def translate(extensions: list[Any], build_dir: str, **options: Any) -> list[Any]:
+        (extension,) = extensions
+        source = Path(extension.sources[0])
+        made = Path(build_dir) / source.with_suffix(".c")
+        if source.stem in wanted or not made.exists():
+            return list(cythonize(extensions, build_dir=build_dir, **options))
+        return [setuptools.Extension(extension.name, [str(made)])]
 
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(work, [Path(folder) / str(i) for i in range(jobs)]))
-    return results
+    def only_wanted(ext_modules: list[Any], **options: Any) -> None:
+        kept = [e for e in ext_modules if e.name.endswith(tuple(modules))]
+        setup(ext_modules=kept, **options)
+
+    Cython.Build.cythonize, setuptools.setup = translate, only_wanted
+    sys.argv = ["setup.py", "-q", "build_ext", "--inplace", "--parallel", "1"]
+    runpy.run_path("setup.py")
+    return 0
+
+
+def run(chosen: list[Mutant], given: argparse.Namespace) -> list[tuple[Mutant, str]]:
+    """Return the outcomes of the first mutants that compile, and print them."""
+    known: dict[Mutant, list[str]] = {}
+    if given.json and given.json.exists():
+        for told in json.loads(given.json.read_text()):
+            end = [told.pop("outcome"), told.pop("by")]
+            known[Mutant(**told)] = end
+
+    def keep(mutant: Mutant, checkout: Checkout, quick: bool) -> None:
+        outcome = checkout.outcome(mutant, quick)
+        known[mutant] = [OPEN if quick and outcome == "survived" else outcome, checkout.by]
+        print(f"{len(known):>4} {known[mutant][0]:16} {mutant}", flush=True)
+        if given.json:
+            told = [asdict(m) | {"outcome": o, "by": by} for m, (o, by) in known.items()]
+            given.json.write_text(json.dumps(told, indent=1))
+
+    def of_chosen() -> list[tuple[Mutant, str]]:
+        ends = [(m, known[m][0]) for m in chosen if m in known]
+        return [end for end in ends if end[1] != "does not compile"][: given.count]
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = Checkout(Path(folder) / "0")
+        for mutant in chosen:
+            if len(of_chosen()) == given.count:
+                break
+            if mutant not in known:
+                keep(mutant, checkout, quick=True)
+        for mutant, outcome in of_chosen():
+            if outcome == OPEN and not given.quick:
+                keep(mutant, checkout, quick=False)
+        if not checkout.passes_unchanged({known[m][1] for m, _ in of_chosen()} - {""}):
+            raise SystemExit(f"mutants: {checkout.by} fails without any change")
+    return of_chosen()
 
 
 def main() -> None:
@@ -192,27 +349,27 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--file", default="*", help="pattern of files in src_pyx/")
+    parser.add_argument("--quick", action="store_true", help="no second look at survivors")
     parser.add_argument("--only", help="FILE:LINE:COLUMN of one")
-    parser.add_argument("--json", type=Path, help="write the outcomes to this file")
+    parser.add_argument("--tests", help="with --only: NAME,NAME for tests/test_NAME.py")
+    parser.add_argument("--json", type=Path, help="keep the outcomes in this file")
     given = parser.parse_args()
     chosen = mutants(given.file)
     if given.only:
         (one,) = (m for m in chosen if f"{m.file}:{m.line}:{m.column}" == given.only)
+        tests = given.tests.split(",") if given.tests else TESTS
         with tempfile.TemporaryDirectory() as folder:
-            print(one, Checkout(Path(folder) / "0").outcome(one, quiet=False))
+            checkout = Checkout(Path(folder) / "0")
+            print(checkout.outcome(one, given.quick, tests, quiet=False), one)
         return
     random.Random(given.seed).shuffle(chosen)
-    results = run(chosen, given.count, given.jobs)
+    results = run(chosen, given)
     for outcome, count in Counter(outcome for _, outcome in results).most_common():
         print(f"{outcome:16} {count}")
     for mutant, outcome in sorted(results, key=lambda r: (r[0].file, r[0].line)):
-        if outcome == "survived":
+        if outcome in ("survived", OPEN):
             print(mutant)
-    if given.json:
-        told = [asdict(mutant) | {"outcome": outcome} for mutant, outcome in results]
-        given.json.write_text(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":

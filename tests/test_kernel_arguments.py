@@ -103,6 +103,16 @@ def test_every_array_is_checked(call):
                     run(**{key: other})
 
 
+@pytest.mark.parametrize("sizes", [{"T": 1}, {"B": 1}, {"T": 1, "B": 1}], ids=str)
+def test_gaps_between_the_numbers_of_the_only_step_or_row(sizes, cell, dtype, compiled, rng):
+    call = Call(cell, dtype, rng, **sizes)
+    for arguments, run in ((call.of_forward, call.forward), (call.of_backward, call.backward)):
+        for key, array in arguments.items():
+            if array.dtype == dtype:
+                with pytest.raises(ValueError, match=f"^{key.partition('.')[0]}"):
+                    run(**{key: np.repeat(array, 2, axis=-1)[..., ::2]})
+
+
 @pytest.mark.parametrize("sizes", [{}, {"T": 3, "B": 9, "H": 33}], ids=["small", "wide"])
 def test_arrays_next_to_unreadable_memory(sizes, precision, cell, compiled, rng, guarded):
     options = sizes | precision
