@@ -46,21 +46,21 @@ TESTS = [
     "cells", "backends", "kernel_arguments", "gradients", "ragged", "single_steps", "direct_calls",
     "embedding_linear_dropout", "losses", "optim", "activations", "normalization", "row_layers",
     "kernel_walls", "streams", "stacks", "matmul_precision", "quantize", "equal_bits", "threads",
-    "cell_activations", "initial_states", "masks", "weight_dropout", "function_losses", "options",
+    "cell_activations", "initial_states", "masks", "weight_dropout", "function_losses", "numerics", "options",
     "arguments", "walls", "layers", "sequential",
 ]  # fmt: skip
 #: The first tests of files, by pattern; and those of all others, quick ones first.
 NEAREST = {
     "quantized.pyx": "quantize", "affine.pxi": "quantize", "lib/int8.h": "quantize",
     "cpu.pyx": "dispatch", "lib/cpu.h": "dispatch", "threads.pyx": "threads streams",
-    "lib/pool.h": "threads streams cells", "losses.pxi": "losses function_losses kernel_walls",
+    "lib/pool.h": "threads streams cells", "losses.pxi": "losses numerics kernel_walls",
     "optim.pxi": "optim kernel_arguments",
     "linear.pxi": "embedding_linear_dropout kernel_arguments",
     "embedding.pxi": "embedding_linear_dropout kernel_arguments kernel_walls",
     "rows*.pxi": "row_layers normalization kernel_arguments",
     "lib/arrays.pxi": "kernel_arguments kernel_walls",
     "lib/bfloat16.h": "matmul_precision", "lib/norm.pxd": "normalization backends",
-    "chain.pxi": "stacks single_steps direct_calls", "scan/direct*": "direct_calls",
+    "chain.pxi": "streams stacks single_steps direct_calls", "scan/direct*": "direct_calls",
     "scan/stepper.pxi": "single_steps streams direct_calls kernel_arguments",
     "*": "cells single_steps ragged activations backends streams",
 }  # fmt: skip
