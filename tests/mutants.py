@@ -46,8 +46,8 @@ TESTS = [
     "cells", "backends", "kernel_arguments", "gradients", "ragged", "single_steps", "direct_calls",
     "embedding_linear_dropout", "losses", "optim", "activations", "normalization", "row_layers",
     "kernel_walls", "streams", "stacks", "matmul_precision", "quantize", "equal_bits", "threads",
-    "cell_activations", "initial_states", "masks", "weight_dropout", "function_losses", "numerics", "options",
-    "arguments", "walls", "layers", "sequential",
+    "cell_activations", "initial_states", "masks", "weight_dropout", "function_losses", "numerics",
+    "options", "arguments", "walls", "layers", "sequential",
 ]  # fmt: skip
 #: The first tests of files, by pattern; and those of all others, quick ones first.
 NEAREST = {

@@ -251,6 +251,17 @@ def test_losses(backend: str, loss: str, weighted: bool) -> None:
     np.testing.assert_allclose(grad, of_wide, rtol=2e-5, atol=1e-9)
 
 
+def test_huber_with_a_huge_delta(backend: str) -> None:
+    """Both of its branches count where sums overflow."""
+    big = largest(np.float32)
+    z = (np.random.default_rng(0).uniform(-1, 1, (7, 31)) * big).astype(np.float32)
+    huber = fastrnn.losses.Huber(float(np.float32(big / 2)))
+    value, grad = huber.value_and_grad(z, -z)
+    wide, of_wide = huber.value_and_grad(z.astype(float), -z.astype(float))
+    np.testing.assert_allclose(value, wide, rtol=1e-6)
+    np.testing.assert_allclose(grad, of_wide, rtol=1e-6)
+
+
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber", "binary_cross_entropy"])
 def test_losses_of_doubles(backend: str, loss: str) -> None:
     """Where only the sum, or the difference, overflows."""
