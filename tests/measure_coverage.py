@@ -55,12 +55,17 @@ _MARKER = re.compile(r'\s*/\* "([^"]+)":(\d+)$')
 #: The source's line in the comment that follows.
 _POINTED = "# <<<<<<<<<<<<<<"
 _NO_STATEMENT = re.compile(r' \*\s*((def|cdef|cpdef|class)\b|@|""")')
-#: C in which a condition of the source may be: an `if` that leaves a loop is of `while` too.
-_CONDITION = re.compile(r"\b(if|for|while) \(|&&|\|\||\?")
-#: C of Cython's own: errors, reference counts, arguments, loops over objects, calls of methods.
+#: Added to the line's number, in C of Cython's own: its branches are not the source's.
+OWN = 100_000
+#: Errors, reference counts, arguments, loops over objects, calls of methods. A condition before a
+#: `raise` is unlikely, too, and the source's.
 _OWN = re.compile(
-    r"likely\(|__Pyx|__PYX|__pyx_temp|CYTHON|Py_X?(IN|DE)CREF|for \((;;|Py_ssize_t i)|exc_type"
-    r"|values\[|PyTypeNum_"
+    r"likely\((?!__pyx_t_\d+\)\) \{)|__Pyx|__PYX|__pyx_temp|CYTHON|Py_X?(IN|DE)CREF|exc_type"
+    r"|for \((;;|Py_ssize_t i)|values\[|PyTypeNum_"
+)
+#: What makes a condition, in the source.
+_CONDITION = re.compile(
+    r"\b(if|elif|while|for|and|or|not|in|is|min|max|all|any)\b| [<>] |[=!<>]=|&&|\|\||\?"
 )
 #: Lines of tile_body.h whose conditions are of constants, wherever a tile is inlined.
 _TILE = re.compile(r"^ *(TILE|ROW|TAIL)_(ROWS|VECS)\(|STEPS\(|END_(TILE|ROW)")
@@ -105,17 +110,15 @@ def run(command: Sequence[str], folder: Path, **more: str) -> int:
 
 def attributed(code: str) -> Iterator[str]:
     """Yield the lines of Cython's C, each said to come from the source's line it is made of."""
-    where, pointed = "", False
+    name, number, pointed = "cython", 1, False
     for text in code.splitlines():
+        stops = "/* function exit code */" in text or text == "}"
         if marker := _MARKER.match(text):
-            where = f'{marker[2]} "{{}}{marker[1]}"'
-        elif _POINTED in text:
-            where = "" if _NO_STATEMENT.match(text) else where
-        elif "/* function exit code */" in text or text == "}":
-            where = ""
-        elif text.strip() and not text.startswith((" *", "*/")) and not pointed:
-            own = "" if _CONDITION.search(text) and not _OWN.search(text) else "cython:"
-            yield f"#line {where.format(own)}" if where else '#line 1 "cython"'
+            name, number = marker[1], int(marker[2])
+        elif stops or (_POINTED in text and _NO_STATEMENT.match(text)):
+            name, number = "cython", 1
+        if text.strip() and not text.startswith((" *", "*/")) and not pointed:
+            yield f'#line {number + OWN * bool(_OWN.search(text))} "{name}"'
         pointed = text.endswith("\\")
         yield text
 
@@ -201,15 +204,16 @@ def compiled_files(folder: Path) -> dict[str, File]:
             cwd=folder, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         for counted in json.loads(printed)["files"]:
-            own, _, name = counted["file"].rpartition(":")
-            source = sources.get(Path(name).name)
-            if source is None or "numpy" in name:
+            source = sources.get(Path(counted["file"]).name)
+            if source is None or "numpy" in counted["file"]:
                 continue
             text = (folder / source).read_text().splitlines()
             for line in counted["lines"]:
-                ignored = own or _TILE.search(text[line["line_number"] - 1])
+                own, number = divmod(line["line_number"], OWN)
+                code = text[number - 1]
+                ignored = own or _TILE.search(code) or not _CONDITION.search(code)
                 outcomes = [] if ignored else [branch["count"] for branch in line["branches"]]
-                files[source].add(line["line_number"], line["count"], outcomes)
+                files[source].add(number, line["count"], outcomes)
     return dict(sorted(files.items()))
 
 
