@@ -5,16 +5,18 @@ python tests/measure_coverage.py [--left] [--keep FOLDER] [TESTS ...]
 Copies this checkout to a temporary folder, builds it there for one instruction set without
 optimisation and with GCC's counters, runs the tests, or those that are given, and prints what share
 of lines and branches they ran, of each part and in total; with --left each line that they did not
-run, and each that went only one way. Needs GCC, coverage, and what CONTRIBUTING.md installs; what
-needs an optional package counts, whether it is installed or not.
+run, and each that went only one way. Needs GCC, coverage>=7.10, and what CONTRIBUTING.md installs;
+what needs an optional package counts, whether it is installed or not.
 
 Counted are
 
 - of Python: what coverage.py counts, without `if TYPE_CHECKING:` and bodies that are `...`;
-- of Cython and C: lines inside functions that any module is built with for this instruction set, in
-  any of its dtypes, and both outcomes of each condition in the source: of if, for, while, min, max
-  and each side of and, or. Cython's own (is there an error, is it a tuple) are not in the source,
-  and do not count. What threads and forks ran counts; a process that is killed does not report.
+- of Cython and C: lines of which a module is made for this instruction set, of any dtype, and both
+  outcomes of each condition in the source: of if, for, while, min, max, and each side of and, or.
+  Not those that Cython adds (is there an error, is it a tuple, is a list at its end), and not those
+  of a tile's numbers of rows and vectors, which are constants.
+
+What threads and children ran counts; a process that is killed does not report.
 """
 
 from __future__ import annotations
