@@ -385,7 +385,7 @@ def _step(dates: Array) -> str:
     month = dates.astype("datetime64[M]")
     of_month = dates - month
     day = dates.astype("datetime64[D]")
-    ends = (day + 1).astype("datetime64[M]") > month
+    ends = (day + np.timedelta64(1, "D")).astype("datetime64[M]") > month
     months = np.diff(month.astype(np.int64))
     if len(months) and months.min() > 0 and (ends.all() or (of_month == of_month[0]).all()):
         return f"{months.min()}{'me' if ends.all() else 'mo'}"
@@ -407,8 +407,8 @@ def _dates(index: TimeIndex, start: int, stop: int) -> Array:
     steps = count * np.arange(start, stop)
     if unit in _UNITS:
         return np.asarray(first + (steps * _UNITS[unit]).astype("timedelta64[us]"))
-    month = first.astype("datetime64[M]") + steps
-    last = (month + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
+    month = first.astype("datetime64[M]") + steps.astype("timedelta64[M]")
+    last = (month + np.timedelta64(1, "M")).astype("datetime64[D]") - np.timedelta64(1, "D")
     within = first - first.astype("datetime64[D]").astype("datetime64[us]")
     if unit == "me":
         return np.asarray(last + within)
