@@ -41,7 +41,6 @@ import pytest
 import setuptools
 
 ROOT = Path(__file__).resolve().parents[1]
-BACKEND = "avx2"
 TESTS = [
     "cells", "backends", "kernel_arguments", "gradients", "ragged", "single_steps", "direct_calls",
     "embedding_linear_dropout", "losses", "optim", "activations", "normalization", "row_layers",
@@ -208,7 +207,7 @@ class Watch:
 class Checkout:
     """A copy of the tree in which mutants are built and tested, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, backend: str) -> None:
         self.folder = folder
         shutil.copytree(
             ROOT, folder, ignore=shutil.ignore_patterns(".git", "build", "*.so", "shared")
@@ -219,7 +218,7 @@ class Checkout:
         compiler.chmod(0o755)
         os.environ |= {
             "CC": str(compiler), "FASTRNN_DEBUG": "1", "FASTRNN_BUILD_EXT": "yes",
-            "FASTRNN_VARIANTS": BACKEND, "FASTRNN_BACKEND": BACKEND, "PYTHONPATH": str(folder),
+            "FASTRNN_VARIANTS": backend, "FASTRNN_BACKEND": backend, "PYTHONPATH": str(folder),
             "OPENBLAS_NUM_THREADS": "1", "CI": "1",
         }  # fmt: skip
         self.by = ""  # the test that failed
@@ -328,7 +327,7 @@ def run(chosen: list[Mutant], given: argparse.Namespace) -> list[tuple[Mutant, s
         return [end for end in ends if end[1] != "does not compile"][: given.count]
 
     with tempfile.TemporaryDirectory() as folder:
-        checkout = Checkout(Path(folder) / "0")
+        checkout = Checkout(Path(folder) / "0", given.backend)
         for mutant in chosen:
             if len(of_chosen()) == given.count:
                 break
@@ -350,6 +349,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--file", default="*", help="pattern of files in src_pyx/")
+    parser.add_argument("--backend", default="avx2", help="avx512 for code that only it has")
     parser.add_argument("--quick", action="store_true", help="no second look at survivors")
     parser.add_argument("--only", help="FILE:LINE:COLUMN of one")
     parser.add_argument("--tests", help="with --only: NAME,NAME for tests/test_NAME.py")
@@ -360,7 +360,7 @@ def main() -> None:
         (one,) = (m for m in chosen if f"{m.file}:{m.line}:{m.column}" == given.only)
         tests = given.tests.split(",") if given.tests else TESTS
         with tempfile.TemporaryDirectory() as folder:
-            checkout = Checkout(Path(folder) / "0")
+            checkout = Checkout(Path(folder) / "0", given.backend)
             print(checkout.outcome(one, given.quick, tests, quiet=False), one)
         return
     random.Random(given.seed).shuffle(chosen)
