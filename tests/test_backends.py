@@ -133,9 +133,9 @@ def flip(array, axis):
     return None if array is None else np.ascontiguousarray(np.flip(array, axis))
 
 
-def error(got, want):
-    """Return the largest error, relative to the largest entry."""
-    scale = abs(want).max()
+def error(got, want, scale=None):
+    """Return the largest error, relative to `scale`, by default the largest entry."""
+    scale = abs(want).max() if scale is None else scale
     return abs(got - want).max() / (scale if scale else 1)
 
 
@@ -172,6 +172,7 @@ def every_last_block(test):
 @given(case=cases)
 @every_last_block
 @example(case=Case(I=1, H=1, T=1, B=1))
+@example(case=Case(I=13, H=1, T=65, B=65, dy=False, reset=True, rows="from the start", seed=123558))
 @example(case=Case(I=67, H=131, T=9, B=37, x_in="batch_first", y_out="batch_first"))
 @example(case=Case(I=130, H=257, T=5, B=7, dx_out="batch_first", dy_in="broadcast"))
 @example(case=Case(I=5, H=35, T=301, B=3, dy=False, x_in="gapped"))
@@ -283,6 +284,9 @@ def test_matches_the_reference(compiled, cell, dtype, case):
         for name, want in wants.items():
             # Kernels treat subnormal terms of a product as 0.
             floor = c.T * c.H * np.finfo(dtype).tiny / (abs(want).max() or 1)
-            assert error(results[name], want) <= tolerance + floor, name
+            # The terms of a gradient that is one number may cancel: its size is not theirs.
+            one = name in cell.weights and want.size == 1
+            scale = max(abs(w).max() for w in wants.values()) if one else None
+            assert error(results[name], want, scale) <= tolerance + floor, name
     for a, b in zip(inputs, before, strict=True):
         assert np.array_equal(a, b), "an input was changed"
