@@ -627,7 +627,8 @@ def test_what_is_small_only_when_packed(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes")
-def test_nobody_reads_errors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nobody_reads_errors(unbuffered: str, tmp_path: Path) -> None:
     """A training goes on, and what was found is on standard output."""
     table = tmp_path / "t.csv"
     table.write_text("text,label\n" + "a b,x\nc d,y\n" * 20)
@@ -635,7 +636,11 @@ def test_nobody_reads_errors(tmp_path: Path) -> None:
     os.close(read)
     command = ["classify", "train", str(table), "-o", str(tmp_path / "m"), "--epochs=2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastrnn", *command], stdout=subprocess.PIPE, stderr=write, text=True
+        [sys.executable, "-m", "fastrnn", *command],
+        stdout=subprocess.PIPE,
+        stderr=write,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
     )
     os.close(write)
     out, _ = process.communicate(timeout=60)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import fastrnn
 from fastrnn.cli import bench, classify, demo, forecast, lm, signals
@@ -43,25 +44,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.run(args)
             sys.stdout.flush()
     except BrokenPipeError:
-        _drop_output()
+        _drop_unread(sys.stdout)
         return _SIGPIPE
     except (ImportError, OSError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, OSError):
-            _drop_output()
+            _drop_unread(sys.stdout)
         tell(f"fastrnn: error: {one_line(error)}")
         return 2
     except KeyboardInterrupt as error:
         tell("fastrnn: interrupted")
         return 128 + (error.number if isinstance(error, signals.Ended) else signal.SIGINT)
+    finally:
+        if sys.stderr is not None and not sys.stderr.closed:
+            _drop_unread(sys.stderr)
     return 0
 
 
-def _drop_output() -> None:
-    """Drop what standard output does not take: Python would flush it at exit, and fail again."""
+def _drop_unread(stream: TextIO) -> None:
+    """Drop what a stream does not take: Python would flush it at exit, and fail again."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
