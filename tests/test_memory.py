@@ -60,6 +60,7 @@ def use():
     fastrnn.optim.SGD(lr=1.0).step(made.parameters(), grads)
     made.save(path) if hasattr(made, "save") else fastrnn.Sequential([made]).save(path)
     return {**fastrnn.load(path).state_dict(), "y": y}
+x[0] @ x[0].T  # OpenBLAS (of the reference) takes its buffer, and ends the process if it can't
 _, most = resource.getrlimit(resource.RLIMIT_AS)
 failed = 0
 want = None
