@@ -16,12 +16,12 @@ with buffers of the same size and nothing computed.
 The model of a step with R = 2^k ranks adds up
 - the time in which a rank does its part of the batch, while the others do theirs, on the same
   cores if there are more ranks than cores, and nothing is exchanged;
-- the exchange by R ranks (Rabenseifner 2004): that of all bytes by two ranks, then of half of them,
-  of a quarter, and so on.
+- the exchange by R ranks, as it is measured by as many; or else (Rabenseifner 2004) that of all
+  bytes by two ranks, then of half of them, of a quarter, and so on.
 
-Ranks that share a core share its time for TCP too, so for steps of more ranks than cores, exchanges
-by as many ranks are measured. For up to 1,024 ranks, each on a core of its own, the time of a part
-is u + v / R, fitted to the parts of ranks that have one.
+The second form is printed beside the first: ranks that share a core also share its time for TCP.
+For up to 1,024 ranks, each on a core of its own, the time of a part is u + v / R, fitted to the
+parts of ranks that have one.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def main() -> None:
 
 
 def tables(launcher: Launcher, ranks: list[int], shards: int, rounds: int) -> None:
-    """Print the times of exchanges, the model fitted to them, and the times of steps."""
+    """Print the times of exchanges and of steps, and what the model makes of them."""
     cores = len(os.sched_getaffinity(0))
     runs: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {
         ("alone", 1): (1, {"work": WORK, "shards": None})
