@@ -61,7 +61,7 @@ NEAREST = {
     "lib/bfloat16.h": "matmul_precision", "lib/norm.pxd": "normalization backends",
     "chain.pxi": "streams stacks single_steps direct_calls", "scan/direct*": "direct_calls",
     "scan/stepper.pxi": "single_steps streams direct_calls kernel_arguments",
-    "*": "cells single_steps ragged activations backends streams",
+    "*": "cells single_steps cell_activations ragged activations backends streams",
 }  # fmt: skip
 #: The modules that are built first, by file.
 MODULES = {
