@@ -148,7 +148,7 @@ def build(folder: Path) -> None:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Keep one of so many cases of each test, two at least: the part of --sample."""
+    """Keep one in `--sample` cases of each test, but at least two."""
     cases: dict[str, list[Any]] = defaultdict(list)
     for item in items:
         cases[item.nodeid.partition("[")[0]].append(item)
@@ -255,7 +255,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tests", nargs="*", help="files of tests; default: all")
-    parser.add_argument("--sample", type=int, default=1, help="one of so many cases of each test")
+    parser.add_argument(
+        "--sample", type=int, default=1, metavar="N", help="run one in N cases of each test"
+    )
     parser.add_argument("--left", action="store_true", help="list what the tests did not run")
     parser.add_argument("--keep", help="the copy's folder, whose counts grow if it exists")
     parser.add_argument("--no-tests", action="store_true", help="print the counts of that folder")

@@ -626,6 +626,23 @@ def test_what_is_small_only_when_packed(
     assert "t: can't be decompressed: expected " in capsys.readouterr().err
 
 
+def test_a_stderr_that_only_writes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Writer:
+        said = ""
+
+        def write(self, text: str) -> None:
+            self.said += text
+
+    writer = Writer()
+    monkeypatch.setattr(sys, "stderr", writer)
+    assert main(["info"]) == 0
+    assert main(["lm", "generate", "no such file"]) == 2
+    assert "no such file" in writer.said
+    assert "fastrnn" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pipes")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_nobody_reads_errors(unbuffered: str, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell("fastrnn: interrupted")
         return 128 + (error.number if isinstance(error, signals.Ended) else signal.SIGINT)
     finally:
-        if sys.stderr is not None and not sys.stderr.closed:
+        if isinstance(sys.stderr, io.TextIOWrapper) and not sys.stderr.closed:
             _drop_unread(sys.stderr)
     return 0
 
