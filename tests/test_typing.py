@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import shutil
 import subprocess
 import sys
 import types
@@ -81,7 +80,8 @@ def test_users_file_under_mypy(tmp_path: Path) -> None:
 
 
 def test_users_file_under_pyright() -> None:
-    pyright = shutil.which("pyright")
-    if pyright is None:
-        pytest.skip("pyright is not installed")
-    check(pyright, "--pythonpath", sys.executable, str(USER))
+    pytest.importorskip("basedpyright")  # pyright with its Node.js, by pip alone
+    check(
+        sys.executable, "-P", "-m", "basedpyright", "--level", "error",
+        "--pythonpath", sys.executable, str(USER),
+    )  # fmt: skip
