@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn._types import Array
-from fastrnn.cli import tables, times
+from fastrnn.cli import steps, tables, times
 from fastrnn.cli.parser import number
 
 #: What stands beside the sums in the last row of many tables.
@@ -90,7 +90,7 @@ class Series:
 
     frames: dict[str, Any]
     when: times.Times | None
-    step: times.Step | None
+    step: steps.Step | None
     ends: dict[str, Any]
     by: str | None
     said: str
@@ -230,7 +230,7 @@ class _Reader:
 
     def order(self, rows: Array) -> Array:
         """Return rows in order of time."""
-        stamps = times.stamps(self.when.values)[rows]
+        stamps = steps.stamps(self.when.values)[rows]
         rows = rows[np.argsort(stamps, kind="stable")]
         same = np.flatnonzero(np.diff(np.sort(stamps)) == 0)
         if len(same) and self.fill is None:
@@ -241,20 +241,20 @@ class _Reader:
             )
         return rows
 
-    def step(self, groups: Sequence[Array]) -> times.Step | None:
+    def step(self, groups: Sequence[Array]) -> steps.Step | None:
         """Return the distance between times: that of the longest series."""
         values = [self.when.values[rows] for rows in groups]
         longest = max(values, key=len)
-        stamps = times.stamps(longest)
-        step = times.step_of(longest[np.append(True, np.diff(stamps) > 0)])
+        stamps = steps.stamps(longest)
+        step = steps.step_of(longest[np.append(True, np.diff(stamps) > 0)])
         if step is None and len(longest) > 1:
             if self.fill == "skip":
-                return times.usual_step(longest)
+                return steps.usual_step(longest)
             rows = groups[[v is longest for v in values].index(True)]
             self._refuse_uneven(rows)
         return step
 
-    def regular(self, rows: Array, cells: Array, step: times.Step | None) -> tuple[Array, Any]:
+    def regular(self, rows: Array, cells: Array, step: steps.Step | None) -> tuple[Array, Any]:
         """Return the cells of all times from the first to the last of `rows`, and the times.
 
         The cells of times without a row are NaN, those of times with several are averaged.
@@ -283,7 +283,7 @@ class _Reader:
         return self.when.show(self.when.values[i])
 
     def _refuse_uneven(self, rows: Array) -> None:
-        distances = np.diff(times.stamps(self.when.values)[rows])
+        distances = np.diff(steps.stamps(self.when.values)[rows])
         if not distances.any():
             raise ValueError(f"{self.table.name}: expected rows of several times")
         at = int((distances != np.median(distances)).argmax())
@@ -295,7 +295,7 @@ class _Reader:
         )
 
     def _refuse_gap(
-        self, rows: Array, expected: Any, at: Array, missing: int, step: times.Step
+        self, rows: Array, expected: Any, at: Array, missing: int, step: steps.Step
     ) -> None:
         before = rows[np.flatnonzero(at < missing)[-1]]
         raise ValueError(
@@ -304,7 +304,7 @@ class _Reader:
             "says how to fill gaps"
         )
 
-    def span(self, groups: Sequence[Array], step: times.Step | None) -> str:
+    def span(self, groups: Sequence[Array], step: steps.Step | None) -> str:
         """Return the first and last time, and the distance between times, as text."""
         when = self.when.values
         first = min((rows[0] for rows in groups), key=lambda i: when[i])
