@@ -7,7 +7,8 @@ from typing import Any
 
 from fastrnn.layers import Layer
 from fastrnn.models.sequential import Sequential
-from fastrnn.onnx.chains import Chain, Finals, Initial, chain_of
+from fastrnn.onnx.chains.values import Finals, Initial
+from fastrnn.onnx.chains.walk import Chain, chain_of
 from fastrnn.onnx.graph import Graph
 from fastrnn.onnx.links import Link, Recurrent, stacked
 
