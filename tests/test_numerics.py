@@ -313,6 +313,34 @@ def test_centered_rmsprop_of_constant_gradients(backend: str, dtype: np.dtype) -
     assert np.isfinite(params["a"]).all()
 
 
+# -- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", ["softplus", "softmax", "elu"])
+def test_small_exponentials(backend: str, function: str, dtype: np.dtype) -> None:
+    """To the last digits, down to the smallest normal numbers; of elu, the derivative."""
+    x = np.linspace(-86.9 if dtype == np.float32 else -707.9, -30, 5001, dtype=dtype)
+    exact = np.exp(x.astype(np.longdouble))
+    layer = fastrnn.Activation(function)
+    if function == "softmax":
+        y = layer(np.stack([x, np.zeros_like(x)], axis=1))[:, 0]
+        exact /= 1 + exact
+    elif function == "elu":
+        y, _ = layer.backward(layer.forward(x[None])[1], np.ones_like(x)[None])
+    else:
+        y, exact = layer(x[None])[0], np.log1p(exact)
+    errors = np.abs(y.reshape(-1) - exact) / np.spacing(exact.astype(dtype))
+    assert errors.max() < 4, (x[errors.argmax()], errors.max())
+
+
+def test_silu_where_a_sigmoid_is_least_exact(backend: str) -> None:
+    x = np.array([-7.58337402, -16.684082, -16.7275639], np.float32)
+    x = (x.view(np.int32)[:, None] + np.arange(-500, 500, dtype=np.int32)).view(np.float32)
+    exact = x / (1 + np.exp(-x.astype(np.float64)))
+    errors = np.abs(fastrnn.Activation("silu")(x) - exact) / np.spacing(np.abs(exact), dtype="f4")
+    assert errors.max() < 4
+
+
 # -- warnings -------------------------------------------------------------------------------------
 
 

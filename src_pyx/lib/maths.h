@@ -47,7 +47,8 @@ INLINE vf vexpm1(vf x) { return exp2_clipped(x * LOG2_E) - (real)1; }
 #else
 INLINE vf vexp(vf x) {
     vf power, p = exp_reduced(at_least(x, SMALLEST_EXP), &power);
-    return choose(less(x, vset(SMALLEST_EXP)), vset(0), vfma(power, p, power));
+    /* Not power * p + power, whose product is subnormal long before the sum. */
+    return choose(less(x, vset(SMALLEST_EXP)), vset(0), power * (p + (real)1));
 }
 INLINE vf vexpm1(vf x) {
     vf power, p = exp_reduced(at_least(x, -CERTAIN), &power);
@@ -56,11 +57,12 @@ INLINE vf vexpm1(vf x) {
 #endif
 
 /* log(1 + x) for 0 <= x <= 1: 2 atanh(s), s = x / (x + 2), by the series s + s^3 / 3 + s^5 / 5 ... As
- * s <= 1/3, the truncation error is below 1/5 ulp. */
+ * s <= 1/3, the truncation error is below 1/5 ulp. Where s would be subnormal, 2 s is not. */
 INLINE vf vlog1p(vf x) {
-    vf s = x / (x + (real)2), square = s * s, p = vset((real)(1. / (2 * ATANH_TERMS - 1)));
+    vf twice = (x + x) / (x + (real)2), s = twice * (real)0.5, square = s * s;
+    vf p = vset((real)(1. / (2 * ATANH_TERMS - 1)));
     for (int k = ATANH_TERMS - 2; k > 0; k--) p = vfma(p, square, vset((real)(1. / (2 * k + 1))));
-    return vfma(s + s, square * p, s + s);
+    return vfma(twice, square * p, twice);
 }
 
 /* log x for x >= 1, and NaN for NaN: n ln 2 + 2 atanh(s) with x = 2^n m and s as above, from m - 1. That

@@ -14,6 +14,12 @@ def sigmoid(a: Array) -> Array:
     return s
 
 
+def silu(a: Array) -> Array:
+    """Return a sigmoid(a), rounded once: the sigmoid's error may be twice as many units of it."""
+    wide = np.promote_types(a.dtype, np.float64)
+    return np.asarray(a * sigmoid(a.astype(wide)), a.dtype)
+
+
 def relu(a: Array) -> Array:
     """Return the rectifier max(a, 0); NaN stays NaN."""
     return np.where(a < 0, 0, a).astype(a.dtype, copy=False)

@@ -25,12 +25,13 @@ class Operations(NamedTuple):
     log: Callable[[Array], Array]
     tanh: Callable[[Array], Array]
     sigmoid: Callable[[Array], Array]
+    silu: Callable[[Array], Array]
     sum: Callable[[Array], Array]
     normalise: Callable[[Array, float], Normed]
 
 
 FLOAT = Operations(
-    np.exp, np.expm1, np.log1p, np.log, np.tanh, activations.sigmoid,
+    np.exp, np.expm1, np.log1p, np.log, np.tanh, activations.sigmoid, activations.silu,
     lambda x: np.asarray(x.sum(axis=-1, keepdims=True)), normalise,
 )  # fmt: skip
 
@@ -50,7 +51,7 @@ def value(o: Operations, name: str, x: Array, table: Array | None, a: Any, b: An
         "hard_sigmoid": lambda: _at_most(_at_least(a * x + b, 0), 1),
         "softplus": lambda: _at_least(x, 0) + o.log1p(o.exp(-np.abs(x))),
         "softsign": lambda: x / (np.abs(x) + one),
-        "silu": lambda: x * o.sigmoid(x),
+        "silu": lambda: o.silu(x),
         "gelu_tanh": lambda: x * half * (o.tanh(_angle(x)) + one),
         "softmax": lambda: _exponentials(o, x)[1] / _exponentials(o, x)[2],
         "log_softmax": lambda: _log_softmax(o, x),

@@ -103,12 +103,13 @@ def expm1(x: Array) -> Array:
 
 def log1p(x: Array) -> Array:
     """Return log(1 + x) for 0 <= x <= 1: the series of maths.h."""
-    s = x / (x + f32(2))
+    twice = (x + x) / (x + f32(2))
+    s = twice * f32(0.5)
     square = s * s
     p = np.full_like(x, 1 / (2 * ATANH_TERMS - 1))
     for k in range(ATANH_TERMS - 2, 0, -1):
         p = p * square + f32(1 / (2 * k + 1))
-    return (s + s) * (square * p) + (s + s)
+    return twice * (square * p) + twice
 
 
 def log(x: Array) -> Array:
@@ -234,7 +235,7 @@ def int8_product(
 
 
 FUNCTIONS = of_rows.Operations(
-    exp, expm1, log1p, log, tanh, sigmoid, lambda x: _sum(x, 1),
+    exp, expm1, log1p, log, tanh, sigmoid, lambda x: x * sigmoid(x), lambda x: _sum(x, 1),
     lambda x, eps: normalise(x, eps=eps),
 )  # fmt: skip
 INT8_ARITHMETIC = Arithmetic(FUNCTIONS, int8_product, normalise, settled)
