@@ -6,8 +6,8 @@ python benchmarks/activation_errors.py --functions tanh,sigmoid --stride 1      
 The witness is computed in float64, in forms that keep their digits, and checked where errors are
 largest against mpmath, if that is installed. Errors are in units in the last place of the exact
 result, if that is 2e-38 or more (silu's: 2e-36; kernels take numbers below 1.2e-38 for 0, on the
-way too); and absolute, of results below 2. NaN must stay NaN. One line for each function and backend;
-exits with 1 if an error is above its bound, or a NaN became a number.
+way too); and absolute, of results below 2. NaN must stay NaN. One line for each function and
+backend; exits with 1 if an error is above its bound, or a NaN became a number.
 """
 
 from __future__ import annotations
