@@ -73,10 +73,11 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "navbar_align": "left",
-    "header_links_before_dropdown": 9,
+    "header_links_before_dropdown": 6,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
 #: Pages without others beside them have no navigation at their left.
-html_sidebars = {name: [] for name in ("index", "start", "speed", "guarantees", "reproduction")}
+_ALONE = ("index", "start", "speed", "guarantees", "numerics", "trust", "reproduction")
+html_sidebars = {name: [] for name in _ALONE}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn.cli import main
+from fastrnn.cli import forecast, main
 from fastrnn.forecast import Forecaster
 
 pd = pytest.importorskip("pandas")
@@ -60,7 +61,10 @@ def test_forecasts(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = np.array([row[1:] for row in body], float)
     np.testing.assert_array_equal(values[:, [0, 3]], model.predict(5))
     np.testing.assert_array_equal(values[:, [1, 4]], model.predict_interval(5)[0])
-    assert body[2][1] in out
+    shown = [line.split() for line in out.splitlines() if line.startswith("2000-03")]
+    largest = np.abs(values).max(0)
+    digits = [5 - math.floor(math.log10(number)) for number in largest]
+    assert shown == [["2000-03", *(f"{v:.{d}f}" for v, d in zip(values[2], digits, strict=True))]]
     assert "forecaster, " in out
     np.testing.assert_array_equal(fastrnn.load("m").predict(5), model.predict(5))
 
@@ -153,7 +157,7 @@ def test_large_numbers_keep_their_digits(table: Path, capsys: Any) -> None:
         for cell in row[1:]:
             assert float(cell) == pytest.approx(1e9 + 300, abs=100)
             assert "e" not in cell
-            assert cell in out
+            assert f"{float(cell):.2f}" in out
 
 
 def test_standard_input(table: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -247,3 +251,13 @@ def test_results_are_kept(table: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert fastrnn.load(other.partition(" is kept in ")[2]).predict(1).shape == (1, 2)
     assert error.startswith("No such file or directory; what was to be written is kept in ")
     assert rows(error.partition(" is kept in ")[2])[1][0] == "2000-01"
+
+
+def test_six_digits_are_shown() -> None:
+    def cells(*values: str | float) -> list[str]:
+        return forecast._cells(values, None)
+
+    assert cells("a", 114.39999999999999, -7.25) == ["      a", "114.400", " -7.250"]
+    assert cells("n", 12345678.9, 5.0) == ["          n", "12345678.90", "       5.00"]
+    assert cells("x", 1.2345678e-5, 0.0)[1:] == ["0.0000123457", "0.0000000000"]
+    assert cells("y", 0.0, math.inf)[1:] == ["0.00", " inf"]

@@ -47,8 +47,8 @@ def values(of: series.Series) -> list[Any]:
 def after(of: series.Series, name: str = "") -> list[str]:
     """Return the times of the forecasts."""
     horizon, columns = 2, of.frame.shape[1]
-    rows = of.rows(horizon, [np.zeros((horizon, columns))], repr)
-    return [row[0] for row in rows[1:]]
+    rows = of.rows(horizon, [np.zeros((horizon, columns))])
+    return [str(row[0]) for row in rows[1:]]
 
 
 # Separators, decimals, quotes, encodings.
@@ -462,13 +462,13 @@ def test_many_series(file: Callable[..., str]) -> None:
         "sorted by time"
     )
     result = {name: np.arange(2.0) for name in of.frames}
-    rows = of.rows(2, [result, result, result], "{:.1f}".format)
+    rows = of.rows(2, [result, result, result])
     assert rows[0] == ["store", "day", "sales", "sales lower", "sales upper"]
     assert [row[:3] for row in rows[1:]] == [
-        ["b", "2020-01-21", "0.0"],
-        ["b", "2020-01-22", "1.0"],
-        ["a", "2020-01-09", "0.0"],
-        ["a", "2020-01-10", "1.0"],
+        ["b", "2020-01-21", 0.0],
+        ["b", "2020-01-22", 1.0],
+        ["a", "2020-01-09", 0.0],
+        ["a", "2020-01-10", 1.0],
     ]
     with pytest.raises(ValueError, match="row 2, column 'store': expected the id of a series"):
         read(file(text.replace("20,b", "20, ", 1)), "--id=store")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastrnn import _checks
@@ -18,6 +19,9 @@ from fastrnn.models.progress import tell
 
 #: Shorter series take seconds, and too many epochs to print each.
 _LONG_SERIES = 20_000
+
+#: Digits shown of the largest number of a column, and decimals of any.
+_DIGITS, _DECIMALS = 6, 2
 
 #: The default level of intervals.
 _LEVEL = 0.9
@@ -66,9 +70,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--float-format",
         type=_float_format,
-        default=repr,
         metavar="FORMAT",
-        help="format of the forecasts, such as %%.2f (default: all digits)",
+        help="format of the forecasts, such as %%.2f (default: all digits in the file of --out, "
+        "six or more on the terminal)",
     )
 
 
@@ -110,13 +114,15 @@ def _run(args: argparse.Namespace) -> None:
         outputs.save(args.output, model.save, "the model")
     forecast = model.predict(args.horizon)
     bounds = _bounds(model, args.horizon, args.level)
-    rows = read.rows(args.horizon, (forecast, *bounds), args.float_format)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    rows = read.rows(args.horizon, (forecast, *bounds))
+    columns = [_cells(column, args.float_format) for column in zip(*rows, strict=True)]
+    for row in zip(*columns, strict=True):
+        print("  ".join(row))
     if args.out:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
+        form = args.float_format or repr
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([c if isinstance(c, str) else form(c) for c in row] for row in rows)
         outputs.write(args.out, text.getvalue().encode(), "what was to be written")
     if args.plot:
         picture = io.BytesIO()
@@ -124,6 +130,17 @@ def _run(args: argparse.Namespace) -> None:
         model.plot(args.horizon, level=level).savefig(picture, format="png")
         outputs.write(args.plot, picture.getvalue(), "the picture")
     outputs.end()
+
+
+def _cells(column: Sequence[str | float], form: Callable[[float], str] | None) -> list[str]:
+    """Return a column as it is shown: as wide as its widest cell."""
+    numbers = [abs(cell) for cell in column if isinstance(cell, float) and math.isfinite(cell)]
+    largest = max(numbers, default=0.0)
+    digits = _DIGITS - 1 - math.floor(math.log10(largest)) if largest else 0
+    form = form or f"{{:.{max(digits, _DECIMALS)}f}}".format
+    cells = [cell if isinstance(cell, str) else form(cell) for cell in column]
+    width = max(map(len, cells))
+    return [cell.rjust(width) for cell in cells]
 
 
 class _Outputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -107,21 +107,20 @@ class Series:
         given = {name: f.iloc[:, 0] if single else f for name, f in self.frames.items()}
         return given if self.by is not None else given[""]
 
-    def rows(
-        self, horizon: int, results: Sequence[Any], text: Callable[[float], str]
-    ) -> list[list[str]]:
+    def rows(self, horizon: int, results: Sequence[Any]) -> list[list[str | float]]:
         """Return a table of the results: forecasts and, perhaps, lower and upper bounds."""
         columns = list(self.frame.columns)
         sides = ("", " lower", " upper")[: len(results)]
         by = [] if self.by is None else [self.by]
-        header = [*by, self.when.column if self.when else "step"]
-        rows = [header + [f"{column}{side}" for column in columns for side in sides]]
+        first = [*by, self.when.column if self.when else "step"]
+        rows: list[list[str | float]] = [
+            [*first, *(f"{column}{side}" for column in columns for side in sides)]
+        ]
         for name in self.frames:
             each = [result if self.by is None else result[name] for result in results]
             values = np.stack([np.asarray(r).reshape(horizon, -1) for r in each], axis=2)
             for when, row in zip(self._after(name, horizon), values, strict=True):
-                cells = [text(float(value)) for value in row.flat]
-                rows.append([*([name] if by else []), when, *cells])
+                rows.append([*([name] if by else []), when, *row.ravel().tolist()])
         return rows
 
     def _after(self, name: str, horizon: int) -> list[str]:
