@@ -22,7 +22,9 @@ import pytest
 import fastrnn
 from fastrnn.cli import files, main, prose
 from fastrnn.models.estimators import CELLS
+from fastrnn.models.sequential import Sequential
 from fastrnn.text import CharLM, TextClassifier
+from fastrnn.text._training import Validation
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 50
 SMALL = ["--hidden-size=16", "--embedding-dim=8", "--seq-len=20", "--batch-size=4", "--seed=0"]
@@ -476,6 +478,35 @@ def test_signals_wait_for_a_save(
     assert capsys.readouterr().err == "fastrnn: interrupted\n"
     assert len(CharLM.load(path).generate("", 10)) == 10
     assert [signal.getsignal(n) for n in SIGNALS] == handlers
+
+
+@pytest.mark.usefixtures("heeded")
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Sequential, "fit"), (Validation, "restore_best"), (CharLM, "fit")]
+)
+def test_signals_after_a_training_wait_for_its_model(
+    owner: type, name: str, number: signal.Signals, text_file: Path, tmp_path: Path,
+    monkeypatch: Any, capsys: Any,
+) -> None:  # fmt: skip
+    """They come while the weights are restored, and while the model is completed."""
+    usual = getattr(owner, name)
+
+    def and_a_signal(*args: Any, **options: Any) -> Any:
+        result = usual(*args, **options)
+        os.kill(os.getpid(), number)
+        return result
+
+    monkeypatch.setattr(owner, name, and_a_signal)
+    path, handlers = tmp_path / "m", [signal.getsignal(n) for n in SIGNALS]
+    command = ["lm", "train", str(text_file), "-o", str(path), *SMALL, "--epochs=1", "-q"]
+    # The first of them ends the last validation, and no more.
+    assert main(command) == (0 if owner is Sequential else 128 + number)
+    assert len(CharLM.load(path).generate("", 10)) == 10
+    assert [signal.getsignal(n) for n in SIGNALS] == handlers
+    said = "" if owner is Sequential else "fastrnn: interrupted\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn._types import Array
-from fastrnn.cli import tables
+from fastrnn.cli import signals, tables
 from fastrnn.cli.files import (
     STANDARD_INPUT,
     check_outputs,
@@ -118,8 +118,9 @@ def _train(args: argparse.Namespace) -> None:
         name = shown(args.files[0]) if len(args.files) == 1 else f"{len(args.files)} files"
         tell(f"{name}: {len(texts):,} texts, {len({*of})} labels: {counts}")
     rest, held = _split(labels, args.holdout, model.seed)
-    model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
-    save(args.output, model.save, "the model")
+    with signals.after_training():
+        model.fit([texts[i] for i in rest], labels[rest], verbose=not args.quiet)
+        save(args.output, model.save, "the model")
     if model.history is not None and model.history.interrupted:
         print("interrupted; this is the model so far")
     if len(held):

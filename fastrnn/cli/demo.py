@@ -64,8 +64,9 @@ def _run(args: argparse.Namespace) -> None:
         f"{len(validation):,}, backend {fastrnn.backend()}",
         flush=True,
     )
-    model.fit(text)
-    save(str(model_file), model.save, "the model")
+    with signals.after_training():
+        model.fit(text)
+        save(str(model_file), model.save, "the model")
     signals.end_if_asked()
     if model.interrupted:
         print("interrupted; continuing with the model so far")

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from fastrnn._quantize import quantize
+from fastrnn.cli import signals
 from fastrnn.cli.files import add_encoding, check_outputs, read_text, save
 from fastrnn.cli.parser import CELL, add_command, add_options, given
 from fastrnn.text import CharLM
@@ -106,8 +107,9 @@ def _train(args: argparse.Namespace) -> None:
         setattr(model, name, value)
     check_outputs([args.output], [args.text])
     more: Any = {"resume": True} if args.resume else {}
-    model.fit(read_text(args.text, args.encoding), verbose=not args.quiet, **more)
-    save(args.output, model.save, "the model")
+    with signals.after_training():
+        model.fit(read_text(args.text, args.encoding), verbose=not args.quiet, **more)
+        save(args.output, model.save, "the model")
     if model.interrupted:
         print("interrupted; this is the model so far")
     if model.history and model.validation_fraction:

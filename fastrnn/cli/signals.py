@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+
+from fastrnn.models.interrupts import held
 
 #: What ends a process by default: a service's manager, a closed terminal. Windows lacks the second.
 _ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -63,23 +65,11 @@ def end_if_asked() -> None:
         raise Ended(_came[0])
 
 
-@contextmanager
-def later() -> Iterator[None]:
+def later() -> AbstractContextManager[None]:
     """Hold back Ctrl-C and its kin until the end, where the first of them then acts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[tuple[int, Any]] = []
-    before: dict[int, Any] = {}
-    try:
-        for number in (signal.SIGINT, *_ENDS):
-            handler = signal.getsignal(number)
-            if callable(handler):
-                before[number] = handler
-                signal.signal(number, lambda *signal: came.append(signal))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for number, frame in came[:1]:
-        before[number](number, frame)
+    return held((signal.SIGINT, *_ENDS), at_first=True)
+
+
+def after_training() -> AbstractContextManager[None]:
+    """Hold back Ctrl-C and its kin from a training's end until its model is saved."""
+    return held((signal.SIGINT, *_ENDS), at_first=False)

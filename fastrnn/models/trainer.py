@@ -21,6 +21,7 @@ from fastrnn.models.data import Data, pieces
 from fastrnn.models.evaluation import Means, Objective, measure
 from fastrnn.models.history import History
 from fastrnn.models.inputs import Source
+from fastrnn.models.interrupts import interruptible
 from fastrnn.models.metrics import Outputs
 from fastrnn.models.network import Network
 from fastrnn.models.progress import ProgressBar
@@ -160,7 +161,7 @@ class Trainer:
         self.history.interrupted = True
         begun: list[Callback] = []
         try:
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt), interruptible():
                 for callback in self.callbacks:
                     callback.on_train_begin({})
                     begun.append(callback)

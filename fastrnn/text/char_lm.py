@@ -24,6 +24,7 @@ from fastrnn.losses import cross_entropy
 from fastrnn.models import estimators, quantization
 from fastrnn.models.callback import Callback
 from fastrnn.models.chain import expect_sequence
+from fastrnn.models.interrupts import interruptible
 from fastrnn.models.sequential import Sequential
 from fastrnn.optim import Adam
 from fastrnn.text._evaluation import adaptive_bits, mean_bits
@@ -410,7 +411,7 @@ class CharLM(estimators.Settings):
         except ValueError as error:
             expected = "lr: expected a smaller value, training diverged at"
             raise ValueError(f"{expected} {self.lr}") from error
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), interruptible():
             watch.measure_rest()
         watch.restore_best()
         return watch.records, history.interrupted
