@@ -280,7 +280,7 @@ def _of_kind(value: Any, name: str, kinds: str, expected: str) -> Array:
     values = asarray(value, name)
     found = None if type(value) is np.ndarray else _frames.not_numbers(value)
     if found is not None or values.dtype.kind not in kinds:
-        found = found or f"dtype {values.dtype}"
+        found = found or _frames.kind_of(value, values)
         raise TypeError(f"{name}: expected an array of {expected}, got {found}")
     return values
 

@@ -192,6 +192,12 @@ def not_numbers(value: Any) -> str | None:
     return None
 
 
+def kind_of(value: Any, array: Array) -> str:
+    """Return what came, for messages: the dtype of an array, the type of what made no array."""
+    single = array.ndim == 0 and array.dtype == object and value is not array
+    return type(value).__name__ if single else f"dtype {array.dtype}"
+
+
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and value != value
 

@@ -60,9 +60,10 @@ NO_NUMBERS = {
     "strings": (np.full((T, B, I), "1.0"), "got dtype <U3"),
     "complex": (np.ones((T, B, I), complex), "got dtype complex128"),
     "dates": (np.zeros((T, B, I), "M8[s]"), r"got dtype datetime64\[s\]"),
-    "None": (None, "got dtype object"),
+    "None": (None, "got NoneType"),
     "text": ("abc", "got dtype <U3"),
-    "dict": ({}, "got dtype object"),
+    "dict": ({}, "got dict"),
+    "generator": ((row for row in ()), "got generator"),
 }
 SHAPES = [
     (),

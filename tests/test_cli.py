@@ -259,6 +259,7 @@ a whole sentence of the English language"""
         (["lm", "train", "text.txt", "-o", "text.txt"], "text.txt: is read, so expected another"),
         (["lm", "train", "text.txt", "-o", "new/"], "'new/' is not a regular file"),
         (["lm", "train", "text.txt", "-o", "."], "'.' is not a regular file"),
+        (["lm", "generate", "m", "--seed", "0", "n"], "unrecognized arguments: n (see"),
         (["lm", "train", "text.txt", "-o", "no/m"], "no/m: No such file"),
         (["lm", "train", "text.txt", "-o", "text.txt/m"], "text.txt/m: Not a directory"),
         (["lm", "generate", "nowhere"], "nowhere: No such file"),
@@ -302,6 +303,25 @@ def test_one_clear_line(
     assert err.count("\n") == 1
     assert said in err
     assert not (folder / "m").exists()
+
+
+def test_files_stand_anywhere_among_options() -> None:
+    parse = fastrnn.cli._parser().parse_args
+    for args in (["m", "--text", "review", "in.csv"], ["--text", "review", "m", "in.csv"]):
+        found = parse(["classify", "predict", *args])
+        assert (found.model, found.text, found.file) == ("m", "review", "in.csv")
+    assert parse(["classify", "predict", "--text", "review", "m"]).file is None
+    found = parse(["classify", "train", "a=1", "-o", "m", "b=2", "--epochs", "2", "c=3"])
+    assert (found.files, found.output, found.epochs) == (["a=1", "b=2", "c=3"], "m", 2)
+    assert parse(["lm", "train", "-o", "m", "--", "-odd"]).text == "-odd"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it has no /dev/stdout")
+def test_standard_output_is_no_file_to_replace() -> None:
+    code = "import sys; from fastrnn.cli import files; files.check_outputs(sys.argv[1:], [])"
+    for path in ("/dev/stdout", "/dev/fd/1"):
+        done = subprocess.run([sys.executable, "-P", "-c", code, path], capture_output=True)
+        assert f"'{path}' is not a regular file".encode() in done.stderr
 
 
 def test_output_is_checked_before_training(

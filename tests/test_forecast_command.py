@@ -228,6 +228,18 @@ def test_what_is_missing_is_found_before_training(
         assert said in capsys.readouterr().err
 
 
+def test_pictures_are_what_their_names_say(table: Path, capsys: Any) -> None:
+    pytest.importorskip("matplotlib")
+    starts = {"p": b"\x89PNG", "p.png": b"\x89PNG", "p.PDF": b"%PDF", "p.svg": b"<?xml"}
+    for name, start in starts.items():
+        assert main(["forecast", str(table), *QUICK, "--horizon=2", f"--plot={name}"]) == 0
+        assert Path(name).read_bytes().startswith(start)
+    capsys.readouterr()
+    assert main(["forecast", str(table), *QUICK, "--plot=p.txt"]) == 2
+    said = capsys.readouterr().err
+    assert "--plot: expected a name that ends in one of .png, .pdf, .svg, " in said
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a folder that is in use can't be removed")
 def test_results_are_kept(table: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """The folder is gone when the training ends."""

@@ -114,6 +114,15 @@ def test_refused(change: Any, said: str) -> None:
         Forecaster(**SMALL).fit(change(monthly()))
 
 
+def test_dates_as_text_in_polars() -> None:
+    pl = pytest.importorskip("polars")
+    days = pl.DataFrame({"day": ["2020-01-01", "2020-01-02"] * 9, "v": range(18)})
+    with pytest.raises(TypeError, match=r"String in column 'day'; .*pl.col\(column\)"):
+        Forecaster(**SMALL).fit(days)
+    with pytest.raises(TypeError, match=r"series: expected .* real numbers, got LazyFrame"):
+        Forecaster(**SMALL).fit(days.lazy())
+
+
 # Missing values.
 
 

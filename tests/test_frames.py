@@ -373,6 +373,9 @@ def test_dates_and_labels_are_no_inputs() -> None:
     for dates in (days[:, 0], days, pd.Series(days[:, 0])):
         with pytest.raises(TypeError, match="y: expected real numbers, got dtype datetime64"):
             regressor.fit(np.eye(12), dates)
+    for labels in (["up"] * 12, pd.Series(["up"] * 12), np.array(["up"] * 12, object)):
+        with pytest.raises(ValueError, match=r"y: expected real numbers: could not .*'up'"):
+            regressor.fit(np.eye(12), labels)
 
 
 def test_steps_are_in_order_of_time() -> None:
@@ -492,6 +495,11 @@ def test_from_frame(of: Any) -> None:
     if of is pd:
         with pytest.raises(ValueError, match=r"got 'id'; it is in the index: .*reset_index"):
             from_frame(df.set_index(["id", "t"]), group="id")
+        twice = df.set_axis(["id", "t", "a", "b", "kind", "b"], axis=1)
+        for options in ({"group": "id"}, {"group": "id", "features": ["b"]}, {"group": "b"}):
+            with pytest.raises(ValueError, match=r"df: expected .* distinct names, got 'b' twice"):
+                from_frame(twice, **options)
+        assert len(from_frame(twice, group="id", features=["a"])[0]) == 6
     for wrong, said in (
         ({"group": "ID"}, "group: expected columns among .* got 'ID'"),
         ({"group": "id", "features": ["c"]}, "features: expected columns among .* got 'c'"),

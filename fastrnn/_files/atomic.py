@@ -198,7 +198,9 @@ def _temporary(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """Yield the real path and a temporary one beside it; errors name the path that was given."""
     given = _checks.path(path)
     target = os.path.realpath(given)
-    if not os.path.basename(given) or (os.path.exists(target) and not os.path.isfile(target)):
+    # The real path of an open pipe, such as /dev/stdout, does not exist.
+    exists = os.path.exists(given) or os.path.exists(target)
+    if not os.path.basename(given) or (exists and not os.path.isfile(target)):
         raise OSError(f"{given!r} is not a regular file")
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{_short(name)}.{os.getpid()}.{os.urandom(8).hex()}.tmp")

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ _LONG_SERIES = 20_000
 
 #: Digits shown of the largest number of a column, and decimals of any.
 _DIGITS, _DECIMALS = 6, 2
+
+#: The formats of pictures, by the ending of their name.
+_PICTURES = {"": "png", ".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg"}
 
 #: The default level of intervals.
 _LEVEL = 0.9
@@ -65,7 +69,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", help="CSV file to write, with commas and decimal points"
     )
-    parser.add_argument("--plot", metavar="FILE", help="PNG file to write")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="picture to write: PNG, or PDF, SVG or JPEG by its name"
+    )
     parser.add_argument("-o", "--output", metavar="MODEL", help="file to write the model to")
     parser.add_argument(
         "--float-format",
@@ -99,8 +105,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.level is not None:
         _checks.fraction(args.level, "level")
     check_outputs((args.out, args.plot, args.output), [args.file])
-    if args.plot:
-        _check_matplotlib()
+    ending = _picture_format(args.plot) if args.plot else ""
     read = series.read(args)
     tell(read.said)
     verbose = int(len(read.frame) > _LONG_SERIES)
@@ -127,7 +132,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.plot:
         picture = io.BytesIO()
         level = (args.level or _LEVEL) if bounds else None
-        model.plot(args.horizon, level=level).savefig(picture, format="png")
+        model.plot(args.horizon, level=level).savefig(picture, format=ending)
         outputs.write(args.plot, picture.getvalue(), "the picture")
     outputs.end()
 
@@ -181,8 +186,14 @@ def _bounds(model: Forecaster, horizon: int, level: float | None) -> tuple[Any, 
     return ()
 
 
-def _check_matplotlib() -> None:
+def _picture_format(path: str) -> str:
+    """Return the format of a picture: what its name ends in, or PNG."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise ImportError("--plot needs matplotlib: pip install 'fastrnn[plot]'") from None
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in _PICTURES:
+        endings = ", ".join(filter(None, _PICTURES))
+        raise ValueError(f"--plot: expected a name that ends in one of {endings}, got {path!r}")
+    return _PICTURES[ending]

@@ -15,6 +15,19 @@ CELL = ("cell", str, f"one of {', '.join(CELLS)}")
 class Parser(argparse.ArgumentParser):
     """A parser that raises instead of exiting, so that errors are reported in one place."""
 
+    _mixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse options and files in any order, which argparse does not by itself."""
+        # The method below calls this one, and loses what follows a "--".
+        if self._subparsers is not None or self._mixed or "--" in args:
+            return super().parse_known_args(args, namespace)
+        self._mixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixed = False
+
     def error(self, message: str) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(f"{message} (see {self.prog} --help)")

@@ -179,12 +179,15 @@ def _numbers(value: Any, name: str, library: str | None) -> Array:
     """Return an array of real numbers, with NaN for what is missing."""
     if library is not None and (kind := _frames.not_numbers(value)) is not None:
         hint = ""
-        if "date" in kind:
+        if "date" in kind and library == "pandas":
             hint = f"; make it the index: {name}.set_index(column)"
+        elif "String" in kind:
+            hint = "; dates as text are read by pl.col(column).str.to_date()"
         raise TypeError(f"{name}: expected real numbers, got {kind}{hint}")
     values = _frames.values(value, name, missing="nan")
     if values.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected an array of real numbers, got dtype {values.dtype}")
+        found = _frames.kind_of(value, values)
+        raise TypeError(f"{name}: expected an array of real numbers, got {found}")
     return values
 
 

@@ -342,7 +342,7 @@ def _offset(freq: str) -> Any:
 
 def date_column(frame: Any, name: str) -> str | None:
     """Return the name of the column of dates of a polars frame."""
-    if not hasattr(frame, "schema"):
+    if not hasattr(frame, "iter_columns"):  # a series, or a frame that is not collected
         return None
     columns = [c for c, t in frame.schema.items() if str(t).startswith("Date")]
     if len(columns) > 1:

@@ -49,7 +49,7 @@ class _NewTape:
         self.__class__ = Tape
 
 
-class Tape(Fixed, _NewTape):
+class Tape(Fixed, scan.Bound, _NewTape):
     """What a layer's ``backward`` needs from its ``forward``. Opaque; belongs to the caller.
 
     It holds copies: later changes to x, y, the state or the weights do not change the gradients.

@@ -355,7 +355,7 @@ class Chain(Layer):
         Raises
         ------
         ValueError
-            If a layer is bidirectional.
+            If a layer is bidirectional or goes backwards.
         """
         from fastrnn.models.stream import ModelStream
 

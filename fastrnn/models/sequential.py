@@ -245,9 +245,10 @@ class Sequential(Chain):
         Returns
         -------
         History
-            ``history.history["loss"]``, one number per epoch: the mean over its batches, each
-            measured before its optimizer step; ``["val_loss"]`` with validation; and likewise each
-            metric. Outputs that a metric of all outputs needs are kept in memory for an epoch.
+            ``history.history["loss"]``, one number per epoch: the weighted mean over all its
+            targets, each batch measured before its optimizer step; ``["val_loss"]`` with
+            validation; and likewise each metric. Outputs that a metric of all outputs needs are
+            kept in memory for an epoch.
 
         Raises
         ------

@@ -32,8 +32,8 @@ def from_frame(
     target : str or list of str, optional
         Column of the targets; a list of them for several.
     time : str, optional
-        A column that steps are sorted by; of each group, no two have the same time. Default: they
-        are in the order of the frame.
+        A column that steps are sorted by, text in alphabetical order; of each group, no two have
+        the same time. Default: they are in the order of the frame.
     per_step : bool
         Whether there is a target for each step, for ``return_sequences=True``, rather than one for
         the sequence, which then has to be the same in all of its rows.
@@ -109,6 +109,8 @@ def _names(df: Any, value: Any, name: str) -> list[str]:
     names = [] if value is None else [value] if isinstance(value, str) else list(value)
     known = list(df.columns)
     for column in names:
+        if known.count(column) > 1:
+            raise ValueError(f"df: expected columns of distinct names, got {column!r} twice")
         if column not in known:
             level = column in getattr(getattr(df, "index", None), "names", ())
             hint = "; it is in the index: pass df.reset_index()" * level

@@ -117,6 +117,11 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator, FittedRegressor):  # 
         y = self._each_step(y, X) if self._per_step else self._one_each(y, X)
         if y.dtype.kind in "Mm":  # of which scikit-learn would make nanoseconds
             raise TypeError(f"y: expected real numbers, got dtype {y.dtype}")
+        if y.dtype.kind in "SUO":
+            try:
+                y = y.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"y: expected real numbers: {error}") from None
         target: Array = check_array(
             y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self
         )
