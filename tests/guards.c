@@ -48,7 +48,8 @@ static char *mapped(size_t size) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (size + page - 1) / page * page;
     size_t all = pages + 2 * page;
     char *memory, *data = NULL;
-    if (size > SIZE_MAX / 4) return NULL;
+    /* Terabytes can be mapped, but not filled: malloc refuses them. */
+    if (size > UINT32_MAX) return NULL;
     memory = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return NULL;
     if (mprotect(memory + page, pages, PROT_READ | PROT_WRITE) == 0) {

@@ -45,8 +45,8 @@ OPTIONS = {
 QUICK = ("kernel_arguments", "kernel_walls")
 TESTS = (*QUICK, "arguments", "backends", "batches", "cell_activations", "cells", "direct_calls",
          "embedding_linear_dropout", "empty", "equal_bits", "gradients", "initial_states",
-         "layer_walls", "losses", "matmul_precision", "normalization", "one_answer", "optim",
-         "quantize", "row_layers", "single_steps", "stacks", "streams", "threads",
+         "layer_walls", "losses", "matmul_precision", "normalization", "numerics", "one_answer",
+         "optim", "quantize", "row_layers", "single_steps", "stacks", "streams", "threads",
          "twins")  # fmt: skip
 
 
@@ -126,7 +126,8 @@ def main() -> None:
             print("sanitize: no races")
             return
         tests = [f"tests/test_{name}.py" for name in (QUICK if args.quick else TESTS)]
-        pytest = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
+        # A report goes to the file stderr, and ends the process: pytest must not capture it.
+        pytest = (sys.executable, "-m", "pytest", "-qx", "--capture=sys", "-p", "no:cacheprovider")
         environment = sanitized() | {"PYTHONPATH": os.pathsep.join([str(folder), "tests"])}
         listed = "import fastrnn; print(*fastrnn.backends()[:-1])"
         backends = subprocess.run(

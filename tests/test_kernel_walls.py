@@ -237,6 +237,29 @@ def test_arrays_next_to_unreadable_memory(
         assert near[n].tobytes() == right[n].tobytes()
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_int8_rows_without_whole_numbers(
+    wrong: float, compiled: str, rng: np.random.Generator
+) -> None:
+    """For sanitizers: nothing is added up that stands for NaN."""
+    for maker in (fastrnn.LSTM, fastrnn.Linear):
+        layer = fastrnn.quantize(maker(67, 19, seed=0))
+        x = rng.normal(size=(3, 5, 67)).astype(np.float32)
+        x[1, 2, ::7] = wrong
+        y = layer(x) if maker is fastrnn.Linear else layer(x)[0]
+        assert np.isnan(y[1, 2]).all()
+        assert np.isfinite(y[:, [0, 1, 3, 4]]).all()
+
+
+def test_the_longest_int8_rows(compiled: str) -> None:
+    """128 times their sums does not fit into int32."""
+    longest = 133_144
+    layer = fastrnn.Linear(longest, 1, bias=False)
+    layer.load_state_dict({"weight": np.ones((1, longest), np.float32)})
+    y = fastrnn.quantize(layer)(np.ones((1, longest), np.float32))
+    np.testing.assert_allclose(y, longest, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_none_is_an_error_and_no_crash(
     name: str, dtype: Any, backend: str, rng: np.random.Generator

@@ -113,15 +113,18 @@ NOINLINE void narrow_rows(gemm_args *p, ptrdiff_t rows) {
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *a = p->a + r * p->a_row;
         real *to = p->narrow + r * row;
-        real most = largest(a, n), inverse = 0, scale = NAN;
+        real most = largest(a, n), inverse = 0, scale = 0;
+        whole sum = 0;
         if (most <= FLT_MAX) {
             most = limited ? p->limit : most > p->least ? most : p->least;
-            scale = 0;
             if (most >= TINY) { inverse = MOST / most; scale = most / MOST; }
+            sum = limited ? round_row(a, n, inverse, 1, (int8_t *)to)
+                : round_row(a, n, inverse, 0, (int8_t *)to);
+        } else { /* no whole number stands for NaN, but the scale does */
+            memset(to, 0, (size_t)words * sizeof *to);
+            scale = NAN;
         }
-        whole sum = limited ? round_row(a, n, inverse, 1, (int8_t *)to)
-            : round_row(a, n, inverse, 0, (int8_t *)to);
-        sum *= -128;
+        sum = (whole)((unsigned_whole)sum * (unsigned_whole)-128);
         to[words] = scale;
         memcpy(to + words + 1, &sum, sizeof sum);
     }
