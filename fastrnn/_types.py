@@ -12,11 +12,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 StateT = TypeVar("StateT")
 StateLikeT = TypeVar("StateLikeT")
 
-if not TYPE_CHECKING:  # numpy.typing would add to the time of an import
-    ArrayLike = DTypeLike = HasArray = Any
-    PairLike = StatesLike = States = RowsLike = SequencesLike = SeriesLike = PhaseLike = Any
-    Batch = BatchesLike = Indexed = ClassWeight = Communicator = Any
-else:
+if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Literal, Protocol
 
@@ -73,6 +69,10 @@ else:
 
         def __array__(self) -> Array:
             """Return it as a NumPy array."""
+else:  # numpy.typing would add to the time of an import
+    ArrayLike = DTypeLike = HasArray = Any
+    PairLike = StatesLike = States = RowsLike = SequencesLike = SeriesLike = PhaseLike = Any
+    Batch = BatchesLike = Indexed = ClassWeight = Communicator = Any
 
 
 class Fixed:

@@ -18,6 +18,7 @@ import importlib
 import importlib.util
 import inspect
 import io
+import json
 import os
 import sys
 import tempfile
@@ -424,6 +425,18 @@ def saved(s: Scene, target: Any) -> str:
     return s.path("saved")
 
 
+def keras_file(s: Scene, _: Any) -> str:
+    import h5py
+
+    layer = {"class_name": "Dense", "config": {"name": "d", "units": 3, "use_bias": False}}
+    model = {"class_name": "Sequential", "config": {"name": "s", "layers": [layer]}}
+    with h5py.File(s.path("saved.h5"), "w") as file:
+        file.attrs["model_config"], file.attrs["keras_version"] = json.dumps(model), "2.15.0"
+        group = file.create_group("model_weights/d")
+        group.attrs["weight_names"], group["w"] = [b"w"], s.normal(s.I, 3)
+    return s.path("saved.h5")
+
+
 def frame(s: Scene, _: Any) -> Any:
     import pandas as pd
 
@@ -517,7 +530,8 @@ GOOD: dict[str, Right] = OPTIONS | functions() | {
     "n": lambda s, _: 1, "use_backend:name": lambda s, _: fastrnn.backend(),
     "model": lambda s, _: s.model, "calibration": lambda s, _: s.inputs,
     "path": lambda s, _: s.path(),
-    "load:path": model_file, "Model.load:path": saved, "X": lambda s, _: s.inputs,
+    "load:path": model_file, "keras.models.load:path": keras_file, "Model.load:path": saved,
+    "X": lambda s, _: s.inputs,
     "optimizer": lambda s, _: "sgd", "compile:loss": lambda s, _: "mse",
     "SequenceClassifier.fit:y": lambda s, _: s.labels, "partial_fit:y": lambda s, _: s.labels,
     "SequenceClassifier.score:y": lambda s, _: s.labels, "deep": lambda s, _: True,

@@ -13,7 +13,9 @@ import pytest
 
 import fastrnn
 from fastrnn._kernels import dispatch
+from fastrnn._kernels.cells import CELLS, CellConfig
 from fastrnn._kernels.functions import FUNCTIONS
+from fastrnn._kernels.quantized import INT8, QuantizedWeights
 from fastrnn._kernels.row_gradient import RowGradient
 
 Arrays = dict[str, Any]
@@ -269,6 +271,84 @@ def test_none_is_an_error_and_no_crash(
     for n in right.keys() - (OPTIONAL - REQUIRED.get(name, set())):
         with pytest.raises(TypeError, match=f"^{n.partition(' ')[0]}: expected a NumPy array"):
             call.run(Twin(dtype), right | {n: None})
+
+
+def of_int8(rng: np.random.Generator, _: Any) -> Arrays:
+    weight, table = (rng.integers(-127, 128, n).astype(np.int8) for n in ((5, 3), (6, 4)))
+    return of_rows(rng, "f4") | {
+        "weight": weight,
+        "weight_scale": rng.uniform(0, 1, 5).astype("f4"),
+        "bias": rng.uniform(0, 1, 5).astype("f4"),
+        "table": table,
+        "scale": rng.uniform(0, 1, 6).astype("f4"),
+    }
+
+
+INT8_CALLS = {
+    "PackedLinear": Call(
+        lambda k, a: k.PackedLinear((a["weight"], a["bias"]), a["weight_scale"], 1.0),
+        some(of_int8, "weight", "weight_scale", "bias"),
+        (),
+    ),
+    "take_rows": Call(
+        lambda k, a: k.take_rows(a["table"], a["scale"], a["x"], a["y"]),
+        some(of_int8, "table", "scale", "x", "y"),
+        ("y",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INT8_CALLS)
+@pytest.mark.parametrize("how", SPOILERS.keys() - {"alignment", "byte order"})
+def test_int8_arrays_are_checked(
+    name: str, how: str, backend: str, rng: np.random.Generator
+) -> None:
+    call, kernels = INT8_CALLS[name], dispatch.kernels(INT8)
+    right = call.arrays(rng, None)
+    call.run(kernels, right)
+    for n in call.out if how == "read-only" else right:
+        if (name, how) != ("PackedLinear", "strides"):  # which are copied first
+            arrays = right | {n: SPOILERS[how](right[n])}
+            with pytest.raises((ValueError, TypeError), match=r"^\w+: expected "):
+                call.run(kernels, arrays)
+
+
+def test_an_int8_matrix_with_another_shape_each_time(compiled: str) -> None:
+    """As if another thread changed it: what is read last differs from what was checked."""
+
+    class Changing(np.ndarray):
+        shapes = iter([(5, 3), (5, 3), (5, 9)])
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            return next(self.shapes)
+
+    weight, scale = np.ones((5, 3), np.int8).view(Changing), np.ones(5, "f4")
+    with pytest.raises(ValueError, match=r"^weight: its shape was changed meanwhile$"):
+        dispatch.kernels(INT8).PackedLinear((weight, None), scale, 1.0)
+
+
+def test_int8_weights_are_checked(backend: str, rng: np.random.Generator) -> None:
+    config, kernels, none = CellConfig(input_size=3, hidden_size=5), dispatch.kernels(INT8), None
+    shapes = QuantizedWeights.shapes(CELLS["gru"], config)
+    arrays: Arrays = {n: np.ones(shape, dtype) for n, (shape, dtype) in shapes.items()}
+
+    def pack(**changed: Any) -> Any:
+        a, names = arrays | changed, CELLS["gru"].weights
+        scales = [a.get(f"{n}_scale") for n in names]
+        return kernels.Packed(CELLS["gru"], config, [a.get(n) for n in names], scales, (1.0, 1.0))
+
+    pack()
+    for name in ("weight_ih", "weight_hh", "weight_ih_scale", "weight_hh_scale", "bias_hh"):
+        a = arrays[name]
+        for other in (a[:-1], a[None], a.astype("i2"), a.astype(">f8"), a.tolist()):
+            with pytest.raises((ValueError, TypeError), match=f"^{name}: expected "):
+                pack(**{name: other})
+        if not name.startswith("bias"):
+            with pytest.raises(
+                (ValueError, TypeError), match=rf"^{name.removesuffix('_scale')}\w*: expected "
+            ):
+                pack(**{name: none})
 
 
 @pytest.mark.parametrize("wrong", [-1, 5, 10**15, -(10**15)])

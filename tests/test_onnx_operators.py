@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastrnn
@@ -25,6 +26,13 @@ LISTED = (
     "not onehot or pad pow range reciprocal reduce_max reduce_mean reduce_min reduce_sum relu "
     "reshape reversesequence rnn round scan9 selu shape sigmoid sign simple_rnn size slice softmax "
     "softplus softsign split sqrt squeeze sub sum tanh tile topk transpose unsqueeze where xor"
+)
+#: Others that are supported, not for each type of elements.
+OTHERS = (
+    "ai_onnx_ml cast castlike celu compress cos cumsum dequantizelinear dynamicquantizelinear "
+    "einsum erf eyelike hardmax hardswish isinf isnan matmulinteger mish nonzero prelu "
+    "quantizelinear reduce_l1 reduce_l2 reduce_log reduce_prod reduce_sum_square rms scatter "
+    "sequence sin swish thresholdedrelu trilu"
 )
 #: Those that are refused, and why; no file of a recurrent model has them.
 REFUSED = {
@@ -46,9 +54,11 @@ def check(case: Any) -> None:
 
     prepared = fastrnn.onnx.Backend.prepare(case.model)
     for inputs, wanted in case.data_sets:
-        given = [onnx.numpy_helper.to_array(a) if hasattr(a, "dims") else a for a in inputs]
-        outputs = prepared.run(given)
-        Runner.assert_similar_outputs(wanted, outputs, case.rtol, case.atol)
+        given, expected = (
+            [onnx.numpy_helper.to_array(a) if hasattr(a, "dims") else a for a in arrays]
+            for arrays in (inputs, wanted)
+        )
+        Runner.assert_similar_outputs(expected, prepared.run(given), case.rtol, case.atol)
 
 
 def test_recurrent_node_tests(cases: dict[str, Any], backend: str) -> None:
@@ -70,6 +80,73 @@ def test_node_tests_of_small_operators(cases: dict[str, Any]) -> None:
             failed[name] = str(error)[:200]
     assert not failed
     assert len(names) - len(refused) > 500
+
+
+def test_node_tests_of_other_operators(cases: dict[str, Any]) -> None:
+    """Each is refused, for what it is that is not supported, or its results are right."""
+    starts = "|".join(OTHERS.split())
+    names = [n for n in cases if re.match(rf"test_({starts})(_|$)", n)]
+    failed, right = {}, 0
+    for name in names:
+        try:
+            check(cases[name])
+            right += 1
+        except (AssertionError, ValueError) as error:
+            if not re.search("is not supported|expected elements of one of|block_size", str(error)):
+                failed[name] = str(error)[:200]
+    assert not failed
+    assert right > 200
+
+
+def _classifier(coefficients: str, how: str, more: str = "") -> str:
+    return (
+        f"y, z = ai.onnx.ml.LinearClassifier <coefficients = [{coefficients}], {more}"
+        f'classlabels_ints = [4, 9], post_transform = "{how}"> (x)'
+    )
+
+
+X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+ONE, TWO = "0.5, -1.5, 2.0", "0.5, -1.5, 2.0, 0.25, 1.0, 3.0"
+HOW = ("NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO")
+#: Nodes, and their inputs, that ONNX has no node tests of.
+NODES: list[tuple[str, Any]] = [
+    ("y = ai.onnx.ml.Imputer <imputed_value_floats = [1.5], replaced_value_float = nan> (x)",
+     np.where(X > 0.5, np.float32("nan"), X)),
+    ("y = ai.onnx.ml.Imputer <imputed_value_floats = [1.5, 2.5, 0.5], replaced_value_float = 7.0>"
+     " (x)", np.where(X > 0.5, np.float32(7), X)),
+    ("y = ai.onnx.ml.Imputer <imputed_value_int64s = [5], replaced_value_int64 = 2> (x)",
+     np.arange(12).reshape(4, 3) % 5),
+    ("y = ai.onnx.ml.FeatureVectorizer <inputdimensions = [3, 3]> (x, x)", X),
+    (f"y = ai.onnx.ml.LinearRegressor <coefficients = [{TWO}], intercepts = [0.5, -0.5], "
+     "targets = 2> (x)", X),
+    *((f'y = ai.onnx.ml.Normalizer <norm = "{norm}"> (x)', X) for norm in ("MAX", "L1", "L2")),
+    *((_classifier(ONE, how, "intercepts = [0.5], "), X) for how in HOW),
+    *((_classifier(TWO, how, "intercepts = [0.5, -0.5], "), X) for how in HOW),
+    ("y = Not(x)", X > 0),
+    ("y = Gelu(x)", X),
+    ('y = Gelu <approximate = "tanh"> (x)', X),
+    ("y = Gemm <transA = 1, alpha = 0.5> (x, x)", X),
+    ("y = MatMul(x, x)", X[:3].astype(np.float16)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("node", "x"), NODES, ids=[node for node, _ in NODES])
+def test_nodes_beside_the_reference_of_onnx(node: str, x: Any) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    given = {"float32": "float", "int64": "int64", "bool": "bool", "float16": "float16"}
+    kind = given[str(x.dtype)]
+    outputs = "int64[n] y, float[n, c] z" if node.startswith("y, z") else f"{kind}[a, b] y"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["": 20, "ai.onnx.ml": 3]> '
+        f"g ({kind}[n, k] x) => ({outputs}) {{ {node} }}"
+    )
+    wanted = ReferenceEvaluator(model).run(None, {"x": x})
+    found = fastrnn.onnx.load(model.SerializeToString(), as_graph=True).run(None, {"x": x})
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=2e-3 if x.dtype == np.float16 else 2e-6, atol=1e-6)
 
 
 @pytest.mark.skipif(not BENCHMARK.exists(), reason="no benchmarks beside these tests")

@@ -75,6 +75,30 @@ def test_same_bits_of_linear_and_losses(compiled, precision, same_bits, rng):
     assert all(same_bits(f, results[0]) for f in results)
 
 
+@pytest.mark.parametrize("n", [1, 31, 97])
+def test_same_bits_of_rows(compiled, dtype, same_bits, rng, n):
+    """Lookups and functions of rows, alone, their gradients, and as steps of a stream."""
+    chain = [
+        fastrnn.Embedding(50, 13, seed=0, dtype=dtype), fastrnn.LayerNorm(13, dtype=dtype),
+        fastrnn.Linear(13, 19, seed=1, dtype=dtype), fastrnn.ReLU(), fastrnn.Softmax(),
+    ]  # fmt: skip
+    tokens, results = rng.integers(0, 50, n), []
+    d = rng.normal(size=(n, 19)).astype(dtype)
+    for count in COUNTS:
+        fastrnn.set_num_threads(count)
+        found, tapes, x, dx = [], [], tokens, d
+        for layer in chain:
+            x, tape = layer.forward(x)
+            tapes.append(tape)
+            found.append(x)
+        for layer, tape in zip(chain[:0:-1], tapes[:0:-1], strict=True):
+            dx, grads = layer.backward(tape, dx)
+            found += [dx, *grads.values()]
+        results.append((found, fastrnn.Sequential(chain).stream(n).step(tokens)))
+        assert same_bits(results[-1][1], x)
+        assert same_bits(tuple(results[-1][0]), tuple(results[0][0])), count
+
+
 @pytest.mark.parametrize("make", [SGD, Adam, RMSprop, Adagrad])
 def test_same_bits_of_an_optimizer(make, compiled, dtype, same_bits, rng):
     n = 3 * 4096 + 5  # several blocks of a sum of squares

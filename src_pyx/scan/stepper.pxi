@@ -143,8 +143,8 @@ cdef class Stepper(Stage):
 
     cdef int refresh(self) except -1:
         cdef Packed packed = self.weights.packed(self.kernels)
-        cdef const Weights *w = &packed.w
-        cdef ptrdiff_t padded = w.blocks * VL, i
+        cdef const Weights *w
+        cdef ptrdiff_t padded, i
         cdef Step *s = &self.s
         cdef InputProduct *x = &self.x
         if (
@@ -152,6 +152,7 @@ cdef class Stepper(Stage):
             or not same_sizes(packed.config, self.packed.config)
         ):
             raise ValueError("weights: expected those with which the stream was made")
+        w, padded = &packed.w, packed.w.blocks * VL
         copy = self.weights.copy
         self.copy = copy if copy.exclusive and copy.packed is packed else None
         self.packed = packed

@@ -363,8 +363,9 @@ class PackedLinear:
         if not arrays.is_plain(values, INT8) or values.ndim != 2 or values.size == 0:
             arrays.refuse(values, "weight", "a C-contiguous int8 array (O, I)")
         arrays.like(scale, "weight_scale", values.shape[:1], REAL)
-        self.bias = np.zeros_like(scale) if bias is None else f32(0) + arrays.copied(bias, "bias")
-        arrays.like(self.bias, "bias", values.shape[:1], REAL)
+        bias = np.zeros_like(scale) if bias is None else arrays.copied(bias, "bias")
+        arrays.like(bias, "bias", values.shape[:1], REAL)
+        self.bias = f32(0) + bias
         self.weight = Matrix(values.astype(np.float64), scale, float(limit), 0.0)
 
 

@@ -111,18 +111,11 @@ def _linear_regressor(node: Node, x: Array) -> Any:
 @operator("LinearClassifier", 1, domain=_ML)
 def _linear_classifier(node: Node, x: Array) -> Any:
     labels = node.get("classlabels_ints") or node.get("classlabels_strings") or []
-    intercepts = _float32(node.get("intercepts", [0.0]))
-    weight = _float32(node["coefficients"]).reshape(len(intercepts), -1)
-    scores = x.astype(np.float32) @ weight.T + intercepts
-    how = node["post_transform"]
+    weight = _float32(node["coefficients"]).reshape(-1, x.shape[-1])
+    scores = x.astype(np.float32) @ weight.T + _float32(node.get("intercepts", 0))
     if scores.shape[1] == 1 and len(labels) == 2:
-        positive = _after(scores, how)
-        chosen = (scores[:, 0] > 0).astype(np.int64)
-        other = 1 - positive if how != "NONE" else -scores
-        scores = np.concatenate([other, positive], 1)
-    else:
-        chosen = scores.argmax(1)
-        scores = _after(scores, how)
+        scores = np.concatenate([-scores, scores], 1)
+    chosen, scores = scores.argmax(1), _after(scores, node["post_transform"])
     names = np.asarray(labels, np.int64 if node.get("classlabels_ints") else object)
     return names[chosen], scores
 
