@@ -7,7 +7,7 @@ float32, int64 and longdouble become float64. States and gradients are converted
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -351,7 +351,7 @@ def _forward(
     dtype = np.dtype(np.float32 if promoted == np.float32 else np.float64)
     x = _checks.shaped(x, "x", dtype, ("T", "B", "I"))
     T, B, I = x.shape
-    H = _hidden_size(cell, given, dtype)
+    H = int(_checks.shaped(given["weight_hh"], "weight_hh", dtype, ("G*H", "H")).shape[1])
     config = CellConfig(
         input_size=I, hidden_size=H, bias=any(name.startswith("bias") for name in given)
     )
@@ -375,18 +375,6 @@ def _forward(
     )
     assert tape is not None
     return y, state_n, tape
-
-
-def _hidden_size(cell: Cell, given: Mapping[str, Any], dtype: np.dtype[Any]) -> int:
-    """Return H, from the shape of the weights."""
-    if cell.recurrence == "dense":
-        weight_hh = _checks.shaped(given["weight_hh"], "weight_hh", dtype, ("G*H", "H"))
-        return int(weight_hh.shape[1])
-    rows = len(_checks.shaped(given["weight_ih"], "weight_ih", dtype, ("G*H", "I")))
-    G = len(cell.gates)
-    if not rows or rows % G:
-        raise ValueError(f"weight_ih: expected a multiple of {G} rows, got {rows}")
-    return rows // G
 
 
 def _backward(

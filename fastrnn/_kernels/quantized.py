@@ -126,10 +126,6 @@ class Frozen:
         self.names = list(self.arrays)
         self.copy: Copy[Any] = Copy(self.precision)
 
-    def share(self) -> list[Array]:
-        """Return the arrays, which can't be written to."""
-        return list(self.arrays.values())
-
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.arrays,)
 

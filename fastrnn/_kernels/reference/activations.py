@@ -20,11 +20,6 @@ def silu(a: Array) -> Array:
     return np.asarray(a * sigmoid(a.astype(wide)), a.dtype)
 
 
-def relu(a: Array) -> Array:
-    """Return the rectifier max(a, 0); NaN stays NaN."""
-    return np.where(a < 0, 0, a).astype(a.dtype, copy=False)
-
-
 def d_sigmoid(s: Array) -> Array:
     """Return the derivative of the logistic function where its value is `s`."""
     d: Array = s * (1 - s)
