@@ -351,6 +351,20 @@ def test_int8_weights_are_checked(backend: str, rng: np.random.Generator) -> Non
                 pack(**{name: none})
 
 
+@pytest.mark.parametrize("name", ["mse", "mae", "huber", "binary_cross_entropy", "cross_entropy"])
+def test_losses_of_nothing(name: str, dtype: Any, backend: str, rng: np.random.Generator) -> None:
+    call = CALLS[name]
+    right = call.arrays(rng, dtype)
+    said = r"^z: expected (one number or more|an array \(\.\.\., V\) of one number or more), got"
+    with pytest.raises(ValueError, match=said):
+        call.run(Twin(dtype), {n: a[:0] for n, a in right.items()})
+    if name == "cross_entropy":
+        nothing = {"z": right["z"][:, :0], "grad": right["grad"][:, :0]}
+        for z in (nothing, {"z": np.ones((), dtype), "grad": np.ones((), dtype)}):
+            with pytest.raises(ValueError, match=said):
+                call.run(Twin(dtype), right | z)
+
+
 @pytest.mark.parametrize("wrong", [-1, 5, 10**15, -(10**15)])
 @pytest.mark.parametrize("N", [7, 30_000])
 def test_targets_are_checked_where_they_are_used(

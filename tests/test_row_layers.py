@@ -389,3 +389,19 @@ def test_scalars_and_lists():
     assert fastrnn.ReLU()(-3).shape == ()
     assert [*map(float, fastrnn.ReLU()([-1, 2]))] == [0, 2]
     assert all(a <= b for a, b in pairwise(fastrnn.Tanh()(range(5))))
+
+
+@pytest.mark.parametrize("kind", ["norm", "norm without weight", "softmax", "log_softmax"])
+@pytest.mark.parametrize("F", [3, 19, 150])
+def test_gradients_near_the_largest_number(kind, F, dtype, backend, rng, same_bits):
+    """They are those of small ones, times a power of two: nothing overflows on the way."""
+    layer = fastrnn.LayerNorm(F, dtype=dtype) if "norm" in kind else NAMED[kind]
+    x, dy = rng.normal(size=(2, 4, F)).astype(dtype)
+    _, tape = layer.forward(x)
+    dx, grads = layer.backward(tape, dy)
+    for power in (60, 75, 118) if dtype == np.float32 else (400, 540, 1010):
+        large = dtype.type(2) ** power
+        dx_large, grads_large = layer.backward(tape, dy * large)
+        assert same_bits(dx_large, dx * large)
+        for name, grad in grads.items():
+            assert same_bits(grads_large[name], grad * large)

@@ -162,14 +162,50 @@ def test_arrays_that_a_conversion_returns_are_checked(compiled: str) -> None:
     linear = kernels.LinearStepper(LinearWeights([np.ones((H, I), "f4"), None]), kernels, B)
     table = kernels.TableStepper(SimpleNamespace(array=np.ones((V, F), "f4")), B)
     x, y, tokens = np.ones((B, I), "f4"), np.zeros((B, H), "f4"), np.zeros(B, np.intp)
+    z = np.zeros((B, F), "f4")
     for stage, given, said in (
         (linear, (x[:, 1:], y), rf"^x_t: expected a C-contiguous float32 array of {B * I} numbers"),
         (linear, (x, y[1:]), rf"^out: expected a C-contiguous float32 array of {B * H} numbers"),
         (linear, (x, y.astype("f8")), rf"^out: expected a C-contiguous float32 array of {B * H}"),
         (table, (tokens[1:], y), rf"^x_t: expected a C-contiguous intp array of {B} numbers"),
+        (table, (np.array([0, V]), z), rf"^x_t: expected whole numbers in 0\.\.{V - 1}, got {V}$"),
+        (table, (np.array([-1, 0]), z), rf"^x_t: expected whole numbers in 0\.\.{V - 1}, got -1$"),
         (table, (tokens.astype("u1"), y), rf"^x_t: expected a C-contiguous intp array of {B}"),
     ):
         chain = kernels.Chain([stage], lambda x_t, out, given=given: (*given, None, None))
         with pytest.raises((ValueError, TypeError), match=said):
             chain.step(None)
     assert not y.any()
+    assert not z.any()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -0.5}, {"temperature": np.inf}, {"temperature": np.nan}, {"top_k": 0},
+        {"top_k": V + 1}, {"never": -2}, {"never": V},
+    ],
+)  # fmt: skip
+def test_sampling_is_checked(wrong: dict[str, Any], compiled: str) -> None:
+    kernels = dispatch.kernels(np.dtype("f4"))
+    right = {"temperature": 1.0, "top_k": V, "never": -1}
+    table = kernels.TableStepper(SimpleNamespace(array=np.eye(V, dtype="f4")), 1)
+    convert = converter(1, 1, V, np.dtype("f4"), vocabulary=V)
+    logits = np.zeros(V, "f4")
+    chain = kernels.Chain([table], convert)
+    # The middle one of equals; then, as that has e in e + 10, the fourth of the others.
+    assert chain.sample(logits, [0.5, 0.5], **right).tolist() == [5, 3]
+    said = rf"^temperature, top_k, never: expected a finite number, 1\.\.{V} and -1\.\.{V - 1}, got"
+    with pytest.raises(ValueError, match=said):
+        chain.sample(logits, [0.5], **right | wrong)
+
+
+def test_only_a_row_of_tokens_is_sampled(compiled: str) -> None:
+    kernels = dispatch.kernels(np.dtype("f4"))
+    linear = kernels.LinearStepper(LinearWeights([np.eye(V, dtype="f4"), None]), kernels, 1)
+    square = SimpleNamespace(array=np.eye(V, dtype="f4"))
+    wide = SimpleNamespace(array=np.ones((V, V + 1), "f4"))
+    for stage in (linear, kernels.TableStepper(square, 2), kernels.TableStepper(wide, 1)):
+        chain = kernels.Chain([stage], None)
+        with pytest.raises(ValueError, match=r"^stream: expected one row of tokens, and a logit"):
+            chain.sample(np.zeros(V, "f4"), [0.5], temperature=1.0, top_k=1)
