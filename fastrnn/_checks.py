@@ -278,6 +278,8 @@ def numeric(value: Any, name: str) -> Array:
 def _of_kind(value: Any, name: str, kinds: str, expected: str) -> Array:
     """Return `value` as an array of a dtype of one of these kinds."""
     values = asarray(value, name)
+    if isinstance(value, list | tuple) and not values.size and "f" not in kinds:
+        values = values.astype(np.intp)  # an empty list, of which NumPy makes floats
     found = None if type(value) is np.ndarray else _frames.not_numbers(value)
     if found is not None or values.dtype.kind not in kinds:
         found = found or _frames.kind_of(value, values)
@@ -300,7 +302,8 @@ def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     values = numeric(value, name)
     _pins = pinned(values)
     if values.dtype != dtype:
-        return np.ascontiguousarray(values, dtype=dtype).reshape(values.shape)
+        with np.errstate(all="ignore"):  # what is too large becomes infinite
+            return np.ascontiguousarray(values, dtype=dtype).reshape(values.shape)
     readable = values.flags.aligned and all(s % values.itemsize == 0 for s in values.strides)
     rows = values.ndim == 0 or values.shape[-1] <= 1 or values.strides[-1] == values.itemsize
     return values if readable and rows else np.array(values, order="C")

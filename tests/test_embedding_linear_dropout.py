@@ -81,6 +81,14 @@ def test_embedding_kernels(D: int, dtype: Any, compiled: str, rng: np.random.Gen
     np.testing.assert_allclose(summed, expected, rtol=20 * eps, atol=20 * eps)
 
 
+def test_an_empty_list_is_no_list_of_floats() -> None:
+    layer = Embedding(5, 3, seed=0)
+    assert layer([]).shape == (0, 3)
+    model = fastrnn.Sequential([layer, fastrnn.GRU(3, 2)])
+    with pytest.raises(ValueError, match=r"X\[1\]: expected shape \(T,\) with T >= 1, got \(0,\)"):
+        model.predict([[1, 2], []])
+
+
 def test_embedding_of_nothing(backend: str) -> None:
     layer = Embedding(3, 2)
     y, tape = layer.forward(np.empty((0, 5), int))

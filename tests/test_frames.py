@@ -450,6 +450,20 @@ def test_missing_inputs_of_estimators() -> None:
             classifier.fit(wide.data, *((masked,) if part == "y" else (y, masked)))
 
 
+@pytest.mark.parametrize("of", [np.array, pd.Series, pl.Series])
+def test_columns_of_equal_lengths_are_columns_of_any(of: Any) -> None:
+    model, _ = estimators()
+    x = np.random.default_rng(0).normal(size=(12, 6))
+    model.fit([of(row) for row in x], np.arange(12) % 2)
+    for n in (1, 4, 6, 7):
+        several = model.predict_proba([of(np.resize(row, n)) for row in x[:3]])
+        mixed = model.predict_proba([of(np.resize(x[0], n)), of(x[1, :2])])
+        np.testing.assert_array_equal(several[0], mixed[0])
+    for table in (x[:, :4], x[:, :4].tolist(), pd.DataFrame(x[:, :4])):
+        with pytest.raises(ValueError, match=r"X has 4 features, but .* is expecting 6 features"):
+            model.predict(table)
+
+
 @pytest.mark.parametrize("of", [pd, pl])
 def test_from_frame(of: Any) -> None:
     classifier, regressor = estimators()

@@ -434,7 +434,31 @@ def model_results() -> Iterator[np.ndarray]:
     yield np.array([ord(c) for c in text.generate("the", 20, seed=0)])
 
 
-@pytest.mark.parametrize("results", [layer_results, other_results, model_results])
+def converted_results() -> Iterator[np.ndarray]:
+    """Of float64 that becomes float32: infinite, or 0."""
+    for size in (1e300, 1e-300, 1e-42):
+        x = np.full((T, B, I), size)
+        for name in ("RNN", "LSTM", "GRU", "IndRNN"):
+            layer = getattr(fastrnn, name)(I, H, seed=0)
+            h = np.full((1, B, H), size)
+            y, state, tape = layer.forward(x, (h, h) if name == "LSTM" else h)
+            yield from flat([y, layer.stream(B).step(x[0])])
+            yield from flat(layer.backward(tape, np.full(y.shape, size), state)[:2])
+            weights = {k: np.full(v.shape, size) for k, v in layer.state_dict().items()}
+            layer.load_state_dict(weights)
+        params = {"a": np.ones(3, np.float32)}
+        fastrnn.optim.SGD(clip_value=1.0).step(params, {"a": np.full(3, size)})
+        yield params["a"]
+        norm = fastrnn.Normalization(I)
+        norm.adapt(np.random.default_rng(0).normal(size=(4, T, I)) / 1e9)
+        masked = fastrnn.Sequential([fastrnn.Masking(1e300), fastrnn.GRU(I, H, seed=0)])
+        yield from (norm(x), masked.predict(np.ones((B, T, I))), fastrnn.Linear(I, 2, seed=0)(x))
+        yield fastrnn.losses.mse.value_and_grad(np.ones(3, np.float32), np.full(3, size))[1]
+
+
+@pytest.mark.parametrize(
+    "results", [layer_results, other_results, model_results, converted_results]
+)
 def test_errors_of_numpy_and_warnings_change_nothing(
     backend: str, results: Callable[[], Iterator[np.ndarray]]
 ) -> None:

@@ -218,6 +218,8 @@ def test_quotes(file: Callable[..., str]) -> None:
         ("a,b;c\n1,2;3\n", [], "f.csv: cells may be separated by ';' or ','; --sep says"),
         ("a b\n1 2\n", [], "expected a column of numbers, got 'a b' .*--sep names"),
         ("a,b\nx,y\n", [], "f.csv: expected a column of numbers, got 'a', 'b'"),
+        ("a,b\n1,x\n2,y\n", ["--time=a"], "a column of numbers besides 'a', got 'b'"),
+        ("a\n1\n2\n", ["--time=a"], "a column of numbers besides 'a', got none"),
         (
             "sales,b\n1,2\n",
             ["--columns=b,sale"],

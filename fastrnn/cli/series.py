@@ -185,8 +185,10 @@ def _numeric(table: tables.Table, when: times.Times | None, by: str | None) -> l
     if len(chosen) > 1 or when is not None:
         chosen = [name for name in chosen if not times.is_counter(table, name)] or chosen
     if not chosen:
+        besides = ", ".join(repr(name) for name in table.columns if name in known)
+        expected = "a column of numbers" + f" besides {besides}" * bool(besides)
         raise ValueError(
-            f"{table.name}: expected a column of numbers, got {', '.join(map(repr, table.columns))}"
+            f"{table.name}: expected {expected}, got {', '.join(map(repr, others)) or 'none'}"
             + " in one column (--sep names a separator)" * (len(table.columns) == 1)
         )
     return chosen

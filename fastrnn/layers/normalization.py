@@ -210,8 +210,8 @@ class Normalization(RowMap):
         """Return a function of a checked array, in the layer's dtype."""
         if x.dtype == self._dtype:
             return self._evaluated(x, function)
-        # x is not rounded before.
-        return self._evaluated(x.astype(_FLOAT64), function).astype(self._dtype, copy=False)
+        with np.errstate(all="ignore"):  # x is not rounded before, but the results are
+            return self._evaluated(x.astype(_FLOAT64), function).astype(self._dtype, copy=False)
 
     def _checked(self, x: Any) -> Array:
         F = self._expect_adapted().shape[1]

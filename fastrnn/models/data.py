@@ -82,7 +82,8 @@ class Signature:
 
     def _kept(self, array: Array) -> Array:
         """Return where steps are not left out."""
-        kept: Array = array != self.mask_value
+        with np.errstate(all="ignore"):  # the value in float32 may be infinite, as it is in X
+            kept: Array = array != self.mask_value
         return kept if self.vocabulary is not None else np.any(kept, axis=-1)
 
     def _unmasked(self, array: Array, name: str, first: int) -> tuple[Array, Array | None]:

@@ -117,7 +117,9 @@ def checked(X: Any, model: Any, *, reset: bool, as_table: bool) -> tuple[Any, bo
     if sequences is None:
         array = _array(X, of)
         if array.ndim == 2:
-            if reset or as_table:
+            # Arrays in a list may have other lengths, also if those of `fit` were alike by chance.
+            by_one = isinstance(X, list | tuple) and _is_array(X[0])
+            if reset or (as_table and not by_one):
                 _keep_or_compare(X, array.shape[1], model, reset)
             return array[:, :, None], True
         sequences = _checks.expect_shape(array, "X", ("n", "T", "F"))
