@@ -274,6 +274,11 @@ a whole sentence of the English language"""
         (["bench", "--threads", "0"], "threads: expected a whole number of at least 1"),
         (["bench", "--threads", "many"], "--threads: invalid int value"),
         (["bench", "--json", "no/b.json"], "no/b.json: No such file"),
+        (["bench", "--bits", "0"], "--bits: expected a whole number of at least 1, got 0"),
+        (["bench", "--bits", "1", "--json", "b.json"], "--json: expected without --bits"),
+        (["bench", "--save", "b.json"], "--save: expected with --bits"),
+        (["bench", "--check", "text.txt"], "text.txt: expected a file of `fastrnn bench --bits"),
+        (["bench", "--check", "hashes.json"], "hashes.json: expected a file of `fastrnn bench"),
         (["demo", "--text", "nowhere.txt"], "nowhere.txt: No such file"),
         (["demo", "--text", "short.txt"], "text: expected 2 characters or more"),
         (["demo", "--text", "text.txt", "--seconds", "0"], "max_seconds: expected"),
@@ -293,6 +298,7 @@ def test_one_clear_line(
     (folder / "binary").write_bytes(bytes(1000))
     (folder / "empty.txt").touch()
     (folder / "short.txt").write_text("ab")
+    (folder / "hashes.json").write_text("{}")
     (folder / "broken").write_bytes(model_file.read_bytes()[:-10])
     monkeypatch.chdir(folder)
     capsys.readouterr()

@@ -489,12 +489,17 @@ def compare(
 
 def _written(path: str) -> dict[str, dict[str, str]]:
     """Return the hashes in a file."""
-    found = reading.from_json(reading.whole(path))
-    if not isinstance(found, dict) or not all(
-        name in PRECISIONS and isinstance(hashes, dict) and all(map(str.isdecimal, hashes))
+    try:
+        found = reading.from_json(reading.whole(path))
+    except ValueError:
+        found = None
+    if not (isinstance(found, dict) and found) or not all(
+        name in PRECISIONS
+        and (isinstance(hashes, dict) and hashes)
+        and all(map(str.isdecimal, hashes))
         for name, hashes in found.items()
     ):
-        raise ValueError(f"{path}: expected a file of `fastrnn bench --bits --save`")
+        raise ValueError(f"{path}: expected a file of `fastrnn bench --bits --save`") from None
     return found
 
 

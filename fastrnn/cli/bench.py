@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 import fastrnn
+from fastrnn import _checks
 from fastrnn.cli.parser import add_command
 
 
@@ -41,9 +42,15 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.bits is None and args.check is None and args.save is not None:
+        raise ValueError("--save: expected with --bits, of which it writes the hashes")
     if args.bits is not None or args.check is not None:
         from fastrnn._bench import bits
 
+        if args.json is not None:
+            raise ValueError("--json: expected without --bits and --check, which are no timings")
+        if args.bits is not None:
+            _checks.size(args.bits, "--bits")
         if not bits.report(args.bits, args.save, args.check):
             raise ValueError("results differ: see above")
         return
