@@ -23,6 +23,7 @@ import os
 import sys
 import tempfile
 import types
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -150,6 +151,7 @@ class Scene(Numbers):
         self.T, self.B, self.I, self.H, self.V = (int(n) for n in rng.integers(2, 9, 5))
         self.dtype = self.pick(["f4", "f4", "f8"])
         self.held: list[np.ndarray] = []
+        self.fixed: list[Any] = []  # NumPy does not resize arrays with weak references
 
     def numbers(self, *shape: int) -> np.ndarray:
         return self.normal(*shape, dtype=self.dtype)
@@ -291,7 +293,11 @@ class Scene(Numbers):
                 else [*value]
             )
         if isinstance(value, np.ndarray) and self.chance(0.8):
-            return self.twisted(value) if self.chance(0.4) else self.bent(value)
+            found = self.twisted(value) if self.chance(0.4) else self.bent(value)
+            if isinstance(found, np.ndarray | memoryview):  # perhaps a view: see hurt
+                seen = np.asarray(found)
+                self.fixed += [weakref.ref(a) for a in self.held if np.may_share_memory(a, seen)]
+            return found
         return self.strange() if self.chance(0.8) else Liar(self, value)
 
     def bent(self, a: np.ndarray) -> Any:
@@ -360,7 +366,8 @@ def squares(y_true: Any, y_pred: Any) -> Any:
 def state_of(s: Scene, target: Any) -> Any:
     """Return a state that a layer or stream has, or None."""
     if isinstance(target, layers.Layer) and target.has_state and s.chance(0.5):
-        return target(s.input_of(target))[1]
+        _y, *state, tape = s.run(target)
+        return state[0] if state else tape.state  # models give it with the tape
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -99,11 +100,13 @@ def test_nothing_is_allocated(compiled, stack, rows):
     step = Sequential(stack).stream(rows).step
     for _ in range(3):
         step(token, out)
+    # A number of Python's own; without a GIL, also what claims the stream and lets it go.
+    most = 100 if getattr(sys, "_is_gil_enabled", lambda: True)() else 300
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         step(token, out)
-        assert tracemalloc.get_traced_memory()[1] - before < 100  # a number of Python's own
+        assert tracemalloc.get_traced_memory()[1] - before < most
     finally:
         tracemalloc.stop()
 
