@@ -593,6 +593,8 @@ MORE: dict[str, Right] = {
     "Model.__call__": lambda s, t: {t.inputs[0].name: s.normal(s.T, s.B, t.inputs[0].shape[-1])},
     "Layer.__call__": lambda s, t: {"x": s.input_of(t)},
     "from_weights": lambda s, _: {"units": s.H},
+    "Sequential.evaluate": lambda s, _: {"y": s.y},  # optional only where X gives batches
+    "Sequential.fit": lambda s, _: {"y": s.y},
     "Settings.set_params": lambda s, _: {"hidden_size": 3},
 }
 #: Objects with the state that their methods need, by the name of their class.
