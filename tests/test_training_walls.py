@@ -668,3 +668,22 @@ def test_reset_parameters_of_a_model(tokens: Any) -> None:
     assert weights(model) == weights(fresh)
     model.reset_parameters()
     assert weights(model) != weights(fresh)
+
+
+@pytest.mark.parametrize("shards", [None, 3])
+def test_no_target_counts(shards: int | None) -> None:
+    """All weights are 0, of sequences or of classes: there is nothing to learn."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(5, 7, 2)), rng.integers(0, 3, (5, 7))
+    model = fastrnn.Sequential([fastrnn.GRU(2, 4), fastrnn.Linear(4, 3)], seed=0)
+    model.compile("adam", "cross_entropy")
+    before = {name: value.copy() for name, value in model.parameters().items()}
+    for weights in ({"sample_weight": np.zeros(5)}, {"class_weight": dict.fromkeys(range(3), 0)}):
+        with pytest.raises(ValueError, match=r"fit: .* not all 0, got none in epoch 1"):
+            model.fit(X, y, epochs=2, verbose=0, shards=shards, **weights)
+        assert model.history is not None
+        assert model.history.epoch == []
+    for name, value in model.parameters().items():
+        np.testing.assert_array_equal(value, before[name])
+    weight = np.array([0, 0, 0, 0, 1.0])
+    model.fit(X, y, sample_weight=weight, batch_size=2, shuffle=False, verbose=0, shards=shards)

@@ -253,8 +253,9 @@ class Sequential(Chain):
         Raises
         ------
         ValueError
-            If arguments don't fit the model or each other; or if the loss becomes NaN or infinite.
-            The message then names epoch and batch, and ``model.history`` holds the epochs before.
+            If arguments don't fit the model or each other; or if the loss becomes NaN or infinite,
+            or no target of an epoch counts. The message then names epoch and batch, and
+            ``model.history`` holds the epochs before.
         RuntimeError
             If another process of `comm` failed; the message says which, and why.
         """

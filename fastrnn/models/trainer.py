@@ -221,7 +221,12 @@ class Trainer:
         self._publish()
         if isinstance(self.data, Batches) and self.plan.bptt is None:
             self.progress.steps = self.batch  # of the next epoch, too
-        self._end_epoch(epoch, self._measured() | self._validated())
+        measured = self._measured()
+        if self.batch and math.isnan(measured["loss"]):  # the losses of its steps are finite
+            raise ValueError(
+                f"fit: expected targets whose weights are not all 0, got none in epoch {epoch + 1}"
+            )
+        self._end_epoch(epoch, measured | self._validated())
 
     def _stopped(self, step: Any = None) -> bool:
         """Return whether to stop, before an epoch or before a step."""
