@@ -94,7 +94,7 @@ def _quantize(args: argparse.Namespace) -> None:
     save(args.output, small.save, "the model")
     if text is not None:
         before, after = model.bits_per_char(text), small.bits_per_char(text)
-        change = after / before - 1
+        change = round(after / before - 1, 4) + 0.0  # -0.0 is shown as 0
         print(f"{before:.4f} bits per character before, {after:.4f} after ({change:+.2%})")
     sizes = [f"{os.path.getsize(path):,}" for path in (args.model, args.output)]
     print(f"wrote {args.output}: {sizes[1]} bytes, {sizes[0]} before")
