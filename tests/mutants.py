@@ -1,7 +1,7 @@
 """Do the tests notice a wrong sign, index or bound in the kernels? Change one at a time, and see.
 
 python tests/mutants.py --count 200 [--seed N] [--file 'scan/*'] [--json FILE] [--quick]
-python tests/mutants.py --only scan/forward.pxd:141:3 [--tests stacks,streams]     one, with output
+python tests/mutants.py --only scan/forward.pxd:141:3,... [--tests stacks,streams]   with output
 
 A mutant is a copy of this checkout in which one token of src_pyx/ is another: + for -, < for <=,
 min for max, a number plus one. It is built for one instruction set without optimisation, as a debug
@@ -42,11 +42,11 @@ import setuptools
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = [
-    "cells", "backends", "kernel_arguments", "gradients", "ragged", "single_steps", "direct_calls",
-    "embedding_linear_dropout", "losses", "optim", "activations", "normalization", "row_layers",
-    "kernel_walls", "streams", "stacks", "matmul_precision", "quantize", "equal_bits", "threads",
-    "cell_activations", "initial_states", "masks", "weight_dropout", "function_losses", "numerics",
-    "options", "arguments", "walls", "layers", "sequential",
+    "cells", "zeros", "backends", "kernel_arguments", "gradients", "ragged", "single_steps",
+    "direct_calls", "embedding_linear_dropout", "losses", "optim", "activations", "normalization",
+    "row_layers", "kernel_walls", "streams", "stacks", "matmul_precision", "quantize", "equal_bits",
+    "threads", "cell_activations", "initial_states", "masks", "weight_dropout", "function_losses",
+    "numerics", "options", "arguments", "walls", "layers", "sequential",
 ]  # fmt: skip
 #: The first tests of files, by pattern; and those of all others, quick ones first.
 NEAREST = {
@@ -54,20 +54,22 @@ NEAREST = {
     "cpu.pyx": "dispatch", "lib/cpu.h": "dispatch", "threads.pyx": "threads streams",
     "lib/pool.h": "threads streams cells", "losses.pxi": "losses numerics kernel_walls",
     "optim.pxi": "optim kernel_arguments",
-    "linear.pxi": "embedding_linear_dropout kernel_arguments",
+    "linear.pxi": "embedding_linear_dropout zeros kernel_arguments matmul_precision",
     "embedding.pxi": "embedding_linear_dropout kernel_arguments kernel_walls",
-    "rows*.pxi": "row_layers normalization kernel_arguments",
+    "rows*.pxi": "row_layers normalization zeros kernel_arguments",
     "lib/arrays.pxi": "kernel_arguments kernel_walls",
-    "lib/bfloat16.h": "matmul_precision", "lib/norm.pxd": "normalization backends",
+    "lib/bfloat16.h": "matmul_precision", "lib/norm.pxd": "backends cell_activations",
+    "lib/maths.h": "row_layers losses quantize", "lib/functions.h": "row_layers zeros",
     "chain.pxi": "streams stacks single_steps direct_calls", "scan/direct*": "direct_calls",
     "scan/stepper.pxi": "single_steps streams direct_calls kernel_arguments",
-    "*": "cells single_steps cell_activations ragged activations backends streams",
+    "*": "cells single_steps cell_activations ragged activations streams zeros direct_calls"
+         " matmul_precision",
 }  # fmt: skip
 #: The modules that are built first, by file.
 MODULES = {
     "quantized.pyx": "int8", "affine.pxi": "int8", "lib/int8.h": "int8", "cpu.pyx": "_cpu",
     "lib/cpu.h": "_cpu", "threads.pyx": "_threads",
-    "lib/pool.h": "_threads float32", "*": "float32",
+    "lib/pool.h": "_threads float32", "lib/maths.h": "float32 int8", "*": "float32",
 }  # fmt: skip
 SOURCES = {
     "_cpu": "cpu", "_threads": "threads", "float32": "kernels", "float64": "kernels",
@@ -223,13 +225,16 @@ class Checkout:
         }  # fmt: skip
         self.by = ""  # the test that failed
         self._changed = set(SOURCES)  # modules that don't hold the original code
+        self._translated: set[str] = set()  # sources whose C is that of the original Cython
 
     def build(self, modules: set[str], quiet: bool = True) -> bool:
         """Build modules from today's sources; return whether they compile."""
         for module in modules:
             for path in self.folder.rglob(f"*{module}.*.so"):
                 path.unlink()
-        code = forked(lambda: build(modules), self.folder, quiet)
+        sources = {SOURCES[module] for module in modules}
+        code = forked(lambda: build(modules, sources - self._translated), self.folder, quiet)
+        self._translated |= sources
         return code == 0
 
     def test(
@@ -249,25 +254,31 @@ class Checkout:
         return {0: "survived", 1: "test failed"}.get(code, "error" if code > 0 else "crash")
 
     def outcome(
-        self, mutant: Mutant, quick: bool, tests: list[str] = TESTS, quiet: bool = True
+        self, mutant: Mutant, quick: bool, tests: list[str] | None = None, quiet: bool = True
     ) -> str:
-        """Return what happens to a mutant in `tests`, or at first in those nearest to it."""
+        """Return what happens to a mutant in `tests`, by default all or, at first, the nearest."""
         modules = set(of_file(MODULES, mutant.file).split()) if quick else set(SOURCES)
         self._restore(except_for=modules)
         self.by = ""
         source = self.folder / "src_pyx" / mutant.file
         original = source.read_text()
         mutant.apply(source)
+        if source.suffix != ".h":
+            self._translated -= {SOURCES[module] for module in modules}
         try:
             self._changed = modules
             if not self.build(modules, quiet):
                 return "does not compile"
+            nearest = of_file(NEAREST, mutant.file).split()
             if not quick:
-                return self.test(tests, [], quiet)
+                others = [name for name in TESTS if name not in nearest]
+                return self.test(tests or nearest + others, [], quiet)
             options = ["-k", "not float64"] if "float32" in modules else []
-            return self.test(of_file(NEAREST, mutant.file).split(), options, quiet)
+            return self.test(tests or nearest, options, quiet)
         finally:
             source.write_text(original)
+            if source.suffix != ".h":
+                self._translated -= {SOURCES[module] for module in modules}
 
     def passes_unchanged(self, nodes: set[str]) -> bool:
         """Return whether tests that failed do so because of the mutants alone."""
@@ -283,16 +294,15 @@ class Checkout:
         self._changed = self._changed & except_for
 
 
-def build(modules: set[str]) -> int:
-    """Build some modules of the checkout that is the current directory."""
-    wanted = {SOURCES[module] for module in modules}
+def build(modules: set[str], changed: set[str]) -> int:
+    """Build modules of the checkout that is the current directory; translate changed sources."""
     cythonize, setup = Cython.Build.cythonize, setuptools.setup
 
     def translate(extensions: list[Any], build_dir: str, **options: Any) -> list[Any]:
         (extension,) = extensions
         source = Path(extension.sources[0])
         made = Path(build_dir) / source.with_suffix(".c")
-        if source.stem in wanted or not made.exists():
+        if source.stem in changed or not made.exists():
             return list(cythonize(extensions, build_dir=build_dir, **options))
         return [setuptools.Extension(extension.name, [str(made)])]
 
@@ -351,17 +361,19 @@ def main() -> None:
     parser.add_argument("--file", default="*", help="pattern of files in src_pyx/")
     parser.add_argument("--backend", default="avx2", help="avx512 for code that only it has")
     parser.add_argument("--quick", action="store_true", help="no second look at survivors")
-    parser.add_argument("--only", help="FILE:LINE:COLUMN of one")
+    parser.add_argument("--only", help="FILE:LINE:COLUMN,... of some")
     parser.add_argument("--tests", help="with --only: NAME,NAME for tests/test_NAME.py")
     parser.add_argument("--json", type=Path, help="keep the outcomes in this file")
     given = parser.parse_args()
     chosen = mutants(given.file)
     if given.only:
-        (one,) = (m for m in chosen if f"{m.file}:{m.line}:{m.column}" == given.only)
-        tests = given.tests.split(",") if given.tests else TESTS
+        tests = given.tests.split(",") if given.tests else None
+        places = {f"{m.file}:{m.line}:{m.column}": m for m in chosen}
         with tempfile.TemporaryDirectory() as folder:
             checkout = Checkout(Path(folder) / "0", given.backend)
-            print(checkout.outcome(one, given.quick, tests, quiet=False), one)
+            for place in given.only.split(","):
+                outcome = checkout.outcome(places[place], given.quick, tests, quiet=False)
+                print(outcome, checkout.by, places[place], flush=True)
         return
     random.Random(given.seed).shuffle(chosen)
     results = run(chosen, given)

@@ -10,7 +10,7 @@ import pytest
 import fastrnn
 from fastrnn._kernels import dispatch
 
-T, B, I, H = 5, 3, 4, 7
+T, B, I, H, P = 5, 3, 4, 19, 6  # units of more than a vector
 
 
 def listed(value: Any) -> Any:
@@ -20,11 +20,15 @@ def listed(value: Any) -> Any:
     return value.tolist()
 
 
-@pytest.fixture(params=[(T, B), (1, 1), (300, 1), (2, 70), (T, B, "last"), (1, 1, "last")], ids=str)
-def case(request, cell, dtype, make_layer, rng) -> tuple[Any, np.ndarray, Any]:
+CASES = [(T, B), (1, 1), (300, 1), (2, 70), (T, B, "last"), (1, 1, "last"), (1, 1, "all options")]
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request, cell, dtype, make_layer, options_of, rng) -> tuple[Any, np.ndarray, Any]:
     """A layer, an input and a state."""
-    steps, rows, *last = request.param
-    layer = make_layer(cell, I, H, dtype=dtype, return_sequences=not last)
+    steps, rows, *more = request.param
+    options = options_of(cell, P)[-1] if "all options" in more else {}
+    layer = make_layer(cell, I, H, dtype=dtype, return_sequences="last" not in more, **options)
     x = rng.normal(size=(steps, rows, I)).astype(dtype)
     return layer, x, layer(x[:1])[1]
 
@@ -112,7 +116,7 @@ def test_errors_are_those_of_conversion(backend, cell, make_layer):
         (lambda: layer(x[:0]), r"^x: expected shape \(T, B, 4\)"),
         (lambda: layer(x.astype(complex)), r"^x: expected an array of real numbers"),
         (lambda: layer(x, np.zeros((1, B, H + 1))), r"^state"),
-        (lambda: layer.backward(tape, y[1:]), r"^dy: expected shape \(5, 3, 7\)"),
+        (lambda: layer.backward(tape, y[1:]), r"^dy: expected shape \(5, 3, 19\)"),
         (lambda: layer.backward(tape, y, 3), r"^dstate"),
         (lambda: layer.backward(tape, y, input_gradient="no"), r"^input_gradient: expected"),
     ):
@@ -122,7 +126,7 @@ def test_errors_are_those_of_conversion(backend, cell, make_layer):
     last = make_layer(cell, I, H, return_sequences=False)
     _, _, tape = last.forward(x)
     for wrong in (y, y[0, 1:]):
-        with pytest.raises(ValueError, match=r"^dy: expected shape \(3, 7\)"):
+        with pytest.raises(ValueError, match=r"^dy: expected shape \(3, 19\)"):
             last.backward(tape, wrong)
 
 
