@@ -245,8 +245,8 @@ class Checkout:
         note.write_text("tests/test_cells.py")  # if it fails before its first test
         # Rewritten assertions would only explain more, and slower.
         arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
-        paths = [f"tests/test_{name}.py" for name in tests]
-        arguments += [*options, *paths]
+        parts = [name.partition("::") for name in tests]
+        arguments += [*options, *(f"tests/test_{file}.py{sep}{one}" for file, sep, one in parts)]
         code = forked(lambda: pytest.main(arguments, [Watch(note, only)]), self.folder, quiet)
         self.by = "" if code == 0 else note.read_text()
         if code in (-signal.SIGPROF, -signal.SIGALRM):
@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--backend", default="avx2", help="avx512 for code that only it has")
     parser.add_argument("--quick", action="store_true", help="no second look at survivors")
     parser.add_argument("--only", help="FILE:LINE:COLUMN,... of some")
-    parser.add_argument("--tests", help="with --only: NAME,NAME for tests/test_NAME.py")
+    parser.add_argument("--tests", help="with --only: NAME,NAME::TEST of tests/test_NAME.py")
     parser.add_argument("--json", type=Path, help="keep the outcomes in this file")
     given = parser.parse_args()
     chosen = mutants(given.file)

@@ -233,8 +233,10 @@ def outputs(layer, x, state, dy, **rows: Any) -> tuple[list[np.ndarray], list[np
 @pytest.mark.parametrize("name", SETS)
 def test_twins_agree(cell, compiled, dtype, make_layer, options_of, rng, name):
     every = options_of(cell, P)
+    # In float32 a number may round to the other side of a kink.
+    kinked = dtype == np.float32 and name in KINKED
     for k, options in enumerate(every[:: max(1, len(every) - 1)]):  # none, and all
-        more: dict[str, Any] = {"clip": 0.8} if k else {}
+        more: dict[str, Any] = {"clip": 0.8} if k and (kinked or dtype == np.float64) else {}
         if "input_forget" in cell.options:
             more["input_forget"] = bool(k) == (name in KINKED)
         layer = make_layer(
@@ -250,12 +252,10 @@ def test_twins_agree(cell, compiled, dtype, make_layer, options_of, rng, name):
         got = outputs(layer, x, state, dy, lengths=LENGTHS, reset=reset)
         with fastrnn.use_backend("reference"):
             want = outputs(layer, x, state, dy, lengths=LENGTHS, reset=reset)
-        # In float32 a number may round to the other side of a kink, and normalisation amplifies.
-        last = 1 if dtype == np.float32 and (name in KINKED or k) else 2
         tolerance = (1e-13, 1e-11) if dtype == np.float64 else (4e-6, 4e-5)
-        if options.get("layer_norm"):
+        if options.get("layer_norm"):  # which amplifies
             tolerance = tuple(100 * t for t in tolerance)
-        for part in range(last):
+        for part in range(1 if kinked else 2):
             for a, b in zip(got[part], want[part], strict=True):
                 np.testing.assert_allclose(
                     a, b, rtol=0, atol=tolerance[part] * max(1, np.abs(b).max(initial=0))

@@ -82,6 +82,8 @@ def test_what_needs_converting(backend, cell, dtype, make_layer):
     packed = layer._scan_weights[0].packed(kernels)
     x = np.zeros((T, B, I), dtype)
     y, state, tape = kernels.run(packed, x, None, keep=True)
+    assert kernels.run(packed, x, state) is not None
+    assert kernels.run_back(tape, y, state) is not None
     other = np.float32 if dtype == np.float64 else np.float64
     wrong: list[Any] = [
         x[0], x[..., 1:], x[:0], x[:, :0], x.astype(other), x.tolist(), None,

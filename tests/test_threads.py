@@ -16,7 +16,7 @@ import pytest
 import fastrnn
 
 pytest.importorskip("fastrnn._kernels._threads")
-from fastrnn._kernels import _threads
+from fastrnn._kernels import _threads, dispatch
 from fastrnn.losses import cross_entropy
 from fastrnn.optim import SGD, Adagrad, Adam, RMSprop
 
@@ -97,6 +97,23 @@ def test_same_bits_of_rows(compiled, dtype, same_bits, rng, n):
         results.append((found, fastrnn.Sequential(chain).stream(n).step(tokens)))
         assert same_bits(results[-1][1], x)
         assert same_bits(tuple(results[-1][0]), tuple(results[0][0])), count
+
+
+@pytest.mark.parametrize("wrong", [[2], [2999], [1, 2998], [1700, 2500, 2990]])
+def test_the_first_wrong_index_whoever_finds_it(compiled, dtype, wrong):
+    kernels, n, V = dispatch.kernels(dtype), 3000, 16
+    x = np.zeros(n, np.intp)
+    x[wrong] = V + np.array(wrong)
+    of_each, table, sums = (np.zeros((rows, V), dtype) for rows in (n, V, V))
+    for count in COUNTS:
+        fastrnn.set_num_threads(count)
+        for name, call in (
+            ("target", lambda: kernels.cross_entropy(of_each, x, None, of_each.copy())),
+            ("x", lambda: kernels.take_rows(table, x, of_each.copy())),
+            ("x", lambda: kernels.add_rows(x, of_each, None, sums)),
+        ):
+            with pytest.raises(ValueError, match=f"^{name}: .*, got {V + wrong[0]}$"):
+                call()
 
 
 @pytest.mark.parametrize("make", [SGD, Adam, RMSprop, Adagrad])
