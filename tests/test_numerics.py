@@ -196,6 +196,24 @@ def test_layer_norm_in_layers(backend: str, name: str, dtype: np.dtype) -> None:
         np.testing.assert_allclose(y, usual, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("LSTM", {}), ("GRU", {}), ("GRU", {"reset_after": False})], ids=str
+)
+def test_large_gradients_of_layer_norm_in_layers(
+    backend: str, name: str, options: dict[str, Any], dtype: np.dtype, rng: np.random.Generator
+) -> None:
+    """Beyond some size they are scaled by a power of 2: BPTT is linear in them."""
+    layer = getattr(fastrnn, name)(I, H, seed=0, layer_norm=True, dtype=dtype, **options)
+    y, _, tape = layer.forward(rng.normal(size=(T, B, I)))
+    dy = rng.normal(size=y.shape).astype(dtype)
+    scale = dtype.type(largest(dtype) ** 0.6)
+    results = [layer.backward(tape, dy * s) for s in (dtype.type(1), scale)]
+    usual, large = ([dx, *flat(state), *grads.values()] for dx, state, grads in results)
+    for a, b in zip(usual, large, strict=True):
+        eps = np.finfo(dtype).eps
+        np.testing.assert_allclose(b / scale, a, rtol=0, atol=64 * eps * np.abs(a).max())
+
+
 @pytest.mark.parametrize("function", ["softmax", "log_softmax"])
 def test_softmax(backend: str, function: str, dtype: np.dtype) -> None:
     big = largest(dtype)
