@@ -55,7 +55,7 @@ NEAREST = {
     "lib/pool.h": "threads streams cells", "losses.pxi": "losses numerics kernel_walls",
     "optim.pxi": "optim kernel_arguments",
     "linear.pxi": "embedding_linear_dropout zeros kernel_arguments matmul_precision",
-    "embedding.pxi": "embedding_linear_dropout kernel_arguments kernel_walls",
+    "embedding.pxi": "embedding_linear_dropout kernel_arguments kernel_walls streams",
     "rows*.pxi": "row_layers normalization zeros kernel_arguments",
     "lib/arrays.pxi": "kernel_arguments kernel_walls",
     "lib/bfloat16.h": "matmul_precision", "lib/norm.pxd": "backends cell_activations",
