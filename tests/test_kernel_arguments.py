@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ import pytest
 import fastrnn
 from fastrnn._kernels import dispatch
 from fastrnn._kernels.cells import CELLS, CellConfig
+from fastrnn._kernels.functions import FUNCTIONS
+from fastrnn._kernels.quantized import INT8, QuantizedWeights
 
 T, B, I, H = 6, 3, 5, 7
 
@@ -276,3 +279,74 @@ def test_cells_without_kernels_are_refused(backend, dtype, rng):
     for other in (type("Fake", (), {"name": "fake"}), None):
         with pytest.raises((AttributeError, KeyError, ValueError, TypeError)):
             call.kernels.Packed(other, call.config, call.weights)
+
+
+class Gated(CellConfig):
+    """A configuration that says of itself what the kernels are told."""
+
+    general = True
+    numbers: Any = None
+
+    def gating(self, cell, itemsize):
+        return self.numbers
+
+
+def test_configurations_are_checked(compiled, rng):
+    call = Call(CELLS["lstm"], np.dtype("f4"), rng)
+    with pytest.raises(TypeError, match=r"^config: expected a CellConfig, got dict$"):
+        call.kernels.Packed(CELLS["lstm"], {}, call.weights)
+    config = Gated(input_size=I, hidden_size=H)
+    activations = np.zeros((3, 4), "f4")
+    Gated.numbers = activations
+    call.kernels.Packed(CELLS["lstm"], config, call.weights)
+    for kind in (-1, FUNCTIONS.index("softmax"), 99, np.nan, np.inf):
+        activations[2, 0] = kind
+        with pytest.raises(ValueError, match=r"^config: expected activations of single numbers$"):
+            call.kernels.Packed(CELLS["lstm"], config, call.weights)
+    for numbers in (activations[:2], activations.astype("f8"), None):
+        Gated.numbers = numbers
+        with pytest.raises((ValueError, TypeError), match=r"^config: expected"):
+            call.kernels.Packed(CELLS["lstm"], config, call.weights)
+
+
+def test_a_copy_sees_what_is_missing(cell, dtype, backend, rng):
+    call = Call(cell, dtype, rng)
+    for i, array in enumerate(call.weights):
+        other = [*call.weights[:i], None, *call.weights[i + 1 :]]
+        assert not call.packed.matches(other)
+        assert call.packed.matches([*call.weights[:i], array.copy(), *call.weights[i + 1 :]])
+
+
+def test_gradients_of_one_row_are_of_one_row(cell, dtype, compiled, rng):
+    """What `run_back` writes at once, in a scan of a single row, is no sum of several."""
+    call = Call(cell, dtype, rng)
+    alone = call.kernels.Gradients(call.packed, True)
+    with pytest.raises(ValueError, match=r"^gradients: expected those of any rows, got those of"):
+        call.backward(gradients=alone)
+    with pytest.raises(ValueError, match=r"^tape: expected one that `forward` made$"):
+        call.kernels.run_back(call.kernels.Tape(), None, None)
+
+
+def test_quantized_weights_are_not_trained(backend, rng):
+    kernels = dispatch.kernels(INT8)
+    config = CellConfig(input_size=I, hidden_size=H)
+    shapes = QuantizedWeights.shapes(CELLS["gru"], config)
+    arrays = {n: np.ones(shape, dtype) for n, (shape, dtype) in shapes.items()}
+    names = CELLS["gru"].weights
+    packed = kernels.Packed(
+        CELLS["gru"], config, [arrays.get(n) for n in names],
+        [arrays.get(f"{n}_scale") for n in names], (1.0, 1.0),
+    )  # fmt: skip
+    x, h, y = np.ones((T, B, I), "f4"), np.zeros((B, H), "f4"), np.zeros((T, B, H), "f4")
+    kernels.forward(packed, x, [h], y, [h.copy()])
+    for run in (
+        lambda: kernels.forward(packed, x, [h], y, [h.copy()], keep=True),
+        lambda: kernels.run(packed, x, None, keep=True),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^keep: expected False, as quantized weights are not"
+        ):
+            run()
+    if backend != "reference":
+        with pytest.raises(ValueError, match=r"^tape: expected one of floats, as quantized"):
+            kernels.backward(kernels.Tape(), None, [None], None, [h.copy()], None)
