@@ -185,6 +185,12 @@ WRONG: dict[str, str] = {
         "expected the axes 0 and 1 for time and batch",
     "k = Constant <value = int64[1, 1] {0}> () y = GatherND <batch_dims = 1> (x, k)":
         "expected the first 1 sizes to be the same",
+    "w = Constant <value = float[1, 3, 2] {1, 2, 3, 4, 5, 6}> () "
+    "r = Constant <value = float[1, 3, 1] {1, 2, 3}> () k = Constant <value_ints = [0]> () "
+    "s = Unsqueeze(x, k) y = GRU <hidden_size = 2> (s, w, r)": "hidden_size",
+    "y = RNN <clip = -1.0> (x, x, x)": "clip: expected a number above 0, got -1",
+    "y = RNN <layout = 2> (x, x, x)": "layout: expected 0 or 1, got 2",
+    'y = GRU <activations = ["Tanh"]> (x, x, x)': "activations: expected 2, got",
     "y = Constant <value_int = 1, value_float = 2.0> ()": "expected one attribute, got",
 }  # fmt: skip
 
