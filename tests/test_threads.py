@@ -62,6 +62,20 @@ def test_same_bits(
                 assert same_bits(result, results[0]), (count, options, list(rows))
 
 
+def test_large_steps_in_parts(compiled, same_bits, rng):
+    """Rows of a large step run in two parts, though threads would split its units."""
+    layer = fastrnn.LSTM(1009, 1021, seed=0)
+    wide, few = (rng.normal(size=(2, B, 1009)).astype(np.float32) for B in (17, 6))
+    results = []
+    for count in (1, 2):
+        fastrnn.set_num_threads(count)
+        # First, as after a late barrier units are not split for some calls.
+        y_wide = layer(wide)
+        y, _, tape = layer.forward(few)
+        results.append((y_wide, y, *layer.backward(tape, y)))
+    assert same_bits(*results)
+
+
 def test_same_bits_of_linear_and_losses(compiled, precision, same_bits, rng):
     layer = fastrnn.Linear(150, 37, **precision, seed=0)
     x = rng.standard_normal((300, 150)).astype(layer.dtype)
