@@ -45,6 +45,10 @@ def test_a_module_that_finds_no_memory(monkeypatch, name):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="limits address space by /proc")
+@pytest.mark.skipif(
+    fastrnn.backend() == "reference",
+    reason="NumPy raises the MemoryError of a buffered ufunc without the GIL, which ends Python",
+)
 def test_any_limit_of_address_space():
     """A larger part: ``python benchmarks/out_of_memory.py``."""
     code = """
@@ -60,7 +64,6 @@ def use():
     fastrnn.optim.SGD(lr=1.0).step(made.parameters(), grads)
     made.save(path) if hasattr(made, "save") else fastrnn.Sequential([made]).save(path)
     return {**fastrnn.load(path).state_dict(), "y": y}
-x[0] @ x[0].T  # OpenBLAS (of the reference) takes its buffer, and ends the process if it can't
 _, most = resource.getrlimit(resource.RLIMIT_AS)
 failed = 0
 want = None
