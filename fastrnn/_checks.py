@@ -295,6 +295,12 @@ def _plain(value: Any, dtype: np.dtype[Any]) -> TypeGuard[Array]:
     return flags.c_contiguous and flags.aligned
 
 
+@np.errstate(all="ignore")  # of which a call costs less than a block
+def _rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a C-contiguous array of fewer bits, in which what is too large is infinite."""
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
 def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     """Return `value` as an array of `dtype` for kernels: aligned, its last axis contiguous."""
     if _plain(value, dtype):
@@ -302,8 +308,9 @@ def array(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
     values = numeric(value, name)
     _pins = pinned(values)
     if values.dtype != dtype:
-        with np.errstate(all="ignore"):  # what is too large becomes infinite
-            return np.ascontiguousarray(values, dtype=dtype).reshape(values.shape)
+        narrower = values.dtype.kind == "f" and values.dtype.itemsize > dtype.itemsize
+        convert = _rounded if narrower else np.ascontiguousarray
+        return convert(values, dtype=dtype).reshape(values.shape)
     readable = values.flags.aligned and all(s % values.itemsize == 0 for s in values.strides)
     rows = values.ndim == 0 or values.shape[-1] <= 1 or values.strides[-1] == values.itemsize
     return values if readable and rows else np.array(values, order="C")

@@ -282,7 +282,7 @@ def test_cells_without_kernels_are_refused(backend, dtype, rng):
 
 
 class Gated(CellConfig):
-    """A configuration that says of itself what the kernels are told."""
+    """A configuration whose answers to the kernels can be set."""
 
     general = True
     numbers: Any = None

@@ -15,7 +15,7 @@ class _Hold:
     Attributes
     ----------
     acts : bool
-        Whether the next signal is handled as before. Those after it wait, whatever it ended.
+        Whether the next signal is handled at once, by the handler before. Later ones wait.
     """
 
     def __init__(self, acts: bool) -> None:
@@ -76,7 +76,7 @@ def held(numbers: Iterable[int], *, at_first: bool) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let signals act in this block, though :func:`held` around it: first one that waits."""
+    """Handle signals at once in this block, even within :func:`held`: first one that waited."""
     if not _holds or threading.current_thread() is not threading.main_thread():
         yield
         return
